@@ -1,0 +1,59 @@
+//! The floor: forwards what it gets between two places without looking at it. What it costs, the kernel alone charges.
+//!
+//! `floors udp LISTEN CALLER CALLEE`: what comes from the callee goes to the caller, all else to the callee.
+//! `floors tcp LISTEN CALLEE`: every connection is joined with one of its own to the callee.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::ExitCode;
+use std::thread;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let place = |index: usize| arguments.get(index).and_then(|text| text.parse::<SocketAddr>().ok());
+    let done = match (arguments.first().map(String::as_str), place(1), place(2), place(3)) {
+        (Some("udp"), Some(listen), Some(caller), Some(callee)) => udp(listen, caller, callee),
+        (Some("tcp"), Some(listen), Some(callee), None) => tcp(listen, callee),
+        _ => Err(io::Error::other("usage: floors udp LISTEN CALLER CALLEE | floors tcp LISTEN CALLEE")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("floors: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn udp(listen: SocketAddr, caller: SocketAddr, callee: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind(listen)?;
+    println!("ready");
+    let mut buffer = [0; 65_535];
+    loop {
+        // A refused datagram shows up as the error of a later call; the load tells what was lost.
+        let Ok((length, source)) = socket.recv_from(&mut buffer) else { continue };
+        let to = if source == callee { caller } else { callee };
+        let _ = socket.send_to(&buffer[..length], to);
+    }
+}
+
+fn tcp(listen: SocketAddr, callee: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(listen)?;
+    println!("ready");
+    loop {
+        let (near, _) = listener.accept()?;
+        let far = TcpStream::connect(callee)?;
+        near.set_nodelay(true)?;
+        far.set_nodelay(true)?;
+        for (mut from, mut to) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
+            thread::spawn(move || {
+                let mut buffer = [0; 65_535];
+                while let Ok(length @ 1..) = from.read(&mut buffer) {
+                    if to.write_all(&buffer[..length]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+}

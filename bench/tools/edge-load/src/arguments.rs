@@ -1,0 +1,63 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+/// What the load is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    /// INVITE, 180, 200, ACK, BYE, 200.
+    Call,
+    /// REGISTER and its answer.
+    Register,
+    /// Datagrams that are no SIP.
+    Garbage,
+}
+
+pub(crate) struct Arguments {
+    pub(crate) scenario: Scenario,
+    pub(crate) target: SocketAddr,
+    pub(crate) caller: SocketAddr,
+    pub(crate) callee: SocketAddr,
+    pub(crate) rate: f64,
+    pub(crate) duration_seconds: f64,
+    pub(crate) hold_milliseconds: u64,
+}
+
+const USAGE: &str = "usage: edge-load [call|register|garbage] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N]";
+
+impl Arguments {
+    pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut arguments = Self { scenario: Scenario::Call, target: local(5060), caller: local(5080), callee: local(5070), rate: 100.0, duration_seconds: 5.0, hold_milliseconds: 0 };
+        let mut words = words;
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(USAGE);
+            let fault = |text: &str| format!("{word}: cannot read {text}\n{USAGE}");
+            match word.as_str() {
+                "call" => arguments.scenario = Scenario::Call,
+                "register" => arguments.scenario = Scenario::Register,
+                "garbage" => arguments.scenario = Scenario::Garbage,
+                "--target" | "--caller" | "--callee" => {
+                    let text = value()?;
+                    let place = text.parse().map_err(|_| fault(&text))?;
+                    match word.as_str() {
+                        "--target" => arguments.target = place,
+                        "--caller" => arguments.caller = place,
+                        _ => arguments.callee = place,
+                    }
+                }
+                "--rate" | "--duration" => {
+                    let text = value()?;
+                    let number: f64 = text.parse().map_err(|_| fault(&text))?;
+                    if word == "--rate" { arguments.rate = number } else { arguments.duration_seconds = number }
+                }
+                "--hold-ms" => {
+                    let text = value()?;
+                    arguments.hold_milliseconds = text.parse().map_err(|_| fault(&text))?;
+                }
+                _ => return Err(format!("{word}: unknown\n{USAGE}")),
+            }
+        }
+        if arguments.rate > 0.0 && arguments.duration_seconds > 0.0 { Ok(arguments) } else { Err(USAGE.to_owned()) }
+    }
+}

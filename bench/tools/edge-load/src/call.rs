@@ -1,0 +1,271 @@
+//! The run: begins calls by the clock, follows each to its end, retransmits as RFC 3261 section 17 says.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::arguments::{Arguments, Scenario};
+use crate::histogram::Histogram;
+use crate::network::{Network, wait};
+use crate::text::{DialogText, Places, ack_refusal, answer, in_dialog, invite, read_response, register};
+
+const T1: u64 = 500_000;
+const GIVE_UP: u64 = 32_000_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Calling,
+    Proceeding,
+    Talking,
+    Ending,
+}
+
+struct Call {
+    due: u64,
+    state: State,
+    interval: u64,
+    since: u64,
+    dialog: DialogText,
+}
+
+/// What came of it all.
+#[derive(Default, Serialize)]
+pub(crate) struct Report {
+    attempted: u64,
+    completed: u64,
+    refused: u64,
+    refused_with_retry_after: u64,
+    failed: u64,
+    retransmissions: u64,
+    answers_retransmitted: u64,
+    seconds: f64,
+    setup_p50_microseconds: u64,
+    setup_p90_microseconds: u64,
+    setup_p99_microseconds: u64,
+    setup_p999_microseconds: u64,
+    late_starts: u64,
+    /// Calls completed in each second since the start.
+    completed_by_second: Vec<u64>,
+}
+
+struct Run<'a> {
+    arguments: &'a Arguments,
+    places: Places,
+    caller: Network,
+    callee: Network,
+    calls: HashMap<usize, Call>,
+    timers: BinaryHeap<Reverse<(u64, usize)>>,
+    start: Instant,
+    report: Report,
+    setup: Histogram,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
+    let run = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.subsec_nanos() ^ d.as_secs() as u32);
+    let mut run = Run {
+        places: Places { caller: arguments.caller, callee: arguments.callee, target: arguments.target, run },
+        caller: Network::bind(arguments.caller)?,
+        callee: Network::bind(arguments.callee)?,
+        arguments,
+        calls: HashMap::new(),
+        timers: BinaryHeap::new(),
+        start: Instant::now(),
+        report: Report::default(),
+        setup: Histogram::new(),
+    };
+    run.go();
+    let mut report = run.report;
+    report.seconds = run.start.elapsed().as_secs_f64();
+    report.failed += run.calls.len() as u64;
+    for (place, share) in [
+        (&mut report.setup_p50_microseconds, 0.5),
+        (&mut report.setup_p90_microseconds, 0.9),
+        (&mut report.setup_p99_microseconds, 0.99),
+        (&mut report.setup_p999_microseconds, 0.999),
+    ] {
+        *place = run.setup.percentile(share);
+    }
+    Ok(report)
+}
+
+impl Run<'_> {
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+
+    fn go(&mut self) {
+        let total = (self.arguments.rate * self.arguments.duration_seconds) as usize;
+        let mut next = 0;
+        let end = (self.arguments.duration_seconds * 1e6) as u64 + GIVE_UP + self.arguments.hold_milliseconds * 1_000;
+        loop {
+            let now = self.now();
+            let mut begun = 0;
+            while next < total && begun < 64 && self.due(next) <= now {
+                self.begin(next, now);
+                next += 1;
+                begun += 1;
+            }
+            self.expire(now);
+            let busy = self.receive() + begun;
+            self.caller.flush();
+            self.callee.flush();
+            if (next >= total && self.calls.is_empty()) || now > end {
+                return;
+            }
+            if busy == 0 {
+                let until = if next < total { self.due(next).saturating_sub(self.now()) } else { 2_000 };
+                wait([&self.caller, &self.callee], until.min(2_000));
+            }
+        }
+    }
+
+    fn due(&self, number: usize) -> u64 {
+        (number as f64 / self.arguments.rate * 1e6) as u64
+    }
+
+    fn begin(&mut self, number: usize, now: u64) {
+        let due = self.due(number);
+        self.report.late_starts += u64::from(now > due + 10_000);
+        self.report.attempted += 1;
+        if self.arguments.scenario == Scenario::Garbage {
+            let mut bytes = self.caller.buffer();
+            bytes.extend((0..200 + number % 300).map(|i| (i * 31 + number * 7) as u8));
+            self.caller.send(bytes, self.places.target);
+            self.report.completed += 1;
+            return;
+        }
+        self.calls.insert(number, Call { due, state: State::Calling, interval: T1, since: now, dialog: DialogText::default() });
+        self.send_request(number);
+        self.timers.push(Reverse((now + T1, number)));
+    }
+
+    /// Sends what the state of the call wants sent.
+    fn send_request(&mut self, number: usize) {
+        let mut bytes = self.caller.buffer();
+        let Some(call) = self.calls.get(&number) else { return };
+        match (self.arguments.scenario, call.state) {
+            (Scenario::Register, _) => register(&mut bytes, &self.places, number),
+            (_, State::Ending) => in_dialog(&mut bytes, &self.places, number, "BYE", 2, &call.dialog),
+            _ => invite(&mut bytes, &self.places, number),
+        }
+        self.caller.send(bytes, self.places.target);
+    }
+
+    fn expire(&mut self, now: u64) {
+        while let Some(Reverse((at, number))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            let Some(call) = self.calls.get_mut(&number) else { continue };
+            match call.state {
+                State::Talking => {
+                    call.state = State::Ending;
+                    (call.interval, call.since) = (T1, now);
+                    self.send_request(number);
+                    self.timers.push(Reverse((now + T1, number)));
+                }
+                State::Proceeding => {
+                    if now - call.since > GIVE_UP {
+                        self.end(number, false);
+                    } else {
+                        self.timers.push(Reverse((now + 1_000_000, number)));
+                    }
+                }
+                State::Calling | State::Ending if now - call.since >= GIVE_UP => self.end(number, false),
+                State::Calling | State::Ending => {
+                    call.interval = (call.interval * 2).min(if call.state == State::Ending { 4_000_000 } else { GIVE_UP });
+                    let again = now + call.interval;
+                    self.report.retransmissions += 1;
+                    self.send_request(number);
+                    self.timers.push(Reverse((again, number)));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, number: usize, completed: bool) {
+        if self.calls.remove(&number).is_none() {
+            return;
+        }
+        if completed {
+            self.report.completed += 1;
+            let second = (self.now() / 1_000_000) as usize;
+            if self.report.completed_by_second.len() <= second {
+                self.report.completed_by_second.resize(second + 1, 0);
+            }
+            self.report.completed_by_second[second] += 1;
+        } else {
+            self.report.failed += 1;
+        }
+    }
+
+    fn receive(&mut self) -> usize {
+        let mut requests: Vec<Vec<u8>> = Vec::new();
+        let mut responses: Vec<Vec<u8>> = Vec::new();
+        let count = self.callee.receive(&mut |bytes| requests.push(bytes.to_vec())) + self.caller.receive(&mut |bytes| responses.push(bytes.to_vec()));
+        for request in requests {
+            self.callee_takes(&request);
+        }
+        for response in responses {
+            self.caller_takes(&response);
+        }
+        count
+    }
+
+    fn callee_takes(&mut self, request: &[u8]) {
+        let answers: &[(&str, bool)] = match request {
+            [b'I', b'N', b'V', ..] => &[("180 Ringing", false), ("200 OK", true)],
+            [b'B', b'Y', b'E', ..] | [b'R', b'E', b'G', ..] => &[("200 OK", false)],
+            _ => &[],
+        };
+        for (status, with_sdp) in answers {
+            let mut bytes = self.callee.buffer();
+            answer(&mut bytes, &self.places, request, status, *with_sdp);
+            self.callee.send(bytes, self.arguments.target);
+        }
+    }
+
+    fn caller_takes(&mut self, response: &[u8]) {
+        let Some((code, number, method)) = read_response(response, &self.places) else { return };
+        let now = self.now();
+        let Some(call) = self.calls.get_mut(&number) else {
+            self.report.answers_retransmitted += u64::from(code >= 200);
+            return;
+        };
+        match (method, code) {
+            (b"REGISTER", 200) => {
+                self.setup.add(now - call.due);
+                self.end(number, true);
+            }
+            (b"INVITE", 100..=199) if call.state == State::Calling => call.state = State::Proceeding,
+            (b"INVITE", 200..=299) => {
+                let first = matches!(call.state, State::Calling | State::Proceeding);
+                if first {
+                    self.setup.add(now - call.due);
+                    call.dialog = DialogText::of(response);
+                    call.state = State::Talking;
+                    self.timers.push(Reverse((now + self.arguments.hold_milliseconds * 1_000, number)));
+                } else {
+                    self.report.answers_retransmitted += 1;
+                }
+                let mut bytes = self.caller.buffer();
+                in_dialog(&mut bytes, &self.places, number, "ACK", 1, &call.dialog);
+                self.caller.send(bytes, self.places.target);
+            }
+            (b"INVITE", 300..) => {
+                let mut bytes = self.caller.buffer();
+                ack_refusal(&mut bytes, &self.places, number, response);
+                self.caller.send(bytes, self.places.target);
+                self.report.refused += 1;
+                self.report.refused_with_retry_after += u64::from(memchr::memmem::find(response, b"\r\nRetry-After: ").is_some());
+                self.calls.remove(&number);
+            }
+            (b"BYE", 200) => self.end(number, true),
+            (b"BYE", 300..) => self.end(number, false),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Messages as the generator writes and reads them: just enough of SIP, without the product's own parser.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+const SDP: &str = "v=0\r\no=load 53655765 2353687637 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 8\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n";
+
+/// Who is talking to whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Places {
+    pub(crate) caller: SocketAddr,
+    pub(crate) callee: SocketAddr,
+    pub(crate) target: SocketAddr,
+    pub(crate) run: u32,
+}
+
+// Writing to a Vec cannot fail, so the results below are dropped.
+
+pub(crate) fn invite(out: &mut Vec<u8>, p: &Places, call: usize) {
+    let (caller, callee, run) = (p.caller, p.callee, p.run);
+    let _ = write!(
+        out,
+        "INVITE sip:service@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\nTo: service <sip:service@{callee}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 INVITE\r\nContact: <sip:load@{caller}>\r\nMax-Forwards: 70\r\nSubject: Performance Test\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}",
+        SDP.len()
+    );
+}
+
+pub(crate) fn register(out: &mut Vec<u8>, p: &Places, call: usize) {
+    let (caller, target, run) = (p.caller, p.target, p.run);
+    let _ = write!(
+        out,
+        "REGISTER sip:{target} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-r{call}-{run}\r\nFrom: <sip:u{call}@{target}>;tag=f{call}\r\nTo: <sip:u{call}@{target}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 REGISTER\r\nContact: <sip:u{call}@{caller}>\r\nMax-Forwards: 70\r\nExpires: 3600\r\nContent-Length: 0\r\n\r\n"
+    );
+}
+
+/// What an in-dialog request needs of the 2xx.
+#[derive(Clone, Default)]
+pub(crate) struct DialogText {
+    pub(crate) to: Vec<u8>,
+    pub(crate) routes: Vec<u8>,
+}
+
+impl DialogText {
+    /// Takes To and, as the route set in the caller's order, Record-Route from a response.
+    pub(crate) fn of(response: &[u8]) -> Self {
+        let mut text = Self::default();
+        let mut routes: Vec<&[u8]> = Vec::new();
+        for line in lines(response) {
+            if let Some(value) = value_of(line, b"Record-Route") {
+                routes.push(value);
+            } else if line.starts_with(b"To:") {
+                text.to = line.to_vec();
+            }
+        }
+        for route in routes.iter().rev() {
+            text.routes.extend_from_slice(b"Route: ");
+            text.routes.extend_from_slice(route);
+            text.routes.extend_from_slice(b"\r\n");
+        }
+        text
+    }
+}
+
+pub(crate) fn in_dialog(out: &mut Vec<u8>, p: &Places, call: usize, method: &str, cseq: u32, dialog: &DialogText) {
+    let (caller, callee, run) = (p.caller, p.callee, p.run);
+    let _ = write!(out, "{method} sip:service@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-{method}{call}-{run}\r\n");
+    out.extend_from_slice(&dialog.routes);
+    let _ = write!(out, "From: load <sip:load@{caller}>;tag=f{call}\r\n");
+    out.extend_from_slice(&dialog.to);
+    let _ = write!(out, "\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: {cseq} {method}\r\nContact: <sip:load@{caller}>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");
+}
+
+/// The ACK of a refusal: same branch as its INVITE.
+pub(crate) fn ack_refusal(out: &mut Vec<u8>, p: &Places, call: usize, response: &[u8]) {
+    let (caller, callee, run) = (p.caller, p.callee, p.run);
+    let to = lines(response).find(|line| line.starts_with(b"To:")).unwrap_or_default();
+    let _ = write!(out, "ACK sip:service@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\n");
+    out.extend_from_slice(to);
+    let _ = write!(out, "\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");
+}
+
+/// The callee's answer to `request`.
+pub(crate) fn answer(out: &mut Vec<u8>, p: &Places, request: &[u8], status: &str, with_sdp: bool) {
+    let _ = write!(out, "SIP/2.0 {status}\r\n");
+    for line in lines(request) {
+        let kept = [&b"Via:"[..], b"Record-Route:", b"From:", b"Call-ID:", b"CSeq:"].iter().any(|name| line.starts_with(name));
+        if kept {
+            out.extend_from_slice(line);
+            out.extend_from_slice(b"\r\n");
+        } else if line.starts_with(b"To:") {
+            out.extend_from_slice(line);
+            if memchr::memmem::find(line, b";tag=").is_none() {
+                out.extend_from_slice(b";tag=callee");
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    let body = if with_sdp { SDP } else { "" };
+    let _ = write!(out, "Contact: <sip:service@{}>\r\n{}Content-Length: {}\r\n\r\n{body}", p.callee, if with_sdp { "Content-Type: application/sdp\r\n" } else { "" }, body.len());
+}
+
+/// Status code, number of the call and method of a response; `None` for one of another run.
+pub(crate) fn read_response<'a>(response: &'a [u8], p: &Places) -> Option<(u16, usize, &'a [u8])> {
+    let code = std::str::from_utf8(response.get(8..11)?).ok()?.parse().ok()?;
+    let (mut call, mut method) = (None, None);
+    for line in lines(response) {
+        if let Some(value) = value_of(line, b"Call-ID") {
+            let text = std::str::from_utf8(value).ok()?;
+            let (number, rest) = text.split_once('-')?;
+            let run = rest.split('@').next()?;
+            call = (run.parse() == Ok(p.run)).then(|| number.parse().ok()).flatten();
+        } else if let Some(value) = value_of(line, b"CSeq") {
+            method = value.rsplit(|b| *b == b' ').next();
+        }
+    }
+    Some((code, call?, method?))
+}
+
+fn lines(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    message.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).take_while(|line| !line.is_empty())
+}
+
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    line.strip_prefix(name)?.strip_prefix(b": ")
+}

@@ -1,0 +1,95 @@
+"""Addresses as the file writes them: listeners, advertised addresses, and the rules by which a peer is known."""
+
+import ipaddress
+import re
+
+import msgspec
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_HOST_PORT = re.compile(r"^(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]/]+))(?::(?P<port>\d{1,5}))?$")
+_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\.?$")
+
+
+def split_host_port(text: str) -> tuple[str, int | None]:
+    """Split `host[:port]`, an IPv6 host in brackets; raise `ValueError` for anything else."""
+    match = _HOST_PORT.match(text)
+    if not match:
+        raise ValueError("expected host:port, an IPv6 address in brackets")
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError("expected a port of 1 to 65535")
+    if match["v6"]:
+        return str(ipaddress.IPv6Address(match["v6"])), port
+    return match["host"], port
+
+
+def check_host(host: str) -> None:
+    """Raise `ValueError` where `host` is neither an address nor a domain name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _NAME.match(host):
+            raise ValueError("expected an IP address or a domain name") from None
+
+
+class ListenAddress(msgspec.Struct, frozen=True):
+    """`transport:address:port` of a listener."""
+
+    transport: str
+    host: Address
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ListenAddress":
+        """Parse `udp:192.0.2.1:5060` or `tcp:[2001:db8::1]:5060`; raise `ValueError` for anything else."""
+        transport, colon, rest = text.partition(":")
+        if not colon or transport not in {"udp", "tcp"}:
+            raise ValueError("expected udp:ADDRESS:PORT or tcp:ADDRESS:PORT")
+        host, port = split_host_port(rest)
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError("expected an IP address of this machine, not a name") from None
+        return cls(transport, address, port or 5060)
+
+    @property
+    def socket_address(self) -> str:
+        """Return `address:port` as sockets write it."""
+        return f"[{self.host}]:{self.port}" if self.host.version == 6 else f"{self.host}:{self.port}"
+
+
+class MatchRule(msgspec.Struct, frozen=True):
+    """One rule of a peer's `match`: address or network, port, transport, listener; what is absent fits anything."""
+
+    network: str | None
+    prefix: int
+    port: int
+    transport: str
+    listener: str
+
+    @classmethod
+    def parse(cls, text: str) -> "MatchRule":
+        """Parse `address[/prefix][:port][;transport=][;listener=]` or `*;listener=`; raise `ValueError` else."""
+        place, *parameters = (part.strip() for part in text.split(";"))
+        transport = listener = ""
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name == "transport" and value in {"udp", "tcp"}:
+                transport = value
+            elif name == "listener" and value:
+                listener = value
+            else:
+                raise ValueError("expected ;transport=udp, ;transport=tcp or ;listener=NAME behind the address")
+        if place == "*":
+            if not listener:
+                raise ValueError("expected a ;listener=NAME behind *: everyone everywhere is nobody's peer")
+            return cls(None, 0, 0, transport, listener)
+        port = 0
+        if "/" in place:
+            network = ipaddress.ip_network(place, strict=True)
+        else:
+            host, found = (place, None) if place.count(":") > 1 and "[" not in place else split_host_port(place)
+            port = found or 0
+            network = ipaddress.ip_network(host)
+        return cls(str(network.network_address), network.prefixlen, port, transport, listener)

@@ -1,0 +1,92 @@
+"""The configuration as the native side reads it: every value stated, no defaults left to fill in."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeproxy.config.address import ListenAddress, split_host_port
+from edgeproxy.config.install import Listener
+from edgeproxy.config.peer import Peer
+from edgeproxy.config.root import Config
+
+
+def to_document(config: Config) -> bytes:
+    """Return the MessagePack document for `_native`."""
+    return msgspec.msgpack.encode({"install": _install(config), "routing": _routing(config)})
+
+
+def _install(config: Config) -> dict[str, Any]:
+    install, tuning, dns, records = config.install, config.tuning, config.dns, config.records
+    default_path = str(Path(install.state_directory) / "records" / "calls.jsonl")
+    return {
+        "workers": install.workers,
+        "pin_processors": install.pin_processors,
+        "state_directory": install.state_directory,
+        "drain_seconds": install.drain_seconds,
+        "receive_buffer_bytes": tuning.receive_buffer_bytes,
+        "send_buffer_bytes": tuning.send_buffer_bytes,
+        "batch": tuning.batch_messages,
+        "mailbox": tuning.mailbox_messages,
+        "overload_milliseconds": tuning.overload_milliseconds,
+        "stream": msgspec.to_builtins(tuning.tcp),
+        "dns": {**msgspec.to_builtins(dns), "servers": [_server(server) for server in dns.servers]},
+        "records": {
+            "path": (records.path or default_path) if records.enabled else "",
+            "rotate_bytes": records.rotate_bytes,
+            "keep_files": records.keep_files,
+            "queue": records.queue,
+        },
+    }
+
+
+def _routing(config: Config) -> dict[str, Any]:
+    limits = msgspec.to_builtins(config.tuning.limits)
+    least, most = limits.pop("retry_after_least_seconds"), limits.pop("retry_after_most_seconds")
+    return {
+        "node": config.install.node,
+        "aliases": config.sip.aliases,
+        "server_header": config.sip.server_header,
+        "listeners": [_listener(name, listener) for name, listener in config.install.listener.items()],
+        "peers": [_peer(name, peer) for name, peer in config.peer.items()],
+        "timers": msgspec.to_builtins(config.tuning.timers),
+        "limits": {**limits, "retry_after_seconds": (least, most)},
+        "mask_identities": config.log.mask_identities,
+    }
+
+
+def _server(text: str) -> str:
+    host, port = split_host_port(text)
+    return f"[{host}]:{port or 53}" if ":" in host else f"{host}:{port or 53}"
+
+
+def _listener(name: str, listener: Listener) -> dict[str, Any]:
+    listen = ListenAddress.parse(listener.address)
+    host, port = split_host_port(listener.advertise) if listener.advertise else (str(listen.host), listen.port)
+    return {
+        "name": name,
+        "transport": listen.transport,
+        "address": listen.socket_address,
+        "advertise_host": host,
+        "advertise_port": port or listen.port,
+        "network": listener.network,
+    }
+
+
+def _peer(name: str, peer: Peer) -> dict[str, Any]:
+    trusted = peer.kind != "subscribers" if peer.trust_identity is None else peer.trust_identity
+    routes = peer.kind in {"core", "trusted"} if peer.allow_routes is None else peer.allow_routes
+    return {
+        "name": name,
+        "kind": peer.kind,
+        "matches": [msgspec.to_builtins(rule) for rule in peer.rules()],
+        "to": peer.to,
+        "forking": peer.forking,
+        "fail_over": peer.fail_over,
+        "first_answer_milliseconds": round(peer.first_answer_seconds * 1_000),
+        "final_answer_milliseconds": round(peer.final_answer_seconds * 1_000),
+        "oversize": peer.oversize,
+        "trust_identity": trusted,
+        "allow_routes": routes,
+        "listener": peer.listener,
+    }

@@ -1,0 +1,87 @@
+"""Reads a file into a `Config`, telling every fault at once."""
+
+import re
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeproxy.config.faults import Faults
+from edgeproxy.config.positions import KeyPath, Positions
+from edgeproxy.config.root import Config
+from edgeproxy.errors import ConfigError
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration and where it came from."""
+
+    config: Config
+    name: str
+    text: str
+
+
+def load(path: Path) -> Loaded:
+    """Read and check the file at `path`.
+
+    Raise `ConfigError` with one line for each fault: file, line, key, what was expected and found.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+    return load_text(text, str(path))
+
+
+def load_text(text: str, name: str) -> Loaded:
+    """Read and check a file's text; raise as `load` does."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        raise ConfigError(f"{name}:{line[1] if line else 1}: not TOML: {error}") from error
+    faults = Faults(name, Positions(text))
+    clean = _checked(Config, data, (), faults)
+    if faults:
+        raise faults.error()
+    config = msgspec.convert(clean, Config, strict=True)
+    config.check(faults)
+    if faults:
+        raise faults.error()
+    return Loaded(config, name, text)
+
+
+def _checked(kind: Any, data: Any, path: KeyPath, faults: Faults) -> Any:
+    """Return `data` as far as it fits `kind`; what does not fit is noted."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        if not isinstance(data, dict):
+            faults.add(path, f"expected a table, got: {data!r}")
+            return {}
+        return _checked_struct(kind, data, path, faults)
+    if typing.get_origin(kind) is dict and isinstance(data, dict):
+        value_kind = typing.get_args(kind)[1]
+        return {key: _checked(value_kind, value, (*path, key), faults) for key, value in data.items()}
+    try:
+        msgspec.convert(data, kind, strict=True)
+    except msgspec.ValidationError as error:
+        problem = re.sub(r" - at `.*`$", "", str(error))
+        shown = "..." if "password" in path[-1] or "secret" in path[-1] else repr(data)
+        faults.add(path, f"{problem[0].lower()}{problem[1:]}, got: {shown}")
+    return data
+
+
+def _checked_struct(kind: type[msgspec.Struct], data: dict[str, Any], path: KeyPath, faults: Faults) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    required = {field.name for field in msgspec.structs.fields(kind) if field.required}
+    clean = {}
+    for key, value in data.items():
+        if key in hints:
+            clean[key] = _checked(hints[key], value, (*path, key), faults)
+        else:
+            faults.unknown((*path, key), hints)
+    for key in sorted(required - data.keys()):
+        faults.add((*path, key), "missing")
+    return clean

@@ -1,0 +1,45 @@
+"""The whole file."""
+
+import msgspec
+from msgspec import field
+
+from edgeproxy.config.faults import Faults
+from edgeproxy.config.install import Install
+from edgeproxy.config.peer import Peer
+from edgeproxy.config.services import Dns, Log, Records, Sip
+from edgeproxy.config.tuning import Tuning
+
+
+class Config(msgspec.Struct, frozen=True):
+    """The whole file."""
+
+    install: Install = field(default_factory=Install)
+    """What needs a restart to change."""
+    peer: dict[str, Peer] = field(default_factory=dict)
+    """Who may send requests, by name; anybody else is refused."""
+    sip: Sip = field(default_factory=Sip)
+    """How the proxy shows itself."""
+    tuning: Tuning = field(default_factory=Tuning)
+    """Timers, bounds, buffers."""
+    dns: Dns = field(default_factory=Dns)
+    """Name resolution."""
+    records: Records = field(default_factory=Records)
+    """Call records."""
+    log: Log = field(default_factory=Log)
+    """Logging."""
+
+    def check(self, faults: Faults) -> None:
+        """Check what types cannot, over all tables."""
+        self.install.check(("install",), faults)
+        self.tuning.check(("tuning",), faults)
+        self.dns.check(("dns",), faults)
+        self.sip.check(("sip",), faults)
+        has_core = any(peer.kind == "core" and peer.to for peer in self.peer.values())
+        for name, peer in self.peer.items():
+            peer.check(("peer", name), faults, set(self.install.listener))
+            if peer.kind == "subscribers" and not (peer.to or has_core):
+                faults.add(
+                    ("peer", name, "kind"),
+                    "subscribers need a core to go to",
+                    'add a peer of kind "core" with `to`: sending them to any Request-URI would make an open relay',
+                )

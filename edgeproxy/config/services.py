@@ -1,0 +1,75 @@
+"""`[dns]`, `[records]`, `[log]` and `[sip]`: what serves the engine or is served by it."""
+
+import ipaddress
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from edgeproxy.config.address import check_host, split_host_port
+from edgeproxy.config.faults import Faults
+from edgeproxy.config.positions import KeyPath
+
+
+class Dns(msgspec.Struct, frozen=True):
+    """`[dns]`: name resolution (RFC 3263)."""
+
+    servers: list[str] = field(default_factory=list)
+    """Name servers as `address[:port]`; by default those of the system."""
+    timeout_milliseconds: Annotated[int, Meta(ge=10, le=60_000)] = 1_000
+    """Longest wait for one server."""
+    cache_entries: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
+    """Answers kept for as long as their time to live."""
+    questions: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Questions under way at once; more are answered as if the name did not exist."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        for server in self.servers:
+            try:
+                ipaddress.ip_address(split_host_port(server)[0])
+            except ValueError:
+                faults.add((*path, "servers"), f"expected an IP address with an optional port, got: {server}")
+
+
+class Records(msgspec.Struct, frozen=True):
+    """`[records]`: call records as JSON lines."""
+
+    enabled: bool = True
+    """Whether records are written."""
+    path: str = ""
+    """The file; by default `records/calls.jsonl` in the state directory."""
+    rotate_bytes: Annotated[int, Meta(ge=4_096)] = 256 << 20
+    """Size at which the file is renamed to `.1` and a new one begun."""
+    keep_files: Annotated[int, Meta(ge=0, le=10_000)] = 10
+    """Renamed files kept."""
+    queue: Annotated[int, Meta(ge=1, le=10_000_000)] = 65_536
+    """Records that may wait to be written; more are dropped and counted."""
+
+
+class Log(msgspec.Struct, frozen=True):
+    """`[log]`: JSON lines on standard error."""
+
+    level: Literal["error", "warning", "info", "debug"] = "info"
+    """The least important level written."""
+    mask_identities: bool = False
+    """Whether addresses, users and Call-IDs are left out."""
+
+
+class Sip(msgspec.Struct, frozen=True):
+    """`[sip]`: how the proxy shows itself."""
+
+    aliases: list[str] = field(default_factory=list)
+    """Further names of this proxy as `host[:port]`; without a port at every port that it listens on."""
+    server_header: str = ""
+    """Server header field of responses that the proxy makes itself; empty sends none."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        for alias in self.aliases:
+            try:
+                check_host(split_host_port(alias)[0])
+            except ValueError as error:
+                faults.add((*path, "aliases"), f"{error}, got: {alias}")
+        if not self.server_header.isprintable():
+            faults.add((*path, "server_header"), "expected printable text")

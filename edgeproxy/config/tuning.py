@@ -1,0 +1,114 @@
+"""`[tuning]`: timers, bounds and buffers; every default suits a machine with a gigabyte to spare."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, field
+
+from edgeproxy.config.faults import Faults
+from edgeproxy.config.positions import KeyPath
+
+Count = Annotated[int, Meta(ge=1, le=100_000_000)]
+Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
+Bytes = Annotated[int, Meta(ge=1_024, le=1 << 30)]
+MessageBytes = Annotated[int, Meta(ge=256, le=65_535)]
+
+
+class Timers(msgspec.Struct, frozen=True):
+    """`[tuning.timers]`: RFC 3261 section 17 and those of the proxy."""
+
+    t1_milliseconds: Annotated[int, Meta(ge=10, le=10_000)] = 500
+    """T1, the estimate of the round trip; a silent target is given up after 64 of them."""
+    t2_milliseconds: Annotated[int, Meta(ge=10, le=60_000)] = 4_000
+    """T2, the longest interval between retransmissions."""
+    t4_milliseconds: Annotated[int, Meta(ge=10, le=60_000)] = 5_000
+    """T4, the longest life of a message in the network."""
+    linger_milliseconds: Annotated[int, Meta(ge=100, le=600_000)] = 32_000
+    """How long an answered INVITE absorbs what comes late (timers D, H, L, M)."""
+    trying_after_milliseconds: Annotated[int, Meta(ge=0, le=200)] = 0
+    """How long 100 Trying waits for a real answer that makes it needless; RFC 3261 section 17.2.1 allows 200."""
+    setup_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 300
+    """Longest time from an INVITE to its final answer, over all attempts."""
+    call_seconds: Annotated[int, Meta(ge=1, le=604_800)] = 43_200
+    """Longest call; after that it is recorded as ended and its lease given back."""
+    dead_target_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 30
+    """How long a target that did not answer is passed over while there are others."""
+    resolve_milliseconds: Milliseconds = 3_000
+    """Longest wait for a name to be resolved."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """`[tuning.limits]`: bounds of tables and messages; what exceeds them is refused and counted."""
+
+    calls: Count = 200_000
+    """Calls live at once."""
+    transactions: Count = 2_000_000
+    """Transactions held at once, those that linger among them."""
+    branches: Annotated[int, Meta(ge=1, le=100)] = 20
+    """Attempts for one request."""
+    message_bytes: MessageBytes = 65_535
+    """A message."""
+    headers: Annotated[int, Meta(ge=8, le=128)] = 128
+    """Header field lines of a message."""
+    header_value_bytes: MessageBytes = 8_192
+    """One header field value."""
+    uri_bytes: MessageBytes = 1_024
+    """The Request-URI."""
+    body_bytes: MessageBytes = 65_535
+    """The body."""
+    retry_after_least_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 5
+    """Least Retry-After of a request that is shed."""
+    retry_after_most_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 30
+    """Most Retry-After of a request that is shed; the value is chosen anew for each."""
+    log_lines_per_second: Annotated[int, Meta(ge=1, le=100_000)] = 20
+    """Log lines about bad input, per worker."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        if self.retry_after_most_seconds < self.retry_after_least_seconds:
+            faults.add(
+                (*path, "retry_after_most_seconds"),
+                f"expected at least retry_after_least_seconds, got: {self.retry_after_most_seconds}",
+            )
+
+
+class Tcp(msgspec.Struct, frozen=True):
+    """`[tuning.tcp]`."""
+
+    connections: Count = 100_000
+    """Connections of one worker."""
+    connections_per_source: Count = 1_000
+    """Connections from one source address."""
+    idle_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 600
+    """A connection without any byte for so long is closed."""
+    message_seconds: Annotated[int, Meta(ge=1, le=600)] = 10
+    """A message must be whole so long after its first byte; a reader must take something in the same time."""
+    connect_milliseconds: Milliseconds = 4_000
+    """Longest wait for a connection to be made."""
+    write_queue_bytes: Bytes = 1 << 20
+    """Bytes that may wait for a slow reader before its connection is closed."""
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """`[tuning]`."""
+
+    receive_buffer_bytes: Bytes = 8 << 20
+    """Receive buffer of each UDP socket."""
+    send_buffer_bytes: Bytes = 4 << 20
+    """Send buffer of each UDP socket."""
+    batch_messages: Annotated[int, Meta(ge=1, le=256)] = 32
+    """Datagrams read or written by one system call."""
+    mailbox_messages: Annotated[int, Meta(ge=16, le=1 << 20)] = 16_384
+    """Messages that may wait for another worker."""
+    overload_milliseconds: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    """New requests are refused once a worker has spent so much processor time without emptying its sockets."""
+    timers: Timers = field(default_factory=Timers)
+    """Timers."""
+    limits: Limits = field(default_factory=Limits)
+    """Bounds."""
+    tcp: Tcp = field(default_factory=Tcp)
+    """TCP."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        self.limits.check((*path, "limits"), faults)

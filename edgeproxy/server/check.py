@@ -1,0 +1,41 @@
+"""Checks a configuration against this machine, without disturbing an instance that runs."""
+
+import socket
+from pathlib import Path
+
+from edgeproxy import _native
+from edgeproxy.config import Config, Loaded, to_document
+from edgeproxy.config.address import ListenAddress
+from edgeproxy.config.faults import Faults
+from edgeproxy.config.positions import Positions
+
+
+def check_world(loaded: Loaded) -> None:
+    """Raise `ConfigError` where addresses, directories or values cannot be used on this machine."""
+    faults = Faults(loaded.name, Positions(loaded.text))
+    _check_addresses(loaded.config, faults)
+    _check_directory(loaded.config, faults)
+    if faults:
+        raise faults.error()
+    _native.check_document(to_document(loaded.config))
+
+
+def _check_addresses(config: Config, faults: Faults) -> None:
+    for name, listener in config.install.listener.items():
+        listen = ListenAddress.parse(listener.address)
+        family = socket.AF_INET6 if listen.host.version == 6 else socket.AF_INET
+        # Port 0: the address must be one of this machine's; its port may be held by the running instance.
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((str(listen.host), 0))
+        except OSError as error:
+            faults.add(
+                ("install", "listener", name, "address"), f"not an address of this machine ({error.strerror}), got: {listener.address}"
+            )
+
+
+def _check_directory(config: Config, faults: Faults) -> None:
+    directory = Path(config.install.state_directory)
+    existing = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        faults.add(("install", "state_directory"), f"expected a directory, but {existing} is a file")

@@ -1,0 +1,47 @@
+"""Prints what native threads log, as JSON lines on standard error."""
+
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+
+from edgeproxy import _native
+
+ROUND_SECONDS = 0.1
+"""How often the lines that wait are printed."""
+
+
+def configure() -> None:
+    """Take over native logging and make structlog print JSON."""
+    _native.install_logger()
+    structlog.configure(
+        processors=[structlog.processors.JSONRenderer(serializer=_serialize)],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _serialize(event: dict[str, object], **_: object) -> str:
+    return msgspec.json.encode(event).decode()
+
+
+class LogPrinter:
+    """Prints the lines that wait, and once for each loss that some were lost."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger()
+        self._lost = 0
+
+    def drain(self) -> None:
+        """Print what waits."""
+        lines, lost = _native.drain_log()
+        for wall, level, target, message in lines:
+            time = datetime.fromtimestamp(wall / 1_000_000, UTC).isoformat(timespec="microseconds")
+            self._log.msg(message, time=time, level=level, part=target)
+        if lost > self._lost:
+            self._log.msg("log lines lost", level="warning", part="log", lost=lost - self._lost)
+            self._lost = lost
+
+    def event(self, message: str, level: str = "info", **values: object) -> None:
+        """Print a line of our own."""
+        self._log.msg(message, time=datetime.now(UTC).isoformat(timespec="microseconds"), level=level, part="server", **values)

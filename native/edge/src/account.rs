@@ -1,0 +1,107 @@
+//! Phase *account*: one record for each call, whatever its end.
+
+use proto::{DialogState, Key, Moment, Now};
+use syntax::{Message, Transport};
+
+use crate::call::{Attempt, Call};
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::record::{AttemptRecord, CallRecord, RECORD_VERSION};
+
+impl Edge {
+    /// An attempt was answered: times and code for the record.
+    pub(crate) fn note_answer(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16) {
+        let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
+        let Some(noted) = self.calls.get_mut(transaction.call).and_then(|call| call.attempts.get_mut(attempt)) else { return };
+        if noted.first_answer == Moment::NEVER {
+            noted.first_answer = now.moment;
+        }
+        if (180..190).contains(&status_code) && noted.ringing == Moment::NEVER {
+            noted.ringing = now.moment;
+        }
+        if status_code >= 200 && noted.status_code == 0 {
+            noted.status_code = status_code;
+            noted.final_answer = now.moment;
+        }
+    }
+
+    /// Ends a call: its lease is given back and its record written.
+    pub(crate) fn end_call(&mut self, now: Now, key: Key, status_code: u16, outcome: &'static str, ended_by: &'static str) {
+        let Some(mut call) = self.calls.remove(key) else { return };
+        call.lease = None;
+        let dialog = self.dialog_key(call.texts.call_id(), call.texts.caller_tag());
+        self.dialogs.remove(dialog, key);
+        // A call whose final response was a 2xx is answered, however its end came about.
+        let (outcome, status_code) = match call.answered {
+            Some(_) => ("answered", 200),
+            None if outcome == "answered" => ("failed", 408),
+            None => (outcome, status_code),
+        };
+        if call.answered.is_none() {
+            self.counters.calls_failed.add();
+        }
+        let record = self.record(now, &call, status_code, outcome, "", ended_by);
+        log::debug!(target: "account", "call {} {outcome} {status_code} ended by {ended_by}", self.shown_text(call.texts.call_id()));
+        self.out.records.push(record);
+    }
+
+    /// Records an INVITE that was refused before it became a call.
+    pub(crate) fn record_refused(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: Option<u16>, status_code: u16, phase: &'static str) {
+        self.call_number += 1;
+        let call = Call::new(message, arrival, peer, now, self.call_number, None);
+        let record = self.record(now, &call, status_code, "refused", phase, "proxy");
+        self.out.records.push(record);
+    }
+
+    fn record(&self, now: Now, call: &Call, status_code: u16, outcome: &'static str, refused_by: &'static str, ended_by: &'static str) -> CallRecord {
+        let settings = &self.snapshot.settings;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let peer = |index: Option<u16>| index.and_then(|i| settings.peers.get(usize::from(i))).map_or_else(String::new, |p| p.name.clone());
+        let confirmed = call.dialogs.iter().find(|d| d.state != DialogState::Early);
+        let answered = call.answered;
+        let setup_end = answered.map_or(now.moment, |a| a.moment);
+        CallRecord {
+            version: RECORD_VERSION,
+            id: format!("{}-{:x}-{}-{}", settings.node, self.options.epoch, self.options.worker, call.number),
+            node: settings.node.clone(),
+            call_id: text(call.texts.call_id()),
+            caller_tag: text(call.texts.caller_tag()),
+            callee_tag: confirmed.map_or_else(String::new, |d| text(&d.callee_tag)),
+            from_uri: text(call.texts.from_uri()),
+            to_uri: text(call.texts.to_uri()),
+            request_uri: text(call.texts.request_uri()),
+            sent_request_uri: if call.attempts.is_empty() { String::new() } else { text(call.texts.request_uri()) },
+            from_peer: peer(call.from_peer),
+            to_peer: peer(call.attempts.last().and_then(|attempt| attempt.peer)),
+            source: place(call.arrival.transport, call.arrival.address),
+            listener: self.snapshot.listener(call.arrival.listener).name.clone(),
+            attempts: call.attempts.iter().map(|attempt| AttemptRecord { peer: peer(attempt.peer), ..told(attempt, call.started.moment) }).collect(),
+            outcome,
+            status_code,
+            refused_by,
+            ended_by,
+            started_at: call.started.wall,
+            answered_at: answered.map_or(0, |a| a.wall),
+            ended_at: now.wall,
+            setup_milliseconds: setup_end.since(call.started.moment) / 1_000,
+            duration_milliseconds: answered.map_or(0, |a| now.moment.since(a.moment) / 1_000),
+        }
+    }
+}
+
+fn place(transport: Transport, address: std::net::SocketAddr) -> String {
+    format!("{}:{address}", transport.as_str().to_ascii_lowercase())
+}
+
+fn told(attempt: &Attempt, started: Moment) -> AttemptRecord {
+    let after = |moment: Moment| (moment != Moment::NEVER).then(|| moment.since(attempt.sent) / 1_000);
+    AttemptRecord {
+        target: place(attempt.to.transport, attempt.to.address),
+        peer: String::new(),
+        status_code: attempt.status_code,
+        sent_after_milliseconds: attempt.sent.since(started) / 1_000,
+        first_answer_milliseconds: after(attempt.first_answer),
+        ringing_milliseconds: after(attempt.ringing),
+        final_answer_milliseconds: after(attempt.final_answer),
+    }
+}

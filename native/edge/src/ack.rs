@@ -1,0 +1,66 @@
+//! ACK: hop by hop for a refusal, end to end and without a transaction for a 2xx (RFC 3261 section 13.2.2.4, 17.1.1.3).
+
+use proto::{AckOutcome, Direction, Key, Now, transaction_key};
+use smallvec::SmallVec;
+use syntax::{Message, Method};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::route::RouteView;
+use crate::target::Target;
+use crate::transaction::Server;
+
+impl Edge {
+    pub(crate) fn handle_ack(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) {
+        let timers = self.snapshot.timers;
+        let key = transaction_key(&self.options.process_secret, message, Method::Invite);
+        if let Some(entry) = self.index.get(key)
+            && let Some(transaction) = self.transactions.get_mut(entry)
+            && let Server::Invite(server) = &mut transaction.server
+            && server.handle_ack(now.moment, &timers) == AckOutcome::Absorb
+        {
+            if !server.answers_retransmission() {
+                transaction.response = None;
+            }
+            return self.rearm(entry);
+        }
+        let Ok(route) = RouteView::read(&self.snapshot.own, &self.options.route_secret, message) else {
+            return self.counters.stray_acks.add();
+        };
+        let Some((token, direction)) = route.token.or_else(|| self.find_dialog(message)).filter(|_| message.head.max_forwards != Some(0)) else {
+            return self.counters.stray_acks.add();
+        };
+        if direction == Direction::FromCaller && !self.knows_dialog(message, token) {
+            return self.counters.stray_acks.add();
+        }
+        let shape = self.dialog_shape(&route, &token, direction);
+        match Self::next_hop(message, &route) {
+            Some(Target::Address(address)) => {
+                // A stateless hop's branch must be the same for the same ACK; nothing ever answers it.
+                let branch = self.stateless_branch(message);
+                let Some(hop) = self.hop_to(address, &shape) else { return self.counters.attempts_undeliverable.add() };
+                self.build_request(arrival, message, &shape, &hop, &branch, None);
+                self.out.send(hop, &self.scratch);
+            }
+            Some(target) => self.relay(now, arrival, message, ack_key(key), shape, SmallVec::from_buf([target]), false),
+            None => self.counters.stray_acks.add(),
+        }
+    }
+
+    fn stateless_branch(&self, message: &Message<'_>) -> proto::BranchToken {
+        let hash = proto::keyed_hash(&self.options.process_secret, &[message.text(message.head.via.branch), message.call_id(), &message.head.cseq.to_le_bytes()]);
+        proto::BranchToken {
+            node: self.node_id,
+            worker: self.options.worker,
+            attempt: 0,
+            transaction: Key::NONE,
+            cookie: hash as u32,
+            loop_hash: self.loop_hash(message),
+        }
+    }
+}
+
+/// An ACK that waits for a name must not be taken for its INVITE.
+fn ack_key(invite: u128) -> u128 {
+    invite ^ 1
+}

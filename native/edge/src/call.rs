@@ -1,0 +1,229 @@
+//! A call: one initial INVITE, its response context and all dialogs it forked. It holds one lease until it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proto::{Dialog, DialogState, Moment, Now};
+use smallvec::SmallVec;
+use syntax::{Message, Transport};
+
+use crate::hop::Hop;
+use crate::question::Address;
+
+/// The number of live calls over all workers; it is the number of leases, so it cannot drift.
+#[derive(Default)]
+pub(crate) struct Leases(AtomicUsize);
+
+/// One place among the calls; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease(Arc<Leases>);
+
+impl std::fmt::Debug for Leases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Leases({})", self.live())
+    }
+}
+
+impl Leases {
+    pub(crate) fn live(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A place, unless `limit` are taken: one compare-and-add, so that the limit is exact.
+    pub(crate) fn take(self: &Arc<Self>, limit: usize) -> Option<Lease> {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| (live < limit).then_some(live + 1)).ok()?;
+        Some(Lease(Arc::clone(self)))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One attempt, as the record will tell it.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) to: Address,
+    pub(crate) peer: Option<u16>,
+    pub(crate) sent: Moment,
+    pub(crate) first_answer: Moment,
+    pub(crate) ringing: Moment,
+    pub(crate) final_answer: Moment,
+    pub(crate) status_code: u16,
+}
+
+/// Texts of a call in one allocation.
+#[derive(Clone, Debug)]
+pub(crate) struct Texts {
+    bytes: Box<[u8]>,
+    ends: [u16; 5],
+}
+
+impl Texts {
+    fn new(parts: [&[u8]; 5]) -> Self {
+        let mut ends = [0; 5];
+        let mut bytes = Vec::with_capacity(parts.iter().map(|p| p.len()).sum());
+        for (end, part) in ends.iter_mut().zip(parts) {
+            bytes.extend_from_slice(part);
+            *end = bytes.len().min(usize::from(u16::MAX)) as u16;
+        }
+        Self { bytes: bytes.into_boxed_slice(), ends }
+    }
+
+    fn part(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.bytes[usize::from(start)..usize::from(self.ends[index])]
+    }
+
+    pub(crate) fn call_id(&self) -> &[u8] {
+        self.part(0)
+    }
+    pub(crate) fn caller_tag(&self) -> &[u8] {
+        self.part(1)
+    }
+    pub(crate) fn from_uri(&self) -> &[u8] {
+        self.part(2)
+    }
+    pub(crate) fn to_uri(&self) -> &[u8] {
+        self.part(3)
+    }
+    pub(crate) fn request_uri(&self) -> &[u8] {
+        self.part(4)
+    }
+}
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) lease: Option<Lease>,
+    pub(crate) number: u64,
+    pub(crate) texts: Texts,
+    pub(crate) dialogs: SmallVec<[Dialog; 1]>,
+    pub(crate) attempts: SmallVec<[Attempt; 1]>,
+    pub(crate) arrival: Hop,
+    /// The connection or address that the callee answered from.
+    pub(crate) callee: Option<Hop>,
+    pub(crate) from_peer: Option<u16>,
+    pub(crate) started: Now,
+    pub(crate) answered: Option<Now>,
+}
+
+impl Call {
+    pub(crate) fn new(message: &Message<'_>, arrival: &Hop, from_peer: Option<u16>, now: Now, number: u64, lease: Option<Lease>) -> Self {
+        let head = message.head;
+        let texts = Texts::new([
+            message.call_id(),
+            message.text(head.from.tag),
+            message.text(head.from.uri),
+            message.text(head.to.uri),
+            message.text(head.request_uri.whole),
+        ]);
+        Self { lease, number, texts, dialogs: SmallVec::new(), attempts: SmallVec::new(), arrival: *arrival, callee: None, from_peer, started: now, answered: None }
+    }
+
+    /// Notes a dialog by its callee's tag; a state never goes back.
+    pub(crate) fn note_dialog(&mut self, callee_tag: &[u8], state: DialogState) {
+        match self.dialogs.iter_mut().find(|d| *d.callee_tag == *callee_tag) {
+            Some(dialog) if dialog.state == DialogState::Early => dialog.state = state,
+            Some(_) => {}
+            None => self.dialogs.push(Dialog { callee_tag: callee_tag.into(), state }),
+        }
+    }
+
+    /// Whether a dialog with this callee's tag is known and not over.
+    pub(crate) fn has_dialog(&self, callee_tag: &[u8]) -> bool {
+        self.dialogs.iter().any(|d| *d.callee_tag == *callee_tag && d.state != DialogState::Terminated)
+    }
+
+    /// Ends a dialog; true where it was the last confirmed one.
+    pub(crate) fn end_dialog(&mut self, callee_tag: &[u8]) -> bool {
+        if let Some(dialog) = self.dialogs.iter_mut().find(|d| *d.callee_tag == *callee_tag) {
+            dialog.state = DialogState::Terminated;
+        }
+        self.answered.is_some() && !self.dialogs.iter().any(|d| d.state == DialogState::Confirmed)
+    }
+
+    /// Writes the call in the versioned form that another process can read.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![CALL_ENCODING_VERSION];
+        let mut put = |bytes: &[u8]| {
+            out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+            out.extend_from_slice(bytes);
+        };
+        for index in 0..5 {
+            put(self.texts.part(index));
+        }
+        put(&self.started.wall.to_be_bytes());
+        put(&self.answered.map_or(0, |now| now.wall).to_be_bytes());
+        put(self.arrival.address.to_string().as_bytes());
+        put(self.arrival.transport.as_str().as_bytes());
+        for dialog in &self.dialogs {
+            put(&[dialog.state as u8]);
+            put(&dialog.callee_tag);
+        }
+        out
+    }
+}
+
+const CALL_ENCODING_VERSION: u8 = 1;
+
+/// A call as its encoding tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallSummary {
+    /// Call-ID.
+    pub call_id: Vec<u8>,
+    /// Caller's tag.
+    pub caller_tag: Vec<u8>,
+    /// URI of From.
+    pub from_uri: Vec<u8>,
+    /// URI of To.
+    pub to_uri: Vec<u8>,
+    /// Request-URI as received.
+    pub request_uri: Vec<u8>,
+    /// When the INVITE came, microseconds since 1970.
+    pub started_wall: u64,
+    /// When it was answered, 0 while it is not.
+    pub answered_wall: u64,
+    /// Where the INVITE came from.
+    pub source: SocketAddr,
+    /// And by which transport.
+    pub transport: Transport,
+    /// State (0 early, 1 confirmed, 2 terminated) and callee's tag of each dialog.
+    pub dialogs: Vec<(u8, Vec<u8>)>,
+}
+
+/// Reads what a process of this or an earlier version wrote; `None` for anything else.
+pub fn decode_call(bytes: &[u8]) -> Option<CallSummary> {
+    let (version, mut rest) = bytes.split_first()?;
+    if *version != CALL_ENCODING_VERSION {
+        return None;
+    }
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let (length, tail) = rest.split_first_chunk::<2>()?;
+        let (part, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        parts.push(part);
+        rest = tail;
+    }
+    let number = |part: &[u8]| <[u8; 8]>::try_from(part).ok().map(u64::from_be_bytes);
+    let [call_id, caller_tag, from_uri, to_uri, request_uri, started, answered, source, transport, dialogs @ ..] = parts.as_slice() else { return None };
+    let dialog = |pair: &[&[u8]]| match pair {
+        [[state], tag] => Some((*state, tag.to_vec())),
+        _ => None,
+    };
+    Some(CallSummary {
+        call_id: call_id.to_vec(),
+        caller_tag: caller_tag.to_vec(),
+        from_uri: from_uri.to_vec(),
+        to_uri: to_uri.to_vec(),
+        request_uri: request_uri.to_vec(),
+        started_wall: number(started)?,
+        answered_wall: number(answered)?,
+        source: std::str::from_utf8(source).ok()?.parse().ok()?,
+        transport: Transport::from_bytes(transport)?,
+        dialogs: dialogs.chunks(2).map(dialog).collect::<Option<_>>()?,
+    })
+}

@@ -1,0 +1,105 @@
+//! Counts of one worker, read by others while it runs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Counts of one worker; only that worker writes them.
+        #[derive(Default)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+        }
+
+        impl Counters {
+            /// Every name with its value.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)+]
+            }
+        }
+    };
+}
+
+/// A count with one writer: no atomic addition is needed, only that readers never see half a value.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn add(&self) {
+        self.add_many(1);
+    }
+
+    /// Adds `count`.
+    pub fn add_many(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Replaces the value, for what goes up and down.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+counters! {
+    /// Requests that parsed.
+    requests,
+    /// Responses that parsed.
+    responses,
+    /// Messages that did not parse.
+    malformed,
+    /// Malformed: another protocol, or garbage.
+    malformed_not_sip,
+    /// Malformed: a mandatory header field is missing.
+    malformed_missing,
+    /// Malformed: over a limit.
+    malformed_too_large,
+    /// Requests that repeated an earlier one.
+    retransmissions_received,
+    /// Requests and final responses that a timer sent again.
+    retransmissions_sent,
+    /// Responses that belong to nothing we sent.
+    stray_responses,
+    /// ACKs that match nothing.
+    stray_acks,
+    /// Requests of strangers, refused.
+    refused_strangers,
+    /// Requests refused by validation: Max-Forwards, Proxy-Require, loops, routes.
+    refused_invalid,
+    /// Requests for which there is no target.
+    refused_no_target,
+    /// New requests refused because the worker is overloaded.
+    shed_overload,
+    /// New requests refused because a table is full.
+    shed_table_full,
+    /// New requests refused because the process drains.
+    shed_draining,
+    /// Calls begun.
+    calls_started,
+    /// Calls answered.
+    calls_answered,
+    /// Calls ended before an answer.
+    calls_failed,
+    /// Calls live now: the number of leases.
+    calls,
+    /// Transactions held now, lingering ones among them.
+    transactions,
+    /// Attempts that failed over to another address or target.
+    fail_overs,
+    /// Attempts whose far end never answered.
+    attempts_unanswered,
+    /// Attempts that the transport refused.
+    attempts_undeliverable,
+    /// Targets marked dead.
+    targets_marked_dead,
+    /// Questions asked.
+    questions,
+    /// Answers that came after their call went on.
+    late_answers,
+    /// Log lines left out because there were too many.
+    log_lines_suppressed,
+}

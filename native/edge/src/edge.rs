@@ -1,0 +1,269 @@
+//! The state of one worker.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proto::{Key, Moment, Now, Secret, TimedSlab, TransactionIndex, keyed_hash, stable_id};
+use syntax::{Edits, Head, Limits, Message, Transport, parse};
+
+use crate::call::{Call, Leases};
+use crate::counters::Counters;
+use crate::outbox::Outbox;
+use crate::question::Address;
+use crate::settings::Snapshot;
+use crate::transaction::Transaction;
+
+/// What the kernel's routing table would choose; the worker asks it, a test answers as it likes.
+pub trait Routes: Send {
+    /// The local address from which `destination` is reached.
+    fn source_for(&mut self, destination: IpAddr) -> Option<IpAddr>;
+}
+
+/// What one worker of several has in common with the others, and what not.
+pub struct EdgeOptions {
+    /// This worker.
+    pub worker: u8,
+    /// How many there are.
+    pub workers: u8,
+    /// Seals Record-Route; survives a restart.
+    pub route_secret: Secret,
+    /// Keys transaction and ownership hashes; the same for all workers of a process.
+    pub process_secret: Secret,
+    /// Start of the process, microseconds since 1970: tells its records from those of earlier ones.
+    pub epoch: u64,
+    /// The kernel's routes.
+    pub routes: Box<dyn Routes>,
+}
+
+/// One worker: its transactions, calls and timers. Inputs are `handle_*`, outputs gather in [`Edge::out`].
+pub struct Edge {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) options: EdgeOptions,
+    pub(crate) node_id: u16,
+    pub(crate) transactions: TimedSlab<Transaction>,
+    pub(crate) index: TransactionIndex,
+    pub(crate) calls: TimedSlab<Call>,
+    /// Calls by Call-ID and caller's tag, for in-dialog requests that bring no token.
+    pub(crate) dialogs: TransactionIndex,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) dead: HashMap<Address, Moment>,
+    /// What to do in answer to the inputs of a batch.
+    pub out: Outbox,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) edits: Edits,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) shedding: bool,
+    pub(crate) draining: bool,
+    pub(crate) call_number: u64,
+    pub(crate) log_second: u64,
+    pub(crate) log_lines: u32,
+    head: Option<Box<Head>>,
+    stored_head: Option<Box<Head>>,
+    random: u64,
+}
+
+impl Edge {
+    /// The edges of all workers of one process; they share nothing but the count of calls.
+    pub fn all(snapshot: &Arc<Snapshot>, options: Vec<EdgeOptions>, now: Moment) -> Vec<Self> {
+        let leases = Arc::new(Leases::default());
+        options.into_iter().map(|options| Self::new(Arc::clone(snapshot), options, Arc::clone(&leases), now)).collect()
+    }
+
+    fn new(snapshot: Arc<Snapshot>, options: EdgeOptions, leases: Arc<Leases>, now: Moment) -> Self {
+        let share = |total: usize| total.div_ceil(usize::from(options.workers).max(1));
+        let limits = &snapshot.settings.limits;
+        Self {
+            node_id: stable_id(&snapshot.settings.node),
+            transactions: TimedSlab::new(share(limits.transactions), now),
+            index: TransactionIndex::default(),
+            calls: TimedSlab::new(limits.calls, now),
+            dialogs: TransactionIndex::default(),
+            leases,
+            dead: HashMap::new(),
+            out: Outbox::default(),
+            counters: Arc::default(),
+            edits: Edits::default(),
+            scratch: Vec::with_capacity(4096),
+            shedding: false,
+            draining: false,
+            call_number: 0,
+            log_second: 0,
+            log_lines: 0,
+            head: None,
+            stored_head: None,
+            random: options.epoch ^ u64::from(options.worker),
+            snapshot,
+            options,
+        }
+    }
+
+    /// The counters, for others to read.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Whether new requests are refused because the worker cannot keep up.
+    pub fn set_shedding(&mut self, shedding: bool) {
+        self.shedding = shedding;
+    }
+
+    /// Refuses new requests from now on; what is under way goes on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether nothing is under way that a stop would cut: no request without its final response, and no call.
+    pub fn is_idle(&self) -> bool {
+        self.calls.is_empty() && !self.transactions.keys().into_iter().any(|key| self.transactions.get(key).is_some_and(Transaction::is_open))
+    }
+
+    /// When [`Edge::handle_timeout`] should be called next.
+    pub fn poll_timeout(&self) -> Option<Moment> {
+        match (self.transactions.poll_timeout(), self.calls.poll_timeout()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Gives back memory that a past load needed; to be called about once a second.
+    pub fn tidy(&mut self, now: Now) {
+        self.index.shrink();
+        self.dialogs.shrink();
+        self.dead.retain(|_, until| *until > now.moment);
+        self.counters.calls.set(self.calls.len() as u64);
+        self.counters.transactions.set(self.transactions.len() as u64);
+    }
+
+    /// Calls held by this worker in their versioned form, for hand-over and tests.
+    pub fn encoded_calls(&self) -> Vec<Vec<u8>> {
+        self.calls.keys().into_iter().filter_map(|key| self.calls.get(key).map(Call::encode)).collect()
+    }
+
+    /// Live calls and transactions held.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.calls.len(), self.transactions.len())
+    }
+
+    /// An unguessable number.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(1);
+        keyed_hash(&self.options.process_secret, &[&self.random.to_le_bytes(), b"random"]) as u64
+    }
+
+    /// Parses `bytes` into the table kept for arrivals and runs `work`.
+    pub(crate) fn with_arrival<R>(&mut self, bytes: &[u8], work: impl FnOnce(&mut Self, &Message<'_>, Result<(), syntax::ParseError>) -> R) -> R {
+        let mut head = self.head.take().unwrap_or_default();
+        let limits = self.snapshot.message_limits;
+        let result = parse(bytes, &limits, &mut head);
+        let done = work(self, &Message::new(bytes.get(..head.body.end().max(usize::from(head.headers_end))).unwrap_or(bytes), &head), result);
+        self.head = Some(head);
+        done
+    }
+
+    /// Parses bytes that are known to parse, a request kept or one that we built, and runs `work`.
+    pub(crate) fn with_stored<R>(&mut self, bytes: &[u8], work: impl FnOnce(&mut Self, &Message<'_>) -> R) -> Option<R> {
+        let mut head = self.stored_head.take().unwrap_or_default();
+        // Our own additions may exceed a limit that the request as received met.
+        let parsed = parse(bytes, &Limits { header_value_bytes: 65_535, uri_bytes: 65_535, ..Limits::STANDARD }, &mut head);
+        let done = match parsed {
+            Ok(()) | Err(syntax::ParseError::UnknownScheme) => Some(work(self, &Message::new(bytes, &head))),
+            Err(_) => None,
+        };
+        self.stored_head = Some(head);
+        done
+    }
+
+    /// Takes the stored request of `key` out, parses it, runs `work`, and puts it back.
+    pub(crate) fn with_request<R>(&mut self, key: Key, work: impl FnOnce(&mut Self, &Message<'_>) -> R) -> Option<R> {
+        let request = self.transactions.get_mut(key)?.request.take()?;
+        let done = self.with_stored(&request, work);
+        if let Some(transaction) = self.transactions.get_mut(key)
+            && transaction.is_open()
+        {
+            transaction.request = Some(request);
+        }
+        done
+    }
+
+    /// Sets the timer of `key` to its earliest deadline, or forgets it where nothing can come any more.
+    pub(crate) fn rearm(&mut self, key: Key) {
+        let Some(transaction) = self.transactions.get(key) else { return };
+        if transaction.is_over() {
+            let hash = transaction.key;
+            self.index.remove(hash, key);
+            self.transactions.remove(key);
+            return;
+        }
+        let deadline = transaction.poll_timeout();
+        self.transactions.arm(key, deadline);
+    }
+
+    /// The listener to send from: the one wished for, else one of the right transport and family, by the kernel's route where several are.
+    pub(crate) fn listener_for(&mut self, to: Address, wish: Option<u16>) -> Option<u16> {
+        let listeners = &self.snapshot.settings.listeners;
+        let fits = |index: u16| {
+            listeners.get(usize::from(index)).is_some_and(|l| l.transport() == to.transport && l.address.is_ipv4() == to.address.ip().to_canonical().is_ipv4())
+        };
+        if let Some(index) = wish.filter(|index| fits(*index)) {
+            return Some(index);
+        }
+        let mut candidates = (0..listeners.len() as u16).filter(|index| fits(*index));
+        let first = candidates.next()?;
+        if candidates.next().is_none() {
+            return Some(first);
+        }
+        let source = self.options.routes.source_for(to.address.ip());
+        let by_route = (0..listeners.len() as u16).find(|index| fits(*index) && Some(listeners[usize::from(*index)].address.ip()) == source);
+        Some(by_route.unwrap_or(first))
+    }
+
+    /// Transports that some listener offers.
+    pub(crate) fn offered_transports(&self) -> Vec<Transport> {
+        let mut offered: Vec<_> = self.snapshot.settings.listeners.iter().map(crate::settings::ListenerSettings::transport).collect();
+        offered.dedup();
+        offered
+    }
+}
+
+impl Edge {
+    /// The worker whose attempt `request` was, if it was ours.
+    pub fn attempt_owner(&mut self, request: &[u8]) -> Option<u8> {
+        let node = self.node_id;
+        self.with_stored(request, |_, message| proto::BranchToken::read(message.text(message.head.via.branch)).filter(|token| token.node == node).map(|token| token.worker))
+            .flatten()
+            .filter(|worker| *worker < self.options.workers)
+    }
+
+    /// A message made us panic: its transaction ends, with 500 where that can be said, and the rest goes on.
+    pub fn handle_panic(&mut self, now: Now, arrival: &crate::Hop, bytes: &[u8]) {
+        let shown = crate::receive::without_secrets(bytes);
+        if self.may_log(now) {
+            log::error!(target: "receive", "panic at a message from {}: {shown}", self.shown(arrival.address));
+        }
+        self.with_arrival(bytes, |edge, message, _| {
+            if !message.is_request() || !syntax::is_answerable(message.head) {
+                return;
+            }
+            let key = proto::transaction_key(&edge.options.process_secret, message, message.head.method);
+            if let Some(entry) = edge.index.get(key) {
+                let call = edge.transactions.remove(entry).map(|transaction| transaction.call);
+                edge.index.remove(key, entry);
+                edge.end_call(now, call.unwrap_or(Key::NONE), 500, "failed", "proxy");
+            }
+            edge.reply(arrival, message, 500, None, b"");
+        });
+    }
+
+    /// Starts afresh with empty tables; calls are recorded as ended by the proxy, dialogs go on by their tokens.
+    pub fn restart(&mut self, now: Now) {
+        for key in self.calls.keys() {
+            self.end_call(now, key, 500, "failed", "proxy");
+        }
+        let limit = self.transactions.limit();
+        self.transactions = TimedSlab::new(limit, now.moment);
+        self.calls = TimedSlab::new(self.snapshot.settings.limits.calls, now.moment);
+        self.index = TransactionIndex::default();
+        self.dialogs = TransactionIndex::default();
+    }
+}

@@ -1,0 +1,44 @@
+//! One worker's life of a request (DESIGN section 4), without sockets and without a clock.
+//!
+//! [`Edge`] takes messages, answers to its questions and the time; it gives back what to send, to ask and to record
+//! through its [`Outbox`]. One file holds one phase.
+#![forbid(unsafe_code)]
+
+mod account;
+mod ack;
+mod admit;
+mod call;
+mod cancel;
+mod counters;
+mod edge;
+mod hop;
+mod identify;
+mod in_dialog;
+mod local;
+mod matching;
+mod outbox;
+mod ownership;
+mod peer;
+mod question;
+mod receive;
+mod record;
+mod relay;
+mod response;
+mod rewrite;
+mod route;
+mod settings;
+mod target;
+mod timeout;
+mod transaction;
+
+pub use call::{CallSummary, decode_call};
+pub use counters::Counters;
+pub use edge::{Edge, EdgeOptions, Routes};
+pub use hop::{ConnectionId, Hop};
+pub use outbox::{Outbox, Transmit};
+pub use question::{Address, Answer, Question, QuestionId};
+pub use record::{AttemptRecord, CallRecord, RECORD_VERSION};
+pub use route::is_own_host;
+pub use settings::{
+    Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, RouteSettings, SettingsError, Snapshot, TimerSettings,
+};

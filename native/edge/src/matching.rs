@@ -1,0 +1,89 @@
+//! Phase *match*: a retransmission goes to its transaction, an in-dialog request to its dialog; the rest is new.
+
+use proto::{Now, transaction_key};
+use syntax::{HeaderName, Message, Method};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::route::RouteView;
+use crate::transaction::Server;
+
+/// Why a request is refused before it has a transaction.
+pub(crate) struct Refusal {
+    pub(crate) status_code: u16,
+    pub(crate) phase: &'static str,
+    pub(crate) headers: Vec<u8>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status_code: u16, phase: &'static str) -> Self {
+        Self { status_code, phase, headers: Vec::new() }
+    }
+}
+
+impl Edge {
+    pub(crate) fn handle_request(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) {
+        match message.head.method {
+            Method::Ack => return self.handle_ack(now, arrival, message),
+            Method::Cancel => return self.handle_cancel(now, arrival, message),
+            _ => {}
+        }
+        let key = transaction_key(&self.options.process_secret, message, message.head.method);
+        if let Some(entry) = self.index.get(key) {
+            return self.handle_retransmission(entry);
+        }
+        let route = match self.validate(message) {
+            Ok(route) => route,
+            Err(refusal) => {
+                self.counters.refused_invalid.add();
+                return self.refuse(now, arrival, message, None, &refusal);
+            }
+        };
+        match route.token.or_else(|| self.find_dialog(message)) {
+            Some((token, direction)) => self.relay_in_dialog(now, arrival, message, key, &route, token, direction),
+            None => self.open(now, arrival, message, key, &route),
+        }
+    }
+
+    fn handle_retransmission(&mut self, entry: proto::Key) {
+        self.counters.retransmissions_received.add();
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        let answers = match &transaction.server {
+            Server::Invite(server) => server.answers_retransmission(),
+            Server::NonInvite(_) => true,
+            Server::Ack => false,
+        };
+        if let Some(response) = transaction.response.as_deref().filter(|_| answers) {
+            self.out.send(transaction.reply_to, response);
+        }
+    }
+
+    /// RFC 3261 section 16.3, in its order: Max-Forwards, loops, Proxy-Require; and the route set (16.4).
+    fn validate(&mut self, message: &Message<'_>) -> Result<RouteView, Refusal> {
+        let route = RouteView::read(&self.snapshot.own, &self.options.route_secret, message).map_err(|_| Refusal::new(400, "match"))?;
+        if message.head.max_forwards == Some(0) && !self.is_ping(message, &route) {
+            return Err(Refusal::new(483, "match"));
+        }
+        if self.loops(message) {
+            return Err(Refusal::new(482, "match"));
+        }
+        if message.first(HeaderName::ProxyRequire).is_some() {
+            let mut refusal = Refusal::new(420, "match");
+            for slot in message.all(HeaderName::ProxyRequire) {
+                refusal.headers.extend_from_slice(b"Unsupported: ");
+                refusal.headers.extend(slot.value.of(message.bytes).iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }));
+                refusal.headers.extend_from_slice(b"\r\n");
+            }
+            return Err(refusal);
+        }
+        Ok(route)
+    }
+
+    /// Refuses a request without keeping state; an INVITE leaves its record.
+    pub(crate) fn refuse(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: Option<u16>, refusal: &Refusal) {
+        self.reply(arrival, message, refusal.status_code, None, &refusal.headers);
+        if message.head.method == Method::Invite && message.head.to.tag.is_empty() {
+            self.record_refused(now, arrival, message, peer, refusal.status_code, refusal.phase);
+        }
+    }
+}

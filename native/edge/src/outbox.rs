@@ -1,0 +1,57 @@
+//! What the edge wants done, collected over one batch of input.
+
+use crate::{CallRecord, Hop, Question};
+
+/// One message to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Transmit {
+    /// Where to.
+    pub hop: Hop,
+    start: u32,
+    end: u32,
+}
+
+/// Effects in the order in which they arose; reused from batch to batch.
+#[derive(Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    sends: Vec<Transmit>,
+    /// What must be looked up.
+    pub questions: Vec<Question>,
+    /// Records of calls that have ended.
+    pub records: Vec<CallRecord>,
+}
+
+impl Outbox {
+    /// Queues one message.
+    pub fn send(&mut self, hop: Hop, message: &[u8]) {
+        self.send_with(hop, |bytes| bytes.extend_from_slice(message));
+    }
+
+    /// Queues the message that `write` appends, and returns it.
+    pub fn send_with(&mut self, hop: Hop, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.sends.push(Transmit { hop, start: start as u32, end: self.bytes.len() as u32 });
+        &self.bytes[start..]
+    }
+
+    /// The messages queued.
+    pub fn sends(&self) -> &[Transmit] {
+        &self.sends
+    }
+
+    /// The bytes of one of them.
+    pub fn bytes(&self, transmit: &Transmit) -> &[u8] {
+        &self.bytes[transmit.start as usize..transmit.end as usize]
+    }
+
+    /// Forgets the messages and keeps the memory, unless a burst made it large.
+    pub fn clear_sends(&mut self) {
+        self.sends.clear();
+        self.bytes.clear();
+        if self.bytes.capacity() > 4 << 20 {
+            self.bytes.shrink_to(1 << 20);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Who sent it: peers by address, port, transport and listener, the most specific rule first.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use syntax::{Span, Transport, Uri, parse_ip};
+
+use crate::question::Address;
+use crate::route::OwnNames;
+use crate::settings::{PeerKind, PeerSettings, RouteSettings, SettingsError};
+use crate::target::Target;
+
+struct Rule {
+    peer: u16,
+    port: u16,
+    transport: Option<Transport>,
+    listener: Option<u16>,
+}
+
+impl Rule {
+    fn fits(&self, listener: u16, transport: Transport, port: u16) -> bool {
+        (self.port == 0 || self.port == port) && self.transport.is_none_or(|t| t == transport) && self.listener.is_none_or(|l| l == listener)
+    }
+
+    fn weight(&self) -> u8 {
+        u8::from(self.port != 0) * 4 + u8::from(self.listener.is_some()) * 2 + u8::from(self.transport.is_some())
+    }
+}
+
+/// The peers, ready to be looked up: one hash probe for each prefix length in use.
+pub(crate) struct PeerTable {
+    networks: HashMap<(IpAddr, u8), Vec<Rule>>,
+    lengths: [Vec<u8>; 2],
+    anywhere: Vec<Rule>,
+    targets: Vec<Vec<Target>>,
+    core: Option<u16>,
+}
+
+impl PeerTable {
+    pub(crate) fn new(settings: &RouteSettings, own: &OwnNames) -> Result<Self, SettingsError> {
+        let mut table = Self { networks: HashMap::new(), lengths: [Vec::new(), Vec::new()], anywhere: Vec::new(), targets: Vec::new(), core: None };
+        for (index, peer) in settings.peers.iter().enumerate() {
+            let index = index as u16;
+            table.add_matches(settings, peer, index)?;
+            table.targets.push(peer.to.iter().map(|uri| target(peer, uri, own)).collect::<Result<_, _>>()?);
+            if peer.kind == PeerKind::Core && !peer.to.is_empty() && table.core.is_none() {
+                table.core = Some(index);
+            }
+        }
+        for lengths in &mut table.lengths {
+            lengths.sort_unstable_by(|a, b| b.cmp(a));
+            lengths.dedup();
+        }
+        for rules in table.networks.values_mut().chain(std::iter::once(&mut table.anywhere)) {
+            rules.sort_by_key(|rule| std::cmp::Reverse(rule.weight()));
+        }
+        Ok(table)
+    }
+
+    fn add_matches(&mut self, settings: &RouteSettings, peer: &PeerSettings, index: u16) -> Result<(), SettingsError> {
+        for rule in &peer.matches {
+            let fault = |problem, value: &str| SettingsError::Value { path: format!("peer.{}.match", peer.name), problem, value: value.to_owned() };
+            let transport = match rule.transport.as_str() {
+                "" => None,
+                name => Some(Transport::from_bytes(name.as_bytes()).ok_or_else(|| fault("no such transport", name))?),
+            };
+            let listener = match rule.listener.as_str() {
+                "" => None,
+                name => Some(settings.listeners.iter().position(|l| l.name == name).ok_or_else(|| fault("no such listener", name))? as u16),
+            };
+            let entry = Rule { peer: index, port: rule.port, transport, listener };
+            match rule.network {
+                None => self.anywhere.push(entry),
+                Some(network) => {
+                    let length = rule.prefix.min(if network.is_ipv4() { 32 } else { 128 });
+                    self.lengths[usize::from(network.is_ipv6())].push(length);
+                    self.networks.entry((masked(network, length), length)).or_default().push(entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer that sends from `source` to `listener`.
+    pub(crate) fn identify(&self, listener: u16, transport: Transport, source: SocketAddr) -> Option<u16> {
+        let ip = source.ip().to_canonical();
+        for length in &self.lengths[usize::from(ip.is_ipv6())] {
+            let Some(rules) = self.networks.get(&(masked(ip, *length), *length)) else { continue };
+            if let Some(rule) = rules.iter().find(|rule| rule.fits(listener, transport, source.port())) {
+                return Some(rule.peer);
+            }
+        }
+        self.anywhere.iter().find(|rule| rule.fits(listener, transport, source.port())).map(|rule| rule.peer)
+    }
+
+    /// The first core that has targets.
+    pub(crate) fn core(&self) -> Option<u16> {
+        self.core
+    }
+
+    /// The targets of a peer's `to`.
+    pub(crate) fn targets(&self, peer: u16) -> &[Target] {
+        self.targets.get(usize::from(peer)).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn target(peer: &PeerSettings, uri: &str, own: &OwnNames) -> Result<Target, SettingsError> {
+    let fault = |problem| SettingsError::Value { path: format!("peer.{}.to", peer.name), problem, value: uri.to_owned() };
+    let bytes = uri.as_bytes();
+    let parsed = Uri::parse(bytes, Span::new(0, bytes.len())).map_err(|_| fault("not a SIP URI"))?;
+    if parsed.host.is_empty() {
+        return Err(fault("a URI with a host is needed"));
+    }
+    if own.is_own(bytes, &parsed) {
+        return Err(fault("names this proxy itself"));
+    }
+    Ok(Target::of_uri(bytes, &parsed))
+}
+
+fn masked(ip: IpAddr, length: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0)).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(128 - u32::from(length.min(128))).unwrap_or(0)).into()),
+    }
+}
+
+/// The address that a URI with an IP literal names.
+pub(crate) fn literal(bytes: &[u8], uri: &Uri) -> Option<Address> {
+    let host = if uri.maddr.is_empty() { uri.host } else { uri.maddr };
+    let ip = parse_ip(host.of(bytes))?;
+    let transport = uri.transport.unwrap_or(if uri.scheme == syntax::Scheme::Sips { Transport::Tls } else { Transport::Udp });
+    Some(Address { transport, address: SocketAddr::new(ip, uri.port.unwrap_or_else(|| transport.default_port())) })
+}

@@ -1,0 +1,50 @@
+//! Questions that park a call until somebody answers (DESIGN rule 3). Name resolution is the first kind.
+
+use std::net::SocketAddr;
+
+use proto::Key;
+use syntax::Transport;
+
+/// Names a question; an answer that comes after the call went on fits none any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuestionId {
+    /// The worker that asked.
+    pub worker: u8,
+    /// The transaction that waits.
+    pub transaction: Key,
+    /// Which question of that transaction.
+    pub number: u8,
+}
+
+/// Where requests for a host go (RFC 3263).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Who asks.
+    pub id: QuestionId,
+    /// The name.
+    pub host: String,
+    /// The port, where the URI has one: then neither NAPTR nor SRV are asked for (section 4.2).
+    pub port: Option<u16>,
+    /// The transport, where the URI has one.
+    pub transport: Option<Transport>,
+    /// The transports that a listener offers, for the choice that NAPTR and SRV leave.
+    pub offered: Vec<Transport>,
+}
+
+/// One place to send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// The transport.
+    pub transport: Transport,
+    /// The address.
+    pub address: SocketAddr,
+}
+
+/// The answer: addresses in the order to try them, none where there are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Which question.
+    pub id: QuestionId,
+    /// The addresses.
+    pub addresses: Vec<Address>,
+}

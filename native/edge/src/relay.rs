@@ -1,0 +1,350 @@
+//! Phase *relay*: attempts in series or at once, until one answers or none is left (RFC 3261 sections 16.6 to 16.8).
+
+use proto::{BranchToken, InviteClient, InviteServer, Key, Moment, NonInviteClient, NonInviteServer, Now, milliseconds, seconds};
+use smallvec::SmallVec;
+use syntax::{LocalReply, Message, Method, Transport};
+
+use crate::call::{Attempt, Call};
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::question::{Address, Answer, Question, QuestionId};
+use crate::receive::reply_hop;
+use crate::settings::OversizeRequest;
+use crate::target::Target;
+use crate::transaction::{Best, Branch, Client, Server, Shape, Transaction, Waiting};
+
+/// A larger request may not go over UDP where TCP is offered (RFC 3261 section 18.1.1).
+const LARGEST_DATAGRAM: usize = 1_300;
+
+impl Edge {
+    /// Begins the transaction of a request that may go to `targets`.
+    #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
+    pub(crate) fn relay(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, shape: Shape, targets: SmallVec<[Target; 1]>, is_call: bool) {
+        let timers = &self.snapshot.settings.timers;
+        let invite = message.head.method == Method::Invite;
+        let reliable = arrival.transport.is_reliable();
+        let server = match message.head.method {
+            Method::Invite => Server::Invite(InviteServer::new(reliable)),
+            Method::Ack => Server::Ack,
+            _ => Server::NonInvite(NonInviteServer::new(reliable)),
+        };
+        let trying_after = timers.trying_after_milliseconds;
+        let setup = if invite { seconds(timers.setup_seconds) } else { 64 * self.snapshot.timers.t1 };
+        let transaction = Transaction {
+            key,
+            method: message.head.method,
+            server,
+            arrival: *arrival,
+            reply_to: reply_hop(arrival, message),
+            request: Some(message.bytes.into()),
+            response: None,
+            best: None,
+            challenges: Vec::new(),
+            branches: SmallVec::new(),
+            targets,
+            addresses: Vec::new(),
+            waiting: None,
+            questions: 0,
+            shape: Some(Box::new(shape)),
+            call: Key::NONE,
+            dialog: None,
+            caller_cancelled: false,
+            trying_at: if invite && trying_after > 0 { now.moment + milliseconds(trying_after) } else { Moment::NEVER },
+            give_up_at: now.moment + setup,
+        };
+        let lease = is_call.then(|| self.leases.take(self.snapshot.settings.limits.calls));
+        let Some(entry) = (if lease.as_ref().is_some_and(Option::is_none) { None } else { self.transactions.insert(transaction) }) else {
+            self.counters.shed_table_full.add();
+            let refusal = self.shed();
+            if message.head.method != Method::Ack {
+                self.refuse(now, arrival, message, shape.from_peer, &refusal);
+            }
+            return;
+        };
+        self.index.insert(key, entry);
+        if let Some(lease) = lease {
+            self.begin_call(now, entry, message, arrival, &shape, lease);
+        }
+        if invite && trying_after == 0 {
+            self.send_trying(entry, message);
+        }
+        self.advance(now, entry, message);
+        self.conclude(now, entry);
+        self.rearm(entry);
+    }
+
+    fn begin_call(&mut self, now: Now, entry: Key, message: &Message<'_>, arrival: &Hop, shape: &Shape, lease: Option<crate::call::Lease>) {
+        self.call_number += 1;
+        let call = Call::new(message, arrival, shape.from_peer, now, self.call_number, lease);
+        let dialog = self.dialog_key(message.call_id(), message.text(message.head.from.tag));
+        let Some(call) = self.calls.insert(call) else { return };
+        self.dialogs.insert(dialog, call);
+        self.counters.calls_started.add();
+        self.calls.arm(call, now.moment + seconds(self.snapshot.settings.timers.call_seconds));
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.call = call;
+        }
+    }
+
+    /// Sends 100, which stops the caller's retransmissions.
+    pub(crate) fn send_trying(&mut self, entry: Key, message: &Message<'_>) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.trying_at = Moment::NEVER;
+        let local = LocalReply { status_code: 100, reason_phrase: None, to_tag: b"", source: transaction.arrival.address, headers: b"" };
+        let sent = self.out.send_with(transaction.reply_to, |out| local.write(message, out));
+        transaction.response = Some(sent.into());
+    }
+
+    /// Starts the next attempt, or all of them where they go at once.
+    pub(crate) fn advance(&mut self, now: Now, entry: Key, message: &Message<'_>) {
+        loop {
+            let Some(transaction) = self.transactions.get_mut(entry) else { return };
+            if transaction.caller_cancelled || transaction.waiting.is_some() || transaction.branches.len() >= self.snapshot.settings.limits.branches {
+                return;
+            }
+            let Some(shape) = transaction.shape.as_deref().copied() else { return };
+            if !shape.parallel && transaction.branches.iter().any(|b| b.client.is_open()) {
+                return;
+            }
+            let address = match transaction.addresses.pop() {
+                Some(address) => address,
+                None => match transaction.targets.pop() {
+                    Some(Target::Address(address)) => address,
+                    Some(Target::Name(name)) => {
+                        return self.ask(now, entry, &name.host, name.port, name.transport);
+                    }
+                    None => return,
+                },
+            };
+            let alternatives = !transaction.addresses.is_empty() || !transaction.targets.is_empty();
+            if alternatives && self.dead.get(&address).is_some_and(|until| *until > now.moment) {
+                continue;
+            }
+            if !self.attempt(now, entry, message, address, &shape, false) {
+                self.counters.attempts_undeliverable.add();
+                self.note_failure(entry, 503, None);
+                continue;
+            }
+            if !shape.parallel {
+                return;
+            }
+            // The addresses of one name are alternatives; only targets are tried at once.
+            if let Some(transaction) = self.transactions.get_mut(entry) {
+                transaction.addresses.clear();
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Now, entry: Key, host: &str, port: Option<u16>, transport: Option<Transport>) {
+        let deadline = now.moment + milliseconds(self.snapshot.settings.timers.resolve_milliseconds);
+        let offered = self.offered_transports();
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.questions = transaction.questions.wrapping_add(1);
+        transaction.waiting = Some(Waiting { number: transaction.questions, deadline });
+        let id = QuestionId { worker: self.options.worker, transaction: entry, number: transaction.questions };
+        self.counters.questions.add();
+        self.out.questions.push(Question { id, host: host.to_owned(), port, transport, offered });
+    }
+
+    /// Takes the answer to a question.
+    pub fn handle_answer(&mut self, now: Now, answer: Answer) {
+        let entry = answer.id.transaction;
+        let fits = |t: &mut Transaction| t.waiting.is_some_and(|w| w.number == answer.id.number);
+        let Some(transaction) = self.transactions.get_mut(entry).filter(|_| answer.id.worker == self.options.worker) else {
+            return self.counters.late_answers.add();
+        };
+        if !fits(transaction) {
+            return self.counters.late_answers.add();
+        }
+        transaction.waiting = None;
+        transaction.addresses = answer.addresses;
+        transaction.addresses.reverse();
+        if transaction.addresses.is_empty() {
+            self.note_failure(entry, 503, None);
+        }
+        self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+        self.conclude(now, entry);
+        self.rearm(entry);
+    }
+
+    /// The way to `address`: listener, connection, and TCP instead of UDP for a large request where the peer wishes so.
+    pub(crate) fn hop_to(&mut self, address: Address, shape: &Shape) -> Option<Hop> {
+        let listener = self.listener_for(address, shape.listener)?;
+        if let Some(required) = shape.required_peer
+            && self.peer_id(self.snapshot.peers.identify(listener, address.transport, address.address)) != required
+        {
+            return None;
+        }
+        // A connection of the dialog's own far end is used again even where its address cannot be dialled.
+        let flow = shape.flow.filter(|f| f.transport == address.transport && address.transport.is_reliable() && f.address.ip() == address.address.ip());
+        Some(Hop { listener, transport: address.transport, address: address.address, connection: flow.and_then(|f| f.connection) })
+    }
+
+    /// Sends the request to `address`; false where there is no way there.
+    pub(crate) fn attempt(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape, over_udp: bool) -> bool {
+        let Some(mut hop) = self.hop_to(address, shape) else { return false };
+        let Some(transaction) = self.transactions.get(entry) else { return false };
+        let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
+        let cookie = self.random() as u32;
+        let branch = BranchToken { node: self.node_id, worker: self.options.worker, attempt: number as u8, transaction: entry, cookie, loop_hash: self.loop_hash(message) };
+        let call = (call != Key::NONE).then_some(call);
+        self.build_request(&arrival, message, shape, &hop, &branch, call);
+        let mut fall_back_to_udp = false;
+        if hop.transport == Transport::Udp && !over_udp && self.scratch.len() > LARGEST_DATAGRAM && self.wants_tcp(&hop, shape) {
+            let over_tcp = Address { transport: Transport::Tcp, address: address.address };
+            if let Some(tcp) = self.hop_to(over_tcp, shape) {
+                hop = tcp;
+                fall_back_to_udp = true;
+                self.build_request(&arrival, message, shape, &hop, &branch, call);
+            }
+        }
+        self.out.send(hop, &self.scratch);
+        if method == Method::Ack {
+            return true;
+        }
+        let reliable = hop.transport.is_reliable();
+        let timers = self.snapshot.timers;
+        let first_answer = shape.policy.map_or(64 * timers.t1, |policy| milliseconds(self.snapshot.settings.peers[usize::from(policy)].first_answer_milliseconds));
+        let client = if method == Method::Invite {
+            Client::Invite(InviteClient::new(now.moment, reliable, first_answer, &timers))
+        } else {
+            Client::NonInvite(NonInviteClient::new(now.moment, reliable, first_answer, &timers))
+        };
+        let branch = Branch { client, cookie, hop, sent: self.scratch.as_slice().into(), cancel_wanted: None, cancelling: None, fall_back_to_udp, timed_out: false };
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        transaction.branches.push(branch);
+        self.note_attempt(now, entry, &hop);
+        true
+    }
+
+    fn wants_tcp(&self, hop: &Hop, shape: &Shape) -> bool {
+        let peer = shape.policy.or_else(|| self.snapshot.peers.identify(hop.listener, hop.transport, hop.address));
+        peer.is_some_and(|peer| self.snapshot.settings.peers[usize::from(peer)].oversize == OversizeRequest::Tcp)
+    }
+
+    fn note_attempt(&mut self, now: Now, entry: Key, hop: &Hop) {
+        let peer = self.snapshot.peers.identify(hop.listener, hop.transport, hop.address);
+        let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
+        let Some(call) = self.calls.get_mut(transaction.call) else { return };
+        let to = Address { transport: hop.transport, address: hop.address };
+        call.attempts.push(Attempt { to, peer, sent: now.moment, first_answer: Moment::NEVER, ringing: Moment::NEVER, final_answer: Moment::NEVER, status_code: 0 });
+    }
+
+    /// Remembers a refusal if it is better than those before.
+    pub(crate) fn note_failure(&mut self, entry: Key, status_code: u16, response: Option<Box<[u8]>>) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        if proto::is_better(status_code, transaction.best.as_ref().map(|best| best.status_code), transaction.caller_cancelled) {
+            transaction.best = Some(Best { status_code, response });
+        }
+    }
+
+    /// Whether a failed attempt may be followed by another.
+    pub(crate) fn may_fail_over(&self, entry: Key, status_code: u16) -> bool {
+        let Some(transaction) = self.transactions.get(entry) else { return false };
+        if transaction.caller_cancelled || status_code >= 600 || (transaction.targets.is_empty() && transaction.addresses.is_empty()) {
+            return false;
+        }
+        // RFC 3263 section 4.3: 503, a dead transport and silence mean the next address; a peer's `fail_over` adds to that.
+        let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
+        status_code == 503 || policy.is_some_and(|policy| self.snapshot.settings.peers[usize::from(policy)].fail_over.contains(&status_code))
+    }
+
+    /// An attempt ended without success: the next one, or the caller's answer.
+    pub(crate) fn after_failure(&mut self, now: Now, entry: Key, status_code: u16) {
+        if self.may_fail_over(entry, status_code) {
+            self.counters.fail_overs.add();
+            self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+        } else if status_code != 503
+            && let Some(transaction) = self.transactions.get_mut(entry)
+            && transaction.shape.as_ref().is_some_and(|shape| !shape.parallel)
+        {
+            transaction.targets.clear();
+            transaction.addresses.clear();
+        }
+        self.conclude(now, entry);
+        self.rearm(entry);
+    }
+
+    /// Sends the caller the best refusal once nothing is under way any more (section 16.7 step 6).
+    pub(crate) fn conclude(&mut self, now: Now, entry: Key) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        if !transaction.is_open() || transaction.is_trying() {
+            return;
+        }
+        let best = transaction.best.take();
+        let (code, response) = match best {
+            // What the caller gave up must end with 487, whatever made the branches end (section 9.2).
+            Some(Best { response: None, .. }) | None if transaction.caller_cancelled => (487, None),
+            // RFC 3261 section 16.7: a 503 of one target would tell the caller that we are out of service.
+            Some(best) if best.status_code == 503 => (500, None),
+            Some(best) => (best.status_code, best.response),
+            None => (408, None),
+        };
+        match &mut transaction.server {
+            // RFC 4320 section 4.2: a late 408 to anything but INVITE only makes it worse.
+            Server::NonInvite(server) if code == 408 && response.is_none() => {
+                server.handle_silence();
+                transaction.request = None;
+                transaction.give_up_at = Moment::NEVER;
+            }
+            Server::Ack => {
+                let mut ended = NonInviteServer::new(true);
+                ended.handle_silence();
+                transaction.server = Server::NonInvite(ended);
+                transaction.give_up_at = Moment::NEVER;
+            }
+            Server::Invite(_) | Server::NonInvite(_) => match response {
+                Some(response) => {
+                    let merged = self.merge_challenges(entry, code, response);
+                    self.finish(now, entry, code, &merged, "callee");
+                }
+                None => self.finish_locally(now, entry, code),
+            },
+        }
+    }
+
+    /// Ends the request with a response of our own.
+    pub(crate) fn finish_locally(&mut self, now: Now, entry: Key, status_code: u16) {
+        let mut response = Vec::with_capacity(512);
+        let source = self.transactions.get(entry).map(|t| t.arrival.address);
+        let Some(source) = source else { return };
+        self.with_request(entry, |edge, message| {
+            let to_tag = edge.local_tag(message);
+            let mut headers = Vec::new();
+            edge.push_server_header(&mut headers);
+            LocalReply { status_code, reason_phrase: None, to_tag: &to_tag, source, headers: &headers }.write(message, &mut response);
+        });
+        if response.is_empty() {
+            return;
+        }
+        self.finish(now, entry, status_code, &response, "proxy");
+    }
+
+    /// Sends a final response of 300 or more, or any final one to another method, and lets the server transaction linger.
+    pub(crate) fn finish(&mut self, now: Now, entry: Key, status_code: u16, response: &[u8], by: &'static str) {
+        let timers = self.snapshot.timers;
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let first = match &mut transaction.server {
+            Server::Invite(server) => server.handle_final(now.moment, status_code, &timers),
+            Server::NonInvite(server) => server.handle_final(now.moment, &timers),
+            Server::Ack => false,
+        };
+        if !first {
+            return;
+        }
+        self.out.send(transaction.reply_to, response);
+        let invite = matches!(transaction.server, Server::Invite(_));
+        // Kept for retransmissions: timers G and J. A reliable transport needs none, and a 2xx is the endpoint's.
+        let keep = !transaction.reply_to.transport.is_reliable() && !(invite && status_code < 300);
+        transaction.response = keep.then(|| response.into());
+        transaction.request = None;
+        transaction.shape = None;
+        transaction.challenges = Vec::new();
+        (transaction.trying_at, transaction.give_up_at) = (Moment::NEVER, Moment::NEVER);
+        if invite && status_code >= 300 && transaction.dialog.is_none() {
+            let call = transaction.call;
+            let cancelled = transaction.caller_cancelled;
+            self.end_call(now, call, status_code, if cancelled { "cancelled" } else { "failed" }, if cancelled { "caller" } else { by });
+        }
+    }
+}

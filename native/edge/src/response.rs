@@ -1,0 +1,256 @@
+//! Responses: matched to their branch, passed on at once where they may be, collected where not (RFC 3261 section 16.7).
+
+use proto::{BranchToken, DialogState, FinalOutcome, Key, Now, milliseconds};
+use syntax::{HeaderName, Message, Method, Transport};
+
+use crate::cancel::derive;
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::transaction::{CancelReason, Client, Server};
+
+impl Edge {
+    pub(crate) fn handle_response(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) {
+        let Some((entry, attempt)) = self.find_branch(message) else {
+            return self.counters.stray_responses.add();
+        };
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        if message.head.method == Method::Cancel {
+            self.cancel_answered(now, entry, attempt, message.head.status_code);
+            return self.rearm(entry);
+        }
+        if message.head.method != transaction.method {
+            return self.counters.stray_responses.add();
+        }
+        let code = message.head.status_code;
+        match (transaction.method, code) {
+            (_, 100..=199) => self.provisional(now, entry, attempt, message),
+            (Method::Invite, 200..=299) => self.success(now, arrival, entry, attempt, message),
+            (Method::Invite, _) => self.refusal(now, entry, attempt, message),
+            _ => self.non_invite_final(now, entry, attempt, message),
+        }
+        self.rearm(entry);
+    }
+
+    /// The branch that our own topmost Via names; the cookie keeps others from guessing one.
+    fn find_branch(&self, message: &Message<'_>) -> Option<(Key, usize)> {
+        let via = &message.head.via;
+        let token = BranchToken::read(message.text(via.branch))?;
+        let port = via.port.unwrap_or_else(|| via.transport.map_or(5060, Transport::default_port));
+        if token.node != self.node_id || token.worker != self.options.worker || !self.snapshot.own.has(message.text(via.host), port) {
+            return None;
+        }
+        let branch = self.transactions.get(token.transaction)?.branches.get(usize::from(token.attempt))?;
+        (branch.cookie == token.cookie).then_some((token.transaction, usize::from(token.attempt)))
+    }
+
+    /// Writes the response without our Via to [`Edge::scratch`]; false where no other Via is left and it has nowhere to go.
+    fn strip_via(&mut self, message: &Message<'_>) -> bool {
+        let Some(slot) = message.first(HeaderName::Via) else { return false };
+        if message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none() {
+            return false;
+        }
+        self.edits.clear();
+        self.edits.remove_first_element(slot, message.head.via.rest);
+        self.scratch.clear();
+        self.edits.apply(message, &mut self.scratch);
+        true
+    }
+
+    fn provisional(&mut self, now: Now, entry: Key, attempt: usize, message: &Message<'_>) {
+        let timers = self.snapshot.timers;
+        let code = message.head.status_code;
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
+        let final_answer = policy.map_or(timers.c, |p| milliseconds(self.snapshot.settings.peers[usize::from(p)].final_answer_milliseconds));
+        let Some(branch) = transaction.branches.get_mut(attempt) else { return };
+        if !branch.client.is_open() {
+            return;
+        }
+        let wanted = branch.cancel_wanted.take();
+        match &mut branch.client {
+            // A branch under CANCEL keeps the deadline that the CANCEL set.
+            Client::Invite(_) if branch.cancelling.is_some() => {}
+            Client::Invite(client) => client.handle_provisional(now.moment, final_answer),
+            Client::NonInvite(client) => client.handle_provisional(now.moment, &timers),
+        }
+        self.note_answer(now, entry, attempt, code);
+        if let Some(reason) = wanted {
+            self.send_cancel(now, entry, attempt, &reason);
+        }
+        if code == 100 || !self.strip_via(message) {
+            return;
+        }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let may = match &mut transaction.server {
+            Server::Invite(server) => server.is_proceeding(),
+            Server::NonInvite(server) => server.handle_provisional(),
+            Server::Ack => false,
+        };
+        if !may {
+            return;
+        }
+        transaction.trying_at = proto::Moment::NEVER;
+        self.out.send(transaction.reply_to, &self.scratch);
+        if !transaction.reply_to.transport.is_reliable() {
+            transaction.response = Some(self.scratch.as_slice().into());
+        }
+        if transaction.dialog.is_none()
+            && let Some(call) = self.calls.get_mut(transaction.call)
+            && !message.head.to.tag.is_empty()
+        {
+            call.note_dialog(message.text(message.head.to.tag), DialogState::Early);
+        }
+    }
+
+    fn success(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
+        let timers = self.snapshot.timers;
+        let code = message.head.status_code;
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let Some(branch) = transaction.branches.get_mut(attempt) else { return };
+        let Client::Invite(client) = &mut branch.client else { return };
+        let outcome = client.handle_final(now.moment, code, &timers);
+        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(message) {
+            return;
+        }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        if let Some(branch) = transaction.branches.get_mut(attempt) {
+            branch.sent = Box::default();
+            branch.cancel_wanted = None;
+        }
+        if let Server::Invite(server) = &mut transaction.server {
+            // Section 16.7 step 5: a 2xx is always passed on, even after another final response.
+            server.handle_final(now.moment, code, &timers);
+        }
+        self.out.send(transaction.reply_to, &self.scratch);
+        transaction.request = None;
+        transaction.response = None;
+        transaction.shape = None;
+        transaction.targets = Default::default();
+        transaction.addresses = Vec::new();
+        transaction.waiting = None;
+        transaction.best = None;
+        (transaction.trying_at, transaction.give_up_at) = (proto::Moment::NEVER, proto::Moment::NEVER);
+        let call_key = transaction.call;
+        if outcome == FinalOutcome::First {
+            self.note_answer(now, entry, attempt, code);
+            self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
+        }
+        let in_dialog = self.transactions.get(entry).is_none_or(|t| t.dialog.is_some());
+        if !in_dialog && let Some(call) = self.calls.get_mut(call_key) {
+            call.note_dialog(message.text(message.head.to.tag), DialogState::Confirmed);
+            if call.answered.is_none() {
+                call.answered = Some(now);
+                call.callee = Some(*arrival);
+                self.counters.calls_answered.add();
+            }
+        }
+    }
+
+    fn refusal(&mut self, now: Now, entry: Key, attempt: usize, message: &Message<'_>) {
+        let timers = self.snapshot.timers;
+        let mut code = message.head.status_code;
+        let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
+        let Client::Invite(client) = &mut branch.client else { return };
+        match client.handle_final(now.moment, code, &timers) {
+            FinalOutcome::First => {}
+            FinalOutcome::Repeated => return self.out.send(branch.hop, &branch.sent),
+            FinalOutcome::AnotherSuccess | FinalOutcome::Ignore => return,
+        }
+        if branch.timed_out && code == 487 {
+            code = 408;
+        }
+        let sent = std::mem::take(&mut branch.sent);
+        branch.cancel_wanted = None;
+        let hop = branch.hop;
+        let mut ack = Vec::with_capacity(512);
+        let to = message.first(HeaderName::To).map_or(&[][..], |slot| slot.value.of(message.bytes));
+        self.with_stored(&sent, |_, request| derive(request, "ACK", to, None, &mut ack));
+        self.out.send(hop, &ack);
+        if !hop.transport.is_reliable()
+            && let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt))
+        {
+            branch.sent = ack.into_boxed_slice();
+        }
+        self.note_answer(now, entry, attempt, code);
+        self.collect(entry, code, message);
+        if code >= 600 {
+            // Section 16.7 step 5: a global refusal ends the search.
+            if let Some(transaction) = self.transactions.get_mut(entry) {
+                transaction.targets.clear();
+                transaction.addresses.clear();
+            }
+            self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
+        }
+        self.after_failure(now, entry, code);
+    }
+
+    fn non_invite_final(&mut self, now: Now, entry: Key, attempt: usize, message: &Message<'_>) {
+        let timers = self.snapshot.timers;
+        let code = message.head.status_code;
+        let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
+        let Client::NonInvite(client) = &mut branch.client else { return };
+        if !client.handle_final(now.moment, &timers) {
+            return;
+        }
+        branch.sent = Box::default();
+        self.note_in_dialog_final(now, entry, message);
+        if code >= 300 {
+            self.collect(entry, code, message);
+            return self.after_failure(now, entry, code);
+        }
+        if self.strip_via(message) {
+            let response = std::mem::take(&mut self.scratch);
+            self.finish(now, entry, code, &response, "callee");
+            self.scratch = response;
+        }
+    }
+
+    /// Keeps a refusal for the choice of the best one, and the lines of a challenge.
+    fn collect(&mut self, entry: Key, status_code: u16, message: &Message<'_>) {
+        if matches!(status_code, 401 | 407)
+            && let Some(transaction) = self.transactions.get_mut(entry)
+        {
+            for slot in message.head.slots().iter().filter(|slot| is_challenge(slot.name)) {
+                transaction.challenges.extend_from_slice(slot.line.of(message.bytes));
+            }
+        }
+        let response = if status_code == message.head.status_code && self.strip_via(message) { Some(self.scratch.as_slice().into()) } else { None };
+        self.note_failure(entry, status_code, response);
+    }
+
+    /// Section 16.7 step 7: a 401 or 407 carries the challenges of all branches.
+    pub(crate) fn merge_challenges(&mut self, entry: Key, status_code: u16, response: Box<[u8]>) -> Box<[u8]> {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return response };
+        if !matches!(status_code, 401 | 407) || transaction.branches.len() < 2 {
+            return response;
+        }
+        let challenges = std::mem::take(&mut transaction.challenges);
+        let mut merged = Vec::with_capacity(response.len() + challenges.len());
+        self.with_stored(&response, |edge, message| {
+            edge.edits.clear();
+            for slot in message.head.slots().iter().filter(|slot| is_challenge(slot.name)) {
+                edge.edits.remove(slot.line);
+            }
+            edge.edits.insert_with(usize::from(message.head.headers_end), |out| out.extend_from_slice(&challenges));
+            edge.edits.apply(message, &mut merged);
+        });
+        if merged.is_empty() { response } else { merged.into_boxed_slice() }
+    }
+
+    fn cancel_answered(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16) {
+        let timers = self.snapshot.timers;
+        let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
+        if let Some(cancelling) = &mut branch.cancelling {
+            if status_code < 200 {
+                cancelling.client.handle_provisional(now.moment, &timers);
+            } else {
+                // Nothing distinguishes a repeated answer to CANCEL from none, so there is nothing to wait for.
+                branch.cancelling = None;
+            }
+        }
+    }
+}
+
+fn is_challenge(name: HeaderName) -> bool {
+    matches!(name, HeaderName::WwwAuthenticate | HeaderName::ProxyAuthenticate)
+}

@@ -1,0 +1,160 @@
+//! Phase *rewrite*: the request as it goes out (RFC 3261 section 16.6).
+
+use std::io::Write;
+
+use proto::{BranchToken, Key, RouteToken, keyed_hash, stable_id};
+use syntax::{HeaderName, Message, Rport, Span, Via, list_elements};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::transaction::Shape;
+
+/// Max-Forwards of a request that has none (RFC 3261 section 16.6 step 3).
+const MAX_FORWARDS: u8 = 70;
+
+impl Edge {
+    /// Builds what goes to `hop` in [`Edge::scratch`]. With a call, or for another dialog, we stay on the path by Record-Route.
+    pub(crate) fn build_request(&mut self, arrival: &Hop, message: &Message<'_>, shape: &Shape, hop: &Hop, branch: &BranchToken, call: Option<Key>) {
+        self.edits.clear();
+        let head = message.head;
+        let top = usize::from(head.headers_start);
+        let snapshot = &self.snapshot;
+        let record_route = shape.record_route.then(|| RouteToken {
+            node: self.node_id,
+            worker: self.options.worker,
+            call: call.unwrap_or(Key::NONE),
+            listeners: [snapshot.listener_id(arrival.listener), snapshot.listener_id(hop.listener)],
+            peers: [self.peer_id(shape.from_peer), self.peer_id(snapshot.peers.identify(hop.listener, hop.transport, hop.address))],
+        });
+        let secret = &self.options.route_secret;
+        self.edits.insert_with(top, |out| {
+            out.extend_from_slice(b"Via: SIP/2.0/");
+            out.extend_from_slice(hop.transport.as_str().as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(&snapshot.sent_by[usize::from(hop.listener)]);
+            out.extend_from_slice(b";branch=");
+            branch.write(out);
+            out.extend_from_slice(b"\r\n");
+            let Some(token) = record_route else { return };
+            let crosses = arrival.listener != hop.listener;
+            // RFC 5658: the side that the request leaves by stands on top, the side it came by below.
+            for listener in [hop.listener, arrival.listener].into_iter().take(1 + usize::from(crosses)) {
+                out.extend_from_slice(b"Record-Route: <sip:");
+                token.write(secret, message.call_id(), message.text(head.from.tag), out);
+                out.push(b'@');
+                out.extend_from_slice(&snapshot.sent_by[usize::from(listener)]);
+                if snapshot.listener(listener).transport != "udp" {
+                    out.extend_from_slice(b";transport=");
+                    out.extend_from_slice(snapshot.listener(listener).transport.as_bytes());
+                }
+                out.extend_from_slice(if crosses { b";lr;r2=on>\r\n" } else { b";lr>\r\n" });
+            }
+        });
+        self.edit_top_via(arrival, message);
+        match head.max_forwards {
+            Some(hops) => {
+                if let Some(slot) = message.first(HeaderName::MaxForwards) {
+                    // Writing to a Vec cannot fail.
+                    self.edits.replace_with(slot.value, |out| drop(write!(out, "{}", hops.saturating_sub(1))));
+                }
+            }
+            None => self.edits.insert_with(top, |out| drop(write!(out, "Max-Forwards: {MAX_FORWARDS}\r\n"))),
+        }
+        if shape.route.pops > 0 || shape.route.swapped.is_some() || shape.route.next.is_some_and(|uri| !uri.loose) {
+            self.edit_routes(message, shape);
+        }
+        if shape.strip_identity {
+            for slot in head.slots().iter().filter(|slot| slot.name.needs_trust()) {
+                self.edits.remove(slot.line);
+            }
+        }
+        self.scratch.clear();
+        self.edits.apply(message, &mut self.scratch);
+    }
+
+    /// RFC 3261 section 18.2.1, RFC 3581 section 4.
+    fn edit_top_via(&mut self, arrival: &Hop, message: &Message<'_>) {
+        let via = &message.head.via;
+        let ip = arrival.address.ip().to_canonical();
+        let asked = match via.rport {
+            Rport::Asked(at) => {
+                self.edits.insert_with(usize::from(at), |out| drop(write!(out, "={}", arrival.address.port())));
+                true
+            }
+            Rport::Absent | Rport::Port(_) => false,
+        };
+        let differs = asked || syntax::parse_ip(message.text(via.host)) != Some(ip);
+        if !via.received.is_empty() {
+            // A sender may not say where it was received from.
+            self.edits.replace_with(via.received, |out| drop(write!(out, "{ip}")));
+        } else if differs {
+            self.edits.insert_with(via.element.end(), |out| drop(write!(out, ";received={ip}")));
+        }
+    }
+
+    /// Removes our own Route elements and serves strict routers on either side (section 16.4, 16.6 step 6).
+    fn edit_routes(&mut self, message: &Message<'_>, shape: &Shape) {
+        let route = &shape.route;
+        let strict = route.next.filter(|uri| !uri.loose);
+        let last = route.swapped.map(|uri| uri.whole);
+        let mut remaining = usize::from(route.pops) + usize::from(strict.is_some());
+        for slot in message.all(HeaderName::Route) {
+            let elements: Vec<Span> = list_elements(message.bytes, slot.value).collect();
+            let taken = remaining.min(elements.len());
+            remaining -= taken;
+            let is_last = |element: &Span| last.is_some_and(|l| element.start() <= l.start() && l.end() <= element.end());
+            let kept: Vec<Span> = elements.into_iter().skip(taken).filter(|element| !is_last(element)).collect();
+            match (kept.first(), kept.last()) {
+                (Some(first), Some(end)) => self.edits.replace(slot.value, Span::new(first.start(), end.end()).of(message.bytes)),
+                _ => self.edits.remove(slot.line),
+            }
+        }
+        let request_uri = message.head.request_uri.whole;
+        let current = last.unwrap_or(request_uri);
+        if let Some(next) = strict {
+            self.edits.replace(request_uri, next.whole.of(message.bytes));
+            self.edits.insert_with(usize::from(message.head.headers_end), |out| {
+                out.extend_from_slice(b"Route: <");
+                out.extend_from_slice(current.of(message.bytes));
+                out.extend_from_slice(b">\r\n");
+            });
+        } else if let Some(last) = last {
+            self.edits.replace(request_uri, last.of(message.bytes));
+        }
+    }
+
+    pub(crate) fn peer_id(&self, peer: Option<u16>) -> u16 {
+        peer.and_then(|index| self.snapshot.settings.peers.get(usize::from(index))).map_or(0, |p| stable_id(&p.name))
+    }
+
+    /// What tells a loop from a spiral: every field that decides where a request goes (RFC 5393 section 4.2).
+    pub(crate) fn loop_hash(&self, message: &Message<'_>) -> u64 {
+        let head = message.head;
+        let route = message.first(HeaderName::Route).map_or(&[][..], |slot| slot.value.of(message.bytes));
+        BranchToken::loop_hash(keyed_hash(
+            &self.options.process_secret,
+            &[message.text(head.request_uri.whole), message.text(head.from.tag), message.text(head.to.tag), message.call_id(), &head.cseq.to_le_bytes(), message.text(head.method_span), route],
+        ))
+    }
+
+    /// Whether this very request passed here before. Only a Via with our own name can tell, and few requests have one.
+    pub(crate) fn loops(&self, message: &Message<'_>) -> bool {
+        let ours = |value: Span| {
+            let mut rest = value;
+            while let Some(via) = Via::parse(message.bytes, rest) {
+                let port = via.port.unwrap_or_else(|| via.transport.map_or(5060, syntax::Transport::default_port));
+                if self.snapshot.own.has(message.text(via.host), port)
+                    && BranchToken::read(message.text(via.branch)).is_some_and(|b| b.node == self.node_id && b.loop_hash == self.loop_hash(message))
+                {
+                    return true;
+                }
+                if via.rest.is_empty() {
+                    break;
+                }
+                rest = via.rest;
+            }
+            false
+        };
+        message.all(HeaderName::Via).any(|slot| ours(slot.value))
+    }
+}

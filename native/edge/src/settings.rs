@@ -1,0 +1,261 @@
+//! The routing part of the configuration as one immutable snapshot.
+//!
+//! Python checks the file and fills in every default; here unknown fields are refused and nothing is assumed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Deserialize;
+use syntax::{Limits, Transport};
+
+/// Why a snapshot cannot be built: a fault of whoever sent it, since Python checks first.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// A value that does not mean anything.
+    #[error("{path}: {problem}: {value}")]
+    Value {
+        /// Where it stands.
+        path: String,
+        /// What is wrong.
+        problem: &'static str,
+        /// The value.
+        value: String,
+    },
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerSettings {
+    /// Its name in the file.
+    pub name: String,
+    /// `udp` or `tcp`.
+    pub transport: String,
+    /// The local address.
+    pub address: SocketAddr,
+    /// What Via and Record-Route say instead of the local address; a host without brackets.
+    pub advertise_host: String,
+    /// And its port.
+    pub advertise_port: u16,
+    /// The network that it faces; only a name.
+    pub network: String,
+}
+
+impl ListenerSettings {
+    /// The transport.
+    pub fn transport(&self) -> Transport {
+        Transport::from_bytes(self.transport.as_bytes()).unwrap_or(Transport::Udp)
+    }
+}
+
+/// What kind of peer somebody is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerKind {
+    /// The machines that we stand in front of.
+    Core,
+    /// A carrier's or company's gateway.
+    Gateway,
+    /// An element of the operator's own network.
+    Trusted,
+    /// Phones: their requests go to the core only.
+    Subscribers,
+}
+
+/// One rule by which a peer is known.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatchSettings {
+    /// Address of the network; absent where any address will do.
+    pub network: Option<IpAddr>,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// The source port, 0 for any.
+    pub port: u16,
+    /// The transport, empty for any.
+    pub transport: String,
+    /// The listener, empty for any.
+    pub listener: String,
+}
+
+/// How several targets are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forking {
+    /// One after the other, until one answers.
+    Serial,
+    /// All at once.
+    Parallel,
+}
+
+/// What happens to a request of more than 1,300 bytes that would go over UDP (RFC 3261 section 18.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OversizeRequest {
+    /// It goes over UDP in fragments.
+    Fragment,
+    /// It goes over TCP, and over UDP where that fails.
+    Tcp,
+}
+
+/// One peer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerSettings {
+    /// Its name in the file.
+    pub name: String,
+    /// What it is.
+    pub kind: PeerKind,
+    /// How it is known.
+    pub matches: Vec<MatchSettings>,
+    /// Core: where calls for the core go. Others: where calls of this peer go.
+    pub to: Vec<String>,
+    /// How `to` is tried.
+    pub forking: Forking,
+    /// Status codes that make the next target of `to` be tried.
+    pub fail_over: Vec<u16>,
+    /// Longest wait for any answer, per attempt, in milliseconds.
+    pub first_answer_milliseconds: u64,
+    /// Longest wait for the final answer after a provisional one, per attempt, in milliseconds.
+    pub final_answer_milliseconds: u64,
+    /// Over 1,300 bytes.
+    pub oversize: OversizeRequest,
+    /// Whether header fields of the trust domain are believed.
+    pub trust_identity: bool,
+    /// Whether its requests may bring Route header fields of their own.
+    pub allow_routes: bool,
+    /// Listener to send from, empty for the one that the kernel's routes suggest.
+    pub listener: String,
+}
+
+/// Timers of RFC 3261.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimerSettings {
+    /// T1.
+    pub t1_milliseconds: u64,
+    /// T2.
+    pub t2_milliseconds: u64,
+    /// T4.
+    pub t4_milliseconds: u64,
+    /// How long answered INVITE transactions linger.
+    pub linger_milliseconds: u64,
+    /// How long 100 Trying may wait for a real answer; 0 sends it at once.
+    pub trying_after_milliseconds: u64,
+    /// Longest time from INVITE to final answer over all attempts.
+    pub setup_seconds: u64,
+    /// Longest call.
+    pub call_seconds: u64,
+    /// How long a target that did not answer is passed over.
+    pub dead_target_seconds: u64,
+    /// Longest wait for a name to be resolved.
+    pub resolve_milliseconds: u64,
+}
+
+/// Bounds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Calls live at once, over all workers.
+    pub calls: usize,
+    /// Transactions at once, over all workers.
+    pub transactions: usize,
+    /// Bytes of a message.
+    pub message_bytes: usize,
+    /// Header field lines.
+    pub headers: usize,
+    /// Bytes of a header field value.
+    pub header_value_bytes: usize,
+    /// Bytes of the Request-URI.
+    pub uri_bytes: usize,
+    /// Bytes of the body.
+    pub body_bytes: usize,
+    /// Branches of one request.
+    pub branches: usize,
+    /// Least and most seconds in Retry-After of a shed request.
+    pub retry_after_seconds: (u32, u32),
+    /// Log lines a second and worker about bad input.
+    pub log_lines_per_second: u32,
+}
+
+impl LimitSettings {
+    /// The bounds of one message.
+    pub fn message(&self) -> Limits {
+        Limits {
+            message_bytes: self.message_bytes,
+            headers: self.headers,
+            header_value_bytes: self.header_value_bytes,
+            uri_bytes: self.uri_bytes,
+            body_bytes: self.body_bytes,
+            ..Limits::STANDARD
+        }
+    }
+}
+
+/// The routing part of the configuration, as it crosses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSettings {
+    /// This node's name.
+    pub node: String,
+    /// Further names and addresses, with port, that mean this proxy.
+    pub aliases: Vec<String>,
+    /// Server and User-Agent header field of what we make ourselves; empty for none.
+    pub server_header: String,
+    /// The listeners.
+    pub listeners: Vec<ListenerSettings>,
+    /// The peers.
+    pub peers: Vec<PeerSettings>,
+    /// Timers.
+    pub timers: TimerSettings,
+    /// Bounds.
+    pub limits: LimitSettings,
+    /// Whether user parts, addresses and Call-IDs in logs are masked.
+    pub mask_identities: bool,
+}
+
+/// The settings with everything looked up that can be looked up once.
+pub struct Snapshot {
+    /// The settings.
+    pub settings: RouteSettings,
+    pub(crate) peers: crate::peer::PeerTable,
+    pub(crate) own: crate::route::OwnNames,
+    pub(crate) timers: proto::SipTimers,
+    pub(crate) message_limits: Limits,
+    pub(crate) listener_ids: Vec<u16>,
+    /// What Via says behind the transport and a space: host and port.
+    pub(crate) sent_by: Vec<Vec<u8>>,
+}
+
+impl Snapshot {
+    /// Builds the snapshot.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first value that means nothing.
+    pub fn build(settings: RouteSettings) -> Result<Self, SettingsError> {
+        let t = &settings.timers;
+        let timers = proto::SipTimers {
+            t1: proto::milliseconds(t.t1_milliseconds),
+            t2: proto::milliseconds(t.t2_milliseconds),
+            t4: proto::milliseconds(t.t4_milliseconds),
+            linger: proto::milliseconds(t.linger_milliseconds),
+            ..proto::SipTimers::STANDARD
+        };
+        let own = crate::route::OwnNames::new(&settings)?;
+        let peers = crate::peer::PeerTable::new(&settings, &own)?;
+        let listener_ids = settings.listeners.iter().map(|l| proto::stable_id(&l.name)).collect();
+        let sent_by = settings.listeners.iter().map(crate::route::host_port).collect();
+        Ok(Self { message_limits: settings.limits.message(), peers, own, timers, listener_ids, sent_by, settings })
+    }
+
+    pub(crate) fn listener(&self, index: u16) -> &ListenerSettings {
+        &self.settings.listeners[usize::from(index).min(self.settings.listeners.len() - 1)]
+    }
+
+    pub(crate) fn listener_id(&self, index: u16) -> u16 {
+        self.listener_ids.get(usize::from(index)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn listener_by_id(&self, id: u16) -> Option<u16> {
+        self.listener_ids.iter().position(|have| *have == id).map(|index| index as u16)
+    }
+}

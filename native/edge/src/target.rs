@@ -1,0 +1,92 @@
+//! Phase *target*: where a request goes.
+
+use smallvec::SmallVec;
+use syntax::{Message, Transport, Uri};
+
+use crate::edge::Edge;
+use crate::peer::literal;
+use crate::question::Address;
+use crate::route::RouteView;
+use crate::settings::PeerKind;
+
+/// A host that must be resolved first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostName {
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+    pub(crate) transport: Option<Transport>,
+}
+
+/// One place where a request may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Address(Address),
+    Name(Box<HostName>),
+}
+
+impl Target {
+    /// The next hop that `uri` names.
+    pub(crate) fn of_uri(bytes: &[u8], uri: &Uri) -> Self {
+        if let Some(address) = literal(bytes, uri) {
+            return Self::Address(address);
+        }
+        let host = if uri.maddr.is_empty() { uri.host } else { uri.maddr };
+        let transport = uri.transport.or((uri.scheme == syntax::Scheme::Sips).then_some(Transport::Tls));
+        Self::Name(Box::new(HostName { host: String::from_utf8_lossy(host.of(bytes)).into_owned(), port: uri.port, transport }))
+    }
+}
+
+/// The targets of a request and the peer whose `to` gave them, if one did.
+pub(crate) struct TargetSet {
+    /// Last one first, since they are taken from the end.
+    pub(crate) targets: SmallVec<[Target; 1]>,
+    pub(crate) policy: Option<u16>,
+}
+
+impl TargetSet {
+    fn one(target: Target) -> Self {
+        Self { targets: SmallVec::from_buf([target]), policy: None }
+    }
+}
+
+/// Why there is no target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoTarget {
+    /// A Route of its own from a peer that may not bring one.
+    ForeignRoute,
+    /// Nothing in the configuration says where this goes.
+    NotFound,
+}
+
+impl Edge {
+    /// Where an in-dialog request goes: its next Route, else the remote target (RFC 3261 section 16.6).
+    pub(crate) fn next_hop(message: &Message<'_>, route: &RouteView) -> Option<Target> {
+        let uri = route.next.or(route.swapped).unwrap_or(message.head.request_uri);
+        (!uri.host.is_empty()).then(|| Target::of_uri(message.bytes, &uri))
+    }
+
+    /// Where a new request of `peer` goes.
+    pub(crate) fn find_targets(&self, message: &Message<'_>, route: &RouteView, peer: u16) -> Result<TargetSet, NoTarget> {
+        let settings = &self.snapshot.settings.peers[usize::from(peer)];
+        if let Some(next) = route.next {
+            if !settings.allow_routes {
+                return Err(NoTarget::ForeignRoute);
+            }
+            return Ok(TargetSet::one(Target::of_uri(message.bytes, &next)));
+        }
+        let policy = match settings.kind {
+            PeerKind::Core => None,
+            PeerKind::Gateway | PeerKind::Trusted | PeerKind::Subscribers if !settings.to.is_empty() => Some(peer),
+            PeerKind::Gateway | PeerKind::Trusted | PeerKind::Subscribers => self.snapshot.peers.core(),
+        };
+        if let Some(policy) = policy {
+            let targets = self.snapshot.peers.targets(policy).iter().rev().cloned().collect();
+            return Ok(TargetSet { targets, policy: Some(policy) });
+        }
+        // A subscriber may only reach the core: to any other host we would be an open relay.
+        if settings.kind == PeerKind::Subscribers || route.request_uri_is_own {
+            return Err(NoTarget::NotFound);
+        }
+        Self::next_hop(message, route).map(TargetSet::one).ok_or(NoTarget::NotFound)
+    }
+}

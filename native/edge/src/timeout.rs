@@ -1,0 +1,191 @@
+//! Time passes, or the transport fails.
+
+use proto::{BranchToken, ClientAction, Key, Moment, Now, ServerAction, seconds};
+use syntax::Transport;
+
+use crate::edge::Edge;
+use crate::question::Address;
+use crate::transaction::{CancelReason, Client, Server};
+
+impl Edge {
+    /// Does all that is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(entry) = self.transactions.expire(now.moment) {
+            self.transaction_due(now, entry);
+            self.rearm(entry);
+        }
+        while let Some(call) = self.calls.expire(now.moment) {
+            self.end_call(now, call, 200, "answered", "proxy");
+        }
+    }
+
+    fn transaction_due(&mut self, now: Now, entry: Key) {
+        self.server_due(now, entry);
+        let branches = self.transactions.get(entry).map_or(0, |t| t.branches.len());
+        for attempt in 0..branches {
+            self.branch_due(now, entry, attempt);
+            self.cancel_due(now, entry, attempt);
+        }
+    }
+
+    fn server_due(&mut self, now: Now, entry: Key) {
+        let timers = self.snapshot.timers;
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let action = match &mut transaction.server {
+            Server::Invite(server) => server.handle_timeout(now.moment, &timers),
+            Server::NonInvite(server) => server.handle_timeout(now.moment),
+            Server::Ack => ServerAction::Wait,
+        };
+        match action {
+            ServerAction::Retransmit => {
+                self.counters.retransmissions_sent.add();
+                if let Some(response) = transaction.response.as_deref() {
+                    self.out.send(transaction.reply_to, response);
+                }
+            }
+            ServerAction::Terminated => transaction.response = None,
+            ServerAction::Wait => {}
+        }
+        let (trying_at, give_up_at) = (transaction.trying_at, transaction.give_up_at);
+        if transaction.waiting.is_some_and(|w| now.moment >= w.deadline) {
+            transaction.waiting = None;
+            self.note_failure(entry, 503, None);
+            self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+            self.conclude(now, entry);
+        }
+        if now.moment >= trying_at {
+            self.with_request(entry, |edge, message| edge.send_trying(entry, message));
+        }
+        if now.moment >= give_up_at {
+            self.give_up(now, entry);
+        }
+    }
+
+    /// The whole request took too long: whatever rings is cancelled and the caller is told.
+    fn give_up(&mut self, now: Now, entry: Key) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.give_up_at = Moment::NEVER;
+        transaction.waiting = None;
+        transaction.targets.clear();
+        transaction.addresses.clear();
+        for branch in &mut transaction.branches {
+            branch.timed_out = true;
+        }
+        self.note_failure(entry, 408, None);
+        self.cancel_branches(now, entry, None, &CancelReason::Timeout);
+        self.conclude(now, entry);
+    }
+
+    fn branch_due(&mut self, now: Now, entry: Key, attempt: usize) {
+        let timers = self.snapshot.timers;
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let caller_cancelled = transaction.caller_cancelled;
+        let Some(branch) = transaction.branches.get_mut(attempt) else { return };
+        let action = match &mut branch.client {
+            Client::Invite(client) => client.handle_timeout(now.moment, &timers),
+            Client::NonInvite(client) => client.handle_timeout(now.moment, &timers),
+        };
+        match action {
+            ClientAction::Wait => {}
+            ClientAction::Retransmit => {
+                self.counters.retransmissions_sent.add();
+                self.out.send(branch.hop, &branch.sent);
+            }
+            ClientAction::Terminated => branch.sent = Box::default(),
+            ClientAction::NoAnswer => {
+                self.counters.attempts_unanswered.add();
+                branch.sent = Box::default();
+                let target = Address { transport: branch.hop.transport, address: branch.hop.address };
+                self.mark_dead(now, target);
+                self.attempt_failed(now, entry, attempt, 408);
+            }
+            ClientAction::NoFinalAnswer if branch.cancelling.is_none() && !caller_cancelled => {
+                branch.timed_out = true;
+                self.send_cancel(now, entry, attempt, &CancelReason::Timeout);
+            }
+            ClientAction::NoFinalAnswer => {
+                // Not even the CANCEL was answered.
+                branch.client.handle_transport_error();
+                branch.sent = Box::default();
+                branch.cancelling = None;
+                if let Some(transaction) = self.transactions.get_mut(entry) {
+                    transaction.targets.clear();
+                    transaction.addresses.clear();
+                }
+                self.attempt_failed(now, entry, attempt, 408);
+            }
+        }
+    }
+
+    fn cancel_due(&mut self, now: Now, entry: Key, attempt: usize) {
+        let timers = self.snapshot.timers;
+        let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
+        let Some(cancelling) = &mut branch.cancelling else { return };
+        match cancelling.client.handle_timeout(now.moment, &timers) {
+            ClientAction::Wait => {}
+            ClientAction::Retransmit => {
+                self.counters.retransmissions_sent.add();
+                self.out.send(branch.hop, &cancelling.sent);
+            }
+            ClientAction::NoAnswer | ClientAction::NoFinalAnswer | ClientAction::Terminated => branch.cancelling = None,
+        }
+    }
+
+    fn attempt_failed(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16) {
+        self.note_answer(now, entry, attempt, status_code);
+        self.note_failure(entry, status_code, None);
+        // Silence and a dead transport always mean the next address, whatever `fail_over` says (RFC 3263 section 4.3).
+        let more = self.transactions.get(entry).is_some_and(|t| !t.caller_cancelled && (!t.targets.is_empty() || !t.addresses.is_empty()));
+        if more {
+            self.counters.fail_overs.add();
+            self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+        }
+        self.conclude(now, entry);
+        self.rearm(entry);
+    }
+
+    fn mark_dead(&mut self, now: Now, target: Address) {
+        let for_seconds = self.snapshot.settings.timers.dead_target_seconds;
+        // The table is bounded by what it protects from: an attacker who names many dead addresses gains nothing.
+        if for_seconds == 0 || self.dead.len() >= 4_096 {
+            return;
+        }
+        self.counters.targets_marked_dead.add();
+        self.dead.insert(target, now.moment + seconds(for_seconds));
+    }
+
+    /// A message of ours could not be delivered: an ICMP error came back, or its connection failed.
+    pub fn handle_undeliverable(&mut self, now: Now, bytes: &[u8]) {
+        let token = self.with_stored(bytes, |edge, message| {
+            let own = message.is_request() && message.head.method != syntax::Method::Cancel && message.head.method != syntax::Method::Ack;
+            BranchToken::read(message.text(message.head.via.branch)).filter(|token| own && token.worker == edge.options.worker && token.node == edge.node_id)
+        });
+        let Some(token) = token.flatten() else { return };
+        let (entry, attempt) = (token.transaction, usize::from(token.attempt));
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let shape = transaction.shape.as_deref().copied();
+        let Some(branch) = transaction.branches.get_mut(attempt).filter(|branch| branch.cookie == token.cookie) else { return };
+        let unanswered = match &branch.client {
+            Client::Invite(client) => client.is_open() && !client.is_proceeding(),
+            Client::NonInvite(client) => client.is_open(),
+        };
+        if !unanswered {
+            return;
+        }
+        self.counters.attempts_undeliverable.add();
+        branch.client.handle_transport_error();
+        branch.sent = Box::default();
+        let target = Address { transport: branch.hop.transport, address: branch.hop.address };
+        if branch.fall_back_to_udp
+            && let Some(shape) = shape
+        {
+            let udp = Address { transport: Transport::Udp, address: target.address };
+            self.note_answer(now, entry, attempt, 503);
+            self.with_request(entry, |edge, message| edge.attempt(now, entry, message, udp, &shape, true));
+            self.conclude(now, entry);
+            return self.rearm(entry);
+        }
+        self.mark_dead(now, target);
+        self.attempt_failed(now, entry, attempt, 503);
+    }
+}

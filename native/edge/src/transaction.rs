@@ -1,0 +1,198 @@
+//! What one worker holds of a request under way: server transaction, response context and branches in one entry.
+
+use proto::{InviteClient, InviteServer, Key, Moment, NonInviteClient, NonInviteServer};
+use smallvec::SmallVec;
+use syntax::Method;
+
+use crate::hop::Hop;
+use crate::question::Address;
+use crate::route::RouteView;
+use crate::target::Target;
+
+/// The server side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Server {
+    Invite(InviteServer),
+    NonInvite(NonInviteServer),
+    /// An ACK that waits for its next hop to be resolved: it is never answered.
+    Ack,
+}
+
+/// The client side of one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Client {
+    Invite(InviteClient),
+    NonInvite(NonInviteClient),
+}
+
+impl Client {
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Invite(client) => client.is_open(),
+            Self::NonInvite(client) => client.is_open(),
+        }
+    }
+
+    pub(crate) fn is_terminated(&self) -> bool {
+        match self {
+            Self::Invite(client) => client.is_terminated(),
+            Self::NonInvite(client) => client.is_terminated(),
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Moment {
+        match self {
+            Self::Invite(client) => client.poll_timeout(),
+            Self::NonInvite(client) => client.poll_timeout(),
+        }
+    }
+
+    pub(crate) fn handle_transport_error(&mut self) {
+        match self {
+            Self::Invite(client) => client.handle_transport_error(),
+            Self::NonInvite(client) => client.handle_transport_error(),
+        }
+    }
+}
+
+/// A CANCEL under way.
+#[derive(Debug)]
+pub(crate) struct Cancelling {
+    pub(crate) client: NonInviteClient,
+    pub(crate) sent: Box<[u8]>,
+}
+
+/// Why a branch is to be cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CancelReason {
+    /// The caller gave up; with its own Reason header field value, if it gave one (RFC 3326).
+    Caller(Option<Box<[u8]>>),
+    /// Another branch answered.
+    Elsewhere,
+    /// Time is up.
+    Timeout,
+}
+
+/// One attempt.
+#[derive(Debug)]
+pub(crate) struct Branch {
+    pub(crate) client: Client,
+    pub(crate) cookie: u32,
+    pub(crate) hop: Hop,
+    /// The request as sent, until a final response; then, for a refused INVITE, the ACK.
+    pub(crate) sent: Box<[u8]>,
+    /// A CANCEL is wanted as soon as a provisional response allows it.
+    pub(crate) cancel_wanted: Option<Box<CancelReason>>,
+    pub(crate) cancelling: Option<Box<Cancelling>>,
+    /// Went over TCP for its size only: if that fails, UDP will do.
+    pub(crate) fall_back_to_udp: bool,
+    /// Timer C cancelled it: its 487 is our 408.
+    pub(crate) timed_out: bool,
+}
+
+/// A question asked and not yet answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) number: u8,
+    pub(crate) deadline: Moment,
+}
+
+/// The best refusal so far.
+#[derive(Debug)]
+pub(crate) struct Best {
+    pub(crate) status_code: u16,
+    /// As it would be sent; `None` for one that we make ourselves.
+    pub(crate) response: Option<Box<[u8]>>,
+}
+
+/// How attempts of this request are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) route: RouteView,
+    /// Peer that sent it.
+    pub(crate) from_peer: Option<u16>,
+    /// Peer whose `to` is tried; gives time limits and fail-over codes.
+    pub(crate) policy: Option<u16>,
+    /// Listener to send from, where the dialog names one.
+    pub(crate) listener: Option<u16>,
+    /// The far end's own connection, where the dialog knows one.
+    pub(crate) flow: Option<Hop>,
+    /// The only peer that this may go to, by [`proto::stable_id`].
+    pub(crate) required_peer: Option<u16>,
+    pub(crate) record_route: bool,
+    pub(crate) strip_identity: bool,
+    pub(crate) parallel: bool,
+}
+
+/// One request under way, or lingering after its final response.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    pub(crate) key: u128,
+    pub(crate) method: Method,
+    pub(crate) server: Server,
+    /// Where it came from.
+    pub(crate) arrival: Hop,
+    /// Where its responses go.
+    pub(crate) reply_to: Hop,
+    /// The request as it came, until the final response is sent.
+    pub(crate) request: Option<Box<[u8]>>,
+    /// The last response sent, while a retransmission could ask for it.
+    pub(crate) response: Option<Box<[u8]>>,
+    pub(crate) best: Option<Best>,
+    /// Challenge lines of refusals with 401 and 407, to be merged (RFC 3261 section 16.7 step 7).
+    pub(crate) challenges: Vec<u8>,
+    pub(crate) branches: SmallVec<[Branch; 1]>,
+    /// Targets not yet tried, last one first.
+    pub(crate) targets: SmallVec<[Target; 1]>,
+    /// Addresses of the target at hand, last one first.
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) waiting: Option<Waiting>,
+    pub(crate) questions: u8,
+    pub(crate) shape: Option<Box<Shape>>,
+    pub(crate) call: Key,
+    /// The dialog's side that sent an in-dialog request; `None` for what opens something.
+    pub(crate) dialog: Option<proto::Direction>,
+    pub(crate) caller_cancelled: bool,
+    /// When 100 is due, where it waits.
+    pub(crate) trying_at: Moment,
+    /// When the whole request must have its final response.
+    pub(crate) give_up_at: Moment,
+}
+
+impl Transaction {
+    /// Whether a final response is still owed.
+    pub(crate) fn is_open(&self) -> bool {
+        match &self.server {
+            Server::Invite(server) => server.is_proceeding(),
+            Server::NonInvite(server) => server.is_open(),
+            Server::Ack => true,
+        }
+    }
+
+    /// Whether an attempt is under way or a question is open.
+    pub(crate) fn is_trying(&self) -> bool {
+        self.waiting.is_some() || self.branches.iter().any(|branch| branch.client.is_open())
+    }
+
+    /// Whether nothing can come any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let server = match &self.server {
+            Server::Invite(server) => server.is_terminated(),
+            Server::NonInvite(server) => server.is_terminated(),
+            Server::Ack => self.waiting.is_none(),
+        };
+        server && self.branches.iter().all(|b| b.client.is_terminated() && b.cancelling.is_none())
+    }
+
+    /// The earliest deadline of all that is in here.
+    pub(crate) fn poll_timeout(&self) -> Moment {
+        let server = match &self.server {
+            Server::Invite(server) => server.poll_timeout(),
+            Server::NonInvite(server) => server.poll_timeout(),
+            Server::Ack => Moment::NEVER,
+        };
+        let branch = |b: &Branch| b.client.poll_timeout().min(b.cancelling.as_ref().map_or(Moment::NEVER, |c| c.client.poll_timeout()));
+        let own = self.waiting.map_or(Moment::NEVER, |w| w.deadline).min(self.trying_at).min(self.give_up_at);
+        self.branches.iter().map(branch).fold(server.min(own), Moment::min)
+    }
+}

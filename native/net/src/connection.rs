@@ -1,0 +1,169 @@
+//! One TCP connection: bytes in, messages out, and a bounded queue of what waits to be written.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use syntax::{Frame, Framer, Limits};
+
+/// A connection and what is under way on it. Idle, it holds no buffer.
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    pub(crate) listener: u16,
+    pub(crate) remote: SocketAddr,
+    pub(crate) accepted: bool,
+    pub(crate) connecting: bool,
+    pub(crate) last_activity: Instant,
+    /// When the first byte of an incomplete message came.
+    pub(crate) partial_since: Option<Instant>,
+    partial: Vec<u8>,
+    framer: Framer,
+    queue: VecDeque<Box<[u8]>>,
+    queued: usize,
+    written: usize,
+}
+
+/// Why a connection must be closed.
+#[derive(Debug)]
+pub(crate) enum Closing {
+    /// The far end closed it, or the network did.
+    Gone,
+    /// What came cannot be framed as SIP.
+    Unreadable(syntax::ParseError),
+    /// It does not read what we send.
+    Stuck,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream, listener: u16, remote: SocketAddr, accepted: bool) -> Self {
+        Self {
+            stream,
+            listener,
+            remote,
+            accepted,
+            connecting: !accepted,
+            last_activity: Instant::now(),
+            partial_since: None,
+            partial: Vec::new(),
+            framer: Framer::default(),
+            queue: VecDeque::new(),
+            queued: 0,
+            written: 0,
+        }
+    }
+
+    /// Reads once into `buffer` and hands each whole message to `deliver`. True where more may wait.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], limits: &Limits, deliver: &mut dyn FnMut(&[u8])) -> Result<bool, Closing> {
+        let count = match self.stream.read(buffer) {
+            Ok(0) => return Err(Closing::Gone),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(_) => return Err(Closing::Gone),
+        };
+        self.last_activity = Instant::now();
+        if self.partial.is_empty() {
+            // The common case: whole messages, framed where they were received.
+            let used = self.frames(&buffer[..count], limits, deliver)?;
+            self.partial.extend_from_slice(&buffer[used..count]);
+        } else {
+            let mut partial = std::mem::take(&mut self.partial);
+            partial.extend_from_slice(&buffer[..count]);
+            let used = self.frames(&partial, limits, deliver)?;
+            partial.drain(..used);
+            self.partial = partial;
+        }
+        if self.partial.is_empty() {
+            self.partial = Vec::new();
+            self.partial_since = None;
+        } else if self.partial_since.is_none() {
+            self.partial_since = Some(self.last_activity);
+        }
+        Ok(true)
+    }
+
+    fn frames(&mut self, bytes: &[u8], limits: &Limits, deliver: &mut dyn FnMut(&[u8])) -> Result<usize, Closing> {
+        let mut at = 0;
+        loop {
+            match self.framer.next(&bytes[at..], limits).map_err(Closing::Unreadable)? {
+                Frame::Incomplete => return Ok(at),
+                // RFC 5626 section 3.5.1.
+                Frame::Ping => {
+                    self.queue(b"\r\n", usize::MAX)?;
+                    at += 4;
+                }
+                Frame::Pong => at += 2,
+                Frame::Message(length) => {
+                    deliver(&bytes[at..at + length]);
+                    at += length;
+                    self.partial_since = None;
+                }
+            }
+        }
+    }
+
+    /// Writes `message`, or queues it behind what waits; at most `limit` bytes may wait.
+    pub(crate) fn queue(&mut self, message: &[u8], limit: usize) -> Result<(), Closing> {
+        let mut start = 0;
+        if self.queue.is_empty() && !self.connecting {
+            match self.stream.write(message) {
+                Ok(count) => start = count,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(_) => return Err(Closing::Gone),
+            }
+            if start == message.len() {
+                self.last_activity = Instant::now();
+                return Ok(());
+            }
+            self.written = start;
+        }
+        if self.queued + message.len() > limit {
+            return Err(Closing::Stuck);
+        }
+        self.queued += message.len();
+        self.queue.push_back(message.into());
+        Ok(())
+    }
+
+    /// The socket can be written to: sends what waits.
+    pub(crate) fn flush(&mut self) -> Result<(), Closing> {
+        if self.connecting {
+            match self.stream.peer_addr() {
+                Ok(_) => self.connecting = false,
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                    return if matches!(self.stream.take_error(), Ok(None)) { Ok(()) } else { Err(Closing::Gone) };
+                }
+                Err(_) => return Err(Closing::Gone),
+            }
+            self.last_activity = Instant::now();
+        }
+        while let Some(message) = self.queue.front() {
+            match self.stream.write(&message[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Closing::Gone),
+            }
+            self.last_activity = Instant::now();
+            if self.written >= message.len() {
+                self.queued -= message.len();
+                self.written = 0;
+                self.queue.pop_front();
+            }
+        }
+        self.queue = VecDeque::new();
+        Ok(())
+    }
+
+    /// What was queued and never left.
+    pub(crate) fn unsent(&mut self) -> VecDeque<Box<[u8]>> {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Whether something waits to be written.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.queue.is_empty()
+    }
+}

@@ -1,0 +1,201 @@
+//! The whole of it: starts the threads in order, tells their state, and ends them.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use edge::{Counters, Edge, EdgeOptions, SettingsError, Snapshot};
+use mio::{Poll, Waker};
+use proto::Secret;
+
+use crate::bind::{BindError, bind_all};
+use crate::clock::{Clock, wall};
+use crate::install::Document;
+use crate::limits;
+use crate::mail::{Mail, Post};
+use crate::records::RecordWriter;
+use crate::resolve::Resolver;
+use crate::routes::KernelRoutes;
+use crate::stream::{Sources, Streams};
+use crate::worker::{MAILBOX, Shared, Status, Worker};
+
+/// Why the engine cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The document is not what this version reads: a fault between the two halves of the product.
+    #[error("the configuration document cannot be read: {0}")]
+    Document(#[from] rmp_serde::decode::Error),
+    /// A value of the configuration means nothing.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// An address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The state directory, the record file or a thread cannot be had.
+    #[error("{what}: {error}")]
+    System {
+        /// What was wanted.
+        what: String,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.into();
+    move |error| StartError::System { what, error }
+}
+
+/// A running proxy.
+pub struct Engine {
+    shared: Arc<Shared>,
+    counters: Vec<Arc<Counters>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    records: Mutex<RecordWriter>,
+    drain_seconds: u64,
+}
+
+impl Engine {
+    /// Reads the document and checks everything that can be checked without opening a socket.
+    ///
+    /// # Errors
+    /// [`StartError::Document`] and [`StartError::Settings`].
+    pub fn check(document: &[u8]) -> Result<(), StartError> {
+        let document = Document::read(document)?;
+        Snapshot::build(document.routing)?;
+        Ok(())
+    }
+
+    /// Binds every address, then starts the threads.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start(document: &[u8]) -> Result<Self, StartError> {
+        let document = Document::read(document)?;
+        let install = document.install;
+        let snapshot = Arc::new(Snapshot::build(document.routing)?);
+        let bound = bind_all(&snapshot.settings.listeners, &install)?;
+        let workers = usize::from(install.workers);
+        limits::raise_open_files((install.stream.connections * workers) as u64 + 256);
+        let route_secret = crate::secrets::route_secret(&install.state_directory).map_err(system(format!("state_directory {}", install.state_directory.display())))?;
+        let process_secret = Secret::random().map_err(|error| StartError::System { what: "random numbers".to_owned(), error: io::Error::other(error.to_string()) })?;
+        let records = RecordWriter::start(&install.records).map_err(system(format!("call records {}", install.records.path.display())))?;
+        let clock = Clock::start();
+        let mut polls = Vec::new();
+        let mut posts = Vec::new();
+        for _ in 0..workers {
+            let poll = Poll::new().map_err(system("epoll"))?;
+            let waker = Waker::new(poll.registry(), MAILBOX).map_err(system("eventfd"))?;
+            posts.push(Post::new(install.mailbox, waker));
+            polls.push(poll);
+        }
+        let shared = Arc::new(Shared {
+            clock,
+            statuses: (0..workers).map(|_| Arc::new(Status::default())).collect(),
+            records: records.is_active().then(|| Arc::clone(&records.queue)),
+            resolver: Resolver::start(&install.dns, posts.clone()).map_err(system("name resolution"))?,
+            addresses: snapshot.settings.listeners.iter().map(|l| l.address).collect(),
+            posts,
+        });
+        let epoch = wall();
+        let options = (0..install.workers).map(|worker| EdgeOptions { worker, workers: install.workers, route_secret, process_secret, epoch, routes: Box::new(KernelRoutes::default()) });
+        let edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
+        let counters = edges.iter().map(Edge::counters).collect();
+        let sources = Sources::default();
+        let engine = Self { shared: Arc::clone(&shared), counters, threads: Mutex::default(), records: Mutex::new(records), drain_seconds: install.drain_seconds };
+        for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
+            let streams = Streams::new(index as u8, install.stream.clone(), snapshot.settings.limits.message(), Arc::clone(&sources));
+            let worker = Worker::new(index, Arc::clone(&shared), poll, sockets, streams, edge, install.batch, install.overload_milliseconds).map_err(system("sockets"))?;
+            let processor = (!install.pin_processors.is_empty()).then(|| install.pin_processors[index % install.pin_processors.len()]);
+            let body = move || {
+                limits::block_signals();
+                if let Some(processor) = processor
+                    && let Err(error) = limits::pin(processor)
+                {
+                    log::warn!(target: "start", "cannot pin worker {index} to processor {processor}: {error}");
+                }
+                worker.run();
+            };
+            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(body).map_err(system("worker thread"))?;
+            if let Ok(mut threads) = engine.threads.lock() {
+                threads.push(thread);
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Refuses new requests from now on.
+    pub fn drain(&self) {
+        self.tell(|| Mail::Drain);
+    }
+
+    /// Whether no worker holds anything that a stop would cut; true at most a second late.
+    pub fn is_idle(&self) -> bool {
+        self.shared.statuses.iter().all(|status| status.idle.load(Ordering::Acquire))
+    }
+
+    /// How long the configuration lets a drain last.
+    pub fn drain_seconds(&self) -> u64 {
+        self.drain_seconds
+    }
+
+    /// Ends all threads and writes the records that wait. A second call does nothing.
+    pub fn stop(&self) {
+        self.tell(|| Mail::Stop);
+        let threads = self.threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!(target: "stop", "a worker ended by a panic");
+            }
+        }
+        if let Ok(mut records) = self.records.lock() {
+            records.stop();
+        }
+    }
+
+    fn tell(&self, mail: impl Fn() -> Mail) {
+        for post in &self.shared.posts {
+            for _ in 0..1_000 {
+                if post.post(mail()) {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Every counter, summed over the workers.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut sums: Vec<(&'static str, u64)> = Vec::new();
+        for counters in &self.counters {
+            for (index, (name, value)) in counters.snapshot().into_iter().enumerate() {
+                match sums.get_mut(index) {
+                    Some(sum) => sum.1 += value,
+                    None => sums.push((name, value)),
+                }
+            }
+        }
+        let total = |read: fn(&Status) -> u64| self.shared.statuses.iter().map(|status| read(status)).sum();
+        sums.push(("connections", total(|s| s.connections.load(Ordering::Relaxed))));
+        sums.push(("connections_refused", total(|s| s.connections_refused.load(Ordering::Relaxed))));
+        sums.push(("send_errors", total(|s| s.send_errors.load(Ordering::Relaxed))));
+        sums.push(("handed_over", total(|s| s.handed_over.load(Ordering::Relaxed))));
+        sums.push(("mailbox_full", total(|s| s.mailbox_full.load(Ordering::Relaxed))));
+        sums.push(("panics", total(|s| s.panics.load(Ordering::Relaxed))));
+        sums.push(("worker_restarts", total(|s| s.restarts.load(Ordering::Relaxed))));
+        if let Ok(records) = self.records.lock() {
+            sums.push(("records_written", records.queue.written.load(Ordering::Relaxed)));
+            sums.push(("records_dropped", records.queue.dropped.load(Ordering::Relaxed)));
+        }
+        sums
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,23 @@
+//! Sockets, threads and clocks: carries bytes between the network and [`edge::Edge`], and decides nothing about SIP.
+
+mod bind;
+mod clock;
+mod connection;
+mod datagram;
+mod engine;
+mod install;
+mod limits;
+mod logging;
+mod mail;
+mod overload;
+mod records;
+mod resolve;
+mod routes;
+mod secrets;
+mod stream;
+mod worker;
+
+pub use bind::BindError;
+pub use engine::{Engine, StartError};
+pub use install::{DnsSettings, Document, InstallSettings, RecordSettings, StreamSettings};
+pub use logging::{LogLine, drain_log, install_logger, set_log_level};

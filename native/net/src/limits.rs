@@ -1,0 +1,61 @@
+//! Limits of the process: raised where they can be, told where not.
+
+use std::io;
+
+/// Raises the limit of open files to the hard limit, and says so where `wanted` is more.
+pub(crate) fn raise_open_files(wanted: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid, writable rlimit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return log::warn!(target: "start", "cannot read the limit of open files: {}", io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is a valid rlimit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+            log::warn!(target: "start", "cannot raise the limit of open files: {}", io::Error::last_os_error());
+        }
+    }
+    if limit.rlim_cur < wanted {
+        log::warn!(target: "start", "open files are limited to {}, the configured connections want {wanted}: raise the limit (LimitNOFILE, ulimit -n)", limit.rlim_cur);
+    }
+}
+
+/// Processor time of the calling thread in microseconds.
+pub(crate) fn thread_time() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid, writable timespec.
+    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } != 0 {
+        return 0;
+    }
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// Binds the calling thread to one processor.
+pub(crate) fn pin(processor: usize) -> io::Result<()> {
+    // SAFETY: an all-zero cpu_set_t is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if processor >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: `processor` lies inside the set.
+    unsafe { libc::CPU_SET(processor, &mut set) };
+    // SAFETY: `set` is valid for its size; 0 means the calling thread.
+    if unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Blocks all signals in the calling thread, so that they reach the interpreter's main thread.
+pub(crate) fn block_signals() {
+    // SAFETY: `set` is filled by sigfillset before it is read; the old mask is not asked for.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Gives free memory back to the system; other threads may wait some milliseconds for it.
+pub(crate) fn trim_memory() {
+    // SAFETY: malloc_trim has no preconditions.
+    unsafe { libc::malloc_trim(0) };
+}

@@ -1,0 +1,55 @@
+//! What workers tell each other.
+
+use std::sync::Arc;
+
+use edge::{Answer, Hop};
+use ring_queue::Mailbox;
+
+/// One item for a worker.
+pub(crate) enum Mail {
+    /// A message that belongs to it.
+    Message(Hop, Box<[u8]>),
+    /// A message to send on one of its connections.
+    Send(Hop, Box<[u8]>),
+    /// A message of its own that could not be delivered.
+    Undeliverable(Box<[u8]>),
+    /// The answer to one of its questions.
+    Answer(Answer),
+    /// Refuse new work from now on.
+    Drain,
+    /// End.
+    Stop,
+}
+
+/// A worker's mailbox and the way to wake it.
+pub(crate) struct Post {
+    mailbox: Mailbox<Mail>,
+    waker: mio::Waker,
+}
+
+impl Post {
+    pub(crate) fn new(capacity: usize, waker: mio::Waker) -> Arc<Self> {
+        Arc::new(Self { mailbox: Mailbox::new(capacity), waker })
+    }
+
+    /// Queues `mail`; false where the mailbox is full.
+    pub(crate) fn post(&self, mail: Mail) -> bool {
+        match self.mailbox.post(mail) {
+            Ok(wake) => {
+                if wake && let Err(error) = self.waker.wake() {
+                    log::error!(target: "worker", "cannot wake a worker: {error}");
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) fn open(&self) {
+        self.mailbox.open();
+    }
+
+    pub(crate) fn take(&self) -> Option<Mail> {
+        self.mailbox.take()
+    }
+}

@@ -1,0 +1,165 @@
+//! Writes call records as JSON lines into a rotated file. A full disk or queue is counted and holds up no call.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use edge::CallRecord;
+use ring_queue::Mailbox;
+
+use crate::install::RecordSettings;
+
+/// How often the queue is emptied: waking the writer for each record would cost more than writing it.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// Where workers put their records.
+pub(crate) struct RecordQueue {
+    records: Mailbox<CallRecord>,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) written: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl RecordQueue {
+    pub(crate) fn push(&self, record: CallRecord) {
+        if self.records.post(record).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The writer and its queue.
+pub(crate) struct RecordWriter {
+    pub(crate) queue: Arc<RecordQueue>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RecordWriter {
+    /// Starts the writer; the file is opened first, so that a wrong path is told at start.
+    pub(crate) fn start(settings: &RecordSettings) -> io::Result<Self> {
+        let queue = Arc::new(RecordQueue {
+            records: Mailbox::new(settings.queue),
+            dropped: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        if settings.path.as_os_str().is_empty() {
+            return Ok(Self { queue, thread: None });
+        }
+        let mut file = RotatedFile::open(settings)?;
+        let shared = Arc::clone(&queue);
+        let thread = thread::Builder::new().name("records".to_owned()).spawn(move || {
+            loop {
+                let stopping = shared.stop.load(Ordering::Acquire);
+                drain(&shared, &mut file);
+                if stopping {
+                    return;
+                }
+                thread::park_timeout(ROUND);
+            }
+        })?;
+        Ok(Self { queue, thread: Some(thread) })
+    }
+
+    /// Whether a file is written at all.
+    pub(crate) fn is_active(&self) -> bool {
+        self.thread.is_some()
+    }
+
+    /// Writes what waits and ends.
+    pub(crate) fn stop(&mut self) {
+        self.queue.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                log::error!(target: "records", "the writer of call records panicked");
+            }
+        }
+    }
+}
+
+fn drain(queue: &RecordQueue, file: &mut RotatedFile) {
+    let mut any = false;
+    while let Some(record) = queue.records.take() {
+        any = true;
+        match file.write(&record) {
+            Ok(()) => drop(queue.written.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => {
+                if queue.dropped.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+                    log::error!(target: "records", "cannot write call records: {error}");
+                }
+            }
+        }
+    }
+    if any && let Err(error) = file.flush() {
+        queue.dropped.fetch_add(1, Ordering::Relaxed);
+        log::error!(target: "records", "cannot write call records: {error}");
+    }
+}
+
+struct RotatedFile {
+    path: PathBuf,
+    rotate_bytes: u64,
+    keep_files: u32,
+    size: u64,
+    out: BufWriter<File>,
+    line: Vec<u8>,
+}
+
+impl RotatedFile {
+    fn open(settings: &RecordSettings) -> io::Result<Self> {
+        if let Some(directory) = settings.path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let (out, size) = open(&settings.path)?;
+        Ok(Self { path: settings.path.clone(), rotate_bytes: settings.rotate_bytes, keep_files: settings.keep_files, size, out, line: Vec::with_capacity(1_024) })
+    }
+
+    fn write(&mut self, record: &CallRecord) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, record)?;
+        self.line.push(b'\n');
+        if self.size > 0 && self.size + self.line.len() as u64 > self.rotate_bytes {
+            self.rotate()?;
+        }
+        self.size += self.line.len() as u64;
+        self.out.write_all(&self.line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        self.out.flush()?;
+        for number in (1..self.keep_files).rev() {
+            let from = numbered(&self.path, number);
+            if from.exists() {
+                fs::rename(&from, numbered(&self.path, number + 1))?;
+            }
+        }
+        if self.keep_files > 0 {
+            fs::rename(&self.path, numbered(&self.path, 1))?;
+        } else {
+            fs::remove_file(&self.path)?;
+        }
+        (self.out, self.size) = open(&self.path)?;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
+    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    let size = file.metadata()?.len();
+    Ok((BufWriter::with_capacity(64 << 10, file), size))
+}
+
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}

@@ -1,0 +1,261 @@
+//! Where requests for a name go (RFC 3263): NAPTR, SRV, A and AAAA, asked on a thread of their own.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use edge::{Address, Answer, Question};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use syntax::Transport;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::install::DnsSettings;
+use crate::mail::{Mail, Post};
+
+/// The way to the resolver's thread.
+pub(crate) struct Resolver {
+    questions: mpsc::Sender<Question>,
+    posts: Vec<Arc<Post>>,
+}
+
+impl Resolver {
+    pub(crate) fn start(settings: &DnsSettings, posts: Vec<Arc<Post>>) -> io::Result<Self> {
+        let (questions, inbox) = mpsc::channel(settings.questions);
+        let resolver = build(settings)?;
+        let answers = posts.clone();
+        let limit = settings.questions;
+        thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+            crate::limits::block_signals();
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(serve(resolver, inbox, answers, limit)),
+                Err(error) => log::error!(target: "dns", "name resolution cannot run: {error}"),
+            }
+        })?;
+        Ok(Self { questions, posts })
+    }
+
+    /// Asks; where too much is asked already, the answer is that there is nothing.
+    pub(crate) fn ask(&self, question: Question) {
+        if let Err(error) = self.questions.try_send(question) {
+            let question = error.into_inner();
+            log::warn!(target: "dns", "too many questions: {} is not looked up", question.host.escape_debug());
+            reply(&self.posts, Answer { id: question.id, addresses: Vec::new() });
+        }
+    }
+}
+
+fn reply(posts: &[Arc<Post>], answer: Answer) {
+    if let Some(post) = posts.get(usize::from(answer.id.worker)) {
+        // A worker whose mailbox is full lets the question's own deadline answer.
+        post.post(Mail::Answer(answer));
+    }
+}
+
+fn build(settings: &DnsSettings) -> io::Result<TokioResolver> {
+    let mut builder = if settings.servers.is_empty() {
+        TokioResolver::builder_tokio().map_err(io::Error::other)?
+    } else {
+        let server = |address: &SocketAddr| {
+            let mut config = NameServerConfig::udp_and_tcp(address.ip());
+            for connection in &mut config.connections {
+                connection.port = address.port();
+            }
+            config
+        };
+        let config = ResolverConfig::from_parts(None, Vec::new(), settings.servers.iter().map(server).collect());
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let options = builder.options_mut();
+    options.timeout = Duration::from_millis(settings.timeout_milliseconds);
+    options.attempts = 2;
+    options.cache_size = settings.cache_entries;
+    options.edns0 = true;
+    builder.build().map_err(io::Error::other)
+}
+
+async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, posts: Vec<Arc<Post>>, limit: usize) {
+    let resolver = Arc::new(resolver);
+    let places = Arc::new(Semaphore::new(limit));
+    while let Some(question) = inbox.recv().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (resolver, posts) = (Arc::clone(&resolver), posts.clone());
+        tokio::spawn(async move {
+            let addresses = resolve(&resolver, &question).await;
+            drop(place);
+            reply(&posts, Answer { id: question.id, addresses });
+        });
+    }
+}
+
+/// RFC 3263 section 4: transport, then port and hosts, then addresses, in the order to try them.
+async fn resolve(resolver: &TokioResolver, question: &Question) -> Vec<Address> {
+    let offered = |transport: Transport| question.offered.contains(&transport);
+    if let Some(port) = question.port {
+        let transport = question.transport.unwrap_or(Transport::Udp);
+        return hosts(resolver, &question.host, transport, port).await;
+    }
+    let mut services: Vec<(Transport, String)> = Vec::new();
+    match question.transport {
+        Some(transport) => services.push((transport, service_name(transport, &question.host))),
+        None => {
+            for (service, target) in naptr(resolver, &question.host).await {
+                services.extend(transport_of(&service).filter(|t| offered(*t)).map(|t| (t, target)));
+            }
+            if services.is_empty() {
+                let defaults = [Transport::Udp, Transport::Tcp].into_iter().filter(|t| offered(*t));
+                services.extend(defaults.map(|t| (t, service_name(t, &question.host))));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (transport, name) in services {
+        for (host, port) in srv(resolver, &name).await {
+            found.extend(hosts(resolver, &host, transport, port).await);
+        }
+    }
+    if found.is_empty() {
+        let transport = question.transport.unwrap_or(Transport::Udp);
+        return hosts(resolver, &question.host, transport, transport.default_port()).await;
+    }
+    found
+}
+
+fn service_name(transport: Transport, host: &str) -> String {
+    match transport {
+        Transport::Udp => format!("_sip._udp.{host}"),
+        Transport::Tls => format!("_sips._tcp.{host}"),
+        Transport::Tcp | Transport::Ws | Transport::Wss | Transport::Sctp => format!("_sip._tcp.{host}"),
+    }
+}
+
+fn transport_of(service: &str) -> Option<Transport> {
+    match service.to_ascii_uppercase().as_str() {
+        "SIP+D2U" => Some(Transport::Udp),
+        "SIP+D2T" => Some(Transport::Tcp),
+        "SIPS+D2T" => Some(Transport::Tls),
+        _ => None,
+    }
+}
+
+/// Service and replacement of every usable NAPTR record, in order.
+async fn naptr(resolver: &TokioResolver, host: &str) -> Vec<(String, String)> {
+    let Ok(answer) = resolver.lookup(absolute(host), RecordType::NAPTR).await else { return Vec::new() };
+    let mut records: Vec<(u16, u16, String, String)> = Vec::new();
+    for record in answer.answers() {
+        if let RData::NAPTR(naptr) = &record.data
+            && naptr.flags.eq_ignore_ascii_case(b"s")
+        {
+            let service = String::from_utf8_lossy(&naptr.services).into_owned();
+            records.push((naptr.order, naptr.preference, service, naptr.replacement.to_string()));
+        }
+    }
+    records.sort();
+    records.into_iter().map(|(_, _, service, target)| (service, target)).collect()
+}
+
+/// Hosts and ports of a service, by priority and weight.
+async fn srv(resolver: &TokioResolver, name: &str) -> Vec<(String, u16)> {
+    let Ok(answer) = resolver.lookup(absolute(name), RecordType::SRV).await else { return Vec::new() };
+    let mut records = Vec::new();
+    for record in answer.answers() {
+        if let RData::SRV(srv) = &record.data {
+            // A lone dot says that the service is decidedly not there (RFC 2782).
+            if !srv.target.is_root() {
+                records.push(Weighted { priority: srv.priority, weight: srv.weight, host: srv.target.to_string(), port: srv.port });
+            }
+        }
+    }
+    by_weight(records, || getrandom_u32() as f64 / f64::from(u32::MAX)).into_iter().map(|w| (w.host, w.port)).collect()
+}
+
+fn getrandom_u32() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    // Each RandomState is keyed anew: enough for sharing out load, and no more is asked of it.
+    RandomState::new().hash_one(0u8) as u32
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Weighted {
+    priority: u16,
+    weight: u16,
+    host: String,
+    port: u16,
+}
+
+/// RFC 2782: lowest priority first; among equals, chance in proportion to weight.
+fn by_weight(mut records: Vec<Weighted>, mut chance: impl FnMut() -> f64) -> Vec<Weighted> {
+    records.sort_by_key(|record| (record.priority, record.weight != 0));
+    let mut ordered = Vec::with_capacity(records.len());
+    while let Some(first) = records.first() {
+        let group = records.iter().take_while(|record| record.priority == first.priority).count();
+        let total: u32 = records[..group].iter().map(|record| u32::from(record.weight)).sum();
+        let mut left = chance() * f64::from(total);
+        let mut chosen = group - 1;
+        for (index, record) in records[..group].iter().enumerate() {
+            left -= f64::from(record.weight);
+            if left <= 0.0 && (record.weight > 0 || total == 0) {
+                chosen = index;
+                break;
+            }
+        }
+        ordered.push(records.remove(chosen));
+    }
+    ordered
+}
+
+/// Addresses of one host.
+async fn hosts(resolver: &TokioResolver, host: &str, transport: Transport, port: u16) -> Vec<Address> {
+    let name = host.trim_end_matches('.');
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return vec![Address { transport, address: SocketAddr::new(ip, port) }];
+    }
+    match resolver.lookup_ip(absolute(host)).await {
+        Ok(answer) => answer.iter().map(|ip| Address { transport, address: SocketAddr::new(ip, port) }).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Search domains are for people, not for SIP.
+fn absolute(host: &str) -> String {
+    // Names without a dot are those of the hosts file.
+    if host.ends_with('.') || !host.contains('.') { host.to_owned() } else { format!("{host}.") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(priority: u16, weight: u16, host: &str) -> Weighted {
+        Weighted { priority, weight, host: host.to_owned(), port: 5060 }
+    }
+
+    #[test]
+    fn priority_comes_before_weight() {
+        let records = vec![record(20, 100, "c"), record(10, 1, "a"), record(10, 99, "b")];
+        let names = |chance: f64| by_weight(records.clone(), || chance).into_iter().map(|w| w.host).collect::<String>();
+        assert_eq!(names(0.0), "abc");
+        assert_eq!(names(0.5), "bac");
+    }
+
+    #[test]
+    fn every_record_is_kept_however_many_there_are() {
+        let records: Vec<_> = (0..300).map(|i| record(i % 3, i % 7, &format!("h{i}"))).collect();
+        assert_eq!(by_weight(records, || 0.3).len(), 300);
+    }
+
+    #[test]
+    fn weights_share_the_load() {
+        let mut seed = 0u32;
+        let mut chance = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f64::from(seed >> 8) / f64::from(1 << 24)
+        };
+        let heavy = (0..4_000).filter(|_| by_weight(vec![record(1, 30, "light"), record(1, 70, "heavy")], &mut chance)[0].host == "heavy").count();
+        assert!((2_600..3_000).contains(&heavy), "{heavy}");
+    }
+}

@@ -1,0 +1,46 @@
+//! Keys that the network must not guess, and the hash that uses them.
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+/// A 128-bit key. Its bytes are shown to nobody: `Debug` prints none of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret([u8; 16]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl Secret {
+    /// The key with these bytes.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// A fresh key from the operating system.
+    ///
+    /// # Errors
+    /// Where the operating system has no randomness to give.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// A keyed hash (SipHash-2-4, 128 bits) of `parts`, each closed by its length so that none runs into the next.
+pub fn keyed_hash(secret: &Secret, parts: &[&[u8]]) -> u128 {
+    let mut hasher = SipHasher24::new_with_key(&secret.0);
+    for part in parts {
+        std::hash::Hasher::write(&mut hasher, part);
+        std::hash::Hasher::write(&mut hasher, &(part.len() as u32).to_le_bytes());
+    }
+    hasher.finish128().as_u128()
+}
+
+/// A 16-bit name for `text` that is the same in every process: what outlives a restart names things by it.
+pub fn stable_id(text: &str) -> u16 {
+    let hash = keyed_hash(&Secret([0; 16]), &[text.as_bytes()]);
+    (hash as u16) ^ ((hash >> 16) as u16)
+}

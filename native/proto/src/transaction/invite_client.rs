@@ -1,0 +1,191 @@
+//! The INVITE client transaction.
+
+use super::{ClientAction, SipTimers};
+use crate::Moment;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Calling,
+    Proceeding,
+    Completed,
+    Accepted,
+    Terminated,
+}
+
+/// What to do with a final response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinalOutcome {
+    /// The first one: pass it on; acknowledge it where it is no 2xx.
+    First,
+    /// A 2xx after a 2xx: pass it on, it may be of another fork or a retransmission (RFC 6026 section 8.4).
+    AnotherSuccess,
+    /// A retransmitted refusal: acknowledge it again and pass nothing on.
+    Repeated,
+    /// Too late to mean anything.
+    Ignore,
+}
+
+/// INVITE client transaction (RFC 3261 section 17.1.1, RFC 6026 section 7.2).
+///
+/// ```text
+/// Calling --1xx--> Proceeding --300-699--> Completed --D--> Terminated
+///    | A: resend       |  `-------2xx----> Accepted ---M--> Terminated
+///    `--B: no answer   `--C: no final answer
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct InviteClient {
+    state: State,
+    reliable: bool,
+    interval: u32,
+    retransmit_at: Moment,
+    give_up_at: Moment,
+}
+
+impl InviteClient {
+    /// The request was just sent; `first_answer` is how long any answer may take, at most timer B of 64 × T1.
+    pub fn new(now: Moment, reliable: bool, first_answer: u64, timers: &SipTimers) -> Self {
+        let retransmit_at = if reliable { Moment::NEVER } else { now + timers.t1 };
+        Self { state: State::Calling, reliable, interval: timers.t1 as u32, retransmit_at, give_up_at: now + first_answer.min(64 * timers.t1) }
+    }
+
+    /// A 1xx came; `final_answer` is how long the final one may take from now on.
+    pub fn handle_provisional(&mut self, now: Moment, final_answer: u64) {
+        match self.state {
+            State::Calling | State::Proceeding => {
+                self.state = State::Proceeding;
+                self.retransmit_at = Moment::NEVER;
+                self.give_up_at = now + final_answer;
+            }
+            State::Completed | State::Accepted | State::Terminated => {}
+        }
+    }
+
+    /// A final response came.
+    pub fn handle_final(&mut self, now: Moment, status_code: u16, timers: &SipTimers) -> FinalOutcome {
+        let success = status_code < 300;
+        match self.state {
+            State::Calling | State::Proceeding => {
+                self.retransmit_at = Moment::NEVER;
+                self.state = if success { State::Accepted } else { State::Completed };
+                // Timer D is zero over a reliable transport; timer M is not, since a 2xx may come from other forks.
+                self.give_up_at = if self.reliable && !success { now } else { now + timers.linger };
+                FinalOutcome::First
+            }
+            State::Completed if !success => FinalOutcome::Repeated,
+            State::Accepted if success => FinalOutcome::AnotherSuccess,
+            State::Completed | State::Accepted | State::Terminated => FinalOutcome::Ignore,
+        }
+    }
+
+    /// A CANCEL was sent: the final response must come within 64 × T1 (RFC 3261 section 9.1).
+    pub fn handle_cancel_sent(&mut self, now: Moment, timers: &SipTimers) {
+        match self.state {
+            State::Calling | State::Proceeding => self.give_up_at = self.give_up_at.min(now + 64 * timers.t1),
+            State::Completed | State::Accepted | State::Terminated => {}
+        }
+    }
+
+    /// The transport failed: nothing more is sent or expected.
+    pub fn handle_transport_error(&mut self) {
+        self.state = State::Terminated;
+        (self.retransmit_at, self.give_up_at) = (Moment::NEVER, Moment::NEVER);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Moment, timers: &SipTimers) -> ClientAction {
+        match self.state {
+            State::Calling if now >= self.give_up_at => {
+                self.handle_transport_error();
+                ClientAction::NoAnswer
+            }
+            State::Calling if now >= self.retransmit_at => {
+                self.interval = self.interval.saturating_mul(2);
+                self.retransmit_at = now + u64::from(self.interval);
+                ClientAction::Retransmit
+            }
+            State::Proceeding if now >= self.give_up_at => {
+                self.give_up_at = now + 64 * timers.t1;
+                ClientAction::NoFinalAnswer
+            }
+            State::Completed | State::Accepted if now >= self.give_up_at => {
+                self.handle_transport_error();
+                ClientAction::Terminated
+            }
+            State::Calling | State::Proceeding | State::Completed | State::Accepted | State::Terminated => ClientAction::Wait,
+        }
+    }
+
+    /// When [`InviteClient::handle_timeout`] should be called next.
+    pub fn poll_timeout(&self) -> Moment {
+        self.retransmit_at.min(self.give_up_at)
+    }
+
+    /// Whether no final response has come yet.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Calling | State::Proceeding)
+    }
+
+    /// Whether a provisional response has come and no final one: only then may a CANCEL go out (RFC 3261 section 9.1).
+    pub fn is_proceeding(&self) -> bool {
+        self.state == State::Proceeding
+    }
+
+    /// Whether nothing more can come.
+    pub fn is_terminated(&self) -> bool {
+        self.state == State::Terminated
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{milliseconds, seconds};
+
+    const T: SipTimers = SipTimers::STANDARD;
+
+    fn run(client: &mut InviteClient, until: Moment) -> Vec<(u64, ClientAction)> {
+        let mut seen = Vec::new();
+        while client.poll_timeout() <= until {
+            let now = client.poll_timeout();
+            seen.push((now.0 / 1000, client.handle_timeout(now, &T)));
+        }
+        seen
+    }
+
+    #[test]
+    fn an_unanswered_invite_is_sent_seven_times_and_given_up_after_32_seconds() {
+        let mut client = InviteClient::new(Moment(0), false, seconds(60), &T);
+        let seen = run(&mut client, Moment(seconds(100)));
+        let sent: Vec<_> = seen.iter().filter(|(_, a)| *a == ClientAction::Retransmit).map(|(t, _)| *t).collect();
+        assert_eq!(sent, [500, 1_500, 3_500, 7_500, 15_500, 31_500]);
+        assert_eq!(seen.last(), Some(&(32_000, ClientAction::NoAnswer)));
+        assert!(client.is_terminated());
+    }
+
+    #[test]
+    fn a_provisional_response_stops_timer_a_and_starts_timer_c() {
+        let mut client = InviteClient::new(Moment(0), false, seconds(32), &T);
+        client.handle_provisional(Moment(milliseconds(600)), T.c);
+        assert_eq!(run(&mut client, Moment(seconds(186))), [(185_600, ClientAction::NoFinalAnswer)]);
+        assert!(client.is_proceeding());
+    }
+
+    #[test]
+    fn a_repeated_refusal_is_acknowledged_until_timer_d_ends() {
+        let mut client = InviteClient::new(Moment(0), false, seconds(32), &T);
+        assert_eq!(client.handle_final(Moment(10), 486, &T), FinalOutcome::First);
+        assert_eq!(client.handle_final(Moment(20), 486, &T), FinalOutcome::Repeated);
+        assert_eq!(client.handle_final(Moment(30), 200, &T), FinalOutcome::Ignore);
+        assert_eq!(client.handle_timeout(Moment(10) + T.linger, &T), ClientAction::Terminated);
+        assert_eq!(client.handle_final(Moment(seconds(60)), 486, &T), FinalOutcome::Ignore);
+    }
+
+    #[test]
+    fn every_2xx_is_passed_on_while_accepted() {
+        let mut client = InviteClient::new(Moment(0), true, seconds(32), &T);
+        assert_eq!(client.handle_final(Moment(10), 200, &T), FinalOutcome::First);
+        assert_eq!(client.handle_final(Moment(20), 200, &T), FinalOutcome::AnotherSuccess);
+        assert_eq!(client.handle_final(Moment(20), 500, &T), FinalOutcome::Ignore);
+        assert!(!client.is_open() && !client.is_terminated());
+    }
+}

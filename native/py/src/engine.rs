@@ -1,0 +1,81 @@
+//! The engine as Python sees it.
+
+use std::collections::BTreeMap;
+
+use log::LevelFilter;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::errors::to_py;
+
+/// A running proxy.
+#[pyclass(frozen)]
+pub(crate) struct Engine(net::Engine);
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, document: &[u8]) -> PyResult<Self> {
+        py.detach(|| net::Engine::start(document)).map(Self).map_err(|error| to_py(&error))
+    }
+
+    fn drain(&self, py: Python<'_>) {
+        py.detach(|| self.0.drain());
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.is_idle()
+    }
+
+    #[getter]
+    fn drain_seconds(&self) -> u64 {
+        self.0.drain_seconds()
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.0.stop());
+    }
+
+    fn counters(&self) -> BTreeMap<&'static str, u64> {
+        self.0.counters().into_iter().collect()
+    }
+}
+
+/// Reads a document and checks all that needs no socket.
+#[pyfunction]
+pub(crate) fn check_document(document: &[u8]) -> PyResult<()> {
+    net::Engine::check(document).map_err(|error| to_py(&error))
+}
+
+/// Takes over the logging of native threads.
+#[pyfunction]
+pub(crate) fn install_logger() {
+    net::install_logger();
+}
+
+/// Sets the least important level that is logged.
+#[pyfunction]
+pub(crate) fn set_log_level(level: &str) -> PyResult<()> {
+    let level = match level {
+        "error" => LevelFilter::Error,
+        "warning" => LevelFilter::Warn,
+        "info" => LevelFilter::Info,
+        "debug" => LevelFilter::Debug,
+        _ => return Err(PyValueError::new_err(format!("expected error, warning, info or debug, got: {level}"))),
+    };
+    net::set_log_level(level);
+    Ok(())
+}
+
+/// Takes the log lines that wait: wall clock in microseconds, level, target, message; and how many were lost.
+#[pyfunction]
+pub(crate) fn drain_log() -> (Vec<(u64, &'static str, String, String)>, u64) {
+    let (lines, dropped) = net::drain_log();
+    let level = |level: log::Level| match level {
+        log::Level::Error => "error",
+        log::Level::Warn => "warning",
+        log::Level::Info => "info",
+        log::Level::Debug | log::Level::Trace => "debug",
+    };
+    (lines.into_iter().map(|line| (line.wall, level(line.level), line.target, line.message)).collect(), dropped)
+}

@@ -1,0 +1,14 @@
+//! The compiled module `edgeproxy._native`: conversions and error mapping, no logic.
+#![forbid(unsafe_code)]
+
+use pyo3::prelude::*;
+
+mod engine;
+mod errors;
+
+/// The native half of edgeproxy.
+#[pymodule(gil_used = false)]
+mod _native {
+    #[pymodule_export]
+    use crate::engine::{Engine, check_document, drain_log, install_logger, set_log_level};
+}

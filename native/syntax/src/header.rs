@@ -1,0 +1,100 @@
+//! Header field names that routing knows, with their compact forms (RFC 3261 section 7.3.3).
+
+/// A header field that some phase of a request looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "each variant is the header field of its name")]
+pub enum HeaderName {
+    #[default]
+    Other,
+    Via,
+    From,
+    To,
+    CallId,
+    CSeq,
+    MaxForwards,
+    Route,
+    RecordRoute,
+    Contact,
+    ContentLength,
+    ContentType,
+    ProxyRequire,
+    Require,
+    Supported,
+    Timestamp,
+    Reason,
+    RetryAfter,
+    WwwAuthenticate,
+    ProxyAuthenticate,
+    Authorization,
+    ProxyAuthorization,
+    PAssertedIdentity,
+    PPreferredIdentity,
+    PChargingVector,
+    RemotePartyId,
+    Diversion,
+    HistoryInfo,
+}
+
+impl HeaderName {
+    /// How many variants there are.
+    pub const COUNT: usize = 28;
+
+    /// The known header field of this name, compared without case; [`HeaderName::Other`] else.
+    pub fn from_bytes(name: &[u8]) -> Self {
+        let mut lower = [0u8; 20];
+        let Some(lower) = lower.get_mut(..name.len()) else { return Self::Other };
+        for (to, from) in lower.iter_mut().zip(name) {
+            *to = from.to_ascii_lowercase();
+        }
+        match &*lower {
+            b"via" | b"v" => Self::Via,
+            b"from" | b"f" => Self::From,
+            b"to" | b"t" => Self::To,
+            b"call-id" | b"i" => Self::CallId,
+            b"cseq" => Self::CSeq,
+            b"max-forwards" => Self::MaxForwards,
+            b"route" => Self::Route,
+            b"record-route" => Self::RecordRoute,
+            b"contact" | b"m" => Self::Contact,
+            b"content-length" | b"l" => Self::ContentLength,
+            b"content-type" | b"c" => Self::ContentType,
+            b"proxy-require" => Self::ProxyRequire,
+            b"require" => Self::Require,
+            b"supported" | b"k" => Self::Supported,
+            b"timestamp" => Self::Timestamp,
+            b"reason" => Self::Reason,
+            b"retry-after" => Self::RetryAfter,
+            b"www-authenticate" => Self::WwwAuthenticate,
+            b"proxy-authenticate" => Self::ProxyAuthenticate,
+            b"authorization" => Self::Authorization,
+            b"proxy-authorization" => Self::ProxyAuthorization,
+            b"p-asserted-identity" => Self::PAssertedIdentity,
+            b"p-preferred-identity" => Self::PPreferredIdentity,
+            b"p-charging-vector" => Self::PChargingVector,
+            b"remote-party-id" => Self::RemotePartyId,
+            b"diversion" => Self::Diversion,
+            b"history-info" => Self::HistoryInfo,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether only an element of the trust domain may set this (RFC 3325 section 5, RFC 5806, RFC 7044).
+    pub const fn needs_trust(self) -> bool {
+        matches!(self, Self::PAssertedIdentity | Self::PChargingVector | Self::RemotePartyId | Self::Diversion | Self::HistoryInfo)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HeaderName;
+
+    #[test]
+    fn names_are_found_without_case_and_in_compact_form() {
+        assert_eq!(HeaderName::from_bytes(b"cAlL-iD"), HeaderName::CallId);
+        assert_eq!(HeaderName::from_bytes(b"I"), HeaderName::CallId);
+        assert_eq!(HeaderName::from_bytes(b"P-Preferred-Identity"), HeaderName::PPreferredIdentity);
+        assert_eq!(HeaderName::from_bytes(b"A-name-of-more-than-twenty-bytes"), HeaderName::Other);
+        assert_eq!(HeaderName::from_bytes(b""), HeaderName::Other);
+    }
+}

@@ -1,0 +1,43 @@
+//! Message grammar of SIP (RFC 3261 section 25) and the line structure of SDP (RFC 8866).
+//!
+//! Owns framing, the zero-copy parse, edits and printing. Parsing allocates nothing: every
+//! field is a [`Span`] into the receive buffer, so a message is at most 65,535 bytes.
+//! Knows nothing of transactions, sockets or time.
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+
+mod cursor;
+mod edit;
+mod error;
+mod frame;
+mod header;
+mod limits;
+mod message;
+mod method;
+mod name_addr;
+mod parse;
+mod response;
+mod sdp;
+mod span;
+mod status;
+mod uri;
+mod via;
+
+pub use edit::Edits;
+pub use error::{Field, ParseError};
+pub use frame::{Frame, Framer};
+pub use header::HeaderName;
+pub use limits::{Limits, MAX_HEADERS};
+pub use message::{Head, Message, MessageKind, Slot, list_elements};
+pub use method::Method;
+pub use name_addr::{NameAddr, header_param, parse_name_addr};
+pub use parse::parse;
+pub use response::{LocalReply, is_answerable};
+pub use sdp::{SdpLine, sdp_lines};
+pub use span::Span;
+pub use status::reason_phrase;
+pub use uri::{Scheme, Transport, Uri, parse_ip};
+pub use via::{Rport, Via};
+
+/// The branch prefix that tells an RFC 3261 element from an older one (section 8.1.1.7).
+pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";

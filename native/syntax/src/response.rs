@@ -1,0 +1,100 @@
+//! Responses that we make ourselves (RFC 3261 section 8.2.6).
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use crate::cursor::is_lws;
+use crate::{Head, HeaderName, Message, Method, Rport, Span, reason_phrase};
+
+/// Whether the request in `head`, however broken, has what a response needs, and is not an ACK.
+pub fn is_answerable(head: &Head) -> bool {
+    let present = |name: HeaderName| head.first.get(name as usize).is_some_and(|index| *index != crate::message::ABSENT);
+    head.status_code == 0
+        && head.method != Method::Ack
+        && !head.via.host.is_empty()
+        && [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq].into_iter().all(present)
+}
+
+/// What a response made here says.
+#[derive(Clone, Copy)]
+pub struct LocalReply<'a> {
+    /// The status code.
+    pub status_code: u16,
+    /// Another reason phrase than the customary one.
+    pub reason_phrase: Option<&'a str>,
+    /// The tag to add to To where the request has none; empty for 100.
+    pub to_tag: &'a [u8],
+    /// Where the request came from, for `received` and `rport`.
+    pub source: SocketAddr,
+    /// Complete header field lines to add.
+    pub headers: &'a [u8],
+}
+
+impl LocalReply<'_> {
+    /// Appends the response to `request` to `out`.
+    pub fn write(&self, request: &Message<'_>, out: &mut Vec<u8>) {
+        let phrase = self.reason_phrase.unwrap_or(reason_phrase(self.status_code));
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "SIP/2.0 {} {phrase}\r\n", self.status_code);
+        let mut top = true;
+        for slot in request.all(HeaderName::Via) {
+            out.extend_from_slice(b"Via: ");
+            if std::mem::take(&mut top) {
+                self.write_top_via(request, slot.value, out);
+            } else {
+                unfolded(slot.value.of(request.bytes), out);
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+        for (name, label) in [(HeaderName::From, "From: "), (HeaderName::To, "To: "), (HeaderName::CallId, "Call-ID: "), (HeaderName::CSeq, "CSeq: ")] {
+            let Some(slot) = request.first(name) else { continue };
+            out.extend_from_slice(label.as_bytes());
+            unfolded(slot.value.of(request.bytes), out);
+            if name == HeaderName::To && request.head.to.tag.is_empty() && !self.to_tag.is_empty() {
+                out.extend_from_slice(b";tag=");
+                out.extend_from_slice(self.to_tag);
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.status_code == 100
+            && let Some(slot) = request.first(HeaderName::Timestamp)
+        {
+            out.extend_from_slice(b"Timestamp: ");
+            unfolded(slot.value.of(request.bytes), out);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(self.headers);
+        out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    }
+
+    /// RFC 3261 section 18.2.1 and RFC 3581 section 4: tell the sender how it was seen.
+    fn write_top_via(&self, request: &Message<'_>, value: Span, out: &mut Vec<u8>) {
+        let via = &request.head.via;
+        let end = via.element.end();
+        match via.rport {
+            Rport::Asked(at) => {
+                unfolded(Span::new(value.start(), usize::from(at)).of(request.bytes), out);
+                let _ = write!(out, "={}", self.source.port());
+                unfolded(Span::new(usize::from(at), end).of(request.bytes), out);
+            }
+            Rport::Absent | Rport::Port(_) => unfolded(Span::new(value.start(), end).of(request.bytes), out),
+        }
+        if via.received.is_empty() {
+            let _ = write!(out, ";received={}", self.source.ip().to_canonical());
+        }
+        unfolded(Span::new(end, value.end()).of(request.bytes), out);
+    }
+}
+
+/// Appends `value` with every fold as one space.
+fn unfolded(value: &[u8], out: &mut Vec<u8>) {
+    let mut rest = value;
+    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+        out.extend_from_slice(rest.get(..at).unwrap_or_default());
+        rest = rest.get(at..).unwrap_or_default();
+        rest = rest.get(rest.iter().take_while(|b| is_lws(**b)).count()..).unwrap_or_default();
+        out.push(b' ');
+    }
+    // A NUL ends a line for some readers; a broken request that holds one is still answered.
+    out.extend(rest.iter().copied().filter(|b| *b != 0));
+}

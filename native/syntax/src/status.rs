@@ -1,0 +1,45 @@
+//! Reason phrases.
+
+/// The customary reason phrase of a status code (RFC 3261 section 21 and successors).
+pub const fn reason_phrase(status_code: u16) -> &'static str {
+    match status_code {
+        100 => "Trying",
+        180 => "Ringing",
+        200 => "OK",
+        302 => "Moved Temporarily",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        413 => "Request Entity Too Large",
+        414 => "Request-URI Too Long",
+        416 => "Unsupported URI Scheme",
+        420 => "Bad Extension",
+        430 => "Flow Failed",
+        440 => "Max-Breadth Exceeded",
+        480 => "Temporarily Unavailable",
+        481 => "Call/Transaction Does Not Exist",
+        482 => "Loop Detected",
+        483 => "Too Many Hops",
+        484 => "Address Incomplete",
+        486 => "Busy Here",
+        487 => "Request Terminated",
+        500 => "Server Internal Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Server Time-out",
+        505 => "Version Not Supported",
+        513 => "Message Too Large",
+        _ => match status_code / 100 {
+            1 => "Session Progress",
+            2 => "Accepted",
+            3 => "Redirect",
+            4 => "Request Failure",
+            5 => "Server Failure",
+            _ => "Global Failure",
+        },
+    }
+}

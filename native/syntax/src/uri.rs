@@ -1,0 +1,253 @@
+//! SIP, SIPS and tel URIs (RFC 3261 section 19.1, RFC 3966); any other scheme is kept as text.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::cursor::{Cursor, is_token, number};
+use crate::via::host;
+use crate::{Field, ParseError, Span};
+
+/// A transport protocol as Via and the transport parameter name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each variant is the transport of its name")]
+pub enum Transport {
+    Udp,
+    Tcp,
+    Tls,
+    Ws,
+    Wss,
+    Sctp,
+}
+
+impl Transport {
+    /// The transport of this name, compared without case.
+    pub fn from_bytes(name: &[u8]) -> Option<Self> {
+        [Self::Udp, Self::Tcp, Self::Tls, Self::Ws, Self::Wss, Self::Sctp].into_iter().find(|t| name.eq_ignore_ascii_case(t.as_str().as_bytes()))
+    }
+
+    /// The name as Via writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
+            Self::Sctp => "SCTP",
+        }
+    }
+
+    /// Whether the transport delivers by itself, so that nothing is retransmitted (RFC 3261 section 17).
+    pub const fn is_reliable(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+
+    /// The port where none is written (RFC 3261 section 19.1.2, RFC 7118 section 5.2).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp | Self::Sctp => 5060,
+            Self::Tls => 5061,
+            Self::Ws => 80,
+            Self::Wss => 443,
+        }
+    }
+}
+
+/// The scheme of a URI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `sip:`
+    Sip,
+    /// `sips:`
+    Sips,
+    /// `tel:`
+    Tel,
+    /// Any other.
+    #[default]
+    Other,
+}
+
+/// A URI, as spans into the message that holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uri {
+    /// The scheme.
+    pub scheme: Scheme,
+    /// The whole URI.
+    pub whole: Span,
+    /// User part without password, or the number of a tel URI; empty where absent.
+    pub user: Span,
+    /// Host, an IPv6 address with its brackets; empty for tel and other schemes.
+    pub host: Span,
+    /// Port.
+    pub port: Option<u16>,
+    /// Everything from the first parameter's semicolon up to the headers.
+    pub params: Span,
+    /// Everything behind the question mark; empty where absent.
+    pub headers: Span,
+    /// The transport parameter, where we know its value.
+    pub transport: Option<Transport>,
+    /// The maddr parameter; empty where absent.
+    pub maddr: Span,
+    /// The lr parameter, which marks a loose router (RFC 3261 section 16.12).
+    pub loose: bool,
+}
+
+const MALFORMED: fn(usize) -> ParseError = |at| ParseError::Malformed { field: Field::RequestUri, at: at as u16 };
+
+impl Uri {
+    /// Parses the URI in `span` of `bytes`.
+    ///
+    /// # Errors
+    /// [`ParseError::Malformed`] with the offset of the first byte that breaks the grammar.
+    pub fn parse(bytes: &[u8], span: Span) -> Result<Self, ParseError> {
+        let mut cursor = Cursor::new(bytes, span.start(), span.end());
+        let (s, e) = cursor.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+        if s == e || !cursor.slice(s, e).first().is_some_and(u8::is_ascii_alphabetic) || !cursor.eat(b':') {
+            return Err(MALFORMED(cursor.at()));
+        }
+        let name = cursor.slice(s, e);
+        let mut uri = Self { whole: span, ..Self::default() };
+        uri.scheme = if name.eq_ignore_ascii_case(b"sip") {
+            Scheme::Sip
+        } else if name.eq_ignore_ascii_case(b"sips") {
+            Scheme::Sips
+        } else if name.eq_ignore_ascii_case(b"tel") {
+            Scheme::Tel
+        } else {
+            Scheme::Other
+        };
+        // No byte of any URI is a control, a space, a quote or an angle bracket (RFC 3986 section 2).
+        if let Some(bad) = cursor.rest().iter().position(|b| *b <= b' ' || matches!(b, b'"' | b'<' | b'>' | 0x7f..)) {
+            return Err(MALFORMED(cursor.at() + bad));
+        }
+        match uri.scheme {
+            Scheme::Sip | Scheme::Sips => uri.parse_sip(&mut cursor)?,
+            Scheme::Tel => {
+                let (s, e) = cursor.take_while(|b| b != b';');
+                if s == e {
+                    return Err(MALFORMED(s));
+                }
+                uri.user = Span::new(s, e);
+                uri.params = Span::new(e, cursor.end());
+            }
+            Scheme::Other => {
+                if cursor.rest().is_empty() {
+                    return Err(MALFORMED(cursor.at()));
+                }
+            }
+        }
+        Ok(uri)
+    }
+
+    fn parse_sip(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ParseError> {
+        let start = cursor.at();
+        if let Some(at) = memchr::memchr(b'@', cursor.rest()) {
+            let info = cursor.slice(start, start + at);
+            let user = memchr::memchr(b':', info).unwrap_or(at);
+            if user == 0 || !escapes_are_whole(info) {
+                return Err(MALFORMED(start));
+            }
+            self.user = Span::new(start, start + user);
+            cursor.jump(start + at + 1);
+        }
+        self.host = host(cursor).ok_or_else(|| MALFORMED(cursor.at()))?;
+        if cursor.eat(b':') {
+            let (s, e) = cursor.take_while(|b| b.is_ascii_digit());
+            self.port = Some(number(cursor.slice(s, e), 65_535).ok_or_else(|| MALFORMED(s))? as u16);
+        }
+        let params = cursor.at();
+        while cursor.eat(b';') {
+            self.take_param(cursor)?;
+        }
+        self.params = Span::new(params, cursor.at());
+        if cursor.eat(b'?') {
+            self.headers = Span::new(cursor.at(), cursor.end());
+            cursor.jump(cursor.end());
+        }
+        if cursor.peek().is_some() { Err(MALFORMED(cursor.at())) } else { Ok(()) }
+    }
+
+    fn take_param(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ParseError> {
+        let accept = |b: u8| is_token(b) || matches!(b, b'[' | b']' | b'/' | b':' | b'&' | b'+' | b'$' | b'(' | b')');
+        let (s, e) = cursor.take_while(accept);
+        if s == e {
+            return Err(MALFORMED(s));
+        }
+        let name = cursor.slice(s, e);
+        let mut value = Span::default();
+        if cursor.eat(b'=') {
+            let (s, e) = cursor.take_while(accept);
+            if s == e {
+                return Err(MALFORMED(s));
+            }
+            value = Span::new(s, e);
+        }
+        let text = cursor.slice(value.start(), value.end());
+        if name.eq_ignore_ascii_case(b"lr") {
+            self.loose = true;
+        } else if name.eq_ignore_ascii_case(b"transport") {
+            self.transport = Transport::from_bytes(text);
+        } else if name.eq_ignore_ascii_case(b"maddr") {
+            self.maddr = value;
+        }
+        Ok(())
+    }
+}
+
+/// Whether every percent sign starts an escape of two hexadecimal digits.
+fn escapes_are_whole(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        if !rest.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) {
+            return false;
+        }
+        rest = rest.get(at + 3..).unwrap_or_default();
+    }
+    true
+}
+
+/// The address that `host` writes, with or without brackets; `None` for a name.
+pub fn parse_ip(host: &[u8]) -> Option<IpAddr> {
+    let inner = host.strip_prefix(b"[").and_then(|h| h.strip_suffix(b"]"));
+    let text = std::str::from_utf8(inner.unwrap_or(host)).ok()?;
+    if inner.is_none() && let Ok(v4) = text.parse::<Ipv4Addr>() {
+        return Some(IpAddr::V4(v4));
+    }
+    text.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &[u8]) -> Result<Uri, ParseError> {
+        Uri::parse(text, Span::new(0, text.len()))
+    }
+
+    #[test]
+    fn a_user_part_may_hold_what_looks_like_parameters() {
+        let text = b"sip:user;par=u%40example.net@example.com:5070;transport=TCP;lr";
+        let uri = parse(text).unwrap();
+        assert_eq!(uri.user.of(text), b"user;par=u%40example.net");
+        assert_eq!((uri.host.of(text), uri.port, uri.transport, uri.loose), (&b"example.com"[..], Some(5070), Some(Transport::Tcp), true));
+    }
+
+    #[test]
+    fn ipv6_hosts_keep_their_brackets() {
+        let text = b"sip:[2001:db8::10:5070]";
+        let uri = parse(text).unwrap();
+        assert_eq!((uri.host.of(text), uri.port), (&b"[2001:db8::10:5070]"[..], None));
+        assert_eq!(parse_ip(uri.host.of(text)), Some("2001:db8::10:5070".parse().unwrap()));
+    }
+
+    #[test]
+    fn broken_uris_are_refused() {
+        for text in [&b"sip:"[..], b"sip:@h", b"sip:u@", b"sip:u@h:", b"sip:u@h:70000", b"sip:2001:db8::10", b"sip:u @h", b"sip:u@h;=x", b"sip:u%@h", b"urn:", b":x", b"tel:"] {
+            assert!(parse(text).is_err(), "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_kept_whole() {
+        assert_eq!(parse(b"urn:service:sos").unwrap().scheme, Scheme::Other);
+    }
+}
