@@ -98,6 +98,10 @@ class Tuning(msgspec.Struct, frozen=True):
     """Send buffer of each UDP socket."""
     batch_messages: Annotated[int, Meta(ge=1, le=256)] = 32
     """Datagrams read or written by one system call."""
+    coalesce_microseconds: Annotated[int, Meta(ge=0, le=10_000)] = 200
+    """Under load, pause between two looks at the sockets, so that one wake-up serves several datagrams; 0 never pauses."""
+    coalesce_from_per_second: Annotated[int, Meta(ge=1, le=10_000_000)] = 5_000
+    """Datagrams a second and worker that count as load."""
     mailbox_messages: Annotated[int, Meta(ge=16, le=1 << 20)] = 16_384
     """Messages that may wait for another worker."""
     overload_milliseconds: Annotated[int, Meta(ge=1, le=10_000)] = 50

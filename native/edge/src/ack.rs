@@ -48,7 +48,8 @@ impl Edge {
     }
 
     fn stateless_branch(&self, message: &Message<'_>) -> proto::BranchToken {
-        let hash = proto::keyed_hash(&self.options.process_secret, &[message.text(message.head.via.branch), message.call_id(), &message.head.cseq.to_le_bytes()]);
+        let hash =
+            proto::keyed_hash(&self.options.process_secret, &[message.text(message.head.via.branch), message.call_id(), &message.head.cseq.to_le_bytes()]);
         proto::BranchToken {
             node: self.node_id,
             worker: self.options.worker,

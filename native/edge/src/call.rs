@@ -84,10 +84,10 @@ impl Texts {
     pub(crate) fn caller_tag(&self) -> &[u8] {
         self.part(1)
     }
-    pub(crate) fn from_uri(&self) -> &[u8] {
+    pub(crate) fn uri_of_from(&self) -> &[u8] {
         self.part(2)
     }
-    pub(crate) fn to_uri(&self) -> &[u8] {
+    pub(crate) fn uri_of_to(&self) -> &[u8] {
         self.part(3)
     }
     pub(crate) fn request_uri(&self) -> &[u8] {
@@ -121,7 +121,18 @@ impl Call {
             message.text(head.to.uri),
             message.text(head.request_uri.whole),
         ]);
-        Self { lease, number, texts, dialogs: SmallVec::new(), attempts: SmallVec::new(), arrival: *arrival, callee: None, from_peer, started: now, answered: None }
+        Self {
+            lease,
+            number,
+            texts,
+            dialogs: SmallVec::new(),
+            attempts: SmallVec::new(),
+            arrival: *arrival,
+            callee: None,
+            from_peer,
+            started: now,
+            answered: None,
+        }
     }
 
     /// Notes a dialog by its callee's tag; a state never goes back.

@@ -230,9 +230,11 @@ impl Edge {
     /// The worker whose attempt `request` was, if it was ours.
     pub fn attempt_owner(&mut self, request: &[u8]) -> Option<u8> {
         let node = self.node_id;
-        self.with_stored(request, |_, message| proto::BranchToken::read(message.text(message.head.via.branch)).filter(|token| token.node == node).map(|token| token.worker))
-            .flatten()
-            .filter(|worker| *worker < self.options.workers)
+        self.with_stored(request, |_, message| {
+            proto::BranchToken::read(message.text(message.head.via.branch)).filter(|token| token.node == node).map(|token| token.worker)
+        })
+        .flatten()
+        .filter(|worker| *worker < self.options.workers)
     }
 
     /// A message made us panic: its transaction ends, with 500 where that can be said, and the rest goes on.

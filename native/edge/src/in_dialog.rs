@@ -14,7 +14,16 @@ use crate::transaction::Shape;
 
 impl Edge {
     #[expect(clippy::too_many_arguments, reason = "one request with what was found out about it")]
-    pub(crate) fn relay_in_dialog(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, token: RouteToken, direction: Direction) {
+    pub(crate) fn relay_in_dialog(
+        &mut self,
+        now: Now,
+        arrival: &Hop,
+        message: &Message<'_>,
+        key: u128,
+        route: &RouteView,
+        token: RouteToken,
+        direction: Direction,
+    ) {
         // RFC 3261 section 12.2.2: a To tag that the call never had belongs to no dialog. A caller's token would
         // otherwise carry any request to any place under the cover of one call.
         if direction == Direction::FromCaller && !self.knows_dialog(message, token) {
@@ -95,7 +104,9 @@ impl Edge {
     pub(crate) fn knows_dialog(&self, message: &Message<'_>, token: RouteToken) -> bool {
         let callee_tag = message.text(message.head.to.tag);
         // After a restart slot and generation may name another call: its Call-ID tells.
-        self.call_of(&token).filter(|call| call.texts.call_id() == message.call_id()).is_none_or(|call| call.has_dialog(callee_tag) || message.head.method == Method::Cancel)
+        self.call_of(&token)
+            .filter(|call| call.texts.call_id() == message.call_id())
+            .is_none_or(|call| call.has_dialog(callee_tag) || message.head.method == Method::Cancel)
     }
 
     /// The final response to an in-dialog request went by: a BYE ends its dialog, whatever the answer but a challenge.

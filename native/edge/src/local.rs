@@ -20,6 +20,12 @@ impl Edge {
             let refusal = self.shed();
             return self.reply(arrival, message, refusal.status_code, None, &refusal.headers);
         }
-        self.reply(arrival, message, 200, None, b"Accept: */*\r\nAllow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, SUBSCRIBE, NOTIFY, PUBLISH, MESSAGE, REFER, INFO, UPDATE, PRACK\r\n");
+        self.reply(
+            arrival,
+            message,
+            200,
+            None,
+            b"Accept: */*\r\nAllow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, SUBSCRIBE, NOTIFY, PUBLISH, MESSAGE, REFER, INFO, UPDATE, PRACK\r\n",
+        );
     }
 }

@@ -72,7 +72,10 @@ impl Edge {
 
     /// The To tag of our own responses: the same for a retransmission, without remembering it (RFC 3261 section 8.2.7).
     pub(crate) fn local_tag(&self, request: &Message<'_>) -> Vec<u8> {
-        let hash = proto::keyed_hash(&self.options.process_secret, &[b"tag", request.call_id(), request.text(request.head.from.tag), request.text(request.head.via.branch)]);
+        let hash = proto::keyed_hash(
+            &self.options.process_secret,
+            &[b"tag", request.call_id(), request.text(request.head.from.tag), request.text(request.head.via.branch)],
+        );
         format!("{:016x}", hash as u64).into_bytes()
     }
 
@@ -97,7 +100,11 @@ impl Edge {
 
     /// Text from the network as logs may show it: escaped, cut, or masked.
     pub(crate) fn shown_text(&self, text: &[u8]) -> String {
-        if self.snapshot.settings.mask_identities { "(masked)".to_owned() } else { text.get(..text.len().min(128)).unwrap_or_default().escape_ascii().to_string() }
+        if self.snapshot.settings.mask_identities {
+            "(masked)".to_owned()
+        } else {
+            text.get(..text.len().min(128)).unwrap_or_default().escape_ascii().to_string()
+        }
     }
 }
 

@@ -186,7 +186,14 @@ impl Edge {
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
         let cookie = self.random() as u32;
-        let branch = BranchToken { node: self.node_id, worker: self.options.worker, attempt: number as u8, transaction: entry, cookie, loop_hash: self.loop_hash(message) };
+        let branch = BranchToken {
+            node: self.node_id,
+            worker: self.options.worker,
+            attempt: number as u8,
+            transaction: entry,
+            cookie,
+            loop_hash: self.loop_hash(message),
+        };
         let call = (call != Key::NONE).then_some(call);
         self.build_request(&arrival, message, shape, &hop, &branch, call);
         let mut fall_back_to_udp = false;
@@ -204,13 +211,15 @@ impl Edge {
         }
         let reliable = hop.transport.is_reliable();
         let timers = self.snapshot.timers;
-        let first_answer = shape.policy.map_or(64 * timers.t1, |policy| milliseconds(self.snapshot.settings.peers[usize::from(policy)].first_answer_milliseconds));
+        let first_answer =
+            shape.policy.map_or(64 * timers.t1, |policy| milliseconds(self.snapshot.settings.peers[usize::from(policy)].first_answer_milliseconds));
         let client = if method == Method::Invite {
             Client::Invite(InviteClient::new(now.moment, reliable, first_answer, &timers))
         } else {
             Client::NonInvite(NonInviteClient::new(now.moment, reliable, first_answer, &timers))
         };
-        let branch = Branch { client, cookie, hop, sent: self.scratch.as_slice().into(), cancel_wanted: None, cancelling: None, fall_back_to_udp, timed_out: false };
+        let branch =
+            Branch { client, cookie, hop, sent: self.scratch.as_slice().into(), cancel_wanted: None, cancelling: None, fall_back_to_udp, timed_out: false };
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         transaction.branches.push(branch);
         self.note_attempt(now, entry, &hop);
@@ -227,7 +236,15 @@ impl Edge {
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
         let Some(call) = self.calls.get_mut(transaction.call) else { return };
         let to = Address { transport: hop.transport, address: hop.address };
-        call.attempts.push(Attempt { to, peer, sent: now.moment, first_answer: Moment::NEVER, ringing: Moment::NEVER, final_answer: Moment::NEVER, status_code: 0 });
+        call.attempts.push(Attempt {
+            to,
+            peer,
+            sent: now.moment,
+            first_answer: Moment::NEVER,
+            ringing: Moment::NEVER,
+            final_answer: Moment::NEVER,
+            status_code: 0,
+        });
     }
 
     /// Remembers a refusal if it is better than those before.
@@ -335,7 +352,7 @@ impl Edge {
         self.out.send(transaction.reply_to, response);
         let invite = matches!(transaction.server, Server::Invite(_));
         // Kept for retransmissions: timers G and J. A reliable transport needs none, and a 2xx is the endpoint's.
-        let keep = !transaction.reply_to.transport.is_reliable() && !(invite && status_code < 300);
+        let keep = !(transaction.reply_to.transport.is_reliable() || invite && status_code < 300);
         transaction.response = keep.then(|| response.into());
         transaction.request = None;
         transaction.shape = None;

@@ -133,7 +133,15 @@ impl Edge {
         let route = message.first(HeaderName::Route).map_or(&[][..], |slot| slot.value.of(message.bytes));
         BranchToken::loop_hash(keyed_hash(
             &self.options.process_secret,
-            &[message.text(head.request_uri.whole), message.text(head.from.tag), message.text(head.to.tag), message.call_id(), &head.cseq.to_le_bytes(), message.text(head.method_span), route],
+            &[
+                message.text(head.request_uri.whole),
+                message.text(head.from.tag),
+                message.text(head.to.tag),
+                message.call_id(),
+                &head.cseq.to_le_bytes(),
+                message.text(head.method_span),
+                route,
+            ],
         ))
     }
 

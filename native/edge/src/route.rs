@@ -22,8 +22,11 @@ impl OwnNames {
         }
         for (index, alias) in settings.aliases.iter().enumerate() {
             let text = format!("sip:{alias}");
-            let uri = Uri::parse(text.as_bytes(), Span::new(0, text.len()))
-                .map_err(|_| SettingsError::Value { path: format!("aliases[{index}]"), problem: "not a host with an optional port", value: alias.clone() })?;
+            let uri = Uri::parse(text.as_bytes(), Span::new(0, text.len())).map_err(|_| SettingsError::Value {
+                path: format!("aliases[{index}]"),
+                problem: "not a host with an optional port",
+                value: alias.clone(),
+            })?;
             let host = String::from_utf8_lossy(uri.host.of(text.as_bytes())).into_owned();
             match uri.port {
                 Some(port) => own.add(&host, port),

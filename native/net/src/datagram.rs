@@ -79,7 +79,12 @@ impl SendBatch {
     }
 
     /// Sends `datagrams`; what the kernel refuses is handed to `refused` with the reason, and the rest goes on.
-    pub(crate) fn send<'a>(&mut self, socket: &impl AsRawFd, datagrams: &mut dyn Iterator<Item = (SocketAddr, &'a [u8])>, refused: &mut dyn FnMut(&[u8], io::Error)) {
+    pub(crate) fn send<'a>(
+        &mut self,
+        socket: &impl AsRawFd,
+        datagrams: &mut dyn Iterator<Item = (SocketAddr, &'a [u8])>,
+        refused: &mut dyn FnMut(&[u8], io::Error),
+    ) {
         loop {
             let mut count = 0;
             while count < self.headers.len() {

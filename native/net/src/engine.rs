@@ -80,8 +80,10 @@ impl Engine {
         let bound = bind_all(&snapshot.settings.listeners, &install)?;
         let workers = usize::from(install.workers);
         limits::raise_open_files((install.stream.connections * workers) as u64 + 256);
-        let route_secret = crate::secrets::route_secret(&install.state_directory).map_err(system(format!("state_directory {}", install.state_directory.display())))?;
-        let process_secret = Secret::random().map_err(|error| StartError::System { what: "random numbers".to_owned(), error: io::Error::other(error.to_string()) })?;
+        let route_secret =
+            crate::secrets::route_secret(&install.state_directory).map_err(system(format!("state_directory {}", install.state_directory.display())))?;
+        let process_secret =
+            Secret::random().map_err(|error| StartError::System { what: "random numbers".to_owned(), error: io::Error::other(error.to_string()) })?;
         let records = RecordWriter::start(&install.records).map_err(system(format!("call records {}", install.records.path.display())))?;
         let clock = Clock::start();
         let mut polls = Vec::new();
@@ -101,17 +103,26 @@ impl Engine {
             posts,
         });
         let epoch = wall();
-        let options = (0..install.workers).map(|worker| EdgeOptions { worker, workers: install.workers, route_secret, process_secret, epoch, routes: Box::new(KernelRoutes::default()) });
+        let options = (0..install.workers).map(|worker| EdgeOptions {
+            worker,
+            workers: install.workers,
+            route_secret,
+            process_secret,
+            epoch,
+            routes: Box::new(KernelRoutes::default()),
+        });
         let edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
         let counters = edges.iter().map(Edge::counters).collect();
         let sources = Sources::default();
-        let engine = Self { shared: Arc::clone(&shared), counters, threads: Mutex::default(), records: Mutex::new(records), drain_seconds: install.drain_seconds };
+        let engine =
+            Self { shared: Arc::clone(&shared), counters, threads: Mutex::default(), records: Mutex::new(records), drain_seconds: install.drain_seconds };
         for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
             let streams = Streams::new(index as u8, install.stream.clone(), snapshot.settings.limits.message(), Arc::clone(&sources));
-            let worker = Worker::new(index, Arc::clone(&shared), poll, sockets, streams, edge, install.batch, install.overload_milliseconds).map_err(system("sockets"))?;
+            let worker = Worker::new(index, Arc::clone(&shared), poll, sockets, streams, edge, &install).map_err(system("sockets"))?;
             let processor = (!install.pin_processors.is_empty()).then(|| install.pin_processors[index % install.pin_processors.len()]);
             let body = move || {
                 limits::block_signals();
+                limits::exact_timers();
                 if let Some(processor) = processor
                     && let Err(error) = limits::pin(processor)
                 {

@@ -2,6 +2,7 @@
 
 mod bind;
 mod clock;
+mod coalesce;
 mod connection;
 mod datagram;
 mod engine;

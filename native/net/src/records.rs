@@ -116,7 +116,14 @@ impl RotatedFile {
             fs::create_dir_all(directory)?;
         }
         let (out, size) = open(&settings.path)?;
-        Ok(Self { path: settings.path.clone(), rotate_bytes: settings.rotate_bytes, keep_files: settings.keep_files, size, out, line: Vec::with_capacity(1_024) })
+        Ok(Self {
+            path: settings.path.clone(),
+            rotate_bytes: settings.rotate_bytes,
+            keep_files: settings.keep_files,
+            size,
+            out,
+            line: Vec::with_capacity(1_024),
+        })
     }
 
     fn write(&mut self, record: &CallRecord) -> io::Result<()> {

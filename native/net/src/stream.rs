@@ -45,7 +45,18 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn new(worker: u8, settings: StreamSettings, limits: Limits, sources: Sources) -> Self {
-        Self { worker, settings, limits, slots: Vec::new(), free: Vec::new(), by_remote: HashMap::new(), sources, undelivered: Vec::new(), swept: 0, refused: 0 }
+        Self {
+            worker,
+            settings,
+            limits,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_remote: HashMap::new(),
+            sources,
+            undelivered: Vec::new(),
+            swept: 0,
+            refused: 0,
+        }
     }
 
     /// How many connections stand.

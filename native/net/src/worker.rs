@@ -17,7 +17,9 @@ use syntax::Transport;
 
 use crate::bind::Bound;
 use crate::clock::Clock;
+use crate::coalesce::Coalesce;
 use crate::datagram::{ReceiveBatch, SendBatch, failed_datagram};
+use crate::install::InstallSettings;
 use crate::limits::{thread_time, trim_memory};
 use crate::mail::{Mail, Post};
 use crate::overload::Overload;
@@ -70,6 +72,7 @@ pub(crate) struct Worker {
     send: SendBatch,
     buffer: Vec<u8>,
     overload: Overload,
+    coalesce: Coalesce,
     panics: Vec<u64>,
     tidied: u64,
     swept: u64,
@@ -78,7 +81,15 @@ pub(crate) struct Worker {
 
 impl Worker {
     #[expect(clippy::too_many_arguments, reason = "the parts of one worker, each made where it belongs")]
-    pub(crate) fn new(index: usize, shared: Arc<Shared>, poll: Poll, bound: Vec<Bound>, streams: Streams, edge: Edge, batch: usize, overload_milliseconds: u64) -> io::Result<Self> {
+    pub(crate) fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        poll: Poll,
+        bound: Vec<Bound>,
+        streams: Streams,
+        edge: Edge,
+        install: &InstallSettings,
+    ) -> io::Result<Self> {
         let mut ports = Vec::new();
         for (number, socket) in bound.into_iter().enumerate() {
             ports.push(match socket {
@@ -103,10 +114,11 @@ impl Worker {
             streams,
             readable: VecDeque::new(),
             edge,
-            receive: ReceiveBatch::new(batch),
-            send: SendBatch::new(batch),
+            receive: ReceiveBatch::new(install.batch),
+            send: SendBatch::new(install.batch),
             buffer: vec![0; 65_536],
-            overload: Overload::new(overload_milliseconds),
+            overload: Overload::new(install.overload_milliseconds),
+            coalesce: Coalesce::new(install.coalesce_microseconds, install.coalesce_from_per_second),
             panics: Vec::new(),
             tidied: 0,
             swept: 0,
@@ -121,7 +133,7 @@ impl Worker {
             let backlog = !self.readable.is_empty() || self.ports.iter().any(|port| matches!(port, Port::Datagram { more: true, .. }));
             let shedding = self.overload.round(backlog, thread_time);
             self.edge.set_shedding(shedding);
-            let timeout = if backlog { Duration::ZERO } else { self.timeout() };
+            let timeout = if backlog { Duration::ZERO } else { self.pause_or_timeout() };
             if let Err(error) = self.poll.poll(&mut events, Some(timeout))
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -138,6 +150,18 @@ impl Worker {
             self.flush(now);
             self.housekeeping(now);
         }
+    }
+
+    /// Under load sleeps a little and then looks at every socket without waiting; else says how long to wait.
+    fn pause_or_timeout(&mut self) -> Duration {
+        let Some(pause) = self.coalesce.pause() else { return self.timeout() };
+        std::thread::sleep(pause);
+        for port in &mut self.ports {
+            if let Port::Datagram { more, .. } = port {
+                *more = true;
+            }
+        }
+        Duration::ZERO
     }
 
     fn timeout(&self) -> Duration {
@@ -174,6 +198,7 @@ impl Worker {
                 Ok(count) => {
                     // A batch that was not filled emptied the socket: the next datagram will wake us.
                     *more = count == self.receive.size();
+                    self.coalesce.received(now.moment.0, count);
                     let receive = std::mem::replace(&mut self.receive, ReceiveBatch::new(0));
                     for index in 0..count {
                         let Some((source, bytes)) = receive.datagram(index) else { continue };

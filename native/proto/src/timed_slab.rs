@@ -46,7 +46,14 @@ struct Chunk<T> {
 impl<T> Chunk<T> {
     fn new(index: u32) -> Self {
         let base = index * CHUNK;
-        let entry = |i: u32| Entry { generation: 0, next: if i + 1 < CHUNK { base + i + 1 } else { NIL }, previous: NIL, bucket: UNARMED, deadline: Moment::NEVER, value: None };
+        let entry = |i: u32| Entry {
+            generation: 0,
+            next: if i + 1 < CHUNK { base + i + 1 } else { NIL },
+            previous: NIL,
+            bucket: UNARMED,
+            deadline: Moment::NEVER,
+            value: None,
+        };
         Self { entries: (0..CHUNK).map(entry).collect(), free: base, used: 0 }
     }
 }

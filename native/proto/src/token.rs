@@ -145,7 +145,13 @@ impl RouteToken {
         }
         let half = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let word = |at: usize| (u32::from(half(at)) << 16) | u32::from(half(at + 2));
-        let token = Self { node: half(1), worker: bytes[3], call: Key { slot: word(4), generation: word(8) }, listeners: [half(12), half(14)], peers: [half(16), half(18)] };
+        let token = Self {
+            node: half(1),
+            worker: bytes[3],
+            call: Key { slot: word(4), generation: word(8) },
+            listeners: [half(12), half(14)],
+            peers: [half(16), half(18)],
+        };
         Some((token, direction))
     }
 }
@@ -209,7 +215,14 @@ mod tests {
 
     #[test]
     fn a_branch_survives_the_way_out_and_back() {
-        let branch = BranchToken { node: 3, worker: 2, attempt: 1, transaction: Key { slot: 5, generation: 6 }, cookie: 0xdead_beef, loop_hash: BranchToken::loop_hash(u128::MAX) };
+        let branch = BranchToken {
+            node: 3,
+            worker: 2,
+            attempt: 1,
+            transaction: Key { slot: 5, generation: 6 },
+            cookie: 0xdead_beef,
+            loop_hash: BranchToken::loop_hash(u128::MAX),
+        };
         let mut text = Vec::new();
         branch.write(&mut text);
         assert_eq!(text.len(), BRANCH_TEXT);

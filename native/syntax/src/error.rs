@@ -104,7 +104,13 @@ impl ParseError {
             Self::TooLarge { field: Field::RequestUri } => 414,
             Self::TooLarge { field: Field::Body } => 413,
             Self::TooLarge { field: Field::StartLine } => 513,
-            Self::NotSip | Self::Malformed { .. } | Self::Missing { .. } | Self::Repeated { .. } | Self::TooLarge { .. } | Self::Truncated | Self::CSeqMismatch => 400,
+            Self::NotSip
+            | Self::Malformed { .. }
+            | Self::Missing { .. }
+            | Self::Repeated { .. }
+            | Self::TooLarge { .. }
+            | Self::Truncated
+            | Self::CSeqMismatch => 400,
         }
     }
 

@@ -47,7 +47,9 @@ impl Framer {
                 return Err(ParseError::TooLarge { field: Field::StartLine });
             }
             // A line that no SIP message starts with is another protocol: do not wait for more of it.
-            if let Some(line) = memchr::memchr(b'\n', buffer) && !starts_sip(buffer.get(..line).unwrap_or_default()) {
+            if let Some(line) = memchr::memchr(b'\n', buffer)
+                && !starts_sip(buffer.get(..line).unwrap_or_default())
+            {
                 return Err(ParseError::NotSip);
             }
             return Ok(Frame::Incomplete);

@@ -24,13 +24,6 @@ pub struct Limits {
 
 impl Limits {
     /// The bounds that tests and tools use; the product takes its own from the configuration.
-    pub const STANDARD: Self = Self {
-        message_bytes: 65_535,
-        headers: MAX_HEADERS,
-        header_name_bytes: 255,
-        header_value_bytes: 8_192,
-        uri_bytes: 1_024,
-        vias: 70,
-        body_bytes: 65_535,
-    };
+    pub const STANDARD: Self =
+        Self { message_bytes: 65_535, headers: MAX_HEADERS, header_name_bytes: 255, header_value_bytes: 8_192, uri_bytes: 1_024, vias: 70, body_bytes: 65_535 };
 }

@@ -91,7 +91,16 @@ mod tests {
 
     #[test]
     fn what_breaks_the_grammar_is_refused() {
-        for text in [&br#""Mr. J. User <sip:j.user@example.com>"#[..], b"Bell, Alexander <sip:a@b>", b"<sip:a@b", b"< sip:a@b>", b"sip:a@b;tag=", b"<>", b"sip:", b"\"x\" sip:a@b"] {
+        for text in [
+            &br#""Mr. J. User <sip:j.user@example.com>"#[..],
+            b"Bell, Alexander <sip:a@b>",
+            b"<sip:a@b",
+            b"< sip:a@b>",
+            b"sip:a@b;tag=",
+            b"<>",
+            b"sip:",
+            b"\"x\" sip:a@b",
+        ] {
             assert_eq!(parse(text), None, "{}", String::from_utf8_lossy(text));
         }
     }

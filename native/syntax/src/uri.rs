@@ -209,7 +209,9 @@ fn escapes_are_whole(text: &[u8]) -> bool {
 pub fn parse_ip(host: &[u8]) -> Option<IpAddr> {
     let inner = host.strip_prefix(b"[").and_then(|h| h.strip_suffix(b"]"));
     let text = std::str::from_utf8(inner.unwrap_or(host)).ok()?;
-    if inner.is_none() && let Ok(v4) = text.parse::<Ipv4Addr>() {
+    if inner.is_none()
+        && let Ok(v4) = text.parse::<Ipv4Addr>()
+    {
         return Some(IpAddr::V4(v4));
     }
     text.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
@@ -241,7 +243,20 @@ mod tests {
 
     #[test]
     fn broken_uris_are_refused() {
-        for text in [&b"sip:"[..], b"sip:@h", b"sip:u@", b"sip:u@h:", b"sip:u@h:70000", b"sip:2001:db8::10", b"sip:u @h", b"sip:u@h;=x", b"sip:u%@h", b"urn:", b":x", b"tel:"] {
+        for text in [
+            &b"sip:"[..],
+            b"sip:@h",
+            b"sip:u@",
+            b"sip:u@h:",
+            b"sip:u@h:70000",
+            b"sip:2001:db8::10",
+            b"sip:u @h",
+            b"sip:u@h;=x",
+            b"sip:u%@h",
+            b"urn:",
+            b":x",
+            b"tel:",
+        ] {
             assert!(parse(text).is_err(), "{}", String::from_utf8_lossy(text));
         }
     }

@@ -1,1 +1,10 @@
-//! Placeholder.
+//! A simulated clock and network around one [`edge::Edge`], and messages to throw at it. Tests only.
+#![forbid(unsafe_code)]
+
+mod message;
+mod rig;
+mod settings;
+
+pub use message::{Request, final_to_tag, header, headers, response};
+pub use rig::{Rig, Sent};
+pub use settings::{listener, peer, settings};

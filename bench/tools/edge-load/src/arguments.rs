@@ -28,7 +28,15 @@ const USAGE: &str = "usage: edge-load [call|register|garbage] [--target A:P] [--
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let mut arguments = Self { scenario: Scenario::Call, target: local(5060), caller: local(5080), callee: local(5070), rate: 100.0, duration_seconds: 5.0, hold_milliseconds: 0 };
+        let mut arguments = Self {
+            scenario: Scenario::Call,
+            target: local(5060),
+            caller: local(5080),
+            callee: local(5070),
+            rate: 100.0,
+            duration_seconds: 5.0,
+            hold_milliseconds: 0,
+        };
         let mut words = words;
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(USAGE);

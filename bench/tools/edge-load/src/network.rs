@@ -40,7 +40,8 @@ impl Network {
         while start < self.waiting.len() {
             let end = (start + BATCH).min(self.waiting.len());
             let mut addresses: Vec<libc::sockaddr_in> = self.waiting[start..end].iter().map(|(_, to)| address(*to)).collect();
-            let mut vectors: Vec<libc::iovec> = self.waiting[start..end].iter().map(|(bytes, _)| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }).collect();
+            let mut vectors: Vec<libc::iovec> =
+                self.waiting[start..end].iter().map(|(bytes, _)| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }).collect();
             let mut headers: Vec<libc::mmsghdr> = addresses.iter_mut().zip(&mut vectors).map(|(name, vector)| header(name, vector)).collect();
             // SAFETY: every header points to an address, vector and payload that live until after the call.
             let sent = unsafe { libc::sendmmsg(self.socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, 0) };
@@ -55,9 +56,13 @@ impl Network {
 
     /// Hands what waits to `take`; returns how many datagrams that were.
     pub(crate) fn receive(&mut self, take: &mut dyn FnMut(&[u8])) -> usize {
-        let mut vectors: Vec<libc::iovec> = self.buffers.chunks_mut(DATAGRAM).map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: DATAGRAM }).collect();
+        let mut vectors: Vec<libc::iovec> =
+            self.buffers.chunks_mut(DATAGRAM).map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: DATAGRAM }).collect();
         // SAFETY: all-zero is a valid mmsghdr.
-        let mut headers: Vec<libc::mmsghdr> = vectors.iter_mut().map(|vector| unsafe { libc::mmsghdr { msg_hdr: libc::msghdr { msg_iov: vector, msg_iovlen: 1, ..std::mem::zeroed() }, msg_len: 0 } }).collect();
+        let mut headers: Vec<libc::mmsghdr> = vectors
+            .iter_mut()
+            .map(|vector| unsafe { libc::mmsghdr { msg_hdr: libc::msghdr { msg_iov: vector, msg_iovlen: 1, ..std::mem::zeroed() }, msg_len: 0 } })
+            .collect();
         // SAFETY: every header points to a vector and buffer that live until after the call.
         let count = unsafe { libc::recvmmsg(self.socket.as_raw_fd(), headers.as_mut_ptr(), BATCH as u32, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
         let count = count.max(0) as usize;
@@ -78,7 +83,12 @@ pub(crate) fn wait(sockets: [&Network; 2], microseconds: u64) {
 
 fn address(to: SocketAddr) -> libc::sockaddr_in {
     let SocketAddr::V4(v4) = to else { return address(SocketAddrV4::new([127, 0, 0, 1].into(), to.port()).into()) };
-    libc::sockaddr_in { sin_family: libc::AF_INET as u16, sin_port: v4.port().to_be(), sin_addr: libc::in_addr { s_addr: u32::from(*v4.ip()).to_be() }, sin_zero: [0; 8] }
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: v4.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(*v4.ip()).to_be() },
+        sin_zero: [0; 8],
+    }
 }
 
 fn header(name: &mut libc::sockaddr_in, vector: &mut libc::iovec) -> libc::mmsghdr {

@@ -67,14 +67,20 @@ pub(crate) fn in_dialog(out: &mut Vec<u8>, p: &Places, call: usize, method: &str
     out.extend_from_slice(&dialog.routes);
     let _ = write!(out, "From: load <sip:load@{caller}>;tag=f{call}\r\n");
     out.extend_from_slice(&dialog.to);
-    let _ = write!(out, "\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: {cseq} {method}\r\nContact: <sip:load@{caller}>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");
+    let _ = write!(
+        out,
+        "\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: {cseq} {method}\r\nContact: <sip:load@{caller}>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    );
 }
 
 /// The ACK of a refusal: same branch as its INVITE.
 pub(crate) fn ack_refusal(out: &mut Vec<u8>, p: &Places, call: usize, response: &[u8]) {
     let (caller, callee, run) = (p.caller, p.callee, p.run);
     let to = lines(response).find(|line| line.starts_with(b"To:")).unwrap_or_default();
-    let _ = write!(out, "ACK sip:service@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\n");
+    let _ = write!(
+        out,
+        "ACK sip:service@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\n"
+    );
     out.extend_from_slice(to);
     let _ = write!(out, "\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");
 }
@@ -96,7 +102,13 @@ pub(crate) fn answer(out: &mut Vec<u8>, p: &Places, request: &[u8], status: &str
         }
     }
     let body = if with_sdp { SDP } else { "" };
-    let _ = write!(out, "Contact: <sip:service@{}>\r\n{}Content-Length: {}\r\n\r\n{body}", p.callee, if with_sdp { "Content-Type: application/sdp\r\n" } else { "" }, body.len());
+    let _ = write!(
+        out,
+        "Contact: <sip:service@{}>\r\n{}Content-Length: {}\r\n\r\n{body}",
+        p.callee,
+        if with_sdp { "Content-Type: application/sdp\r\n" } else { "" },
+        body.len()
+    );
 }
 
 /// Status code, number of the call and method of a response; `None` for one of another run.

@@ -1,0 +1,158 @@
+//! One worker on a clock that only the test moves.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use edge::{Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, Question, RouteSettings, Routes, Snapshot};
+use proto::{Moment, Now, Secret, milliseconds};
+use syntax::Transport;
+
+/// One message that the edge sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Milliseconds since the test began.
+    pub at: u64,
+    /// Where to.
+    pub to: SocketAddr,
+    /// By which transport.
+    pub transport: Transport,
+    /// From which listener.
+    pub listener: u16,
+    /// The message.
+    pub text: String,
+}
+
+impl Sent {
+    /// The first line.
+    pub fn first_line(&self) -> &str {
+        self.text.lines().next().unwrap_or_default()
+    }
+
+    /// The status code of a response, 0 for a request.
+    pub fn status_code(&self) -> u16 {
+        self.first_line().strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok()).unwrap_or(0)
+    }
+}
+
+struct NoRoutes;
+
+impl Routes for NoRoutes {
+    fn source_for(&mut self, _destination: IpAddr) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// An edge, the time, and all that it did.
+pub struct Rig {
+    /// The edge.
+    pub edge: Edge,
+    /// Records of calls that ended.
+    pub records: Vec<CallRecord>,
+    /// Questions asked.
+    pub questions: Vec<Question>,
+    now: Now,
+}
+
+const WALL: u64 = 1_795_420_062_000_000;
+
+impl Rig {
+    /// An edge with these settings; panics where they cannot be built, which is the test's fault.
+    ///
+    /// # Panics
+    /// Where the settings are wrong.
+    #[expect(clippy::panic, reason = "settings of a test are right or the test is wrong")]
+    pub fn new(settings: RouteSettings) -> Self {
+        let snapshot = match Snapshot::build(settings) {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(error) => panic!("{error}"),
+        };
+        let options = EdgeOptions {
+            worker: 0,
+            workers: 1,
+            route_secret: Secret::new([1; 16]),
+            process_secret: Secret::new([2; 16]),
+            epoch: WALL,
+            routes: Box::new(NoRoutes),
+        };
+        let edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
+        Self { edge, records: Vec::new(), questions: Vec::new(), now: Now { moment: Moment(0), wall: WALL } }
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.edge.counters()
+    }
+
+    /// Milliseconds since the test began.
+    pub fn milliseconds(&self) -> u64 {
+        self.now.moment.0 / 1_000
+    }
+
+    /// Lets the edge receive a message over UDP at its first listener and returns what it sends.
+    pub fn receive(&mut self, from: &str, message: &str) -> Vec<Sent> {
+        self.receive_at(0, Transport::Udp, from, message.as_bytes())
+    }
+
+    /// The same at another listener, or with bytes that are no text.
+    pub fn receive_at(&mut self, listener: u16, transport: Transport, from: &str, message: &[u8]) -> Vec<Sent> {
+        let address = from.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 1)));
+        let hop = Hop { listener, transport, address, connection: None };
+        self.edge.handle_message(self.now, &hop, message, false);
+        self.collect()
+    }
+
+    /// Lets the time pass and returns what the edge sends meanwhile.
+    pub fn advance(&mut self, by: u64) -> Vec<Sent> {
+        let end = self.now.moment + milliseconds(by);
+        let mut sent = Vec::new();
+        loop {
+            let next = self.edge.poll_timeout().filter(|next| *next <= end);
+            let target = next.map_or(end, |next| next.max(self.now.moment));
+            self.now.wall += target.since(self.now.moment);
+            self.now.moment = target;
+            self.edge.handle_timeout(self.now);
+            sent.append(&mut self.collect());
+            if next.is_none() {
+                return sent;
+            }
+            // A timer that is due and yet not done would hold the clock for ever.
+            if self.edge.poll_timeout().is_some_and(|again| again <= self.now.moment) {
+                self.now.moment = self.now.moment + 1_000;
+                self.now.wall += 1_000;
+            }
+        }
+    }
+
+    /// Answers a question with UDP addresses.
+    pub fn answer(&mut self, question: &Question, addresses: &[&str]) -> Vec<Sent> {
+        let address = |text: &&str| text.parse().ok().map(|address| Address { transport: Transport::Udp, address });
+        self.edge.handle_answer(self.now, Answer { id: question.id, addresses: addresses.iter().filter_map(address).collect() });
+        self.collect()
+    }
+
+    /// Tells the edge that a message of its own came back undelivered.
+    pub fn undeliverable(&mut self, sent: &Sent) -> Vec<Sent> {
+        self.edge.handle_undeliverable(self.now, sent.text.as_bytes());
+        self.collect()
+    }
+
+    fn collect(&mut self) -> Vec<Sent> {
+        let at = self.milliseconds();
+        let out = &mut self.edge.out;
+        let sent = out
+            .sends()
+            .iter()
+            .map(|t| Sent {
+                at,
+                to: t.hop.address,
+                transport: t.hop.transport,
+                listener: t.hop.listener,
+                text: String::from_utf8_lossy(out.bytes(t)).into_owned(),
+            })
+            .collect();
+        out.clear_sends();
+        self.records.append(&mut out.records);
+        self.questions.append(&mut out.questions);
+        sent
+    }
+}

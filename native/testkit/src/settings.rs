@@ -1,0 +1,77 @@
+//! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
+
+use edge::{Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, RouteSettings, TimerSettings};
+
+/// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
+pub fn listener(name: &str, address: &str) -> ListenerSettings {
+    let (transport, place) = address.split_once(':').unwrap_or(("udp", address));
+    let address: std::net::SocketAddr = place.parse().unwrap_or_else(|_| ([192, 0, 2, 1], 5060).into());
+    ListenerSettings {
+        name: name.to_owned(),
+        transport: transport.to_owned(),
+        advertise_host: address.ip().to_string(),
+        advertise_port: address.port(),
+        address,
+        network: String::new(),
+    }
+}
+
+/// A peer that is known by its network and sends to `to`.
+pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSettings {
+    let (ip, prefix) = network.split_once('/').unwrap_or((network, "32"));
+    PeerSettings {
+        name: name.to_owned(),
+        kind,
+        matches: vec![MatchSettings {
+            network: ip.parse().ok(),
+            prefix: prefix.parse().unwrap_or(32),
+            port: 0,
+            transport: String::new(),
+            listener: String::new(),
+        }],
+        to: to.iter().map(|uri| (*uri).to_owned()).collect(),
+        forking: Forking::Serial,
+        fail_over: vec![500, 502, 503, 504],
+        first_answer_milliseconds: 4_000,
+        final_answer_milliseconds: 185_000,
+        oversize: OversizeRequest::Fragment,
+        trust_identity: kind != PeerKind::Subscribers,
+        allow_routes: matches!(kind, PeerKind::Core | PeerKind::Trusted),
+        listener: String::new(),
+    }
+}
+
+/// Standard settings with these peers.
+pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
+    RouteSettings {
+        node: "test".to_owned(),
+        aliases: Vec::new(),
+        server_header: String::new(),
+        listeners: vec![listener("main", "udp:192.0.2.1:5060")],
+        peers,
+        timers: TimerSettings {
+            t1_milliseconds: 500,
+            t2_milliseconds: 4_000,
+            t4_milliseconds: 5_000,
+            linger_milliseconds: 32_000,
+            trying_after_milliseconds: 0,
+            setup_seconds: 300,
+            call_seconds: 3_600,
+            dead_target_seconds: 30,
+            resolve_milliseconds: 3_000,
+        },
+        limits: LimitSettings {
+            calls: 10_000,
+            transactions: 10_000,
+            message_bytes: 65_535,
+            headers: 128,
+            header_value_bytes: 8_192,
+            uri_bytes: 1_024,
+            body_bytes: 65_535,
+            branches: 20,
+            retry_after_seconds: (5, 30),
+            log_lines_per_second: 10,
+        },
+        mask_identities: false,
+    }
+}
