@@ -61,8 +61,8 @@ impl Edits {
         if message.head.irregular {
             self.regularize(message);
         }
-        // Stable, so that insertions at one place stay in order; the list is short and nearly sorted.
-        self.list.sort_by_key(|edit| edit.at.start());
+        // Stable, so that insertions at one place stay in order, before what is replaced there; the list is short.
+        self.list.sort_by_key(|edit| (edit.at.start(), !edit.at.is_empty()));
         let bytes = message.bytes.get(..message.head.body.end()).unwrap_or(message.bytes);
         out.reserve(bytes.len() + self.text.len());
         let mut at = 0;
@@ -87,10 +87,8 @@ impl Edits {
             self.line_end(usize::from(head.headers_start) - 1);
         }
         for slot in head.slots().iter().filter(|slot| slot.irregular) {
-            let colon = memchr::memchr(b':', Span::new(slot.name_span.end(), slot.line.end()).of(bytes)).unwrap_or(0);
-            if colon > 0 {
-                self.remove(Span::new(slot.name_span.end(), slot.name_span.end() + colon));
-            }
+            // A fold may stand right behind the colon, too.
+            self.replace(Span::new(slot.name_span.end(), slot.value.start()), b": ");
             let mut at = slot.value.start();
             while let Some(feed) = memchr::memchr(b'\n', Span::new(at, slot.value.end()).of(bytes)) {
                 let mut start = at + feed;
@@ -107,7 +105,9 @@ impl Edits {
             self.replace(Span::new(slot.value.end(), slot.line.end()), b"\r\n");
         }
         let empty_line = usize::from(head.headers_end);
-        if bytes.get(empty_line) == Some(&b'\n') {
+        if empty_line == bytes.len() {
+            self.replace(Span::new(empty_line, empty_line), b"\r\n");
+        } else if bytes.get(empty_line) == Some(&b'\n') {
             self.line_end(empty_line);
         }
     }

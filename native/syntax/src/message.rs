@@ -68,6 +68,7 @@ pub struct Head {
     pub irregular: bool,
     pub(crate) start_line_bare_lf: bool,
     pub(crate) fault: Option<ParseError>,
+    pub(crate) vias: u8,
     pub(crate) count: u8,
     pub(crate) first: [u8; HeaderName::COUNT],
     pub(crate) slots: [Slot; MAX_HEADERS],
@@ -98,6 +99,7 @@ impl Default for Head {
             irregular: false,
             start_line_bare_lf: false,
             fault: None,
+            vias: 0,
             count: 0,
             first: [ABSENT; HeaderName::COUNT],
             slots: [Slot::default(); MAX_HEADERS],
@@ -128,6 +130,7 @@ impl Head {
         self.irregular = false;
         self.start_line_bare_lf = false;
         self.fault = None;
+        self.vias = 0;
         self.count = 0;
         self.first = [ABSENT; HeaderName::COUNT];
     }

@@ -31,7 +31,8 @@ pub fn parse(bytes: &[u8], limits: &Limits, head: &mut Head) -> Result<(), Parse
     if memchr::memchr_iter(b'\r', section).count() != crlf_lines {
         head.fail(ParseError::Malformed { field: Field::HeaderValue, at: head.headers_start });
     }
-    if let Some(at) = memchr::memchr(0, section) {
+    // RFC 3261 section 25.1: only as a quoted pair may a NUL stand in a value.
+    if let Some(at) = memchr::memchr_iter(0, section).find(|at| *at == 0 || section.get(at - 1) != Some(&b'\\')) {
         head.fail(ParseError::Malformed { field: Field::HeaderValue, at: (start + at) as u16 });
     }
     body(bytes, limits, head);
@@ -127,6 +128,13 @@ fn status_line(text: &[u8], start: usize, head: &mut Head) -> Result<(), ParseEr
 fn scan(bytes: &[u8], mut at: usize, limits: &Limits, head: &mut Head) -> usize {
     let mut crlf_lines = 0;
     loop {
+        if at == bytes.len() {
+            // A datagram that ends behind a whole line lacks only the empty one, which is added on output.
+            head.headers_end = at as u16;
+            head.body = Span::new(at, at);
+            head.irregular = true;
+            return crlf_lines;
+        }
         let Some(mut line) = Line::at(bytes, at) else {
             head.fail(ParseError::Malformed { field: Field::HeaderName, at: at.min(bytes.len()) as u16 });
             head.headers_end = at.min(bytes.len()) as u16;
@@ -216,16 +224,23 @@ fn value(bytes: &[u8], slot: &Slot, repeated: bool, limits: &Limits, head: &mut 
     };
     let malformed = ParseError::Malformed { field, at: slot.value.start() as u16 };
     if repeated && field == Field::Via {
+        head.vias += 1;
+        if usize::from(head.vias) >= limits.vias {
+            head.fail(ParseError::TooLarge { field });
+        }
         return;
     }
     if repeated && field != Field::ContentLength {
         return head.fail(ParseError::Repeated { field });
     }
     match field {
-        Field::Via => match Via::parse(bytes, slot.value) {
-            Some(via) => head.via = via,
-            None => head.fail(malformed),
-        },
+        Field::Via => {
+            let (via, whole) = Via::parse_leniently(bytes, slot.value);
+            head.via = via;
+            if !whole {
+                head.fail(malformed);
+            }
+        }
         Field::From => match parse_name_addr(bytes, slot.value) {
             Some(element) => head.from = element,
             None => head.fail(malformed),

@@ -4,15 +4,12 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::cursor::is_lws;
-use crate::{Head, HeaderName, Message, Method, Rport, Span, reason_phrase};
+use crate::{Head, HeaderName, Message, MessageKind, Method, Rport, Span, reason_phrase};
 
-/// Whether the request in `head`, however broken, has what a response needs, and is not an ACK.
+/// Whether the request in `head`, however broken, says where its sender wants to be answered, and is not an ACK.
+/// What it lacks of From, To, Call-ID and CSeq the response lacks too (RFC 4475 section 3.3.1).
 pub fn is_answerable(head: &Head) -> bool {
-    let present = |name: HeaderName| head.first.get(name as usize).is_some_and(|index| *index != crate::message::ABSENT);
-    head.status_code == 0
-        && head.method != Method::Ack
-        && !head.via.host.is_empty()
-        && [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq].into_iter().all(present)
+    head.kind == MessageKind::Request && head.method != Method::Ack && !head.via.host.is_empty()
 }
 
 /// What a response made here says.

@@ -41,8 +41,22 @@ pub struct Via {
 impl Via {
     /// Parses the first via-parm in `span` of `bytes`, or `None` where it breaks the grammar.
     pub fn parse(bytes: &[u8], span: Span) -> Option<Self> {
-        let mut cursor = Cursor::new(bytes, span.start(), span.end());
+        let (via, whole) = Self::parse_leniently(bytes, span);
+        whole.then_some(via)
+    }
+
+    /// The same, with what could be read of a broken one: enough to answer its sender.
+    pub(crate) fn parse_leniently(bytes: &[u8], span: Span) -> (Self, bool) {
         let mut via = Self::default();
+        let whole = via.read(bytes, span).is_some();
+        if !whole {
+            via.element = span;
+        }
+        (via, whole)
+    }
+
+    fn read(&mut self, bytes: &[u8], span: Span) -> Option<()> {
+        let mut cursor = Cursor::new(bytes, span.start(), span.end());
         cursor.lws();
         let start = cursor.at();
         let (s, e) = cursor.token()?;
@@ -51,34 +65,35 @@ impl Via {
             return None;
         }
         let (s, e) = cursor.token()?;
-        if !protocol.eq_ignore_ascii_case(b"SIP") || cursor.slice(s, e) != b"2.0" || !cursor.eat_separator(b'/') {
+        let known = protocol.eq_ignore_ascii_case(b"SIP") && cursor.slice(s, e) == b"2.0";
+        if !cursor.eat_separator(b'/') {
             return None;
         }
         let (s, e) = cursor.token()?;
-        via.transport = Transport::from_bytes(cursor.slice(s, e));
+        self.transport = Transport::from_bytes(cursor.slice(s, e));
         if !cursor.peek().is_some_and(is_lws) {
             return None;
         }
         cursor.lws();
-        via.host = host(&mut cursor)?;
+        self.host = host(&mut cursor)?;
         if cursor.eat_separator(b':') {
             let (s, e) = cursor.take_while(|b| b.is_ascii_digit());
-            via.port = Some(number(cursor.slice(s, e), 65_535)? as u16);
+            self.port = Some(number(cursor.slice(s, e), 65_535)? as u16);
         }
         let mut end = cursor.at();
         while cursor.eat_separator(b';') {
             let (name, value) = cursor.param()?;
             end = cursor.at();
-            via.take_param(&cursor, name, value)?;
+            self.take_param(&cursor, name, value)?;
         }
-        via.element = Span::new(start, end);
+        self.element = Span::new(start, end);
         if cursor.eat_separator(b',') {
             cursor.peek()?;
-            via.rest = Span::new(cursor.at(), span.end());
-            return Some(via);
+            self.rest = Span::new(cursor.at(), span.end());
+            return known.then_some(());
         }
         cursor.lws();
-        cursor.peek().is_none().then_some(via)
+        (known && cursor.peek().is_none()).then_some(())
     }
 
     fn take_param(&mut self, cursor: &Cursor<'_>, name: (usize, usize), value: Option<(usize, usize)>) -> Option<()> {

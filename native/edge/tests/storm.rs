@@ -1,0 +1,181 @@
+//! Random operations in random order: nothing panics, nothing is left over, every call has exactly one record, and no
+//! caller ever gets two different final responses of 300 or more.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashMap;
+
+use edge::{Forking, PeerKind};
+use proptest::prelude::*;
+use testkit::{Request, Rig, Sent, final_to_tag, header, headers, peer, response, settings};
+
+const CALLER: &str = "198.51.100.7:5060";
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Invite(u8),
+    Retransmit(u8),
+    Cancel(u8),
+    /// Answer the n-th request that went out, whatever became of it.
+    Answer(usize, u16),
+    Ack(u8),
+    Bye(u8, bool),
+    Wait(u64),
+    Undeliverable(usize),
+    Shed(bool),
+    Garbage(Vec<u8>),
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let code = prop_oneof![
+        Just(100u16),
+        Just(180),
+        Just(183),
+        Just(200),
+        Just(200),
+        Just(302),
+        Just(401),
+        Just(404),
+        Just(486),
+        Just(487),
+        Just(500),
+        Just(503),
+        Just(603)
+    ];
+    prop_oneof![
+        3 => (0u8..6).prop_map(Operation::Invite),
+        1 => (0u8..6).prop_map(Operation::Retransmit),
+        1 => (0u8..6).prop_map(Operation::Cancel),
+        8 => (0usize..40, code).prop_map(|(n, code)| Operation::Answer(n, code)),
+        2 => (0u8..6).prop_map(Operation::Ack),
+        2 => (0u8..6, any::<bool>()).prop_map(|(n, by)| Operation::Bye(n, by)),
+        2 => prop_oneof![1u64..600, 1u64..40_000].prop_map(Operation::Wait),
+        1 => (0usize..40).prop_map(Operation::Undeliverable),
+        1 => any::<bool>().prop_map(Operation::Shed),
+        1 => proptest::collection::vec(any::<u8>(), 0..80).prop_map(Operation::Garbage),
+    ]
+}
+
+struct World {
+    rig: Rig,
+    out: Vec<Sent>,
+    finals: HashMap<String, Vec<u16>>,
+    oks: HashMap<u8, String>,
+    begun: std::collections::HashSet<u8>,
+}
+
+impl World {
+    fn new(forking: Forking) -> Self {
+        let mut core = peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10", "sip:203.0.113.11"]);
+        core.forking = forking;
+        let mut routing = settings(vec![core, peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[])]);
+        routing.timers.call_seconds = 600;
+        Self { rig: Rig::new(routing), out: Vec::new(), finals: HashMap::new(), oks: HashMap::new(), begun: Default::default() }
+    }
+
+    fn invite(n: u8) -> Request {
+        Request::new("INVITE", "sip:bob@example.net").call_id(&format!("call-{n}")).branch(&format!("z9hG4bK-{n}"))
+    }
+
+    fn take(&mut self, sent: Vec<Sent>) {
+        for message in sent {
+            let code = message.status_code();
+            if code == 0 && message.to.to_string() != CALLER {
+                self.out.push(message);
+            } else if code >= 200 && header(&message.text, "CSeq") == "1 INVITE" {
+                let call_id = header(&message.text, "Call-ID").to_owned();
+                if code < 300 {
+                    let n = call_id.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap();
+                    self.oks.insert(n, message.text.clone());
+                }
+                self.finals.entry(call_id).or_default().push(code);
+            }
+        }
+    }
+
+    fn in_dialog(&self, n: u8, method: &str, by_callee: bool) -> Option<(String, &'static str)> {
+        let ok = self.oks.get(&n)?;
+        let route = headers(ok, "Record-Route").join(", ");
+        let callee = final_to_tag(ok).to_owned();
+        let (from, to) = if by_callee { (callee.as_str(), "alice") } else { ("alice", callee.as_str()) };
+        let request = Request::new(method, "sip:x@203.0.113.9")
+            .call_id(&format!("call-{n}"))
+            .tags(from, to)
+            .cseq(2)
+            .branch(&format!("z9hG4bK-{method}-{n}-{by_callee}"))
+            .header(&format!("Route: {route}"));
+        Some((request.text(), if by_callee { "203.0.113.9:5060" } else { CALLER }))
+    }
+
+    fn run(&mut self, operation: &Operation) {
+        let sent = match operation {
+            Operation::Invite(n) => {
+                self.begun.insert(*n);
+                self.rig.receive(CALLER, &Self::invite(*n).text())
+            }
+            Operation::Retransmit(n) if self.begun.contains(n) => self.rig.receive(CALLER, &Self::invite(*n).text()),
+            Operation::Cancel(n) => {
+                let cancel = Self::invite(*n).text().replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
+                self.rig.receive(CALLER, &cancel)
+            }
+            Operation::Answer(n, code) => match self.out.get(*n % self.out.len().max(1)).cloned() {
+                Some(request) => self.rig.receive(&request.to.to_string(), &response(&request.text, *code, &format!("tag-{}", request.to.port()))),
+                None => Vec::new(),
+            },
+            Operation::Ack(n) => self.in_dialog(*n, "ACK", false).map_or_else(Vec::new, |(text, from)| self.rig.receive(from, &text)),
+            Operation::Bye(n, by) => self.in_dialog(*n, "BYE", *by).map_or_else(Vec::new, |(text, from)| self.rig.receive(from, &text)),
+            Operation::Wait(time) => self.rig.advance(*time),
+            Operation::Undeliverable(n) => match self.out.get(*n % self.out.len().max(1)).cloned() {
+                Some(request) => self.rig.undeliverable(&request),
+                None => Vec::new(),
+            },
+            Operation::Shed(on) => {
+                self.rig.edge.set_shedding(*on);
+                Vec::new()
+            }
+            Operation::Garbage(bytes) => self.rig.receive_at(0, syntax::Transport::Udp, CALLER, bytes),
+            Operation::Retransmit(_) => Vec::new(),
+        };
+        self.take(sent);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>()) {
+        let mut world = World::new(if parallel { Forking::Parallel } else { Forking::Serial });
+        for operation in &operations {
+            world.run(operation);
+        }
+        world.rig.edge.set_shedding(false);
+        let rest = world.rig.advance(2_000_000);
+        world.take(rest);
+        prop_assert_eq!(world.rig.edge.sizes(), (0, 0));
+        prop_assert!(world.rig.edge.poll_timeout().is_none());
+        let counters = world.rig.counters();
+        let refused = world.rig.records.iter().filter(|record| record.outcome == "refused").count() as u64;
+        prop_assert_eq!(world.rig.records.len() as u64 - refused, counters.calls_started.get());
+        let mut ids: Vec<_> = world.rig.records.iter().map(|record| record.id.clone()).collect();
+        ids.sort();
+        ids.dedup();
+        prop_assert_eq!(ids.len(), world.rig.records.len());
+    }
+
+    #[test]
+    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60)) {
+        let mut world = World::new(Forking::Serial);
+        world.run(&Operation::Invite(0));
+        // Retransmissions only: a new INVITE after the first has ended would be another call.
+        let operations = operations.iter().filter(|o| !matches!(o, Operation::Invite(_) | Operation::Retransmit(_) | Operation::Shed(_)));
+        for operation in operations {
+            world.run(operation);
+        }
+        let rest = world.rig.advance(2_000_000);
+        world.take(rest);
+        let mut refusals: Vec<u16> = world.finals.values().flatten().copied().filter(|code| *code >= 300).collect();
+        refusals.dedup();
+        let success = world.finals.values().flatten().any(|code| *code < 300);
+        prop_assert!(refusals.len() + usize::from(success) >= 1, "the caller was never answered");
+        prop_assert!(refusals.len() <= 1, "{:?}", world.finals);
+    }
+}
