@@ -7,12 +7,13 @@ use crate::hop::Hop;
 use crate::route::RouteView;
 
 impl Edge {
-    /// Whether this is an OPTIONS for the proxy itself, or for a hop that it happens to be (section 16.3 step 3).
+    /// Whether this is an OPTIONS for the proxy itself; such a one needs no further hop (section 16.3 step 3).
     pub(crate) fn is_ping(&self, message: &Message<'_>, route: &RouteView) -> bool {
         message.head.method == Method::Options
             && message.head.to.tag.is_empty()
             && route.next.is_none()
-            && (message.head.max_forwards == Some(0) || (route.request_uri_is_own && message.head.request_uri.user.is_empty()))
+            && route.request_uri_is_own
+            && message.head.request_uri.user.is_empty()
     }
 
     pub(crate) fn answer_ping(&mut self, arrival: &Hop, message: &Message<'_>) {

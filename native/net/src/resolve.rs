@@ -1,5 +1,6 @@
 //! Where requests for a name go (RFC 3263): NAPTR, SRV, A and AAAA, asked on a thread of their own.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::install::DnsSettings;
 use crate::mail::{Mail, Post};
+
+/// Addresses given for one question, at most.
+const ADDRESSES: usize = 64;
 
 /// The way to the resolver's thread.
 pub(crate) struct Resolver {
@@ -113,9 +117,19 @@ async fn resolve(resolver: &TokioResolver, question: &Question) -> Vec<Address> 
         }
     }
     let mut found = Vec::new();
-    for (transport, name) in services {
+    // Many records often name few hosts, and nobody tries more addresses than this.
+    let mut known: HashMap<String, Vec<Address>> = HashMap::new();
+    'services: for (transport, name) in services {
         for (host, port) in srv(resolver, &name).await {
-            found.extend(hosts(resolver, &host, transport, port).await);
+            if found.len() >= ADDRESSES {
+                break 'services;
+            }
+            let addresses = match known.get(&host) {
+                Some(addresses) => addresses.clone(),
+                None => hosts(resolver, &host, transport, port).await,
+            };
+            found.extend(addresses.iter().map(|a| Address { transport, address: SocketAddr::new(a.address.ip(), port) }));
+            known.insert(host, addresses);
         }
     }
     if found.is_empty() {

@@ -68,16 +68,21 @@ impl LocalReply<'_> {
     fn write_top_via(&self, request: &Message<'_>, value: Span, out: &mut Vec<u8>) {
         let via = &request.head.via;
         let end = via.element.end();
-        match via.rport {
+        let asked = match via.rport {
             Rport::Asked(at) => {
                 unfolded(Span::new(value.start(), usize::from(at)).of(request.bytes), out);
                 let _ = write!(out, "={}", self.source.port());
                 unfolded(Span::new(usize::from(at), end).of(request.bytes), out);
+                true
             }
-            Rport::Absent | Rport::Port(_) => unfolded(Span::new(value.start(), end).of(request.bytes), out),
-        }
-        if via.received.is_empty() {
-            let _ = write!(out, ";received={}", self.source.ip().to_canonical());
+            Rport::Absent | Rport::Port(_) => {
+                unfolded(Span::new(value.start(), end).of(request.bytes), out);
+                false
+            }
+        };
+        let ip = self.source.ip().to_canonical();
+        if via.received.is_empty() && (asked || crate::parse_ip(via.host.of(request.bytes)) != Some(ip)) {
+            let _ = write!(out, ";received={ip}");
         }
         unfolded(Span::new(end, value.end()).of(request.bytes), out);
     }

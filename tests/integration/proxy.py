@@ -1,0 +1,98 @@
+"""A real edgeproxy process on free ports in a temporary folder."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+EDGEPROXY = str(Path(sys.executable).with_name("edgeproxy"))
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that is free for UDP and TCP at `host`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(50):
+        with socket.socket(family, socket.SOCK_DGRAM) as udp, socket.socket(family, socket.SOCK_STREAM) as tcp:
+            udp.bind((host, 0))
+            port: int = udp.getsockname()[1]
+            try:
+                tcp.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
+class Proxy:
+    """One process; `log` has its log lines, `records` its call records."""
+
+    def __init__(self, folder: Path, toml: str, *, name: str = "edge", environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.file = folder / f"{name}.toml"
+        self.state = folder / f"{name}-state"
+        self.file.write_text(toml.replace("STATE", str(self.state)))
+        self._log_path = folder / f"{name}.log"
+        self._environment = environment
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> "Proxy":
+        if self.process and self.process.stdout:
+            self.process.stdout.close()
+        with self._log_path.open("a") as log:
+            self.process = subprocess.Popen(
+                [EDGEPROXY, "run", str(self.file)], stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment
+            )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if line.strip() != "ready":
+            self.process.wait(5)
+            raise RuntimeError(f"not ready: {self._log_path.read_text()}")
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process
+        self.process.send_signal(number)
+
+    def stop(self, seconds: float = 20) -> int:
+        """Send SIGTERM, then again; return the exit code."""
+        if not self.process:
+            return 0
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+            try:
+                self.process.wait(1.5)
+            except subprocess.TimeoutExpired:
+                self.signal(signal.SIGTERM)
+        code = self.process.wait(seconds)
+        if self.process.stdout:
+            self.process.stdout.close()
+        return code
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._log_path.read_text().splitlines() if line.startswith("{")]
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters as of now."""
+        seen = sum(line["event"] == "counters" for line in self.log)
+        self.signal(signal.SIGUSR1)
+        for _ in range(100):
+            lines = [line for line in self.log if line["event"] == "counters"]
+            if len(lines) > seen:
+                return {key: value for key, value in lines[-1].items() if isinstance(value, int)}
+            time.sleep(0.05)
+        raise RuntimeError("no counters")
+
+    def records(self, count: int = 1, seconds: float = 3) -> list[dict[str, Any]]:
+        """Return the call records, waiting until there are `count`."""
+        path = self.state / "records" / "calls.jsonl"
+        end = time.monotonic() + seconds
+        while True:
+            lines = path.read_text().splitlines() if path.exists() else []
+            if len(lines) >= count or time.monotonic() > end:
+                return [json.loads(line) for line in lines]
+            time.sleep(0.05)

@@ -1,0 +1,61 @@
+"""Every scenario of the catalogue through the real process, over UDP and TCP in all four combinations."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.conftest import LOCAL
+from tests.integration.proxy import Proxy, free_port
+from tests.sipp.catalogue import FLOWS
+
+Local = Callable[..., tuple[Proxy, int, int]]
+
+
+@pytest.mark.parametrize("name", sorted(FLOWS))
+def test_flow_over_udp(name: str, local: Local, run_flow: Callable[..., None]) -> None:
+    proxy, port, core = local()
+    run_flow(name, port, core)
+    if name == "answered":
+        records = proxy.records(5)
+        assert [record["outcome"] for record in records] == ["answered"] * 5
+        assert {record["ended_by"] for record in records} == {"caller"}
+    if name in {"busy", "declined"}:
+        assert {record["status_code"] for record in proxy.records(5)} == {486 if name == "busy" else 603}
+    if name == "cancelled":
+        assert {record["outcome"] for record in proxy.records(5)} == {"cancelled"}
+    assert proxy.counters()["panics"] == 0
+
+
+@pytest.mark.parametrize("name", ["answered", "busy", "cancelled", "reinvite", "message"])
+@pytest.mark.parametrize(("caller", "callee"), [("t1", "u1"), ("u1", "t1"), ("t1", "t1")])
+def test_flow_across_transports(name: str, caller: str, callee: str, local: Local, run_flow: Callable[..., None]) -> None:
+    transport = ";transport=tcp" if callee == "t1" else ""
+    core = free_port()
+    _, port, core = local(core=core, to=f'"sip:127.0.0.1:{core}{transport}"')
+    run_flow(name, port, core, caller=caller, callee=callee)
+
+
+@pytest.mark.parametrize("name", ["answered", "reinvite", "cancelled", "info"])
+def test_flow_with_two_workers(name: str, local: Local, run_flow: Callable[..., None]) -> None:
+    proxy, port, core = local(workers=2)
+    run_flow(name, port, core, calls=40, rate=100)
+    counters = proxy.counters()
+    assert counters["handed_over"] > 0
+    assert counters["stray_responses"] == 0
+
+
+@pytest.mark.slow
+def test_loss_on_both_sides_is_made_good_by_retransmission(local: Local, run_flow: Callable[..., None]) -> None:
+    proxy, port, core = local()
+    run_flow("answered", port, core, calls=60, rate=60, seconds=60, options=("-lost", "5"), callee_stays=True)
+    counters = proxy.counters()
+    assert counters["retransmissions_received"] + counters["retransmissions_sent"] > 0
+
+
+def test_two_proxies_in_a_chain(local: Local, run_flow: Callable[..., None], start_proxy: Callable[..., Proxy]) -> None:
+    _, inner_port, core = local()
+    port = free_port()
+    toml = LOCAL.format(workers=1, port=port, core=inner_port, to=f'"sip:127.0.0.1:{inner_port}"', extra="", core_extra="")
+    start_proxy(toml, name="outer")
+    for name in ("answered", "reinvite", "cancelled", "busy"):
+        run_flow(name, port, core)

@@ -1,0 +1,387 @@
+"""The process from outside: start, refusal, drain, restart, and what must not disturb it."""
+
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dnslib import AAAA, QTYPE, RR, SRV, A, DNSRecord
+from dnslib.server import DNSHandler, DNSServer
+
+from tests.integration.agent import Agent, answer, invite, values
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port
+
+Local = Callable[..., tuple[Proxy, int, int]]
+
+
+def _call(caller: Agent, core: Agent, port: int, call_id: str) -> tuple[str, str]:
+    """Set a call up; return the INVITE as the core got it and the 200 as the caller got it."""
+    caller.send(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", call_id=call_id, branch=call_id), port)
+    request = core.receive_until("INVITE", 10, having=f"Call-ID: {call_id}\r\n")
+    assert request
+    core.send(answer(request, "200 OK"), port)
+    ok = caller.receive_until("SIP/2.0 200")
+    assert ok
+    return request, ok
+
+
+def _bye(caller: Agent, core: Agent, ok: str, call_id: str) -> str:
+    routes = "".join(f"Route: {route}\r\n" for route in reversed(values(ok, "Record-Route")))
+    return invite("BYE", caller.port, f"sip:b@127.0.0.1:{core.port}", to_tag="callee", call_id=call_id, branch=f"bye-{call_id}", extra=routes).replace(
+        "CSeq: 1", "CSeq: 2"
+    )
+
+
+def test_a_stranger_is_refused_and_nothing_is_sent_on(start_proxy: Callable[..., Proxy]) -> None:
+    port = free_port()
+    with Agent() as stranger, Agent() as core:
+        proxy = start_proxy(
+            f'[install]\nstate_directory = "STATE"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
+            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
+        )
+        routes = f"Route: <sip:127.0.0.1:{port};lr>,<sip:127.0.0.1:{core.port};lr>\r\n"
+        for number, (method, tag, extra) in enumerate(
+            [("INVITE", "", ""), ("INVITE", "forged", routes), ("MESSAGE", "forged", routes), ("BYE", "forged", routes)]
+        ):
+            request = invite(method, stranger.port, f"sip:b@127.0.0.1:{core.port}", to_tag=tag, branch=str(number), call_id=str(number), extra=extra)
+            stranger.send(request, port)
+            assert stranger.receive_until("SIP/2.0 ").startswith("SIP/2.0 403")
+        stranger.send(invite("ACK", stranger.port, f"sip:b@127.0.0.1:{core.port}", to_tag="forged", extra=routes), port)
+        assert core.receive(0.3) == ""
+        assert proxy.records()[0]["refused_by"] == "identify"
+
+
+def test_sigterm_drains_and_a_restart_carries_dialogs_on(local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port)
+        _, ok = _call(caller, core, port, "live")
+        proxy.signal(signal.SIGTERM)
+        time.sleep(0.3)
+        caller.send(invite("INVITE", caller.port, "sip:b@x.invalid", call_id="new", branch="new"), port)
+        refused = caller.receive_until("SIP/2.0 ")
+        assert refused.startswith("SIP/2.0 503")
+        assert values(refused, "Retry-After")
+        caller.send(_bye(caller, core, ok, "live"), port)
+        request = core.receive_until("BYE")
+        core.send(answer(request, "200 OK"), port)
+        assert caller.receive_until("SIP/2.0 200")
+        assert proxy.process
+        assert proxy.process.wait(4) == 0
+        assert [record["ended_by"] for record in proxy.records(2) if record["outcome"] == "answered"] == ["caller"]
+        proxy.start()
+        _, ok = _call(caller, core, port, "second")
+        proxy.signal(signal.SIGTERM)
+        proxy.signal(signal.SIGTERM)
+        time.sleep(0.2)
+        proxy.stop()
+        proxy.start()
+        caller.send(_bye(caller, core, ok, "second"), port)
+        assert core.receive_until("BYE")
+
+
+def test_retransmissions_late_and_duplicate_responses(local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port)
+        request = invite("MESSAGE", caller.port, "sip:b@x.invalid")
+        caller.send(request, port)
+        got = core.receive_until("MESSAGE")
+        assert core.receive_until("MESSAGE", 1) == got
+        core.send(answer(got, "200 OK"), port)
+        core.send(answer(got, "200 OK"), port)
+        assert caller.receive_until("SIP/2.0 200")
+        assert caller.receive(0.3) == ""
+        caller.send(request, port)
+        assert caller.receive_until("SIP/2.0 200")
+        core.send(answer(got, "404 Not Found"), port)
+        assert caller.receive(0.3) == ""
+        assert proxy.counters()["retransmissions_received"] == 1
+
+
+def test_a_dead_core_is_noticed_by_icmp_and_passed_over(local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        dead = free_port()
+        proxy, port, _ = local(core=core.port, to=f'"sip:127.0.0.1:{dead}", "sip:127.0.0.1:{core.port}"')
+        start = time.monotonic()
+        _call(caller, core, port, "one")
+        assert time.monotonic() - start < 1
+        assert proxy.counters()["fail_overs"] == 1
+        _call(caller, core, port, "two")
+        assert proxy.counters()["fail_overs"] == 1
+
+
+def test_ipv4_to_ipv6(start_proxy: Callable[..., Proxy]) -> None:
+    port = free_port("::1")
+    with Agent() as caller, Agent("::1") as core:
+        start_proxy(
+            f'[install]\nstate_directory = "STATE"\n[install.listener.four]\naddress = "udp:127.0.0.1:{port}"\n'
+            f'[install.listener.six]\naddress = "udp:[::1]:{port}"\n[peer.core]\nkind = "core"\nmatch = ["::1"]\nto = ["sip:[::1]:{core.port}"]\n'
+            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n'
+        )
+        caller.send(invite("INVITE", caller.port, "sip:b@x.invalid"), port)
+        request = core.receive_until("INVITE")
+        assert f"SIP/2.0/UDP [::1]:{port}" in values(request, "Via")[0]
+        assert len(values(request, "Record-Route")) == 2
+        core.send(answer(request, "200 OK"), port, "::1")
+        ok = caller.receive_until("SIP/2.0 200")
+        bye = _bye(caller, core, ok, "c1").replace(f"sip:b@127.0.0.1:{core.port}", f"sip:b@[::1]:{core.port}")
+        caller.send(bye, port)
+        assert core.receive_until("BYE")
+
+
+class Zone:
+    """Answers like a small zone; `silent` answers nothing."""
+
+    def __init__(self, ports: list[int], *, silent: bool = False) -> None:
+        self.ports, self.silent = ports, silent
+
+    def resolve(self, request: object, _handler: object) -> object:
+        if self.silent:
+            time.sleep(60)
+        reply = request.reply()  # type: ignore[attr-defined]
+        name, kind = str(request.q.qname), QTYPE[request.q.qtype]  # type: ignore[attr-defined]
+        if kind == "SRV" and name == "_sip._udp.core.test.":
+            for priority, port in enumerate(self.ports):
+                reply.add_answer(RR(name, QTYPE.SRV, ttl=60, rdata=SRV(priority, 1, port, "host.core.test.")))
+        if kind == "A" and name == "host.core.test.":
+            reply.add_answer(RR(name, QTYPE.A, ttl=60, rdata=A("127.0.0.1")))
+        if kind == "AAAA" and name == "none.core.test.":
+            reply.add_answer(RR(name, QTYPE.AAAA, ttl=60, rdata=AAAA("::1")))
+        return reply
+
+
+class Truncating(DNSHandler):
+    """Sends what does not fit into a datagram by TCP, as real servers do."""
+
+    def get_reply(self, data: bytes) -> bytes:
+        request = DNSRecord.parse(data)
+        packed: bytes = self.server.resolver.resolve(request, self).pack()
+        if self.protocol == "udp" and len(packed) > 512:
+            cut = request.reply()
+            cut.header.tc = 1
+            packed = cut.pack()
+        return packed
+
+
+@pytest.mark.parametrize("records", [1, 120])
+def test_srv_records_are_followed_in_order_however_many_there_are(records: int, local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        dead = [free_port() for _ in range(min(records, 2) - 1)]
+        zone = Zone([*dead, core.port, *range(20_000, 20_000 + records - len(dead) - 1)])
+        dns_port = free_port()
+        servers = [DNSServer(zone, port=dns_port, address="127.0.0.1", tcp=tcp, handler=Truncating) for tcp in (False, True)]
+        for server in servers:
+            server.start_thread()
+        try:
+            _, port, _ = local(core=core.port, to='"sip:core.test"', extra=f'[dns]\nservers = ["127.0.0.1:{dns_port}"]')
+            _call(caller, core, port, "srv")
+        finally:
+            for server in servers:
+                server.stop()
+                server.server.server_close()
+
+
+def test_a_dns_server_that_never_answers_delays_no_other_call(local: Local) -> None:
+    with Agent() as caller, Agent() as core, Agent() as silent:
+        extra = f'[dns]\nservers = ["127.0.0.1:{silent.port}"]\n[tuning.timers]\nresolve_milliseconds = 1000'
+        proxy, port, _ = local(core=core.port, extra=extra)
+        for number in range(50):
+            # A call of the core goes to its Request-URI.
+            core.send(invite("INVITE", core.port, f"sip:x@nowhere{number}.test", call_id=f"d{number}", branch=f"d{number}"), port)
+        start = time.monotonic()
+        _call(caller, core, port, "quick")
+        assert time.monotonic() - start < 0.5
+        failed = [core.receive_until("SIP/2.0 500", 3) for _ in range(50)]
+        assert all(failed)
+        assert proxy.counters()["questions"] == 50
+
+
+def test_slow_and_stuck_tcp_clients_are_closed_and_disturb_nobody(local: Local) -> None:
+    extra = "[tuning.tcp]\nmessage_seconds = 1\nconnections_per_source = 150"
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra=extra)
+        slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        for client in slow:
+            client.sendall(b"OPTIONS sip:x")
+        refused = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+        start = time.monotonic()
+        _call(caller, core, port, "beside")
+        assert time.monotonic() - start < 0.5
+        time.sleep(2.5)
+        closed = 0
+        for client in slow:
+            client.settimeout(0.5)
+            try:
+                closed += client.recv(1) == b""
+            except (ConnectionResetError, TimeoutError):
+                closed += 1
+        assert closed == 100
+        assert proxy.counters()["connections_refused"] >= 10
+        for client in slow + refused:
+            client.close()
+
+
+def test_tcp_keepalive_and_two_messages_in_one_segment(local: Local) -> None:
+    with Agent() as core:
+        _, port, _ = local(core=core.port)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"\r\n\r\n")
+            client.settimeout(2)
+            assert client.recv(10) == b"\r\n"
+            requests = [
+                invite("OPTIONS", 1, f"sip:127.0.0.1:{port}", branch=str(n), call_id=str(n)).replace("UDP 127.0.0.1:1", "TCP 127.0.0.1:1") for n in range(2)
+            ]
+            client.sendall("".join(requests).encode())
+            time.sleep(0.2)
+            assert client.recv(65_535).count(b"SIP/2.0 200 OK") == 2
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert client.recv(10) == b""
+
+
+@pytest.mark.slow
+def test_a_flood_of_garbage_fails_no_call(local: Local) -> None:
+    with Agent() as caller, Agent() as core, Agent() as attacker:
+        proxy, port, _ = local(core=core.port)
+        stop = threading.Event()
+
+        def flood() -> None:
+            payload = bytes(range(256))
+            while not stop.is_set():
+                for _ in range(200):
+                    attacker.send(payload, port)
+                time.sleep(0.01)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            end = time.monotonic() + 4
+            number = 0
+            while time.monotonic() < end:
+                number += 1
+                _, ok = _call(caller, core, port, f"f{number}")
+                caller.send(_bye(caller, core, ok, f"f{number}"), port)
+                core.send(answer(core.receive_until("BYE"), "200 OK"), port)
+                assert caller.receive_until("SIP/2.0 200")
+        finally:
+            stop.set()
+            thread.join()
+        counters = proxy.counters()
+        assert counters["malformed_not_sip"] > 5_000
+        assert counters["calls_failed"] == 0
+
+
+@pytest.mark.slow
+def test_mutated_messages_harm_nothing(local: Local) -> None:
+    """A short run of what `make soak` does for longer."""
+    import random  # noqa: PLC0415
+
+    chance = random.Random(1)  # noqa: S311
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port)
+        base = invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", extra="Route: <sip:127.0.0.1;lr>\r\nContact: <sip:x@y>\r\n").encode()
+        for number in range(20_000):
+            message = bytearray(base.replace(b"b1", str(number).encode()).replace(b"INVITE", chance.choice([b"INVITE", b"MESSAGE", b"BYE", b"ACK"])))
+            for _ in range(chance.randrange(1, 6)):
+                at = chance.randrange(len(message))
+                message[at : at + chance.randrange(0, 3)] = bytes([chance.randrange(256)])
+            caller.send(bytes(message), port)
+            if number % 500 == 0:
+                time.sleep(0.02)
+        # The old caller's buffer is full of answers.
+        with Agent() as fresh:
+            _call(fresh, core, port, "after")
+        assert proxy.counters()["panics"] == 0
+
+
+def test_inherited_sockets_are_used(tmp_path: Path, local: Local) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, Agent() as caller:
+        udp.bind(("127.0.0.1", 0))
+        port = udp.getsockname()[1]
+        file = tmp_path / "inherited.toml"
+        file.write_text(
+            f'[install]\nstate_directory = "{tmp_path}/state"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
+            '[peer.l]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n'
+        )
+        command = f'exec 3<&{udp.fileno()}; export LISTEN_FDS=1 LISTEN_PID=$$; exec "{EDGEPROXY}" run "{file}"'
+        process = subprocess.Popen(["bash", "-c", command], pass_fds=[udp.fileno()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            caller.send(invite("OPTIONS", caller.port, f"sip:127.0.0.1:{port}"), port)
+            assert caller.receive_until("SIP/2.0 200")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+            process.stdout.close()
+
+
+def _fails(file: Path) -> list[str]:
+    outputs = []
+    for command in ("check", "run"):
+        done = subprocess.run([EDGEPROXY, command, str(file)], capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 1
+        assert "ready" not in done.stdout
+        outputs.append(done.stderr.strip())
+    return outputs
+
+
+def test_run_and_check_refuse_alike_and_tell_every_fault(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('[install]\nworker = 2\n[install.listener.a]\naddress = "udp:203.0.113.77:5060"\n[peer.x]\nkind = "corre"\n')
+    check, run = _fails(file)
+    assert check == run
+    assert f"{file}:2: install.worker: unknown key\nhint: did you mean workers?" in check
+    assert f"{file}:6: peer.x.kind: invalid enum value 'corre', got: 'corre'" in check
+
+
+def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "far.toml"
+    file.write_text('[install.listener.a]\naddress = "udp:203.0.113.77:5060"\n[peer.x]\nkind = "trusted"\nmatch = ["127.0.0.1"]\n')
+    assert all(f"{file}:2: install.listener.a.address: not an address of this machine" in text for text in _fails(file))
+
+
+def test_an_address_in_use_is_refused_before_anything_starts(tmp_path: Path, local: Local) -> None:
+    _, port, _ = local()
+    file = tmp_path / "second.toml"
+    free = free_port()
+    file.write_text(
+        f'[install]\nstate_directory = "{tmp_path}/second"\n[install.listener.a]\naddress = "udp:127.0.0.1:{free}"\n'
+        f'[install.listener.b]\naddress = "udp:127.0.0.1:{port}"\n'
+    )
+    done = subprocess.run([EDGEPROXY, "run", str(file)], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert f"listener.b: cannot bind udp:127.0.0.1:{port}" in done.stderr
+    assert not (tmp_path / "second").exists()
+    assert subprocess.run([EDGEPROXY, "check", str(file)], capture_output=True, timeout=20, check=False).returncode == 0
+
+
+def test_the_key_is_for_us_alone_and_no_secret_is_logged(local: Local) -> None:
+    with Agent() as caller:
+        proxy, port, _ = local()
+        key = proxy.state / "route.key"
+        assert key.stat().st_mode & 0o777 == 0o600
+        assert key.stat().st_size == 16
+        caller.send(invite("INVITE", caller.port, "sip:b", extra="Authorization: Digest response=topsecret\r\n"), port)
+        time.sleep(0.5)
+        assert "topsecret" not in (proxy.folder / "edge.log").read_text()
+
+
+def test_a_full_disk_loses_records_and_no_call(start_proxy: Callable[..., Proxy]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.fail("/dev/full is part of every Linux")
+    with Agent() as caller, Agent() as core:
+        port = free_port()
+        proxy = start_proxy(
+            f'[install]\nstate_directory = "STATE"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n[records]\npath = "/dev/full"\n'
+            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
+            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n'
+        )
+        _, ok = _call(caller, core, port, "c")
+        caller.send(_bye(caller, core, ok, "c"), port)
+        core.send(answer(core.receive_until("BYE"), "200 OK"), port)
+        assert caller.receive_until("SIP/2.0 200")
+        time.sleep(0.3)
+        assert proxy.counters()["records_dropped"] >= 1

@@ -1,0 +1,83 @@
+"""Our scenarios: what the caller does and what the callee does, by name."""
+
+from dataclasses import dataclass
+
+from tests.sipp.steps import SDP, Step, answer, cancel, pause, receive, refusal_ack, render, request, response
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One scenario; a callee without steps does not answer at all."""
+
+    caller: list[Step]
+    callee: list[Step]
+
+    def xml(self, name: str) -> tuple[str, str]:
+        """Return caller's and callee's scenario as SIPp reads them."""
+        return render(self.caller, f"{name}-caller"), render(self.callee, f"{name}-callee")
+
+
+RING = [receive(100, optional=True), receive(180, optional=True), receive(183, optional=True)]
+ANSWERED = [receive("INVITE"), response("180 Ringing"), response("200 OK", body=SDP, retransmit=True), receive("ACK")]
+BYE = [receive("BYE"), answer()]
+CALL = [request("INVITE", 1, body=SDP), *RING, receive(200, route_set=True), request("ACK", 1, dialog=True)]
+HANG_UP = [request("BYE", 9, dialog=True), receive(200)]
+
+
+def _in_dialog(method: str, **options: str) -> Flow:
+    return Flow(
+        [*CALL, request(method, 2, dialog=True, **options), receive(200), *HANG_UP],
+        [*ANSWERED, receive(method), answer(body=options.get("body", "")), *BYE],
+    )
+
+
+def _single(method: str, *extra: str) -> Flow:
+    return Flow([request(method, 1, extra=extra), receive(200)], [receive(method), response("200 OK")])
+
+
+def _refused(status: str) -> Flow:
+    return Flow(
+        [request("INVITE", 1, body=SDP), *RING, receive(int(status[:3])), refusal_ack()],
+        [receive("INVITE"), response(status, retransmit=True), receive("ACK")],
+    )
+
+
+FLOWS = {
+    "answered": Flow([*CALL, pause(50), *HANG_UP], [*ANSWERED, *BYE]),
+    "busy": _refused("486 Busy Here"),
+    "declined": _refused("603 Decline"),
+    "cancelled": Flow(
+        [
+            request("INVITE", 1, body=SDP),
+            receive(100, optional=True),
+            receive(180),
+            cancel(),
+            receive(200),
+            receive(487),
+            refusal_ack(),
+        ],
+        [
+            receive("INVITE"),
+            response("180 Ringing"),
+            receive("CANCEL"),
+            answer(),
+            Step(
+                "<send retrans=\"500\"><![CDATA[\nSIP/2.0 487 Request Terminated\n[last_Via:]\n[last_From:]\n[last_To:];tag=[pid]s[call_number]\n"
+                "[last_Call-ID:]\nCSeq: 1 INVITE\nContent-Length: 0\n\n]]></send>"
+            ),
+            receive("ACK"),
+        ],
+    ),
+    "reinvite": Flow(
+        [*CALL, request("INVITE", 2, dialog=True, body=SDP), *RING, receive(200), request("ACK", 2, dialog=True), *HANG_UP],
+        [*ANSWERED, receive("INVITE"), answer(body=SDP), receive("ACK"), *BYE],
+    ),
+    "update": _in_dialog("UPDATE", body=SDP),
+    "info": _in_dialog("INFO"),
+    "refer": _in_dialog("REFER"),
+    "message": _single("MESSAGE"),
+    "options": _single("OPTIONS"),
+    "register": _single("REGISTER", "Expires: 600"),
+    "subscribe": _single("SUBSCRIBE", "Event: presence", "Expires: 600"),
+    "publish": _single("PUBLISH", "Event: presence", "Expires: 600"),
+}
