@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__ = ["Engine", "check_document", "drain_log", "install_logger", "set_log_level"]
+
 @final
 class Engine:
     """A running proxy: constructing it binds every address and starts its threads."""

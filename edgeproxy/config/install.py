@@ -49,6 +49,8 @@ class Install(msgspec.Struct, frozen=True):
     """Name of this node; it stands in records, and its hash in the tokens that dialogs carry."""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     """Threads that handle SIP. A call lives on one of them."""
+    media_workers: Annotated[int, Meta(ge=0, le=64)] = 1
+    """Threads that relay media. No system uses them yet."""
     pin_processors: list[Annotated[int, Meta(ge=0, le=1023)]] = field(default_factory=list)
     """Processors to pin the workers to, in turn; empty leaves it to the kernel."""
     state_directory: Annotated[str, Meta(min_length=1)] = "/var/lib/edgeproxy"

@@ -53,13 +53,21 @@ class Peer(msgspec.Struct, frozen=True):
                 faults.add((*path, "match"), f"{error}, got: {text}")
                 continue
             if rule.listener and rule.listener not in listeners:
-                faults.add((*path, "match"), f"no such listener, got: {rule.listener}", f"listeners: {', '.join(sorted(listeners))}")
+                faults.add(
+                    (*path, "match"),
+                    f"no such listener, got: {rule.listener}",
+                    f"listeners: {', '.join(sorted(listeners))}",
+                )
         for uri in self.to:
             if not _URI.match(uri):
                 faults.add((*path, "to"), f"expected a SIP URI with a host, got: {uri}")
             elif uri.startswith("sips:") or re.search(r";transport=(?!udp|tcp)", uri, re.IGNORECASE):
                 faults.add((*path, "to"), f"expected transport udp or tcp, got: {uri}")
         if self.listener and self.listener not in listeners:
-            faults.add((*path, "listener"), f"no such listener, got: {self.listener}", f"listeners: {', '.join(sorted(listeners))}")
+            faults.add(
+                (*path, "listener"),
+                f"no such listener, got: {self.listener}",
+                f"listeners: {', '.join(sorted(listeners))}",
+            )
         if not self.match and not self.to:
             faults.add((*path, "match"), "a peer needs `match`, `to` or both")

@@ -32,7 +32,7 @@ class Positions:
                 for length in range(len(table) + 1, len(path) + 1):
                     self._lines.setdefault(path[:length], number)
                 rest = line[match.end() :]
-                for quotes in ('\"\"\"', "'''"):
+                for quotes in ('"""', "'''"):
                     if rest.count(quotes) == 1:
                         until = quotes
 

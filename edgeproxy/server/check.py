@@ -30,7 +30,8 @@ def _check_addresses(config: Config, faults: Faults) -> None:
                 probe.bind((str(listen.host), 0))
         except OSError as error:
             faults.add(
-                ("install", "listener", name, "address"), f"not an address of this machine ({error.strerror}), got: {listener.address}"
+                ("install", "listener", name, "address"),
+                f"not an address of this machine ({error.strerror}), got: {listener.address}",
             )
 
 

@@ -1,6 +1,7 @@
 """Prints what native threads log, as JSON lines on standard error."""
 
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -42,6 +43,6 @@ class LogPrinter:
             self._log.msg("log lines lost", level="warning", part="log", lost=lost - self._lost)
             self._lost = lost
 
-    def event(self, message: str, level: str = "info", **values: object) -> None:
+    def event(self, message: str, level: str = "info", values: Mapping[str, object] | None = None) -> None:
         """Print a line of our own."""
-        self._log.msg(message, time=datetime.now(UTC).isoformat(timespec="microseconds"), level=level, part="server", **values)
+        self._log.msg(message, time=datetime.now(UTC).isoformat(timespec="microseconds"), level=level, part="server", **(values or {}))

@@ -36,10 +36,10 @@ async def _serve(loaded: Loaded) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     engine = _native.Engine(to_document(loaded.config))
-    loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", **engine.counters()))
+    loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", values=engine.counters()))
     printing = asyncio.create_task(_print_logs(printer))
     try:
-        printer.event("serving", listeners=[listener.address for listener in loaded.config.install.listener.values()])
+        printer.event("serving", values={"listeners": [listener.address for listener in loaded.config.install.listener.values()]})
         print("ready", flush=True)
         notify("READY=1")
         await stop.wait()
@@ -48,14 +48,14 @@ async def _serve(loaded: Loaded) -> None:
     finally:
         await asyncio.to_thread(engine.stop)
         printing.cancel()
-        printer.event("stopped", **engine.counters())
+        printer.event("stopped", values=engine.counters())
         printer.drain()
         sys.stderr.flush()
 
 
 async def _drain(engine: _native.Engine, printer: logs.LogPrinter, stop_now: asyncio.Event) -> None:
     """Refuse new calls and wait for those that are live, as long as the configuration allows."""
-    printer.event("draining", at_most_seconds=engine.drain_seconds)
+    printer.event("draining", values={"at_most_seconds": engine.drain_seconds})
     engine.drain()
     deadline = asyncio.get_running_loop().time() + engine.drain_seconds
     while not engine.is_idle() and asyncio.get_running_loop().time() < deadline and not stop_now.is_set():

@@ -6,7 +6,17 @@ import time
 CRLF = "\r\n"
 
 
-def invite(method: str, port: int, target: str, *, tag: str = "a", to_tag: str = "", call_id: str = "c1", branch: str = "b1", extra: str = "") -> str:
+def invite(
+    method: str,
+    port: int,
+    target: str,
+    *,
+    tag: str = "a",
+    to_tag: str = "",
+    call_id: str = "c1",
+    branch: str = "b1",
+    extra: str = "",
+) -> str:
     """Return a request of an agent on 127.0.0.1."""
     to = f";tag={to_tag}" if to_tag else ""
     return (
@@ -18,7 +28,7 @@ def invite(method: str, port: int, target: str, *, tag: str = "a", to_tag: str =
 
 def values(message: str, name: str) -> list[str]:
     """Return the values of every header field `name`."""
-    head = message.split("\r\n\r\n")[0]
+    head = message.split("\r\n\r\n", maxsplit=1)[0]
     return [line.split(":", 1)[1].strip() for line in head.split(CRLF)[1:] if line.lower().startswith(f"{name.lower()}:")]
 
 
@@ -26,7 +36,7 @@ def answer(request: str, status: str, tag: str = "callee") -> str:
     """Return a response to `request`."""
     kept = {"via", "record-route", "from", "call-id", "cseq"}
     lines = [f"SIP/2.0 {status}"]
-    for line in request.split("\r\n\r\n")[0].split(CRLF)[1:]:
+    for line in request.split("\r\n\r\n", maxsplit=1)[0].split(CRLF)[1:]:
         name = line.split(":")[0].lower()
         if name in kept:
             lines.append(line)

@@ -84,7 +84,16 @@ def local(start_proxy: Callable[..., Proxy]) -> Callable[..., tuple[Proxy, int, 
 def run_flow(start_sipp: Callable[..., Sipp]) -> Callable[..., None]:
     """Run a scenario of the catalogue through a proxy and fail where either side is not content."""
 
-    def run(name: str, proxy_port: int, callee_port: int, *, calls: int = 5, rate: int = 20, seconds: float = 30, **options: object) -> None:
+    def run(
+        name: str,
+        proxy_port: int,
+        callee_port: int,
+        *,
+        calls: int = 5,
+        rate: int = 20,
+        seconds: float = 30,
+        **options: object,
+    ) -> None:
         caller_xml, callee_xml = FLOWS[name].xml(name)
         caller_transport, callee_transport = options.pop("caller", "u1"), options.pop("callee", "u1")
         extra = options.pop("options", ())

@@ -31,9 +31,15 @@ def _call(caller: Agent, core: Agent, port: int, call_id: str) -> tuple[str, str
 
 def _bye(caller: Agent, core: Agent, ok: str, call_id: str) -> str:
     routes = "".join(f"Route: {route}\r\n" for route in reversed(values(ok, "Record-Route")))
-    return invite("BYE", caller.port, f"sip:b@127.0.0.1:{core.port}", to_tag="callee", call_id=call_id, branch=f"bye-{call_id}", extra=routes).replace(
-        "CSeq: 1", "CSeq: 2"
-    )
+    return invite(
+        "BYE",
+        caller.port,
+        f"sip:b@127.0.0.1:{core.port}",
+        to_tag="callee",
+        call_id=call_id,
+        branch=f"bye-{call_id}",
+        extra=routes,
+    ).replace("CSeq: 1", "CSeq: 2")
 
 
 def test_a_stranger_is_refused_and_nothing_is_sent_on(start_proxy: Callable[..., Proxy]) -> None:
@@ -47,7 +53,15 @@ def test_a_stranger_is_refused_and_nothing_is_sent_on(start_proxy: Callable[...,
         for number, (method, tag, extra) in enumerate(
             [("INVITE", "", ""), ("INVITE", "forged", routes), ("MESSAGE", "forged", routes), ("BYE", "forged", routes)]
         ):
-            request = invite(method, stranger.port, f"sip:b@127.0.0.1:{core.port}", to_tag=tag, branch=str(number), call_id=str(number), extra=extra)
+            request = invite(
+                method,
+                stranger.port,
+                f"sip:b@127.0.0.1:{core.port}",
+                to_tag=tag,
+                branch=str(number),
+                call_id=str(number),
+                extra=extra,
+            )
             stranger.send(request, port)
             assert stranger.receive_until("SIP/2.0 ").startswith("SIP/2.0 403")
         stranger.send(invite("ACK", stranger.port, f"sip:b@127.0.0.1:{core.port}", to_tag="forged", extra=routes), port)
@@ -190,7 +204,10 @@ def test_a_dns_server_that_never_answers_delays_no_other_call(local: Local) -> N
         proxy, port, _ = local(core=core.port, extra=extra)
         for number in range(50):
             # A call of the core goes to its Request-URI.
-            core.send(invite("INVITE", core.port, f"sip:x@nowhere{number}.test", call_id=f"d{number}", branch=f"d{number}"), port)
+            core.send(
+                invite("INVITE", core.port, f"sip:x@nowhere{number}.test", call_id=f"d{number}", branch=f"d{number}"),
+                port,
+            )
         start = time.monotonic()
         _call(caller, core, port, "quick")
         assert time.monotonic() - start < 0.5
@@ -232,7 +249,8 @@ def test_tcp_keepalive_and_two_messages_in_one_segment(local: Local) -> None:
             client.settimeout(2)
             assert client.recv(10) == b"\r\n"
             requests = [
-                invite("OPTIONS", 1, f"sip:127.0.0.1:{port}", branch=str(n), call_id=str(n)).replace("UDP 127.0.0.1:1", "TCP 127.0.0.1:1") for n in range(2)
+                invite("OPTIONS", 1, f"sip:127.0.0.1:{port}", branch=str(n), call_id=str(n)).replace("UDP 127.0.0.1:1", "TCP 127.0.0.1:1")
+                for n in range(2)
             ]
             client.sendall("".join(requests).encode())
             time.sleep(0.2)
@@ -281,9 +299,16 @@ def test_mutated_messages_harm_nothing(local: Local) -> None:
     chance = random.Random(1)  # noqa: S311
     with Agent() as caller, Agent() as core:
         proxy, port, _ = local(core=core.port)
-        base = invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", extra="Route: <sip:127.0.0.1;lr>\r\nContact: <sip:x@y>\r\n").encode()
+        base = invite(
+            "INVITE",
+            caller.port,
+            f"sip:b@127.0.0.1:{core.port}",
+            extra="Route: <sip:127.0.0.1;lr>\r\nContact: <sip:x@y>\r\n",
+        ).encode()
         for number in range(20_000):
-            message = bytearray(base.replace(b"b1", str(number).encode()).replace(b"INVITE", chance.choice([b"INVITE", b"MESSAGE", b"BYE", b"ACK"])))
+            message = bytearray(
+                base.replace(b"b1", str(number).encode()).replace(b"INVITE", chance.choice([b"INVITE", b"MESSAGE", b"BYE", b"ACK"]))
+            )
             for _ in range(chance.randrange(1, 6)):
                 at = chance.randrange(len(message))
                 message[at : at + chance.randrange(0, 3)] = bytes([chance.randrange(256)])
@@ -306,7 +331,13 @@ def test_inherited_sockets_are_used(tmp_path: Path, local: Local) -> None:
             '[peer.l]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n'
         )
         command = f'exec 3<&{udp.fileno()}; export LISTEN_FDS=1 LISTEN_PID=$$; exec "{EDGEPROXY}" run "{file}"'
-        process = subprocess.Popen(["bash", "-c", command], pass_fds=[udp.fileno()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        process = subprocess.Popen(
+            ["bash", "-c", command],
+            pass_fds=[udp.fileno()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         try:
             assert process.stdout
             assert process.stdout.readline() == "ready\n"

@@ -120,8 +120,8 @@ def test_borrowed_message(folder_name: str, file: str, expected: int | str, benc
     message = _as_sent(folder_name, file, (Path(BORROWED) / folder_name / file).read_bytes())
     if isinstance(expected, int):
         message = _answers_come_to_5060(message)
-    if file.split(".")[0] in SAME_BRANCH:
-        message = message.replace(b"branch=z9hG4bK", b"branch=z9hG4bK" + file.split(".")[0].encode(), 1)
+    if file.split(".", maxsplit=1)[0] in SAME_BRANCH:
+        message = message.replace(b"branch=z9hG4bK", b"branch=z9hG4bK" + file.split(".", maxsplit=1)[0].encode(), 1)
     assert bench.outcome(message) == expected
 
 

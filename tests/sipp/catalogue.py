@@ -62,14 +62,21 @@ FLOWS = {
             receive("CANCEL"),
             answer(),
             Step(
-                "<send retrans=\"500\"><![CDATA[\nSIP/2.0 487 Request Terminated\n[last_Via:]\n[last_From:]\n[last_To:];tag=[pid]s[call_number]\n"
+                '<send retrans="500"><![CDATA[\nSIP/2.0 487 Request Terminated\n[last_Via:]\n[last_From:]\n[last_To:];tag=[pid]s[call_number]\n'
                 "[last_Call-ID:]\nCSeq: 1 INVITE\nContent-Length: 0\n\n]]></send>"
             ),
             receive("ACK"),
         ],
     ),
     "reinvite": Flow(
-        [*CALL, request("INVITE", 2, dialog=True, body=SDP), *RING, receive(200), request("ACK", 2, dialog=True), *HANG_UP],
+        [
+            *CALL,
+            request("INVITE", 2, dialog=True, body=SDP),
+            *RING,
+            receive(200),
+            request("ACK", 2, dialog=True),
+            *HANG_UP,
+        ],
         [*ANSWERED, receive("INVITE"), answer(body=SDP), receive("ACK"), *BYE],
     ),
     "update": _in_dialog("UPDATE", body=SDP),

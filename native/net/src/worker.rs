@@ -80,7 +80,6 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one worker, each made where it belongs")]
     pub(crate) fn new(
         index: usize,
         shared: Arc<Shared>,
@@ -383,7 +382,7 @@ impl Worker {
         self.status.connections.store(self.streams.len() as u64, Ordering::Relaxed);
         self.status.connections_refused.store(self.streams.refused, Ordering::Relaxed);
         self.status.idle.store(self.edge.is_idle(), Ordering::Release);
-        if second % 10 == 0 && self.edge.sizes().1 == 0 && self.index == 0 {
+        if second.is_multiple_of(10) && self.edge.sizes().1 == 0 && self.index == 0 {
             trim_memory();
         }
     }

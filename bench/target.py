@@ -1,0 +1,88 @@
+"""A proxy under load: started on one processor, its processor time and memory read from the kernel."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROXY_CORE, LOAD_CORE = "0", "1"
+
+COMMANDS = {
+    "floor": [str(ROOT / "target/release/floors"), "udp", "127.0.0.1:5060", "127.0.0.1:5080", "127.0.0.1:5070"],
+    "edgeproxy": [str(Path(sys.executable).with_name("edgeproxy")), "run", str(ROOT / "bench/load/relay.toml")],
+    # Its default allocator is a debugging one, three times as slow.
+    "kamailio": ["kamailio", "-f", str(ROOT / "bench/load/kamailio.cfg"), "-DD", "-E", "-m", "2048", "-M", "64", "-x", "tlsf", "-X", "tlsf"],
+}
+
+
+class Target:
+    """One running proxy with all its processes."""
+
+    def __init__(self, name: str, *, cores: str = PROXY_CORE, command: list[str] | None = None) -> None:
+        self.name = name
+        self._out = tempfile.TemporaryFile()  # noqa: SIM115
+        line = ["taskset", "-c", cores, *(command or COMMANDS[name])]
+        self.process = subprocess.Popen(line, stdout=self._out, stderr=self._out, start_new_session=True)
+        time.sleep(2.5 if name == "kamailio" else 1.5)
+        if self.process.poll() is not None:
+            self._out.seek(0)
+            raise RuntimeError(f"{name} does not start: {self._out.read().decode(errors='replace')}")
+
+    def pids(self) -> list[int]:
+        """Return every process of this target: those of its session."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == self.process.pid:
+                found.append(int(path.parent.name))
+        return found
+
+    def processor_seconds(self) -> float:
+        """Return processor time so far, of all threads of all processes, in nanosecond resolution."""
+        total = 0
+        for pid in self.pids():
+            for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                try:
+                    total += int(path.read_text().split()[0])
+                except OSError:
+                    continue
+        return total / 1e9
+
+    def memory_bytes(self) -> int:
+        """Return the proportional set size of all processes."""
+        total = 0
+        for pid in self.pids():
+            try:
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            total += next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
+        return total
+
+    def stop(self) -> None:
+        """End it, and what it started."""
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(4)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        self._out.close()
+        time.sleep(0.5)
+
+    def __enter__(self) -> "Target":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

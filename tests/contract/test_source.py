@@ -1,0 +1,60 @@
+"""Rules of the source that no linter knows."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+MAY_IMPORT_NATIVE = {"server", "sip", "testing"}
+LAYERS = [{"syntax", "ring-queue"}, {"proto"}, {"edge"}, {"net"}, {"edgeproxy-native"}]
+
+
+def test_only_the_server_imports_the_native_module() -> None:
+    for path in (ROOT / "edgeproxy").rglob("*.py"):
+        room = path.relative_to(ROOT / "edgeproxy").parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            assert room in MAY_IMPORT_NATIVE or "_native" not in [*names, *module.split(".")], path
+
+
+def test_a_native_room_uses_only_rooms_below_it() -> None:
+    rank = {name: index for index, names in enumerate(LAYERS) for name in names}
+    for manifest in (ROOT / "native").glob("*/Cargo.toml"):
+        data = tomllib.loads(manifest.read_text())
+        name = data["package"]["name"]
+        if name in rank:
+            used = [dependency for dependency in data.get("dependencies", {}) if dependency in rank]
+            assert all(rank[other] < rank[name] for other in used), (name, used)
+        assert ("pyo3" in data.get("dependencies", {})) == (name == "edgeproxy-native")
+
+
+def test_unsafe_code_stays_in_net_and_says_why() -> None:
+    for path in (ROOT / "native").rglob("*.rs"):
+        text = path.read_text()
+        if re.search(r"\bunsafe\b(?!_code)", re.sub(r"//.*", "", text)):
+            assert path.is_relative_to(ROOT / "native" / "net"), path
+            assert text.count("// SAFETY:") >= len(re.findall(r"unsafe (?:\{|impl)", text)), path
+    for room in ("syntax", "ring", "proto", "edge", "py"):
+        assert "#![forbid(unsafe_code)]" in (ROOT / "native" / room / "src" / "lib.rs").read_text()
+
+
+def test_the_configuration_page_is_that_of_the_fields() -> None:
+    made = subprocess.run([ROOT / ".venv/bin/python", ROOT / "ci/configuration_page.py"], capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "configuration.md").read_text() == made
+
+
+def test_every_counter_is_explained() -> None:
+    text = (ROOT / "native/edge/src/counters.rs").read_text()
+    names = re.findall(r"^    (\w+),$", text, re.MULTILINE)
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert names
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_no_file_holds_two_things() -> None:
+    for path in [*(ROOT / "native").rglob("src/**/*.rs"), *(ROOT / "edgeproxy").rglob("*.py")]:
+        limit = 800 if path.suffix == ".rs" else 500
+        assert len(path.read_text().splitlines()) <= limit, path

@@ -1,0 +1,55 @@
+"""Config fixtures: a file, a line of dashes, and the exact error or a part of the table that it makes."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgeproxy.config import Config, load_text, to_document
+from edgeproxy.errors import ConfigError
+
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+def test_fixture(path: Path) -> None:
+    toml, expected = path.read_text().split("\n-----\n")
+    if expected.startswith("{"):
+        table = msgspec.to_builtins(load_text(toml, "edge.toml").config)
+        for key, value in json.loads(expected).items():
+            found = table
+            for part in key.split("."):
+                found = found[part]
+            assert found == value, key
+    else:
+        with pytest.raises(ConfigError) as caught:
+            load_text(toml, "edge.toml")
+        assert str(caught.value) == expected.rstrip("\n")
+
+
+def test_every_field_crosses() -> None:
+    """What Python has, the native side must read: it refuses what it does not know and what is missing."""
+    from edgeproxy import _native  # noqa: PLC0415
+
+    text = (
+        '[install]\n[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[peer.core]\nkind = "core"\n'
+        'match = ["10.0.0.0/8", "*;listener=a", "[2001:db8::1]:5060;transport=tcp"]\nto = ["sip:10.0.0.1"]\n'
+    )
+    document = to_document(load_text(text, "edge.toml").config)
+    _native.check_document(document)
+    table = msgspec.msgpack.decode(document)
+    for part in ("install", "routing"):
+        for key in table[part]:
+            without = {**table, part: {name: value for name, value in table[part].items() if name != key}}
+            with pytest.raises(Exception, match=f"missing field `{key}`"):
+                _native.check_document(msgspec.msgpack.encode(without))
+        more = {**table, part: {**table[part], "surplus": 1}}
+        with pytest.raises(Exception, match="unknown field `surplus`"):
+            _native.check_document(msgspec.msgpack.encode(more))
+
+
+def test_defaults_are_within_their_own_bounds() -> None:
+    text = '[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n'
+    config = load_text(text, "edge.toml").config
+    assert msgspec.convert(msgspec.to_builtins(config), Config) == config
