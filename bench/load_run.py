@@ -23,7 +23,9 @@ class Run:
         """Whether no call failed or was refused and hardly anything was sent twice."""
         report = self.report
         lost = report["failed"] + report["refused"]
-        return lost == 0 and report["retransmissions"] <= 0.0005 * report["attempted"] and report["late_starts"] <= 0.02 * report["attempted"]
+        return (
+            lost == 0 and report["retransmissions"] <= 0.0005 * report["attempted"] and report["late_starts"] <= 0.02 * report["attempted"]
+        )
 
 
 def load(target: Target, rate: float, seconds: float, *, scenario: str = "call", hold_milliseconds: int = 0) -> Run:

@@ -15,7 +15,21 @@ COMMANDS = {
     "floor": [str(ROOT / "target/release/floors"), "udp", "127.0.0.1:5060", "127.0.0.1:5080", "127.0.0.1:5070"],
     "edgeproxy": [str(Path(sys.executable).with_name("edgeproxy")), "run", str(ROOT / "bench/load/relay.toml")],
     # Its default allocator is a debugging one, three times as slow.
-    "kamailio": ["kamailio", "-f", str(ROOT / "bench/load/kamailio.cfg"), "-DD", "-E", "-m", "2048", "-M", "64", "-x", "tlsf", "-X", "tlsf"],
+    "kamailio": [
+        "kamailio",
+        "-f",
+        str(ROOT / "bench/load/kamailio.cfg"),
+        "-DD",
+        "-E",
+        "-m",
+        "2048",
+        "-M",
+        "64",
+        "-x",
+        "tlsf",
+        "-X",
+        "tlsf",
+    ],
 }
 
 

@@ -18,8 +18,8 @@ class Engine:
     def drain(self) -> None:
         """Refuse new requests from now on; what is under way goes on."""
 
-    def is_idle(self) -> bool:
-        """Whether nothing is under way that a stop would cut; may lag by a second."""
+    def is_drained(self) -> bool:
+        """Whether a drain has come to its end: nothing is under way that a stop would cut; may lag by a second."""
 
     @property
     def drain_seconds(self) -> int:

@@ -58,7 +58,7 @@ async def _drain(engine: _native.Engine, printer: logs.LogPrinter, stop_now: asy
     printer.event("draining", values={"at_most_seconds": engine.drain_seconds})
     engine.drain()
     deadline = asyncio.get_running_loop().time() + engine.drain_seconds
-    while not engine.is_idle() and asyncio.get_running_loop().time() < deadline and not stop_now.is_set():
+    while not engine.is_drained() and asyncio.get_running_loop().time() < deadline and not stop_now.is_set():
         await asyncio.sleep(0.1)
 
 

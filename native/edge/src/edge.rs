@@ -113,9 +113,10 @@ impl Edge {
         self.draining = true;
     }
 
-    /// Whether nothing is under way that a stop would cut: no request without its final response, and no call.
-    pub fn is_idle(&self) -> bool {
-        self.calls.is_empty() && !self.transactions.keys().into_iter().any(|key| self.transactions.get(key).is_some_and(Transaction::is_open))
+    /// Whether a drain has come to its end: no request without its final response, and no call. Walks all
+    /// transactions, which a worker under load must not do.
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.calls.is_empty() && !self.transactions.keys().into_iter().any(|key| self.transactions.get(key).is_some_and(Transaction::is_open))
     }
 
     /// When [`Edge::handle_timeout`] should be called next.

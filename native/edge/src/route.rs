@@ -10,6 +10,7 @@ use crate::settings::{ListenerSettings, RouteSettings, SettingsError};
 /// Hosts and ports that mean this proxy.
 pub(crate) struct OwnNames {
     addresses: Vec<(IpAddr, u16)>,
+    /// Names in lower case, and IPv4 addresses as text, which have one spelling only.
     names: Vec<(String, u16)>,
 }
 
@@ -17,7 +18,7 @@ impl OwnNames {
     pub(crate) fn new(settings: &RouteSettings) -> Result<Self, SettingsError> {
         let mut own = Self { addresses: Vec::new(), names: Vec::new() };
         for listener in &settings.listeners {
-            own.addresses.push((listener.address.ip(), listener.address.port()));
+            own.add(&listener.address.ip().to_string(), listener.address.port());
             own.add(&listener.advertise_host, listener.advertise_port);
         }
         for (index, alias) in settings.aliases.iter().enumerate() {
@@ -39,17 +40,18 @@ impl OwnNames {
 
     fn add(&mut self, host: &str, port: u16) {
         match parse_ip(host.as_bytes()) {
-            Some(ip) => self.addresses.push((ip, port)),
-            None => self.names.push((host.to_ascii_lowercase(), port)),
+            Some(ip @ IpAddr::V6(_)) => self.addresses.push((ip, port)),
+            Some(IpAddr::V4(_)) | None => self.names.push((host.to_ascii_lowercase(), port)),
         }
     }
 
     /// Whether `host` with `port` means this proxy.
     pub(crate) fn has(&self, host: &[u8], port: u16) -> bool {
-        match parse_ip(host) {
-            Some(ip) => self.addresses.contains(&(ip, port)),
-            None => self.names.iter().any(|(name, own)| *own == port && host.eq_ignore_ascii_case(name.as_bytes())),
+        // Only IPv6 addresses can be written in several ways, so only they are worth parsing.
+        if host.first() == Some(&b'[') {
+            return parse_ip(host).is_some_and(|ip| self.addresses.contains(&(ip, port)));
         }
+        self.names.iter().any(|(name, own)| *own == port && host.eq_ignore_ascii_case(name.as_bytes()))
     }
 
     /// Whether `uri` leads here.

@@ -143,9 +143,9 @@ impl Engine {
         self.tell(|| Mail::Drain);
     }
 
-    /// Whether no worker holds anything that a stop would cut; true at most a second late.
-    pub fn is_idle(&self) -> bool {
-        self.shared.statuses.iter().all(|status| status.idle.load(Ordering::Acquire))
+    /// Whether a drain has come to its end on every worker; told at most a second late.
+    pub fn is_drained(&self) -> bool {
+        self.shared.statuses.iter().all(|status| status.drained.load(Ordering::Acquire))
     }
 
     /// How long the configuration lets a drain last.

@@ -39,7 +39,7 @@ enum Port {
 /// What a worker tells others while it runs.
 #[derive(Default)]
 pub(crate) struct Status {
-    pub(crate) idle: AtomicBool,
+    pub(crate) drained: AtomicBool,
     pub(crate) connections: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
     pub(crate) send_errors: AtomicU64,
@@ -76,6 +76,7 @@ pub(crate) struct Worker {
     panics: Vec<u64>,
     tidied: u64,
     swept: u64,
+    rounds: u32,
     stopping: bool,
 }
 
@@ -121,6 +122,7 @@ impl Worker {
             panics: Vec::new(),
             tidied: 0,
             swept: 0,
+            rounds: 0,
             stopping: false,
         })
     }
@@ -132,16 +134,28 @@ impl Worker {
             let backlog = !self.readable.is_empty() || self.ports.iter().any(|port| matches!(port, Port::Datagram { more: true, .. }));
             let shedding = self.overload.round(backlog, thread_time);
             self.edge.set_shedding(shedding);
-            let timeout = if backlog { Duration::ZERO } else { self.pause_or_timeout() };
-            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                log::error!(target: "worker", "worker {} cannot wait for its sockets: {error}", self.index);
-                return;
+            let paused = !backlog && self.pause();
+            // After a pause the sockets are looked at in any case; asking the kernel which of them are ready is
+            // needed for connections only, and now and then for everything else.
+            let skip = paused && self.streams.len() == 0 && !self.rounds.is_multiple_of(8);
+            self.rounds = self.rounds.wrapping_add(1);
+            if skip {
+                events.clear();
+            } else {
+                let timeout = if backlog || paused { Duration::ZERO } else { self.timeout() };
+                if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                    && error.kind() != io::ErrorKind::Interrupted
+                {
+                    log::error!(target: "worker", "worker {} cannot wait for its sockets: {error}", self.index);
+                    return;
+                }
             }
             let now = self.shared.clock.now();
             for event in &events {
                 self.event(now, event);
+            }
+            if skip {
+                self.mail(now);
             }
             self.datagrams(now);
             self.connections(now);
@@ -151,16 +165,16 @@ impl Worker {
         }
     }
 
-    /// Under load sleeps a little and then looks at every socket without waiting; else says how long to wait.
-    fn pause_or_timeout(&mut self) -> Duration {
-        let Some(pause) = self.coalesce.pause() else { return self.timeout() };
+    /// Under load sleeps a little and marks every UDP socket to be looked at; false where there is no load.
+    fn pause(&mut self) -> bool {
+        let Some(pause) = self.coalesce.pause() else { return false };
         std::thread::sleep(pause);
         for port in &mut self.ports {
             if let Port::Datagram { more, .. } = port {
                 *more = true;
             }
         }
-        Duration::ZERO
+        true
     }
 
     fn timeout(&self) -> Duration {
@@ -381,7 +395,7 @@ impl Worker {
         self.edge.tidy(now);
         self.status.connections.store(self.streams.len() as u64, Ordering::Relaxed);
         self.status.connections_refused.store(self.streams.refused, Ordering::Relaxed);
-        self.status.idle.store(self.edge.is_idle(), Ordering::Release);
+        self.status.drained.store(self.edge.is_drained(), Ordering::Release);
         if second.is_multiple_of(10) && self.edge.sizes().1 == 0 && self.index == 0 {
             trim_memory();
         }

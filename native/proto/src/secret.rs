@@ -1,6 +1,8 @@
 //! Keys that the network must not guess, and the hash that uses them.
 
-use siphasher::sip128::{Hasher128, SipHasher24};
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13, SipHasher24};
 
 /// A 128-bit key. Its bytes are shown to nobody: `Debug` prints none of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,14 +31,26 @@ impl Secret {
     }
 }
 
-/// A keyed hash (SipHash-2-4, 128 bits) of `parts`, each closed by its length so that none runs into the next.
+/// A keyed hash of `parts` for tables and branches (SipHash-1-3, 128 bits): quick, and not to be steered by senders.
 pub fn keyed_hash(secret: &Secret, parts: &[&[u8]]) -> u128 {
-    let mut hasher = SipHasher24::new_with_key(&secret.0);
-    for part in parts {
-        std::hash::Hasher::write(&mut hasher, part);
-        std::hash::Hasher::write(&mut hasher, &(part.len() as u32).to_le_bytes());
-    }
+    let mut hasher = SipHasher13::new_with_key(&secret.0);
+    feed(&mut hasher, parts);
     hasher.finish128().as_u128()
+}
+
+/// A MAC over `parts` (SipHash-2-4, 128 bits): what may be believed because nobody else can make it.
+pub(crate) fn mac(secret: &Secret, parts: &[&[u8]]) -> u128 {
+    let mut hasher = SipHasher24::new_with_key(&secret.0);
+    feed(&mut hasher, parts);
+    hasher.finish128().as_u128()
+}
+
+/// Each part is closed by its length, so that none runs into the next.
+fn feed(hasher: &mut impl Hasher, parts: &[&[u8]]) {
+    for part in parts {
+        hasher.write(part);
+        hasher.write_u32(part.len() as u32);
+    }
 }
 
 /// A 16-bit name for `text` that is the same in every process: what outlives a restart names things by it.

@@ -3,7 +3,8 @@
 //! Both are hexadecimal, since elements between may change case. A branch is guarded by a random cookie kept with the
 //! transaction; a route is sealed by a MAC whose key survives a restart, so that it can be believed without any state.
 
-use crate::{Key, Secret, keyed_hash};
+use crate::secret::mac;
+use crate::{Key, Secret};
 
 const VERSION: u8 = 1;
 const BRANCH_BYTES: usize = 23;
@@ -114,7 +115,7 @@ impl RouteToken {
     }
 
     fn seal(secret: &Secret, fields: &[u8], call_id: &[u8], caller_tag: &[u8]) -> [u8; 8] {
-        ((keyed_hash(secret, &[fields, call_id, caller_tag]) >> 64) as u64).to_be_bytes()
+        ((mac(secret, &[fields, call_id, caller_tag]) >> 64) as u64).to_be_bytes()
     }
 
     /// Appends the sealed token as text.

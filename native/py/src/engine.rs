@@ -23,8 +23,8 @@ impl Engine {
         py.detach(|| self.0.drain());
     }
 
-    fn is_idle(&self) -> bool {
-        self.0.is_idle()
+    fn is_drained(&self) -> bool {
+        self.0.is_drained()
     }
 
     #[getter]
