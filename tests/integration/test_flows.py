@@ -7,11 +7,12 @@ import pytest
 from tests.integration.conftest import LOCAL
 from tests.integration.proxy import Proxy, free_port
 from tests.sipp.catalogue import FLOWS
+from tests.sipp.runner import Sipp
 
 Local = Callable[..., tuple[Proxy, int, int]]
 
 
-@pytest.mark.parametrize("name", sorted(FLOWS))
+@pytest.mark.parametrize("name", sorted(set(FLOWS) - {"lossy"}))
 def test_flow_over_udp(name: str, local: Local, run_flow: Callable[..., None]) -> None:
     proxy, port, core = local()
     run_flow(name, port, core)
@@ -47,7 +48,7 @@ def test_flow_with_two_workers(name: str, local: Local, run_flow: Callable[..., 
 @pytest.mark.slow
 def test_loss_on_both_sides_is_made_good_by_retransmission(local: Local, run_flow: Callable[..., None]) -> None:
     proxy, port, core = local()
-    run_flow("answered", port, core, calls=60, rate=60, seconds=60, options=("-lost", "5"), callee_stays=True)
+    run_flow("lossy", port, core, calls=60, rate=60, seconds=60, options=("-lost", "5"), callee_stays=True)
     counters = proxy.counters()
     assert counters["retransmissions_received"] + counters["retransmissions_sent"] > 0
 
@@ -59,3 +60,32 @@ def test_two_proxies_in_a_chain(local: Local, run_flow: Callable[..., None], sta
     start_proxy(toml, name="outer")
     for name in ("answered", "reinvite", "cancelled", "busy"):
         run_flow(name, port, core)
+
+
+def test_calls_fail_over_from_a_core_that_refuses(local: Local, run_flow: Callable[..., None], start_sipp: Callable[..., Sipp]) -> None:
+    first, second = free_port(), free_port()
+    proxy, port, _ = local(core=second, to=f'"sip:127.0.0.1:{first}", "sip:127.0.0.1:{second}"')
+    start_sipp(
+        FLOWS["busy"].xml("refusing")[1].replace("486 Busy Here", "503 Service Unavailable"),
+        "refusing",
+        address="127.0.0.1",
+        port=first,
+        remote="127.0.0.1",
+        calls=5,
+    )
+    run_flow("answered", port, second, calls=5)
+    assert [[attempt["status_code"] for attempt in record["attempts"]] for record in proxy.records(5)] == [[503, 200]] * 5
+
+
+def test_parallel_forking_keeps_the_first_to_answer(local: Local, run_flow: Callable[..., None], start_sipp: Callable[..., Sipp]) -> None:
+    ringing, answering = free_port(), free_port()
+    proxy, port, _ = local(
+        core=answering,
+        to=f'"sip:127.0.0.1:{ringing}", "sip:127.0.0.1:{answering}"',
+        core_extra='forking = "parallel"',
+    )
+    loser = start_sipp(FLOWS["cancelled"].xml("ringing")[1], "ringing", address="127.0.0.1", port=ringing, remote="127.0.0.1", calls=5)
+    run_flow("answered", port, answering, calls=5)
+    assert loser.wait(10) == 0, loser.report()
+    codes = [sorted(attempt["status_code"] for attempt in record["attempts"]) for record in proxy.records(5)]
+    assert codes == [[200, 487]] * 5

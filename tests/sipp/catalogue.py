@@ -2,7 +2,21 @@
 
 from dataclasses import dataclass
 
-from tests.sipp.steps import SDP, Step, answer, cancel, pause, receive, refusal_ack, render, request, response
+from tests.sipp.steps import (
+    SDP,
+    Step,
+    answer,
+    answer_kept,
+    cancel,
+    linger,
+    pause,
+    receive,
+    receive_and_keep,
+    refusal_ack,
+    render,
+    request,
+    response,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,29 @@ def _refused(status: str) -> Flow:
 
 FLOWS = {
     "answered": Flow([*CALL, pause(50), *HANG_UP], [*ANSWERED, *BYE]),
+    # Under loss both sides must answer what the other repeats after the last step.
+    "lossy": Flow([*CALL, pause(50), *HANG_UP, linger(1_000)], [*ANSWERED, *BYE, linger(8_000)]),
+    "prack": Flow(
+        [
+            request("INVITE", 1, body=SDP, extra=("Supported: 100rel",)),
+            receive(100, optional=True),
+            receive(183, route_set=True),
+            request("PRACK", 2, dialog=True, extra=("RAck: 1 1 INVITE",)),
+            receive(200),
+            receive(200),
+            request("ACK", 1, dialog=True),
+            *HANG_UP,
+        ],
+        [
+            receive_and_keep("INVITE"),
+            response("183 Session Progress", body=SDP, extra=("Require: 100rel", "RSeq: 1"), retransmit=True),
+            receive("PRACK"),
+            answer(),
+            answer_kept("200 OK", SDP),
+            receive("ACK"),
+            *BYE,
+        ],
+    ),
     "busy": _refused("486 Busy Here"),
     "declined": _refused("603 Decline"),
     "cancelled": Flow(

@@ -113,6 +113,36 @@ def pause(milliseconds: int) -> Step:
     return Step(f'<pause milliseconds="{milliseconds}"/>')
 
 
+def linger(milliseconds: int) -> Step:
+    """Answer what is retransmitted after the last step, for so long."""
+    return Step(f'<timewait milliseconds="{milliseconds}"/>')
+
+
+def receive_and_keep(method: str) -> Step:
+    """Wait for a request that came over one proxy and keep its two Via fields and its CSeq for `answer_kept`."""
+    headers = (("Via:", 1), ("Via:", 2), ("CSeq:", 1))
+    kept = "".join(
+        f'<ereg regexp=".*" search_in="hdr" header="{header}" occurrence="{occurrence}" check_it="true" assign_to="{variable}"/>'
+        for variable, (header, occurrence) in enumerate(headers, 1)
+    )
+    return Step(f'<recv request="{method}"><action>{kept}</action></recv>')
+
+
+def answer_kept(status: str, body: str) -> Step:
+    """Send the final response to the request kept, whatever came after it."""
+    lines = [
+        f"SIP/2.0 {status}",
+        "Via:[$1]",
+        "Via:[$2]",
+        "[last_From:]",
+        "[last_To:]",
+        "[last_Call-ID:]",
+        "CSeq:[$3]",
+        "Contact: <sip:sut@[local_ip]:[local_port];transport=[transport]>",
+    ]
+    return _message(lines, body, ' retrans="500"')
+
+
 def render(steps: list[Step], name: str) -> str:
     """Return the scenario as SIPp reads it."""
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<scenario name="{name}">\n' + "\n".join(s.xml for s in steps) + "\n</scenario>\n"
