@@ -5,6 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 NATIVE := $(VENV)/.native
 FUZZ_SECONDS ?= 600
+CI_FUZZ_SECONDS ?= 10
 SOAK_SECONDS ?= 600
 SOURCES := $(shell find native -name '*.rs' -not -path '*/target/*' -o -name 'Cargo.toml' -not -path '*/target/*' 2>/dev/null) Cargo.toml
 
@@ -18,11 +19,13 @@ run: $(NATIVE) ## Install what is missing, build, and start the proxy with examp
 
 test: system-test $(NATIVE) lint ## Run every test with the real components that it needs
 	ci/native-tests
-	ci/python-tests tests
+	ci/python-tests tests --ignore=tests/soak
+	ci/instructions
+	ci/fuzz $(CI_FUZZ_SECONDS)
 
 test-quick: $(NATIVE) ## Run what is done in three minutes: no load, no waiting for timers
 	ci/native-tests
-	ci/python-tests tests -m "not slow"
+	ci/python-tests tests --ignore=tests/soak -m "not slow"
 
 lint: $(NATIVE) ## Check format, lints, types, stubs and layers
 	ci/lint
@@ -40,7 +43,8 @@ fuzz: system ## Fuzz each target for FUZZ_SECONDS (600)
 	ci/fuzz $(FUZZ_SECONDS)
 
 soak: system-test $(NATIVE) ## Mutated messages and steady load for SOAK_SECONDS (600)
-	SOAK_SECONDS=$(SOAK_SECONDS) ci/python-tests tests/soak
+	cargo build --release --locked -p edge-load
+	SOAK_SECONDS=$(SOAK_SECONDS) ci/python-tests tests/soak --timeout=100000 -s
 
 docs: $(NATIVE) ## Write docs/configuration.md from the fields' docstrings
 	$(PYTHON) ci/configuration_page.py docs/configuration.md

@@ -13,6 +13,7 @@ PROXY_CORE, LOAD_CORE = "0", "1"
 
 COMMANDS = {
     "floor": [str(ROOT / "target/release/floors"), "udp", "127.0.0.1:5060", "127.0.0.1:5080", "127.0.0.1:5070"],
+    "floor-tcp": [str(ROOT / "target/release/floors"), "tcp", "127.0.0.1:5060", "127.0.0.1:5070"],
     "edgeproxy": [str(Path(sys.executable).with_name("edgeproxy")), "run", str(ROOT / "bench/load/relay.toml")],
     # Its default allocator is a debugging one, three times as slow.
     "kamailio": [
@@ -33,18 +34,48 @@ COMMANDS = {
 }
 
 
+class ProcessorShare:
+    """A group of processes that gets a part of one processor, by the kernel's cgroups of either version; needs root."""
+
+    PERIOD = 10_000
+
+    def __init__(self, share: float) -> None:
+        root = Path("/sys/fs/cgroup")
+        old = (root / "cpu").is_dir()
+        self._folder = root / ("cpu" if old else "") / f"edgeproxy-bench-{os.getpid()}"
+        self._folder.mkdir()
+        quota = int(share * self.PERIOD)
+        if old:
+            (self._folder / "cpu.cfs_period_us").write_text(str(self.PERIOD))
+            (self._folder / "cpu.cfs_quota_us").write_text(str(quota))
+        else:
+            (self._folder / "cpu.max").write_text(f"{quota} {self.PERIOD}")
+
+    def add(self, pid: int) -> None:
+        """Put a process with all its threads into the group."""
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
+    def remove(self) -> None:
+        """Remove the group, which must be empty."""
+        self._folder.rmdir()
+
+
 class Target:
     """One running proxy with all its processes."""
 
-    def __init__(self, name: str, *, cores: str = PROXY_CORE, command: list[str] | None = None) -> None:
+    def __init__(self, name: str, *, cores: str = PROXY_CORE, command: list[str] | None = None, share: float = 1.0) -> None:
         self.name = name
         self._out = tempfile.TemporaryFile()  # noqa: SIM115
+        self._limit = ProcessorShare(share) if share < 1 else None
         line = ["taskset", "-c", cores, *(command or COMMANDS[name])]
         self.process = subprocess.Popen(line, stdout=self._out, stderr=self._out, start_new_session=True)
         time.sleep(2.5 if name == "kamailio" else 1.5)
         if self.process.poll() is not None:
             self._out.seek(0)
             raise RuntimeError(f"{name} does not start: {self._out.read().decode(errors='replace')}")
+        if self._limit:
+            for pid in self.pids():
+                self._limit.add(pid)
 
     def pids(self) -> list[int]:
         """Return every process of this target: those of its session."""
@@ -94,6 +125,8 @@ class Target:
                 continue
         self._out.close()
         time.sleep(0.5)
+        if self._limit:
+            self._limit.remove()
 
     def __enter__(self) -> "Target":
         return self

@@ -58,3 +58,14 @@ def test_no_file_holds_two_things() -> None:
     for path in [*(ROOT / "native").rglob("src/**/*.rs"), *(ROOT / "edgeproxy").rglob("*.py")]:
         limit = 800 if path.suffix == ".rs" else 500
         assert len(path.read_text().splitlines()) <= limit, path
+
+
+def test_the_examples_and_the_readme_are_working_configurations(tmp_path: Path) -> None:
+    readme = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert readme
+    texts = [*readme, *(path.read_text() for path in (ROOT / "examples").rglob("*.toml"))]
+    for number, text in enumerate(texts):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(re.sub(r'state_directory = ".*"', f'state_directory = "{tmp_path}"', text))
+        done = subprocess.run([ROOT / ".venv/bin/edgeproxy", "check", file], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

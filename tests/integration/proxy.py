@@ -87,6 +87,12 @@ class Proxy:
             time.sleep(0.05)
         raise RuntimeError("no counters")
 
+    def memory_bytes(self) -> int:
+        """Return the proportional set size."""
+        assert self.process
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+
     def records(self, count: int = 1, seconds: float = 3) -> list[dict[str, Any]]:
         """Return the call records, waiting until there are `count`."""
         path = self.state / "records" / "calls.jsonl"

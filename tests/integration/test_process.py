@@ -13,6 +13,7 @@ from dnslib import AAAA, QTYPE, RR, SRV, A, DNSRecord
 from dnslib.server import DNSHandler, DNSServer
 
 from tests.integration.agent import Agent, answer, invite, values
+from tests.integration.mutation import mutated
 from tests.integration.proxy import EDGEPROXY, Proxy, free_port
 
 Local = Callable[..., tuple[Proxy, int, int]]
@@ -294,25 +295,12 @@ def test_a_flood_of_garbage_fails_no_call(local: Local) -> None:
 @pytest.mark.slow
 def test_mutated_messages_harm_nothing(local: Local) -> None:
     """A short run of what `make soak` does for longer."""
-    import random  # noqa: PLC0415
-
-    chance = random.Random(1)  # noqa: S311
     with Agent() as caller, Agent() as core:
         proxy, port, _ = local(core=core.port)
-        base = invite(
-            "INVITE",
-            caller.port,
-            f"sip:b@127.0.0.1:{core.port}",
-            extra="Route: <sip:127.0.0.1;lr>\r\nContact: <sip:x@y>\r\n",
-        ).encode()
-        for number in range(20_000):
-            message = bytearray(
-                base.replace(b"b1", str(number).encode()).replace(b"INVITE", chance.choice([b"INVITE", b"MESSAGE", b"BYE", b"ACK"]))
-            )
-            for _ in range(chance.randrange(1, 6)):
-                at = chance.randrange(len(message))
-                message[at : at + chance.randrange(0, 3)] = bytes([chance.randrange(256)])
-            caller.send(bytes(message), port)
+        extra = "Route: <sip:127.0.0.1;lr>\r\nContact: <sip:x@y>\r\n"
+        base = invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", extra=extra).encode()
+        for number, message in enumerate(mutated(base, 20_000, seed=1)):
+            caller.send(message, port)
             if number % 500 == 0:
                 time.sleep(0.02)
         # The old caller's buffer is full of answers.

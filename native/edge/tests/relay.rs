@@ -480,3 +480,39 @@ fn an_rfc_2543_peer_is_matched_without_a_branch() {
     let cancel = old.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
     assert_eq!(rig.receive(CALLER, &cancel)[0].first_line(), "SIP/2.0 200 OK");
 }
+
+/// Routes that make the edge panic for one address, as a bug of ours would.
+struct Trap;
+
+impl edge::Routes for Trap {
+    fn source_for(&mut self, destination: std::net::IpAddr) -> Option<std::net::IpAddr> {
+        assert_ne!(destination, std::net::IpAddr::from([203, 0, 113, 66]), "trap");
+        None
+    }
+}
+
+#[test]
+fn a_panic_ends_one_request_and_leaves_the_rest() {
+    let mut settings = one_core();
+    settings.listeners.push(listener("second", "udp:192.0.2.2:5060"));
+    let mut rig = Rig::with_routes(settings, Box::new(Trap));
+    let ok = answered(&mut rig);
+    let bad = Request::new("INVITE", "sip:bob@203.0.113.66").via("SIP/2.0/UDP 203.0.113.9:5060").call_id("bad").text();
+    let sent = rig.receive_guarded(CORE, &bad);
+    assert_eq!(lines(&sent).last().unwrap(), &format!("{CORE} SIP/2.0 500 Server Internal Error"));
+    assert_eq!(rig.edge.sizes().0, 1, "the other call is still there");
+    let bye = rig.receive(CALLER, &in_dialog("BYE", &ok, 2).text());
+    assert_eq!(rig.receive(CORE, &response(&bye[0].text, 200, "bob"))[0].status_code(), 200);
+    rig.advance(60_000);
+    assert_eq!(rig.edge.sizes(), (0, 0));
+}
+
+#[test]
+fn a_worker_that_starts_afresh_records_its_calls_and_follows_dialogs_by_their_tokens() {
+    let mut rig = Rig::new(one_core());
+    let ok = answered(&mut rig);
+    rig.restart();
+    assert_eq!((rig.records.len(), rig.records[0].ended_by, rig.edge.sizes()), (1, "proxy", (0, 0)));
+    let bye = rig.receive(CALLER, &in_dialog("BYE", &ok, 2).text());
+    assert_eq!(bye[0].first_line(), "BYE sip:bob@203.0.113.9 SIP/2.0");
+}

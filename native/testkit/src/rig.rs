@@ -1,6 +1,7 @@
 //! One worker on a clock that only the test moves.
 
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use edge::{Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, Question, RouteSettings, Routes, Snapshot};
@@ -60,20 +61,21 @@ impl Rig {
     ///
     /// # Panics
     /// Where the settings are wrong.
-    #[expect(clippy::panic, reason = "settings of a test are right or the test is wrong")]
     pub fn new(settings: RouteSettings) -> Self {
+        Self::with_routes(settings, Box::new(NoRoutes))
+    }
+
+    /// The same with a routing table of the test's own.
+    ///
+    /// # Panics
+    /// Where the settings are wrong.
+    #[expect(clippy::panic, reason = "settings of a test are right or the test is wrong")]
+    pub fn with_routes(settings: RouteSettings, routes: Box<dyn Routes>) -> Self {
         let snapshot = match Snapshot::build(settings) {
             Ok(snapshot) => Arc::new(snapshot),
             Err(error) => panic!("{error}"),
         };
-        let options = EdgeOptions {
-            worker: 0,
-            workers: 1,
-            route_secret: Secret::new([1; 16]),
-            process_secret: Secret::new([2; 16]),
-            epoch: WALL,
-            routes: Box::new(NoRoutes),
-        };
+        let options = EdgeOptions { worker: 0, workers: 1, route_secret: Secret::new([1; 16]), process_secret: Secret::new([2; 16]), epoch: WALL, routes };
         let edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         Self { edge, records: Vec::new(), questions: Vec::new(), now: Now { moment: Moment(0), wall: WALL } }
     }
@@ -99,6 +101,23 @@ impl Rig {
         let hop = Hop { listener, transport, address, connection: None };
         self.edge.handle_message(self.now, &hop, message, false);
         self.collect()
+    }
+
+    /// As [`Rig::receive`], with panics caught as a worker catches them.
+    pub fn receive_guarded(&mut self, from: &str, message: &str) -> Vec<Sent> {
+        let address = from.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 1)));
+        let hop = Hop { listener: 0, transport: Transport::Udp, address, connection: None };
+        let (edge, now) = (&mut self.edge, self.now);
+        if catch_unwind(AssertUnwindSafe(|| edge.handle_message(now, &hop, message.as_bytes(), false))).is_err() {
+            self.edge.handle_panic(now, &hop, message.as_bytes());
+        }
+        self.collect()
+    }
+
+    /// Empties the worker as after too many panics.
+    pub fn restart(&mut self) {
+        self.edge.restart(self.now);
+        self.collect();
     }
 
     /// Lets the time pass and returns what the edge sends meanwhile.

@@ -21,9 +21,11 @@ pub(crate) struct Arguments {
     pub(crate) rate: f64,
     pub(crate) duration_seconds: f64,
     pub(crate) hold_milliseconds: u64,
+    pub(crate) reliable: bool,
 }
 
-const USAGE: &str = "usage: edge-load [call|register|garbage] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N]";
+const USAGE: &str =
+    "usage: edge-load [call|register|garbage] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp]";
 
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -36,6 +38,7 @@ impl Arguments {
             rate: 100.0,
             duration_seconds: 5.0,
             hold_milliseconds: 0,
+            reliable: false,
         };
         let mut words = words;
         while let Some(word) = words.next() {
@@ -62,6 +65,14 @@ impl Arguments {
                 "--hold-ms" => {
                     let text = value()?;
                     arguments.hold_milliseconds = text.parse().map_err(|_| fault(&text))?;
+                }
+                "--transport" => {
+                    let text = value()?;
+                    arguments.reliable = match text.as_str() {
+                        "udp" => false,
+                        "tcp" => true,
+                        _ => return Err(fault(&text)),
+                    };
                 }
                 _ => return Err(format!("{word}: unknown\n{USAGE}")),
             }

@@ -66,9 +66,17 @@ struct Run<'a> {
 pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
     let run = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.subsec_nanos() ^ d.as_secs() as u32);
     let mut run = Run {
-        places: Places { caller: arguments.caller, callee: arguments.callee, target: arguments.target, run },
-        caller: Network::bind(arguments.caller)?,
-        callee: Network::bind(arguments.callee)?,
+        places: Places {
+            caller: arguments.caller,
+            callee: arguments.callee,
+            target: arguments.target,
+            run,
+            transport: if arguments.reliable { "TCP" } else { "UDP" },
+            parameter: if arguments.reliable { ";transport=tcp" } else { "" },
+        },
+        // The callee first: a forwarder may connect to it as soon as the caller does.
+        callee: if arguments.reliable { Network::listen(arguments.callee)? } else { Network::datagrams(arguments.callee)? },
+        caller: if arguments.reliable { Network::connect(arguments.target)? } else { Network::datagrams(arguments.caller)? },
         arguments,
         calls: HashMap::new(),
         timers: BinaryHeap::new(),
@@ -175,6 +183,7 @@ impl Run<'_> {
                     }
                 }
                 State::Calling | State::Ending if now - call.since >= GIVE_UP => self.end(number, false),
+                State::Calling | State::Ending if self.arguments.reliable => self.timers.push(Reverse((now + 1_000_000, number))),
                 State::Calling | State::Ending => {
                     call.interval = (call.interval * 2).min(if call.state == State::Ending { 4_000_000 } else { GIVE_UP });
                     let again = now + call.interval;

@@ -5,8 +5,10 @@
 
 mod arguments;
 mod call;
+mod datagram;
 mod histogram;
 mod network;
+mod stream;
 mod text;
 
 use std::process::ExitCode;

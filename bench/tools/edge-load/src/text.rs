@@ -12,24 +12,28 @@ pub(crate) struct Places {
     pub(crate) callee: SocketAddr,
     pub(crate) target: SocketAddr,
     pub(crate) run: u32,
+    /// As Via names the transport.
+    pub(crate) transport: &'static str,
+    /// What a URI adds for it.
+    pub(crate) parameter: &'static str,
 }
 
 // Writing to a Vec cannot fail, so the results below are dropped.
 
 pub(crate) fn invite(out: &mut Vec<u8>, p: &Places, call: usize) {
-    let (caller, callee, run) = (p.caller, p.callee, p.run);
+    let &Places { caller, callee, run, transport, parameter, .. } = p;
     let _ = write!(
         out,
-        "INVITE sip:service@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\nTo: service <sip:service@{callee}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 INVITE\r\nContact: <sip:load@{caller}>\r\nMax-Forwards: 70\r\nSubject: Performance Test\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}",
+        "INVITE sip:service@{callee}{parameter} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\nTo: service <sip:service@{callee}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 INVITE\r\nContact: <sip:load@{caller}>\r\nMax-Forwards: 70\r\nSubject: Performance Test\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}",
         SDP.len()
     );
 }
 
 pub(crate) fn register(out: &mut Vec<u8>, p: &Places, call: usize) {
-    let (caller, target, run) = (p.caller, p.target, p.run);
+    let &Places { caller, target, run, transport, .. } = p;
     let _ = write!(
         out,
-        "REGISTER sip:{target} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-r{call}-{run}\r\nFrom: <sip:u{call}@{target}>;tag=f{call}\r\nTo: <sip:u{call}@{target}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 REGISTER\r\nContact: <sip:u{call}@{caller}>\r\nMax-Forwards: 70\r\nExpires: 3600\r\nContent-Length: 0\r\n\r\n"
+        "REGISTER sip:{target} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-r{call}-{run}\r\nFrom: <sip:u{call}@{target}>;tag=f{call}\r\nTo: <sip:u{call}@{target}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 REGISTER\r\nContact: <sip:u{call}@{caller}>\r\nMax-Forwards: 70\r\nExpires: 3600\r\nContent-Length: 0\r\n\r\n"
     );
 }
 
@@ -62,8 +66,8 @@ impl DialogText {
 }
 
 pub(crate) fn in_dialog(out: &mut Vec<u8>, p: &Places, call: usize, method: &str, cseq: u32, dialog: &DialogText) {
-    let (caller, callee, run) = (p.caller, p.callee, p.run);
-    let _ = write!(out, "{method} sip:service@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-{method}{call}-{run}\r\n");
+    let &Places { caller, callee, run, transport, parameter, .. } = p;
+    let _ = write!(out, "{method} sip:service@{callee}{parameter} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-{method}{call}-{run}\r\n");
     out.extend_from_slice(&dialog.routes);
     let _ = write!(out, "From: load <sip:load@{caller}>;tag=f{call}\r\n");
     out.extend_from_slice(&dialog.to);
@@ -75,11 +79,11 @@ pub(crate) fn in_dialog(out: &mut Vec<u8>, p: &Places, call: usize, method: &str
 
 /// The ACK of a refusal: same branch as its INVITE.
 pub(crate) fn ack_refusal(out: &mut Vec<u8>, p: &Places, call: usize, response: &[u8]) {
-    let (caller, callee, run) = (p.caller, p.callee, p.run);
+    let &Places { caller, callee, run, transport, parameter, .. } = p;
     let to = lines(response).find(|line| line.starts_with(b"To:")).unwrap_or_default();
     let _ = write!(
         out,
-        "ACK sip:service@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\n"
+        "ACK sip:service@{callee}{parameter} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\n"
     );
     out.extend_from_slice(to);
     let _ = write!(out, "\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");

@@ -1,0 +1,217 @@
+"""What is measured: each function runs its targets and returns plain data."""
+
+import socket
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from load_run import Run, load
+
+from target import COMMANDS, LOAD_CORE, ROOT, Target
+
+SHARE = 0.25
+TARGETS = ["floor", "edgeproxy", "kamailio"]
+
+
+def cost(rates: list[int], seconds: int, rounds: int) -> list[dict[str, Any]]:
+    """Measure each target at each rate, in turns, so that a slow minute of the machine hits all alike."""
+    rows = []
+    for number in range(rounds):
+        for rate in rates:
+            for name in TARGETS:
+                with Target(name) as target:
+                    load(target, min(rate, 500), 1)
+                    run = load(target, rate, seconds)
+                rows.append({"target": name, "rate": rate, "round": number, **_row(run)})
+                print(
+                    f"{name:10} {rate:6}/s {run.microseconds_per_call:7.1f} us/call p99 {run.report['setup_p99_microseconds']} us",
+                    flush=True,
+                )
+    return rows
+
+
+def _row(run: Run) -> dict[str, Any]:
+    return {"cost": run.microseconds_per_call, **run.report}
+
+
+def highest(name: str, start: int, seconds: int) -> int:
+    """Return the highest rate that is clean, to within 5 %; a rate that fails gets a second chance."""
+
+    def clean(rate: int) -> bool:
+        for _ in range(2):
+            with Target(name) as target:
+                run = load(target, rate, seconds)
+            print(f"{name:10} {rate:6}/s {'clean' if run.clean else 'not clean: ' + run.fault}", flush=True)
+            if run.clean:
+                return True
+        return False
+
+    low, high = 0, start
+    while clean(high):
+        low, high = high, int(high * 1.4)
+    while high - low > 0.05 * high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if clean(middle) else (low, middle)
+    return low
+
+
+def overload(seconds: int) -> dict[str, Any]:
+    """Find the highest clean rate of a proxy that may use a part of its processor, offer twice and four times that, and look at it 5 s later.
+
+    The generator has one processor too: without the limit it would be the first to be overloaded.
+    """
+    rows = []
+    rate = _highest_limited(seconds=5)
+    for factor in (2, 4):
+        with Target("edgeproxy", share=SHARE) as target:
+            run = load(target, rate * factor, seconds)
+            time.sleep(5)
+            after = load(target, rate * 0.5, 3)
+        middle = run.report["completed_by_second"][2 : seconds - 1]
+        served = statistics.mean(middle) if middle else 0
+        rows.append({"factor": factor, "goodput": served, "share": served / rate, "clean_after": after.clean, **_row(run)})
+        print(
+            f"overload {factor} x: {served:.0f} calls/s served, {served / rate:.0%} of {rate}/s; failed {run.report['failed']}", flush=True
+        )
+    return {"rate": rate, "rows": rows}
+
+
+def _highest_limited(seconds: int) -> int:
+    low, high = 0, 1_000
+    while True:
+        with Target("edgeproxy", share=SHARE) as target:
+            clean = load(target, high, seconds).clean
+        print(f"edgeproxy with a quarter of a processor {high:6}/s {'clean' if clean else 'not clean'}", flush=True)
+        if clean:
+            low, high = high, int(high * 1.3)
+        elif low:
+            return low
+        else:
+            high //= 2
+
+
+def memory(rate: int, seconds: int, linger: int) -> dict[str, Any]:
+    """Follow the memory of edgeproxy through a short warm-up and three equal loads with their linger."""
+    trace: list[tuple[float, int]] = []
+    with Target("edgeproxy") as target:
+        start = time.monotonic()
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                trace.append((time.monotonic() - start, target.memory_bytes()))
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        load(target, 500, 10)
+        time.sleep(linger)
+        warm = target.memory_bytes()
+        peaks, rests, failed = [], [], 0
+        for _ in range(3):
+            began = time.monotonic() - start
+            failed += load(target, rate, seconds).report["failed"]
+            time.sleep(linger)
+            peaks.append(max(size for at, size in trace if at >= began))
+            rests.append(target.memory_bytes())
+        done.set()
+        thread.join()
+    print(f"memory: warm {warm >> 20} MiB, peaks {[peak >> 20 for peak in peaks]}, afterwards {[rest >> 20 for rest in rests]}", flush=True)
+    return {
+        "rate": rate,
+        "seconds": seconds,
+        "linger": linger,
+        "warm": warm,
+        "peaks": peaks,
+        "rests": rests,
+        "failed": failed,
+        "trace": trace,
+    }
+
+
+def per_transaction() -> dict[str, float]:
+    """Return bytes for a live call, and for what lingers of an ended one, each with two transactions."""
+    calls = 20_000
+    with Target("edgeproxy") as target:
+        load(target, 500, 2)
+        time.sleep(45)
+        before = target.memory_bytes()
+        held = threading.Thread(target=load, args=(target, 2_000, calls / 2_000), kwargs={"hold_milliseconds": 50_000})
+        held.start()
+        time.sleep(calls / 2_000 + 4)
+        live = (target.memory_bytes() - before) / calls
+        # The INVITE transactions are gone by now; what is left of a call is the call alone.
+        time.sleep(33)
+        bare = (target.memory_bytes() - before) / calls
+        held.join()
+        lingering = (target.memory_bytes() - before) / calls
+    print(f"memory of a call: {live:.0f} bytes live, {bare:.0f} after its INVITE transaction, {lingering:.0f} lingering", flush=True)
+    return {"live": live, "without_transaction": bare, "lingering": lingering}
+
+
+def streams(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
+    """The relay over TCP on both sides, against a bare TCP forwarder."""
+    rows = []
+    for _ in range(rounds):
+        for name in ("floor-tcp", "edgeproxy"):
+            with Target(name) as target:
+                run = load(target, rate, seconds, transport="tcp")
+            rows.append({"target": name, "rate": rate, **_row(run)})
+            print(f"{name:10} tcp {rate:6}/s {run.microseconds_per_call:7.1f} us/call failed {run.report['failed']}", flush=True)
+    return rows
+
+
+def workers(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
+    """One worker and two, proxy and load sharing both processors."""
+    rows = []
+    text = (ROOT / "bench/load/relay.toml").read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "edge.toml"
+        for _ in range(rounds):
+            for count in (1, 2):
+                file.write_text(text.replace("workers = 1", f"workers = {count}"))
+                with Target("edgeproxy", cores="0,1", command=[*COMMANDS["edgeproxy"][:2], str(file)]) as target:
+                    run = load(target, rate, seconds, cores="0,1")
+                rows.append({"workers": count, "rate": rate, **_row(run)})
+                print(f"{count} workers {rate:6}/s {run.microseconds_per_call:7.1f} us/call", flush=True)
+    return rows
+
+
+def garbage(seconds: int) -> dict[str, Any]:
+    """20,000 datagrams of garbage a second beside 500 calls a second."""
+    line = [str(ROOT / "target/release/edge-load"), "garbage", "--caller", "127.0.0.1:5081", "--callee", "127.0.0.1:5082"]
+    with Target("edgeproxy") as target:
+        flood = subprocess.Popen(
+            ["taskset", "-c", LOAD_CORE, *line, "--rate", "20000", "--duration", str(seconds + 2)], stdout=subprocess.DEVNULL
+        )
+        time.sleep(1)
+        run = load(target, 500, seconds)
+        flood.wait(seconds + 10)
+    print(f"500 calls/s beside 20,000 datagrams of garbage/s: failed {run.report['failed']}", flush=True)
+    return _row(run)
+
+
+def idle_connections(count: int) -> dict[str, Any]:
+    """Memory of connections that say nothing."""
+    opened: list[socket.socket] = []
+    with Target("edgeproxy") as target:
+        before = target.memory_bytes()
+        try:
+            for number in range(count):
+                connection = socket.socket()
+                opened.append(connection)
+                # One source address has some 28,000 ports.
+                connection.bind((f"127.0.1.{number // 10_000 + 1}", 0))
+                connection.connect(("127.0.0.1", 5060))
+        except OSError as error:
+            print(f"no more connections than {len(opened)}: {error}", flush=True)
+        time.sleep(3)
+        each = (target.memory_bytes() - before) / max(len(opened), 1)
+        run = load(target, 200, 3)
+    for connection in opened:
+        connection.close()
+    print(f"{len(opened)} idle connections: {each:.0f} bytes each; calls failed beside them: {run.report['failed']}", flush=True)
+    return {"connections": len(opened), "bytes_each": each, "failed": run.report["failed"]}

@@ -1,0 +1,147 @@
+"""Results as a page and as plots."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+
+def median(rows: list[dict[str, Any]], key: str, **match: object) -> float:
+    """Return the median of `key` over the rows that match."""
+    return statistics.median(row[key] for row in rows if all(row[name] == value for name, value in match.items()))
+
+
+def total(rows: list[dict[str, Any]], key: str, **match: object) -> int:
+    """Return the sum of `key` over the rows that match."""
+    return sum(row[key] for row in rows if all(row[name] == value for name, value in match.items()))
+
+
+def _cost(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "## Relay over UDP, INVITE to BYE",
+        "",
+        "| target | calls/s | CPU per call | share of floor | set-up p50 | p99 | p99.9 | calls | retransmissions | failed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for rate in sorted({row["rate"] for row in rows}):
+        base = median(rows, "cost", target="floor", rate=rate)
+        for name in dict.fromkeys(row["target"] for row in rows):
+            match = {"target": name, "rate": rate}
+            value = median(rows, "cost", **match)
+            times = " | ".join(f"{median(rows, f'setup_{p}_microseconds', **match):.0f} µs" for p in ("p50", "p99", "p999"))
+            sums = " | ".join(str(total(rows, key, **match)) for key in ("attempted", "retransmissions", "failed"))
+            lines.append(f"| {name} | {rate} | {value:.1f} µs | {value / base:.2f} | {times} | {sums} |")
+    return lines
+
+
+def _highest(rates: dict[str, int]) -> list[str]:
+    rows = [f"| {name} | {rate}/s | {rate / rates['kamailio']:.2f} |" for name, rate in rates.items()]
+    return ["## Highest clean rate on one processor", "", "| target | rate | share of Kamailio's |", "|---|---|---|", *rows]
+
+
+def _overload(data: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Overload",
+        "",
+        f"The proxy gets a quarter of a processor, so that the generator is not the first to be overloaded; its highest clean rate is then {data['rate']}/s.",
+        "",
+        "| offered | served | share | refused | of these with Retry-After | failed | clean 5 s later |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['factor']} x | {r['goodput']:.0f}/s | {r['share']:.0%} | {r['refused']} | {r['refused_with_retry_after']} | {r['failed']} "
+        f"| {'yes' if r['clean_after'] else 'no'} |"
+        for r in data["rows"]
+    ]
+    return lines
+
+
+def _memory(m: dict[str, Any]) -> list[str]:
+    warm, *rest = (f"{value / (1 << 20):.1f}" for value in (m["warm"], *m["peaks"], *m["rests"]))
+    return [
+        "## Memory",
+        "",
+        f"PSS in MiB at {m['rate']} calls/s for {m['seconds']} s, each load followed by {m['linger']} s: warm {warm}; peaks {', '.join(rest[:3])}; "
+        f"afterwards {', '.join(rest[3:])} ({m['rests'][-1] / m['warm']:.2f} of warm); third peak {m['peaks'][2] / m['peaks'][1] - 1:+.1%} on the second; "
+        f"failed calls {m['failed']}.",
+    ]
+
+
+def page(data: dict[str, Any]) -> str:
+    """Return the results as a page."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `make bench`. Figures are medians over rounds; ratios are to the bare forwarder of the same run. The machine is shared: compare ratios.",
+        "",
+        f"{data['date']}, commit {data['commit']}, {data['machine']}; `{data['command'].strip()}`.",
+    ]
+    for key, section in (("cost", _cost), ("highest", _highest), ("overload", _overload), ("memory", _memory)):
+        if data.get(key):
+            lines += ["", *section(data[key])]
+    if data.get("call"):
+        call = data["call"]
+        lines += [
+            "",
+            f"A live call takes {call['live']:.0f} bytes with its INVITE transaction, {call['without_transaction']:.0f} once that is over; "
+            f"an ended call lingers with two transactions in {call['lingering']:.0f} bytes.",
+        ]
+    if data.get("idle"):
+        idle = data["idle"]
+        lines += [
+            "",
+            f"{idle['connections']} idle TCP connections: {idle['bytes_each']:.0f} bytes each; calls failed beside them: {idle['failed']}.",
+        ]
+    if data.get("streams"):
+        rows = data["streams"]
+        base, ours = (median(rows, "cost", target=name) for name in ("floor-tcp", "edgeproxy"))
+        lines += [
+            "",
+            "## Relay over TCP",
+            "",
+            f"At {rows[0]['rate']} calls/s: bare TCP forwarder {base:.1f} µs, edgeproxy {ours:.1f} µs, ratio {ours / base:.2f}; "
+            f"failed {total(rows, 'failed', target='edgeproxy')}.",
+        ]
+    if data.get("workers"):
+        rows = data["workers"]
+        one, two = (median(rows, "cost", workers=count) for count in (1, 2))
+        lines += [
+            "",
+            "## Two workers",
+            "",
+            f"At {rows[0]['rate']} calls/s, all processes sharing two processors: one worker {one:.1f} µs, two {two:.1f} µs, ratio {two / one:.2f}.",
+        ]
+    if data.get("garbage"):
+        run = data["garbage"]
+        lines += [
+            "",
+            "## Garbage",
+            "",
+            f"500 calls/s beside 20,000 datagrams of garbage a second: {run['completed']} calls, {run['failed']} failed, {run['retransmissions']} retransmissions.",
+        ]
+    return "\n".join([*lines, "", "![plots](results/relay.png)", ""])
+
+
+def plot(data: dict[str, Any], file: Path) -> None:
+    """Draw cost against rate, latency percentiles and memory over time."""
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    rows = data["cost"]
+    rates = sorted({row["rate"] for row in rows})
+    figure, axes = plt.subplots(1, 3, figsize=(16, 4.5))
+    for name in dict.fromkeys(row["target"] for row in rows):
+        axes[0].plot(rates, [median(rows, "cost", target=name, rate=rate) for rate in rates], marker="o", label=name)
+        for percentile, style in (("p50", ":"), ("p99", "-")):
+            values = [median(rows, f"setup_{percentile}_microseconds", target=name, rate=rate) for rate in rates]
+            axes[1].plot(rates, values, style, marker="o", label=f"{name} {percentile}")
+    axes[0].set(xlabel="calls a second", ylabel="µs of processor per call", title="cost", ylim=(0, None))
+    axes[1].set(xlabel="calls a second", ylabel="µs", title="set-up time", yscale="log")
+    if data.get("memory"):
+        axes[2].plot([at for at, _ in data["memory"]["trace"]], [size / (1 << 20) for _, size in data["memory"]["trace"]])
+    axes[2].set(xlabel="seconds", ylabel="MiB", title="memory of edgeproxy", ylim=(0, None))
+    for axis in axes[:2]:
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=90)

@@ -1,0 +1,89 @@
+//! Any sequence of messages, answers and time against one worker: whatever was sent, all of it is over in the end.
+#![no_main]
+
+use edge::PeerKind;
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use syntax::{Transport, parse};
+use testkit::{Request, Rig, Sent, peer, response, settings};
+
+const CALLER: &str = "198.51.100.7:5060";
+const CORE: &str = "203.0.113.9:5060";
+
+#[derive(Arbitrary, Debug)]
+enum Step<'a> {
+    /// A request that is right but for the parts given.
+    Request { method: u8, call: u8, to_tag: u8, cseq: u8, header: &'a str },
+    /// A response to something that the edge sent.
+    Response { which: u8, code: u16, tag: u8 },
+    /// What the edge sent comes back damaged.
+    Echo { which: u8, at: u16, byte: u8, from_core: bool },
+    /// Bytes from a peer.
+    Bytes { bytes: &'a [u8], stream: bool },
+    /// ICMP error.
+    Undeliverable { which: u8 },
+    /// Time.
+    Wait { milliseconds: u16 },
+}
+
+const METHODS: [&str; 8] = ["INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "REGISTER", "UPDATE", "X!'"];
+const TAGS: [&str; 3] = ["", "bob", "carol"];
+
+fn pick<T>(list: &[T], which: u8) -> Option<&T> {
+    list.get(usize::from(which) % list.len().max(1))
+}
+
+fuzz_target!(|steps: Vec<Step<'_>>| {
+    let peers = vec![
+        peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10", "sip:core.example.net"]),
+        peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[]),
+    ];
+    let mut rig = Rig::new(settings(peers));
+    let mut sent: Vec<Sent> = Vec::new();
+    for step in steps.iter().take(64) {
+        let new = match step {
+            Step::Request { method, call, to_tag, cseq, header } => {
+                let method = METHODS[usize::from(*method) % METHODS.len()];
+                let request = Request::new(method, "sip:bob@example.net")
+                    .call_id(&format!("call-{}", call % 4))
+                    .tags("alice", TAGS[usize::from(*to_tag) % 3])
+                    .branch(&format!("z9hG4bK-{call}-{cseq}"))
+                    .cseq(u32::from(*cseq % 4))
+                    .header(header);
+                rig.receive(CALLER, &request.text())
+            }
+            Step::Response { which, code, tag } => {
+                let requests: Vec<&Sent> = sent.iter().filter(|s| s.status_code() == 0).collect();
+                let Some(request) = pick(&requests, *which) else { continue };
+                let text = response(&request.text, 100 + code % 600, TAGS[usize::from(*tag) % 3]);
+                rig.receive(CORE, &text)
+            }
+            Step::Echo { which, at, byte, from_core } => {
+                let Some(message) = pick(&sent, *which) else { continue };
+                let mut bytes = message.text.clone().into_bytes();
+                let at = usize::from(*at) % bytes.len().max(1);
+                if let Some(target) = bytes.get_mut(at) {
+                    *target = *byte;
+                }
+                rig.receive_at(0, Transport::Udp, if *from_core { CORE } else { CALLER }, &bytes)
+            }
+            Step::Bytes { bytes, stream } => rig.receive_at(0, if *stream { Transport::Tcp } else { Transport::Udp }, CALLER, bytes),
+            Step::Undeliverable { which } => {
+                let Some(message) = pick(&sent, *which).cloned() else { continue };
+                rig.undeliverable(&message)
+            }
+            Step::Wait { milliseconds } => rig.advance(u64::from(*milliseconds)),
+        };
+        // A response carries what others wrote into the Via fields below; a request of ours must be whole.
+        for message in new.iter().filter(|message| message.status_code() == 0) {
+            let mut head = syntax::Head::default();
+            parse(message.text.as_bytes(), &syntax::Limits::STANDARD, &mut head)
+                .unwrap_or_else(|error| panic!("what we send must parse: {error}\n{}", message.text));
+        }
+        sent.extend(new);
+        sent.truncate(256);
+    }
+    rig.advance(4_000_000);
+    assert_eq!(rig.edge.sizes(), (0, 0), "something is left for ever");
+    assert!(rig.edge.poll_timeout().is_none());
+});
