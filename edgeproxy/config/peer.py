@@ -32,7 +32,7 @@ class Peer(msgspec.Struct, frozen=True):
     final_answer_seconds: Annotated[float, Meta(ge=1, le=3_600)] = 185.0
     """Longest wait for the final answer after a provisional one, per attempt at `to` (timer C, RFC 3261 section 16.6)."""
     oversize: Literal["fragment", "tcp"] = "fragment"
-    """How requests of more than 1,300 bytes reach this peer where its URI leaves the transport open: in UDP fragments, or over TCP with UDP as fall-back (RFC 3261 section 18.1.1)."""
+    """How requests of more than 1,300 bytes reach this peer: in UDP fragments, or over TCP with UDP as fall-back, whatever transport its URI names (RFC 3261 section 18.1.1)."""
     trust_identity: bool | None = None
     """Whether P-Asserted-Identity, Diversion and their like are believed; by default of all but subscribers."""
     allow_routes: bool | None = None

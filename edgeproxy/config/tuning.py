@@ -11,7 +11,7 @@ from edgeproxy.config.positions import KeyPath
 Count = Annotated[int, Meta(ge=1, le=100_000_000)]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
 Bytes = Annotated[int, Meta(ge=1_024, le=1 << 30)]
-MessageBytes = Annotated[int, Meta(ge=256, le=65_535)]
+MessageBytes = Annotated[int, Meta(ge=256, le=64_000)]
 
 
 class Timers(msgspec.Struct, frozen=True):
@@ -35,6 +35,8 @@ class Timers(msgspec.Struct, frozen=True):
     """How long a target that did not answer is passed over while there are others."""
     resolve_milliseconds: Milliseconds = 3_000
     """Longest wait for a name to be resolved."""
+    timer_c_seconds: Annotated[int, Meta(ge=181, le=3_600)] = 185
+    """Timer C (RFC 3261 section 16.6), for requests that go to their Request-URI; a peer's `to` has `final_answer_seconds`."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -46,15 +48,19 @@ class Limits(msgspec.Struct, frozen=True):
     """Transactions held at once, those that linger among them."""
     branches: Annotated[int, Meta(ge=1, le=100)] = 20
     """Attempts for one request."""
-    message_bytes: MessageBytes = 65_535
-    """A message."""
-    headers: Annotated[int, Meta(ge=8, le=128)] = 128
+    dialogs: Annotated[int, Meta(ge=1, le=1_000)] = 32
+    """Dialogs of one call: early ones of a forked INVITE count too, responses of more are dropped."""
+    message_bytes: MessageBytes = 64_000
+    """A message; what we add to it must still fit a datagram."""
+    headers: Annotated[int, Meta(ge=8, le=120)] = 120
     """Header field lines of a message."""
+    vias: Annotated[int, Meta(ge=2, le=100)] = 70
+    """Via header fields of a message."""
     header_value_bytes: MessageBytes = 8_192
     """One header field value."""
     uri_bytes: MessageBytes = 1_024
     """The Request-URI."""
-    body_bytes: MessageBytes = 65_535
+    body_bytes: MessageBytes = 64_000
     """The body."""
     retry_after_least_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 5
     """Least Retry-After of a request that is shed."""
@@ -62,6 +68,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Most Retry-After of a request that is shed; the value is chosen anew for each."""
     log_lines_per_second: Annotated[int, Meta(ge=1, le=100_000)] = 20
     """Log lines about bad input, per worker."""
+    stranger_records_per_second: Annotated[int, Meta(ge=0, le=100_000)] = 100
+    """Call records of strangers, who are all refused, per worker: a flood must not push out those of real calls."""
 
     def check(self, path: KeyPath, faults: Faults) -> None:
         """Check what types cannot."""

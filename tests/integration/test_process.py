@@ -19,9 +19,9 @@ from tests.integration.proxy import EDGEPROXY, Proxy, free_port
 Local = Callable[..., tuple[Proxy, int, int]]
 
 
-def _call(caller: Agent, core: Agent, port: int, call_id: str) -> tuple[str, str]:
+def _call(caller: Agent, core: Agent, port: int, call_id: str, *, extra: str = "") -> tuple[str, str]:
     """Set a call up; return the INVITE as the core got it and the 200 as the caller got it."""
-    caller.send(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", call_id=call_id, branch=call_id), port)
+    caller.send(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", call_id=call_id, branch=call_id, extra=extra), port)
     request = core.receive_until("INVITE", 10, having=f"Call-ID: {call_id}\r\n")
     assert request
     core.send(answer(request, "200 OK"), port)
@@ -93,6 +93,8 @@ def test_sigterm_drains_and_a_restart_carries_dialogs_on(local: Local) -> None:
         proxy.signal(signal.SIGTERM)
         time.sleep(0.2)
         proxy.stop()
+        # The next process knows nothing of this call but its token, so its record is written now.
+        assert [record["ended_by"] for record in proxy.records(3) if record["call_id"] == "second"] == ["proxy"]
         proxy.start()
         caller.send(_bye(caller, core, ok, "second"), port)
         assert core.receive_until("BYE")
@@ -116,16 +118,19 @@ def test_retransmissions_late_and_duplicate_responses(local: Local) -> None:
         assert proxy.counters()["retransmissions_received"] == 1
 
 
-def test_a_dead_core_is_noticed_by_icmp_and_passed_over(local: Local) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_core_is_noticed_by_icmp_and_passed_over(workers: int, local: Local) -> None:
     with Agent() as caller, Agent() as core:
         dead = free_port()
-        proxy, port, _ = local(core=core.port, to=f'"sip:127.0.0.1:{dead}", "sip:127.0.0.1:{core.port}"')
-        start = time.monotonic()
-        _call(caller, core, port, "one")
-        assert time.monotonic() - start < 1
-        assert proxy.counters()["fail_overs"] == 1
-        _call(caller, core, port, "two")
-        assert proxy.counters()["fail_overs"] == 1
+        proxy, port, _ = local(workers=workers, core=core.port, to=f'"sip:127.0.0.1:{dead}", "sip:127.0.0.1:{core.port}"')
+        # More than an ICMP error quotes.
+        padding = f"Subject: {'x' * 900}\r\n"
+        for number in range(12):
+            start = time.monotonic()
+            _call(caller, core, port, f"call-{number}", extra=padding)
+            assert time.monotonic() - start < 1
+        # Each worker learns it once.
+        assert 1 <= proxy.counters()["fail_overs"] <= workers
 
 
 def test_ipv4_to_ipv6(start_proxy: Callable[..., Proxy]) -> None:
@@ -240,6 +245,46 @@ def test_slow_and_stuck_tcp_clients_are_closed_and_disturb_nobody(local: Local) 
         assert proxy.counters()["connections_refused"] >= 10
         for client in slow + refused:
             client.close()
+
+
+def test_who_pings_for_ever_and_never_reads_gets_no_memory(local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port)
+        _call(caller, core, port, "before")
+        before = proxy.memory_bytes()
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.settimeout(0.2)
+            end = time.monotonic() + 4
+            sent = 0
+            while time.monotonic() < end and sent < 40_000_000:
+                try:
+                    sent += client.send(b"\r\n\r\n" * 16_000)
+                except TimeoutError:
+                    break
+            assert sent > 5_000_000
+            assert proxy.memory_bytes() - before < 4_000_000
+            _call(caller, core, port, "beside")
+
+
+def test_a_callee_that_stops_reading_holds_up_only_its_own_calls(local: Local) -> None:
+    extra = "[tuning.tcp]\nmessage_seconds = 1\nwrite_queue_bytes = 65536"
+    with Agent() as caller, Agent() as core, socket.create_server(("127.0.0.1", 0)) as deaf:
+        proxy, port, _ = local(core=core.port, extra=extra)
+        target = f"sip:x@127.0.0.1:{deaf.getsockname()[1]};transport=tcp"
+        body = f"Subject: {'x' * 7_000}\r\n"
+        # A core's calls go to their Request-URI: here to somebody who accepts and never reads.
+        for number in range(1_200):
+            core.send(invite("INVITE", core.port, target, call_id=f"deaf-{number}", branch=f"deaf-{number}", extra=body), port)
+            if number % 100 == 0:
+                time.sleep(0.02)
+        start = time.monotonic()
+        with Agent() as fresh:
+            fresh.send(invite("OPTIONS", fresh.port, f"sip:127.0.0.1:{port}", call_id="ping", branch="ping"), port)
+            assert fresh.receive_until("SIP/2.0 200")
+        assert time.monotonic() - start < 0.5
+        counters = proxy.counters()
+        assert counters["attempts_undeliverable"] > 0
+        assert counters["panics"] == 0
 
 
 def test_tcp_keepalive_and_two_messages_in_one_segment(local: Local) -> None:

@@ -1,6 +1,6 @@
 //! ACK: hop by hop for a refusal, end to end and without a transaction for a 2xx (RFC 3261 section 13.2.2.4, 17.1.1.3).
 
-use proto::{AckOutcome, Direction, Key, Now, transaction_key};
+use proto::{AckOutcome, Key, Now, transaction_key};
 use smallvec::SmallVec;
 use syntax::{Message, Method};
 
@@ -27,13 +27,9 @@ impl Edge {
         let Ok(route) = RouteView::read(&self.snapshot.own, &self.options.route_secret, message) else {
             return self.counters.stray_acks.add();
         };
-        let Some((token, direction)) = route.token.or_else(|| self.find_dialog(message)).filter(|_| message.head.max_forwards != Some(0)) else {
-            return self.counters.stray_acks.add();
-        };
-        if direction == Direction::FromCaller && !self.knows_dialog(message, token) {
-            return self.counters.stray_acks.add();
-        }
-        let shape = self.dialog_shape(&route, &token, direction);
+        let found = self.in_dialog(arrival, message, &route).filter(|found| !found.unknown && message.head.max_forwards != Some(0));
+        let Some(found) = found else { return self.counters.stray_acks.add() };
+        let shape = self.dialog_shape(&route, &found);
         match Self::next_hop(message, &route) {
             Some(Target::Address(address)) => {
                 // A stateless hop's branch must be the same for the same ACK; nothing ever answers it.

@@ -1,14 +1,66 @@
 //! Phase *admit*: what is refused because of how much there is already.
 
+use syntax::{Message, Method};
+
 use crate::edge::Edge;
 use crate::matching::Refusal;
 
+/// What is refused while a worker cannot keep up. In-dialog requests never are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shedding {
+    /// All is well.
+    #[default]
+    Nothing,
+    /// Whatever opens something, but for registrations.
+    Calls,
+    /// Registrations too.
+    Registrations,
+}
+
+/// What a request is worth when not all can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// A call, a message, a subscription.
+    New,
+    /// A registration: without it a phone is dead for minutes.
+    Registration,
+    /// An emergency call (RFC 5031) or a request within a dialog.
+    Last,
+}
+
+impl Class {
+    pub(crate) fn of(message: &Message<'_>, in_dialog: bool) -> Self {
+        let uri = message.text(message.head.request_uri.whole);
+        if in_dialog || uri.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"urn:service:sos")) {
+            Self::Last
+        } else if message.head.method == Method::Register {
+            Self::Registration
+        } else {
+            Self::New
+        }
+    }
+
+    /// How much of a table of `limit` this class may fill.
+    pub(crate) const fn share(self, limit: usize) -> usize {
+        match self {
+            Self::New => limit - limit / 8,
+            Self::Registration => limit - limit / 16,
+            Self::Last => limit,
+        }
+    }
+}
+
 impl Edge {
     /// Whether a request that opens something is let in. Only here is 503 said: it tells the sender that the node as a whole sheds.
-    pub(crate) fn admit(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn admit(&mut self, class: Class) -> Result<(), Refusal> {
+        let overloaded = match self.shedding {
+            Shedding::Nothing => false,
+            Shedding::Calls => class == Class::New,
+            Shedding::Registrations => class <= Class::Registration,
+        };
         let counter = if self.draining {
             &self.counters.shed_draining
-        } else if self.shedding {
+        } else if overloaded {
             &self.counters.shed_overload
         } else {
             return Ok(());

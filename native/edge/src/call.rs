@@ -135,13 +135,16 @@ impl Call {
         }
     }
 
-    /// Notes a dialog by its callee's tag; a state never goes back.
-    pub(crate) fn note_dialog(&mut self, callee_tag: &[u8], state: DialogState) {
+    /// Notes a dialog by its callee's tag; a state never goes back. False where there are `most` already.
+    pub(crate) fn note_dialog(&mut self, callee_tag: &[u8], state: DialogState, most: usize) -> bool {
+        let full = self.dialogs.len() >= most;
         match self.dialogs.iter_mut().find(|d| *d.callee_tag == *callee_tag) {
             Some(dialog) if dialog.state == DialogState::Early => dialog.state = state,
             Some(_) => {}
+            None if full => return false,
             None => self.dialogs.push(Dialog { callee_tag: callee_tag.into(), state }),
         }
+        true
     }
 
     /// Whether a dialog with this callee's tag is known and not over.

@@ -7,18 +7,21 @@ use syntax::{HeaderName, Message, Method, Span};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
-use crate::transaction::{CancelReason, Cancelling, Client, Server};
+use crate::transaction::{CancelReason, Cancelling, Client, Server, Transaction};
 
 impl Edge {
     pub(crate) fn handle_cancel(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) {
         let key = transaction_key(&self.options.process_secret, message, Method::Invite);
-        let found = self.index.get(key).filter(|entry| self.transactions.get(*entry).is_some_and(|t| matches!(t.server, Server::Invite(_))));
+        // A branch can be guessed or seen; only who sent the INVITE may take it back.
+        let fits = |t: &Transaction| matches!(t.server, Server::Invite(_)) && t.arrival.address.ip() == arrival.address.ip();
+        let found = self.index.get(key).filter(|entry| self.transactions.get(*entry).is_some_and(fits));
         let Some(entry) = found else {
             // Answering strangers would make us a reflector, so they get the refusal of any other request.
             let known = self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address).is_some();
             return self.reply(arrival, message, if known { 481 } else { 403 }, None, b"");
         };
         self.reply(arrival, message, 200, None, b"");
+        self.in_hand = entry;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         if !transaction.is_open() || transaction.caller_cancelled {
             return;
@@ -38,7 +41,7 @@ impl Edge {
         let count = self.transactions.get(entry).map_or(0, |t| t.branches.len());
         for attempt in (0..count).filter(|attempt| Some(*attempt) != except) {
             let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
-            if !branch.client.is_open() || branch.cancelling.is_some() {
+            if !branch.client.is_open() || branch.cancelled {
                 continue;
             }
             // Section 9.1: not before a provisional response; then as soon as one comes.
@@ -58,10 +61,13 @@ impl Edge {
         let hop = branch.hop;
         let mut cancel = Vec::with_capacity(512);
         self.with_stored(&sent, |_, request| derive(request, "CANCEL", request.head.to_value(request), Some(reason), &mut cancel));
-        self.out.send(hop, &cancel);
         let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
         branch.sent = sent;
         branch.cancel_wanted = None;
+        branch.cancelled = true;
+        if !cancel.is_empty() {
+            self.out.send(hop, &cancel);
+        }
         if let Client::Invite(client) = &mut branch.client {
             client.handle_cancel_sent(now.moment, &timers);
         }

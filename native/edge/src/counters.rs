@@ -100,6 +100,10 @@ counters! {
     questions,
     /// Answers that came after their call went on.
     late_answers,
+    /// Calls of strangers that left no record because there were too many.
+    stranger_records_suppressed,
+    /// Responses dropped because their call has too many dialogs.
+    dialogs_refused,
     /// Log lines left out because there were too many.
     log_lines_suppressed,
 }

@@ -1,16 +1,18 @@
 //! The state of one worker.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use proto::{Key, Moment, Now, Secret, TimedSlab, TransactionIndex, keyed_hash, stable_id};
+use proto::{Key, Moment, Now, Secret, TimedSlab, TransactionIndex, keyed_hash, seconds, stable_id};
 use syntax::{Edits, Head, Limits, Message, Transport, parse};
 
+use crate::admit::Shedding;
 use crate::call::{Call, Leases};
 use crate::counters::Counters;
 use crate::outbox::Outbox;
 use crate::question::Address;
+use crate::recent::Recent;
 use crate::settings::Snapshot;
 use crate::transaction::Transaction;
 
@@ -48,12 +50,17 @@ pub struct Edge {
     pub(crate) dialogs: TransactionIndex,
     pub(crate) leases: Arc<Leases>,
     pub(crate) dead: HashMap<Address, Moment>,
+    /// When targets of a peer's `to` were last heard: who drops one request may well serve others.
+    pub(crate) heard: HashMap<SocketAddr, Moment>,
+    pub(crate) refused: Recent,
+    /// What a panic would leave half done.
+    pub(crate) in_hand: Key,
     /// What to do in answer to the inputs of a batch.
     pub out: Outbox,
     pub(crate) counters: Arc<Counters>,
     pub(crate) edits: Edits,
     pub(crate) scratch: Vec<u8>,
-    pub(crate) shedding: bool,
+    pub(crate) shedding: Shedding,
     pub(crate) draining: bool,
     pub(crate) call_number: u64,
     pub(crate) log_second: u64,
@@ -74,18 +81,21 @@ impl Edge {
         let share = |total: usize| total.div_ceil(usize::from(options.workers).max(1));
         let limits = &snapshot.settings.limits;
         Self {
-            node_id: stable_id(&snapshot.settings.node),
+            node_id: stable_id(&snapshot.settings.node) as u16,
             transactions: TimedSlab::new(share(limits.transactions), now),
             index: TransactionIndex::default(),
             calls: TimedSlab::new(limits.calls, now),
             dialogs: TransactionIndex::default(),
             leases,
             dead: HashMap::new(),
+            heard: HashMap::new(),
+            refused: Recent::default(),
+            in_hand: Key::NONE,
             out: Outbox::default(),
             counters: Arc::default(),
             edits: Edits::default(),
             scratch: Vec::with_capacity(4096),
-            shedding: false,
+            shedding: Shedding::Nothing,
             draining: false,
             call_number: 0,
             log_second: 0,
@@ -103,8 +113,8 @@ impl Edge {
         Arc::clone(&self.counters)
     }
 
-    /// Whether new requests are refused because the worker cannot keep up.
-    pub fn set_shedding(&mut self, shedding: bool) {
+    /// What is refused because the worker cannot keep up.
+    pub fn set_shedding(&mut self, shedding: Shedding) {
         self.shedding = shedding;
     }
 
@@ -132,6 +142,8 @@ impl Edge {
         self.index.shrink();
         self.dialogs.shrink();
         self.dead.retain(|_, until| *until > now.moment);
+        self.heard.retain(|_, at| now.moment.since(*at) < seconds(600));
+        self.refused.begin_second();
         self.counters.calls.set(self.calls.len() as u64);
         self.counters.transactions.set(self.transactions.len() as u64);
     }
@@ -165,8 +177,7 @@ impl Edge {
     /// Parses bytes that are known to parse, a request kept or one that we built, and runs `work`.
     pub(crate) fn with_stored<R>(&mut self, bytes: &[u8], work: impl FnOnce(&mut Self, &Message<'_>) -> R) -> Option<R> {
         let mut head = self.stored_head.take().unwrap_or_default();
-        // Our own additions may exceed a limit that the request as received met.
-        let parsed = parse(bytes, &Limits { header_value_bytes: 65_535, uri_bytes: 65_535, ..Limits::STANDARD }, &mut head);
+        let parsed = parse(bytes, &Limits::OWN, &mut head);
         let done = match parsed {
             Ok(()) | Err(syntax::ParseError::UnknownScheme) => Some(work(self, &Message::new(bytes, &head))),
             Err(_) => None,
@@ -224,49 +235,5 @@ impl Edge {
         let mut offered: Vec<_> = self.snapshot.settings.listeners.iter().map(crate::settings::ListenerSettings::transport).collect();
         offered.dedup();
         offered
-    }
-}
-
-impl Edge {
-    /// The worker whose attempt `request` was, if it was ours.
-    pub fn attempt_owner(&mut self, request: &[u8]) -> Option<u8> {
-        let node = self.node_id;
-        self.with_stored(request, |_, message| {
-            proto::BranchToken::read(message.text(message.head.via.branch)).filter(|token| token.node == node).map(|token| token.worker)
-        })
-        .flatten()
-        .filter(|worker| *worker < self.options.workers)
-    }
-
-    /// A message made us panic: its transaction ends, with 500 where that can be said, and the rest goes on.
-    pub fn handle_panic(&mut self, now: Now, arrival: &crate::Hop, bytes: &[u8]) {
-        let shown = crate::receive::without_secrets(bytes);
-        if self.may_log(now) {
-            log::error!(target: "receive", "panic at a message from {}: {shown}", self.shown(arrival.address));
-        }
-        self.with_arrival(bytes, |edge, message, _| {
-            if !message.is_request() || !syntax::is_answerable(message.head) {
-                return;
-            }
-            let key = proto::transaction_key(&edge.options.process_secret, message, message.head.method);
-            if let Some(entry) = edge.index.get(key) {
-                let call = edge.transactions.remove(entry).map(|transaction| transaction.call);
-                edge.index.remove(key, entry);
-                edge.end_call(now, call.unwrap_or(Key::NONE), 500, "failed", "proxy");
-            }
-            edge.reply(arrival, message, 500, None, b"");
-        });
-    }
-
-    /// Starts afresh with empty tables; calls are recorded as ended by the proxy, dialogs go on by their tokens.
-    pub fn restart(&mut self, now: Now) {
-        for key in self.calls.keys() {
-            self.end_call(now, key, 500, "failed", "proxy");
-        }
-        let limit = self.transactions.limit();
-        self.transactions = TimedSlab::new(limit, now.moment);
-        self.calls = TimedSlab::new(self.snapshot.settings.limits.calls, now.moment);
-        self.index = TransactionIndex::default();
-        self.dialogs = TransactionIndex::default();
     }
 }

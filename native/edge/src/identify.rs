@@ -1,8 +1,9 @@
 //! Phases *identify* and *admit* in the life of a request that opens something.
 
 use proto::Now;
-use syntax::{Message, Method};
+use syntax::{HeaderName, Message, Method};
 
+use crate::admit::Class;
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::matching::Refusal;
@@ -24,7 +25,7 @@ impl Edge {
         if self.is_ping(message, route) {
             return self.answer_ping(arrival, message);
         }
-        if let Err(refusal) = self.admit() {
+        if let Err(refusal) = self.admit(Class::of(message, false)) {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
         let found = match self.find_targets(message, route, peer) {
@@ -38,20 +39,35 @@ impl Edge {
                 return self.refuse(now, arrival, message, Some(peer), &refusal);
             }
         };
-        let settings = &self.snapshot.settings.peers[usize::from(peer)];
-        let listener = found.policy.map(|policy| &self.snapshot.settings.peers[usize::from(policy)].listener).filter(|name| !name.is_empty());
+        let breadth = breadth(message);
+        if breadth == 0 {
+            return self.refuse(now, arrival, message, Some(peer), &Refusal::new(440, "target"));
+        }
+        let several = found.policy.is_some_and(|policy| self.snapshot.settings.peers[usize::from(policy)].forking == Forking::Parallel);
+        // Too little to share out: one after the other needs no more than one at a time.
+        let parallel = several && usize::from(breadth) >= found.targets.len();
         let shape = Shape {
             route: *route,
             from_peer: Some(peer),
             policy: found.policy,
-            listener: listener.and_then(|name| self.snapshot.settings.listeners.iter().position(|l| l.name == *name)).map(|index| index as u16),
+            listener: found.policy.and_then(|policy| self.snapshot.peer_listeners[usize::from(policy)]),
             flow: None,
-            required_peer: None,
-            record_route: message.head.method.opens_dialog() && message.head.to.tag.is_empty(),
-            strip_identity: !settings.trust_identity,
-            parallel: found.policy.is_some_and(|policy| self.snapshot.settings.peers[usize::from(policy)].forking == Forking::Parallel),
+            bound_to: None,
+            record_route: message.head.method.opens_dialog(),
+            strip_identity: !self.snapshot.settings.peers[usize::from(peer)].trust_identity,
+            parallel,
+            breadth: (parallel && found.targets.len() > 1).then(|| breadth / found.targets.len() as u16),
+            dialog: None,
+            call: proto::Key::NONE,
         };
-        let is_call = message.head.method == Method::Invite && message.head.to.tag.is_empty();
+        // One with a To tag too: whoever forges that must not escape the record.
+        let is_call = message.head.method == Method::Invite;
         self.relay(now, arrival, message, key, shape, found.targets, is_call);
     }
+}
+
+/// Max-Breadth of a request, 60 where it has none or nothing that can be read (RFC 5393 section 5.3.3.1).
+fn breadth(message: &Message<'_>) -> u16 {
+    let value = message.first(HeaderName::MaxBreadth).map(|slot| slot.value.of(message.bytes));
+    value.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok()).unwrap_or(60)
 }

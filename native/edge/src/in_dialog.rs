@@ -8,64 +8,115 @@ use crate::call::Call;
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::matching::Refusal;
+use crate::question::Address;
 use crate::route::RouteView;
 use crate::settings::PeerKind;
 use crate::transaction::Shape;
 
+/// An in-dialog request with what proves it to be one.
+#[derive(Clone, Copy)]
+pub(crate) struct InDialog {
+    pub(crate) token: RouteToken,
+    pub(crate) direction: Direction,
+    /// The sender is one of ours (core or trusted), and sends from where that peer is: it may send anywhere.
+    pub(crate) believed: bool,
+    /// The dialog is of a call that we hold, and that call never had such a callee, or has no more.
+    pub(crate) unknown: bool,
+}
+
+/// Indices of sender and receiver in a token's pairs.
+const fn sides(direction: Direction) -> (usize, usize) {
+    match direction {
+        Direction::FromCaller => (0, 1),
+        Direction::FromCallee => (1, 0),
+    }
+}
+
 impl Edge {
-    #[expect(clippy::too_many_arguments, reason = "one request with what was found out about it")]
-    pub(crate) fn relay_in_dialog(
-        &mut self,
-        now: Now,
-        arrival: &Hop,
-        message: &Message<'_>,
-        key: u128,
-        route: &RouteView,
-        token: RouteToken,
-        direction: Direction,
-    ) {
-        // RFC 3261 section 12.2.2: a To tag that the call never had belongs to no dialog. A caller's token would
-        // otherwise carry any request to any place under the cover of one call.
-        if direction == Direction::FromCaller && !self.knows_dialog(message, token) {
+    /// Whether `message` belongs to a dialog: it has both tags, the seal of our Route fits it or we hold its call, and its
+    /// sender is where that side of the dialog must be. Whoever saw a token could otherwise use it as the other side.
+    pub(crate) fn in_dialog(&self, arrival: &Hop, message: &Message<'_>, route: &RouteView) -> Option<InDialog> {
+        let head = message.head;
+        if head.from.tag.is_empty() || head.to.tag.is_empty() {
+            return None;
+        }
+        let (token, direction) = route.token.or_else(|| self.find_dialog(message))?;
+        let call = self.live_call(&token, message);
+        let sender = self.snapshot.peer_by_id(token.peers[sides(direction).0]);
+        let identified = self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address);
+        let side = call.and_then(|call| match direction {
+            Direction::FromCaller => Some(call.arrival),
+            Direction::FromCallee => call.callee,
+        });
+        let same_place = side
+            .is_some_and(|hop| hop.address.ip() == arrival.address.ip() && (arrival.transport.is_reliable() || hop.address.port() == arrival.address.port()));
+        let kind = sender.map(|index| self.snapshot.settings.peers[usize::from(index)].kind);
+        let there = identified == sender || same_place;
+        // Phones move; machines do not.
+        if matches!(kind, Some(PeerKind::Core | PeerKind::Trusted | PeerKind::Gateway)) && !there {
+            return None;
+        }
+        let callee_tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
+        Some(InDialog {
+            token,
+            direction,
+            believed: matches!(kind, Some(PeerKind::Core | PeerKind::Trusted)) && there,
+            unknown: call.is_some_and(|call| !call.has_dialog(callee_tag)),
+        })
+    }
+
+    pub(crate) fn relay_in_dialog(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, found: &InDialog) {
+        // RFC 3261 section 12.2.2: a tag that the call never had belongs to no dialog.
+        if found.unknown {
             return self.refuse(now, arrival, message, None, &Refusal::new(481, "match"));
         }
         let Some(target) = Self::next_hop(message, route) else {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));
         };
-        let shape = self.dialog_shape(route, &token, direction);
+        let shape = self.dialog_shape(route, found);
         self.relay(now, arrival, message, key, shape, SmallVec::from_buf([target]), false);
-        if let Some(entry) = self.index.get(key)
-            && let Some(transaction) = self.transactions.get_mut(entry)
-        {
-            transaction.dialog = Some(direction);
-            transaction.call = token.call;
-        }
     }
 
     /// How requests of this direction leave: by the listener, and if possible the connection, that the dialog began with.
-    pub(crate) fn dialog_shape(&self, route: &RouteView, token: &RouteToken, direction: Direction) -> Shape {
-        let (from, to) = match direction {
-            Direction::FromCaller => (0, 1),
-            Direction::FromCallee => (1, 0),
-        };
-        let sender = self.snapshot.settings.peers.iter().position(|p| proto::stable_id(&p.name) == token.peers[from]);
-        let believed = sender.is_some_and(|index| self.snapshot.settings.peers[index].kind != PeerKind::Subscribers);
-        let flow = self.call_of(token).and_then(|call| match direction {
+    pub(crate) fn dialog_shape(&self, route: &RouteView, found: &InDialog) -> Shape {
+        let token = &found.token;
+        let (from, to) = sides(found.direction);
+        let sender = self.snapshot.peer_by_id(token.peers[from]);
+        let flow = self.call_of(token).and_then(|call| match found.direction {
             Direction::FromCaller => call.callee,
             Direction::FromCallee => Some(call.arrival),
         });
         Shape {
             route: *route,
-            from_peer: sender.map(|index| index as u16),
+            from_peer: sender,
             policy: None,
             listener: self.snapshot.listener_by_id(token.listeners[to]),
             flow,
             // A phone's dialog leads to the peer that it began with and nowhere else: its Request-URI could name a gateway.
-            required_peer: Some(token.peers[to]).filter(|id| *id != 0 && !believed),
+            bound_to: (!found.believed).then_some(token.peers[to]),
             record_route: false,
-            strip_identity: sender.is_none_or(|index| !self.snapshot.settings.peers[index].trust_identity),
+            strip_identity: sender.is_none_or(|index| !self.snapshot.settings.peers[usize::from(index)].trust_identity),
             parallel: false,
+            breadth: None,
+            dialog: Some(found.direction),
+            call: token.call,
         }
+    }
+
+    /// Whether a request that is bound to peer `id` may go to `address`.
+    pub(crate) fn may_reach(&self, id: u32, listener: u16, address: &Address, shape: &Shape) -> bool {
+        let kind = |index: u16| self.snapshot.settings.peers[usize::from(index)].kind;
+        let bound = self.snapshot.peer_by_id(id);
+        let there = self.snapshot.peers.identify(listener, address.transport, address.address);
+        let is_phone = |index: Option<u16>| index.is_none_or(|index| kind(index) == PeerKind::Subscribers);
+        if !is_phone(there) {
+            return there == bound;
+        }
+        let ip = address.address.ip().to_canonical();
+        let phone_of_another = !is_phone(shape.from_peer) && there.is_some() && there == bound;
+        phone_of_another
+            || shape.flow.is_some_and(|flow| flow.address.ip().to_canonical() == ip)
+            || bound.is_some_and(|index| self.snapshot.peers.covers(index, ip) && !(is_phone(bound) && there == bound))
     }
 
     /// Under what a call is found by its Call-ID and caller's tag.
@@ -100,13 +151,19 @@ impl Edge {
         if token.node != self.node_id || token.worker != self.options.worker { None } else { self.calls.get(token.call) }
     }
 
-    /// Whether the callee's tag of a caller's request is one of its call; true where the call is not held here.
-    pub(crate) fn knows_dialog(&self, message: &Message<'_>, token: RouteToken) -> bool {
-        let callee_tag = message.text(message.head.to.tag);
-        // After a restart slot and generation may name another call: its Call-ID tells.
-        self.call_of(&token)
-            .filter(|call| call.texts.call_id() == message.call_id())
-            .is_none_or(|call| call.has_dialog(callee_tag) || message.head.method == Method::Cancel)
+    /// The same for a message: after a restart slot and generation may name another call, which its Call-ID tells.
+    fn live_call(&self, token: &RouteToken, message: &Message<'_>) -> Option<&Call> {
+        self.call_of(token).filter(|call| call.texts.call_id() == message.call_id())
+    }
+
+    /// A BYE that nobody answered, or that could not be sent, ends its dialog all the same.
+    pub(crate) fn end_dialog_of_bye(&mut self, now: Now, key: Key) {
+        let Some(transaction) = self.transactions.get(key).filter(|t| t.method == Method::Bye) else { return };
+        let (Some(direction), call) = (transaction.dialog, transaction.call) else { return };
+        self.with_request(key, |edge, request| {
+            let tag = if direction == Direction::FromCaller { request.head.to.tag } else { request.head.from.tag };
+            edge.end_dialog(now, call, request.call_id(), request.text(tag), direction);
+        });
     }
 
     /// The final response to an in-dialog request went by: a BYE ends its dialog, whatever the answer but a challenge.

@@ -39,8 +39,8 @@ impl Edge {
                 return self.refuse(now, arrival, message, None, &refusal);
             }
         };
-        match route.token.or_else(|| self.find_dialog(message)) {
-            Some((token, direction)) => self.relay_in_dialog(now, arrival, message, key, &route, token, direction),
+        match self.in_dialog(arrival, message, &route) {
+            Some(found) => self.relay_in_dialog(now, arrival, message, key, &route, &found),
             None => self.open(now, arrival, message, key, &route),
         }
     }
@@ -82,8 +82,17 @@ impl Edge {
     /// Refuses a request without keeping state; an INVITE leaves its record.
     pub(crate) fn refuse(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: Option<u16>, refusal: &Refusal) {
         self.reply(arrival, message, refusal.status_code, None, &refusal.headers);
-        if message.head.method == Method::Invite && message.head.to.tag.is_empty() {
-            self.record_refused(now, arrival, message, peer, refusal.status_code, refusal.phase);
+        if message.head.method != Method::Invite || !message.head.to.tag.is_empty() {
+            return;
         }
+        // No transaction remembers a refusal, so that a flood costs no memory; but a repeated INVITE is no new call.
+        if !self.refused.is_new(transaction_key(&self.options.process_secret, message, Method::Invite), now) {
+            return;
+        }
+        let peer = peer.or_else(|| self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address));
+        if peer.is_none() && !self.refused.may_record_stranger(self.snapshot.settings.limits.stranger_records_per_second) {
+            return self.counters.stranger_records_suppressed.add();
+        }
+        self.record_refused(now, arrival, message, peer, refusal.status_code, refusal.phase);
     }
 }

@@ -93,6 +93,14 @@ impl PeerTable {
         self.anywhere.iter().find(|rule| rule.fits(listener, transport, source.port())).map(|rule| rule.peer)
     }
 
+    /// Whether `ip` is in a network of this peer, whatever the port, or is named by its `to`.
+    pub(crate) fn covers(&self, peer: u16, ip: IpAddr) -> bool {
+        let in_network = self.lengths[usize::from(ip.is_ipv6())]
+            .iter()
+            .any(|length| self.networks.get(&(masked(ip, *length), *length)).is_some_and(|rules| rules.iter().any(|rule| rule.peer == peer)));
+        in_network || self.targets(peer).iter().any(|target| matches!(target, Target::Address(address) if address.address.ip() == ip))
+    }
+
     /// The first core that has targets.
     pub(crate) fn core(&self) -> Option<u16> {
         self.core

@@ -23,6 +23,7 @@ impl Edge {
                     return Some(owner);
                 }
             }
+            edge.in_hand = proto::Key::NONE;
             if message.is_request() {
                 edge.counters.requests.add();
                 edge.handle_request(now, arrival, message);
@@ -154,9 +155,15 @@ fn reason(error: ParseError) -> &'static str {
 /// A message as a log may hold it: headers only, without credentials and keys.
 pub(crate) fn without_secrets(bytes: &[u8]) -> String {
     let headers = bytes.split(|b| *b == b'\n').take_while(|line| !line.trim_ascii().is_empty());
-    let secret = |line: &[u8]| {
+    let mut hidden = false;
+    let mut secret = |line: &[u8]| {
+        // A folded line belongs to the field above it.
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return hidden;
+        }
         let name = line.split(|b| *b == b':').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-        matches!(name.as_slice(), b"authorization" | b"proxy-authorization" | b"authentication-info" | b"proxy-authenticate" | b"www-authenticate")
+        hidden = matches!(name.as_slice(), b"authorization" | b"proxy-authorization" | b"authentication-info" | b"proxy-authenticate" | b"www-authenticate");
+        hidden
     };
     let shown: Vec<u8> = headers.filter(|line| !secret(line)).take(40).flat_map(|line| [line, b"\n"].concat()).take(2_048).collect();
     shown.escape_ascii().to_string()

@@ -4,6 +4,7 @@ use proto::{BranchToken, InviteClient, InviteServer, Key, Moment, NonInviteClien
 use smallvec::SmallVec;
 use syntax::{LocalReply, Message, Method, Transport};
 
+use crate::admit::Class;
 use crate::call::{Attempt, Call};
 use crate::edge::Edge;
 use crate::hop::Hop;
@@ -46,14 +47,16 @@ impl Edge {
             waiting: None,
             questions: 0,
             shape: Some(Box::new(shape)),
-            call: Key::NONE,
-            dialog: None,
+            call: shape.call,
+            dialog: shape.dialog,
             caller_cancelled: false,
             trying_at: if invite && trying_after > 0 { now.moment + milliseconds(trying_after) } else { Moment::NEVER },
             give_up_at: now.moment + setup,
         };
-        let lease = is_call.then(|| self.leases.take(self.snapshot.settings.limits.calls));
-        let Some(entry) = (if lease.as_ref().is_some_and(Option::is_none) { None } else { self.transactions.insert(transaction) }) else {
+        let class = Class::of(message, shape.dialog.is_some());
+        let lease = is_call.then(|| self.leases.take(class.share(self.snapshot.settings.limits.calls)));
+        let full = lease.as_ref().is_some_and(Option::is_none) || self.transactions.len() >= class.share(self.transactions.limit());
+        let Some(entry) = (if full { None } else { self.transactions.insert(transaction) }) else {
             self.counters.shed_table_full.add();
             let refusal = self.shed();
             if message.head.method != Method::Ack {
@@ -61,6 +64,7 @@ impl Edge {
             }
             return;
         };
+        self.in_hand = entry;
         self.index.insert(key, entry);
         if let Some(lease) = lease {
             self.begin_call(now, entry, message, arrival, &shape, lease);
@@ -156,6 +160,8 @@ impl Edge {
         if !fits(transaction) {
             return self.counters.late_answers.add();
         }
+        self.in_hand = entry;
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.waiting = None;
         transaction.addresses = answer.addresses;
         transaction.addresses.reverse();
@@ -169,10 +175,14 @@ impl Edge {
 
     /// The way to `address`: listener, connection, and TCP instead of UDP for a large request where the peer wishes so.
     pub(crate) fn hop_to(&mut self, address: Address, shape: &Shape) -> Option<Hop> {
-        let listener = self.listener_for(address, shape.listener)?;
-        if let Some(required) = shape.required_peer
-            && self.peer_id(self.snapshot.peers.identify(listener, address.transport, address.address)) != required
+        let mut listener = self.listener_for(address, shape.listener)?;
+        if shape.listener.is_none()
+            && let Some(peer) = self.snapshot.peers.identify(listener, address.transport, address.address)
+            && let Some(wish) = self.snapshot.peer_listeners[usize::from(peer)]
         {
+            listener = self.listener_for(address, Some(wish))?;
+        }
+        if shape.bound_to.is_some_and(|id| !self.may_reach(id, listener, &address, shape)) {
             return None;
         }
         // A connection of the dialog's own far end is used again even where its address cannot be dialled.
@@ -185,6 +195,7 @@ impl Edge {
         let Some(mut hop) = self.hop_to(address, shape) else { return false };
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
+        let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty();
         let cookie = self.random() as u32;
         let branch = BranchToken {
             node: self.node_id,
@@ -194,7 +205,7 @@ impl Edge {
             cookie,
             loop_hash: self.loop_hash(message),
         };
-        let call = (call != Key::NONE).then_some(call);
+        let call = (call != Key::NONE && shape.dialog.is_none()).then_some(call);
         self.build_request(&arrival, message, shape, &hop, &branch, call);
         let mut fall_back_to_udp = false;
         if hop.transport == Transport::Udp && !over_udp && self.scratch.len() > LARGEST_DATAGRAM && self.wants_tcp(&hop, shape) {
@@ -211,19 +222,37 @@ impl Edge {
         }
         let reliable = hop.transport.is_reliable();
         let timers = self.snapshot.timers;
-        let first_answer =
-            shape.policy.map_or(64 * timers.t1, |policy| milliseconds(self.snapshot.settings.peers[usize::from(policy)].first_answer_milliseconds));
+        let first_answer = self.first_answer(shape.policy);
         let client = if method == Method::Invite {
             Client::Invite(InviteClient::new(now.moment, reliable, first_answer, &timers))
         } else {
-            Client::NonInvite(NonInviteClient::new(now.moment, reliable, first_answer, &timers))
+            // Its first answer may be the final one, so haste pays only where somebody else could be asked.
+            let answer = if alternatives { first_answer } else { 64 * timers.t1 };
+            Client::NonInvite(NonInviteClient::new(now.moment, reliable, answer, &timers))
         };
-        let branch =
-            Branch { client, cookie, hop, sent: self.scratch.as_slice().into(), cancel_wanted: None, cancelling: None, fall_back_to_udp, timed_out: false };
+        if shape.policy.is_some() && self.heard.len() < 4_096 {
+            self.heard.entry(hop.address).or_insert(Moment(0));
+        }
+        let branch = Branch {
+            client,
+            cookie,
+            hop,
+            sent: self.scratch.as_slice().into(),
+            cancel_wanted: None,
+            cancelling: None,
+            fall_back_to_udp,
+            cancelled: false,
+            timed_out: false,
+        };
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         transaction.branches.push(branch);
         self.note_attempt(now, entry, &hop);
         true
+    }
+
+    /// Longest wait for any answer at targets of `policy`.
+    pub(crate) fn first_answer(&self, policy: Option<u16>) -> u64 {
+        policy.map_or(64 * self.snapshot.timers.t1, |policy| milliseconds(self.snapshot.settings.peers[usize::from(policy)].first_answer_milliseconds))
     }
 
     fn wants_tcp(&self, hop: &Hop, shape: &Shape) -> bool {
@@ -232,7 +261,8 @@ impl Edge {
     }
 
     fn note_attempt(&mut self, now: Now, entry: Key, hop: &Hop) {
-        let peer = self.snapshot.peers.identify(hop.listener, hop.transport, hop.address);
+        let policy = self.transactions.get(entry).and_then(|t| t.shape.as_ref()?.policy);
+        let peer = self.far_peer(hop, policy);
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
         let Some(call) = self.calls.get_mut(transaction.call) else { return };
         let to = Address { transport: hop.transport, address: hop.address };
@@ -288,6 +318,10 @@ impl Edge {
         if !transaction.is_open() || transaction.is_trying() {
             return;
         }
+        if transaction.method == Method::Bye && transaction.dialog.is_some() {
+            self.end_dialog_of_bye(now, entry);
+        }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let best = transaction.best.take();
         let (code, response) = match best {
             // What the caller gave up must end with 487, whatever made the branches end (section 9.2).

@@ -1,7 +1,7 @@
 //! Responses: matched to their branch, passed on at once where they may be, collected where not (RFC 3261 section 16.7).
 
 use proto::{BranchToken, DialogState, FinalOutcome, Key, Now, milliseconds};
-use syntax::{HeaderName, Message, Method, Transport};
+use syntax::{HeaderName, Message, Method, Transport, push_unfolded};
 
 use crate::cancel::derive;
 use crate::edge::Edge;
@@ -13,7 +13,11 @@ impl Edge {
         let Some((entry, attempt)) = self.find_branch(message) else {
             return self.counters.stray_responses.add();
         };
+        self.in_hand = entry;
         let Some(transaction) = self.transactions.get(entry) else { return };
+        if let Some(heard) = self.heard.get_mut(&arrival.address) {
+            *heard = now.moment;
+        }
         if message.head.method == Method::Cancel {
             self.cancel_answered(now, entry, attempt, message.head.status_code);
             return self.rearm(entry);
@@ -23,10 +27,10 @@ impl Edge {
         }
         let code = message.head.status_code;
         match (transaction.method, code) {
-            (_, 100..=199) => self.provisional(now, entry, attempt, message),
+            (_, 100..=199) => self.provisional(now, arrival, entry, attempt, message),
             (Method::Invite, 200..=299) => self.success(now, arrival, entry, attempt, message),
-            (Method::Invite, _) => self.refusal(now, entry, attempt, message),
-            _ => self.non_invite_final(now, entry, attempt, message),
+            (Method::Invite, _) => self.refusal(now, arrival, entry, attempt, message),
+            _ => self.non_invite_final(now, arrival, entry, attempt, message),
         }
         self.rearm(entry);
     }
@@ -43,20 +47,44 @@ impl Edge {
         (branch.cookie == token.cookie).then_some((token.transaction, usize::from(token.attempt)))
     }
 
-    /// Writes the response without our Via to [`Edge::scratch`]; false where no other Via is left and it has nowhere to go.
-    fn strip_via(&mut self, message: &Message<'_>) -> bool {
+    /// Writes the response as the caller gets it to [`Edge::scratch`]: without our Via, and without what only a trusted
+    /// peer may say of identities (RFC 3325 section 5). False where no other Via is left and it has nowhere to go.
+    fn strip_via(&mut self, arrival: &Hop, message: &Message<'_>) -> bool {
         let Some(slot) = message.first(HeaderName::Via) else { return false };
         if message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none() {
             return false;
         }
         self.edits.clear();
         self.edits.remove_first_element(slot, message.head.via.rest);
+        if message.head.slots().iter().any(|slot| slot.name.needs_trust()) && !self.is_trusted(arrival) {
+            for slot in message.head.slots().iter().filter(|slot| slot.name.needs_trust()) {
+                self.edits.remove(slot.line);
+            }
+        }
+        self.add_content_length(message);
         self.scratch.clear();
         self.edits.apply(message, &mut self.scratch);
         true
     }
 
-    fn provisional(&mut self, now: Now, entry: Key, attempt: usize, message: &Message<'_>) {
+    fn is_trusted(&self, arrival: &Hop) -> bool {
+        let peer = self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address);
+        peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].trust_identity)
+    }
+
+    /// Notes the dialog of a response; false where its call has too many, so that the response must go no further.
+    fn admit_dialog(&mut self, entry: Key, message: &Message<'_>, state: DialogState) -> bool {
+        let most = self.snapshot.settings.limits.dialogs;
+        let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return true };
+        let Some(call) = self.calls.get_mut(transaction.call) else { return true };
+        let admitted = message.head.to.tag.is_empty() || call.note_dialog(message.text(message.head.to.tag), state, most);
+        if !admitted {
+            self.counters.dialogs_refused.add();
+        }
+        admitted
+    }
+
+    fn provisional(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
         let timers = self.snapshot.timers;
         let code = message.head.status_code;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -69,7 +97,7 @@ impl Edge {
         let wanted = branch.cancel_wanted.take();
         match &mut branch.client {
             // A branch under CANCEL keeps the deadline that the CANCEL set.
-            Client::Invite(_) if branch.cancelling.is_some() => {}
+            Client::Invite(_) if branch.cancelled => {}
             Client::Invite(client) => client.handle_provisional(now.moment, final_answer),
             Client::NonInvite(client) => client.handle_provisional(now.moment, &timers),
         }
@@ -77,7 +105,7 @@ impl Edge {
         if let Some(reason) = wanted {
             self.send_cancel(now, entry, attempt, &reason);
         }
-        if code == 100 || !self.strip_via(message) {
+        if code == 100 || !self.strip_via(arrival, message) || !self.admit_dialog(entry, message, DialogState::Early) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -94,12 +122,6 @@ impl Edge {
         if !transaction.reply_to.transport.is_reliable() {
             transaction.response = Some(self.scratch.as_slice().into());
         }
-        if transaction.dialog.is_none()
-            && let Some(call) = self.calls.get_mut(transaction.call)
-            && !message.head.to.tag.is_empty()
-        {
-            call.note_dialog(message.text(message.head.to.tag), DialogState::Early);
-        }
     }
 
     fn success(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
@@ -109,7 +131,10 @@ impl Edge {
         let Some(branch) = transaction.branches.get_mut(attempt) else { return };
         let Client::Invite(client) = &mut branch.client else { return };
         let outcome = client.handle_final(now.moment, code, &timers);
-        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(message) {
+        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(arrival, message) {
+            return;
+        }
+        if !self.admit_dialog(entry, message, DialogState::Confirmed) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -137,7 +162,6 @@ impl Edge {
         }
         let in_dialog = self.transactions.get(entry).is_none_or(|t| t.dialog.is_some());
         if !in_dialog && let Some(call) = self.calls.get_mut(call_key) {
-            call.note_dialog(message.text(message.head.to.tag), DialogState::Confirmed);
             if call.answered.is_none() {
                 call.answered = Some(now);
                 call.callee = Some(*arrival);
@@ -146,7 +170,7 @@ impl Edge {
         }
     }
 
-    fn refusal(&mut self, now: Now, entry: Key, attempt: usize, message: &Message<'_>) {
+    fn refusal(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
         let timers = self.snapshot.timers;
         let mut code = message.head.status_code;
         let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
@@ -165,6 +189,9 @@ impl Edge {
         let mut ack = Vec::with_capacity(512);
         let to = message.first(HeaderName::To).map_or(&[][..], |slot| slot.value.of(message.bytes));
         self.with_stored(&sent, |_, request| derive(request, "ACK", to, None, &mut ack));
+        if ack.is_empty() {
+            return;
+        }
         self.out.send(hop, &ack);
         if !hop.transport.is_reliable()
             && let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt))
@@ -172,7 +199,7 @@ impl Edge {
             branch.sent = ack.into_boxed_slice();
         }
         self.note_answer(now, entry, attempt, code);
-        self.collect(entry, code, message);
+        self.collect(arrival, entry, code, message);
         if code >= 600 {
             // Section 16.7 step 5: a global refusal ends the search.
             if let Some(transaction) = self.transactions.get_mut(entry) {
@@ -184,7 +211,7 @@ impl Edge {
         self.after_failure(now, entry, code);
     }
 
-    fn non_invite_final(&mut self, now: Now, entry: Key, attempt: usize, message: &Message<'_>) {
+    fn non_invite_final(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
         let timers = self.snapshot.timers;
         let code = message.head.status_code;
         let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
@@ -195,10 +222,10 @@ impl Edge {
         branch.sent = Box::default();
         self.note_in_dialog_final(now, entry, message);
         if code >= 300 {
-            self.collect(entry, code, message);
+            self.collect(arrival, entry, code, message);
             return self.after_failure(now, entry, code);
         }
-        if self.strip_via(message) {
+        if self.strip_via(arrival, message) {
             let response = std::mem::take(&mut self.scratch);
             self.finish(now, entry, code, &response, "callee");
             self.scratch = response;
@@ -206,15 +233,18 @@ impl Edge {
     }
 
     /// Keeps a refusal for the choice of the best one, and the lines of a challenge.
-    fn collect(&mut self, entry: Key, status_code: u16, message: &Message<'_>) {
+    fn collect(&mut self, arrival: &Hop, entry: Key, status_code: u16, message: &Message<'_>) {
         if matches!(status_code, 401 | 407)
             && let Some(transaction) = self.transactions.get_mut(entry)
         {
             for slot in message.head.slots().iter().filter(|slot| is_challenge(slot.name)) {
-                transaction.challenges.extend_from_slice(slot.line.of(message.bytes));
+                transaction.challenges.extend_from_slice(slot.name_span.of(message.bytes));
+                transaction.challenges.extend_from_slice(b": ");
+                push_unfolded(slot.value.of(message.bytes), &mut transaction.challenges);
+                transaction.challenges.extend_from_slice(b"\r\n");
             }
         }
-        let response = if status_code == message.head.status_code && self.strip_via(message) { Some(self.scratch.as_slice().into()) } else { None };
+        let response = if status_code == message.head.status_code && self.strip_via(arrival, message) { Some(self.scratch.as_slice().into()) } else { None };
         self.note_failure(entry, status_code, response);
     }
 

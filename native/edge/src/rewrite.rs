@@ -2,11 +2,12 @@
 
 use std::io::Write;
 
-use proto::{BranchToken, Key, RouteToken, keyed_hash, stable_id};
-use syntax::{HeaderName, Message, Rport, Span, Via, list_elements};
+use proto::{BranchToken, Key, RouteToken, keyed_hash};
+use syntax::{HeaderName, Message, Rport, Span, Via, list_elements, push_unfolded};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::settings::PeerKind;
 use crate::transaction::Shape;
 
 /// Max-Forwards of a request that has none (RFC 3261 section 16.6 step 3).
@@ -24,7 +25,7 @@ impl Edge {
             worker: self.options.worker,
             call: call.unwrap_or(Key::NONE),
             listeners: [snapshot.listener_id(arrival.listener), snapshot.listener_id(hop.listener)],
-            peers: [self.peer_id(shape.from_peer), self.peer_id(snapshot.peers.identify(hop.listener, hop.transport, hop.address))],
+            peers: [self.peer_id(shape.from_peer), self.peer_id(self.far_peer(hop, shape.policy))],
         });
         let secret = &self.options.route_secret;
         self.edits.insert_with(top, |out| {
@@ -68,8 +69,26 @@ impl Edge {
                 self.edits.remove(slot.line);
             }
         }
+        if let Some(breadth) = shape.breadth {
+            match message.first(HeaderName::MaxBreadth) {
+                Some(slot) => self.edits.replace_with(slot.value, |out| drop(write!(out, "{breadth}"))),
+                None => self.edits.insert_with(top, |out| drop(write!(out, "Max-Breadth: {breadth}\r\n"))),
+            }
+        }
+        if hop.transport.is_reliable() {
+            self.add_content_length(message);
+        }
         self.scratch.clear();
         self.edits.apply(message, &mut self.scratch);
+    }
+
+    /// Says how long the body is where the sender left that to the end of its datagram: on a stream the body would be
+    /// read as the next message, with whatever somebody put into it (RFC 3261 section 20.14).
+    pub(crate) fn add_content_length(&mut self, message: &Message<'_>) {
+        if message.first(HeaderName::ContentLength).is_none() {
+            let length = message.body().len();
+            self.edits.insert_with(usize::from(message.head.headers_end), |out| drop(write!(out, "Content-Length: {length}\r\n")));
+        }
     }
 
     /// RFC 3261 section 18.2.1, RFC 3581 section 4.
@@ -104,10 +123,16 @@ impl Edge {
             remaining -= taken;
             let is_last = |element: &Span| last.is_some_and(|l| element.start() <= l.start() && l.end() <= element.end());
             let kept: Vec<Span> = elements.into_iter().skip(taken).filter(|element| !is_last(element)).collect();
-            match (kept.first(), kept.last()) {
-                (Some(first), Some(end)) => self.edits.replace(slot.value, Span::new(first.start(), end.end()).of(message.bytes)),
-                _ => self.edits.remove(slot.line),
+            if kept.is_empty() {
+                self.edits.remove(slot.line);
+                continue;
             }
+            self.edits.replace_with(slot.value, |out| {
+                for (index, element) in kept.iter().enumerate() {
+                    out.extend_from_slice(if index == 0 { b"" } else { b", " });
+                    push_unfolded(element.of(message.bytes), out);
+                }
+            });
         }
         let request_uri = message.head.request_uri.whole;
         let current = last.unwrap_or(request_uri);
@@ -123,8 +148,15 @@ impl Edge {
         }
     }
 
-    pub(crate) fn peer_id(&self, peer: Option<u16>) -> u16 {
-        peer.and_then(|index| self.snapshot.settings.peers.get(usize::from(index))).map_or(0, |p| stable_id(&p.name))
+    pub(crate) fn peer_id(&self, peer: Option<u16>) -> u32 {
+        peer.and_then(|index| self.snapshot.peer_ids.get(usize::from(index)).copied()).unwrap_or(0)
+    }
+
+    /// The peer at `hop`. A rule for everyone on a listener says less than the peer whose `to` led there.
+    pub(crate) fn far_peer(&self, hop: &Hop, policy: Option<u16>) -> Option<u16> {
+        let there = self.snapshot.peers.identify(hop.listener, hop.transport, hop.address);
+        let machine = there.filter(|index| self.snapshot.settings.peers[usize::from(*index)].kind != PeerKind::Subscribers);
+        machine.or(policy).or(there)
     }
 
     /// What tells a loop from a spiral: every field that decides where a request goes (RFC 5393 section 4.2).
@@ -147,22 +179,14 @@ impl Edge {
 
     /// Whether this very request passed here before. Only a Via with our own name can tell, and few requests have one.
     pub(crate) fn loops(&self, message: &Message<'_>) -> bool {
-        let ours = |value: Span| {
-            let mut rest = value;
-            while let Some(via) = Via::parse(message.bytes, rest) {
-                let port = via.port.unwrap_or_else(|| via.transport.map_or(5060, syntax::Transport::default_port));
-                if self.snapshot.own.has(message.text(via.host), port)
-                    && BranchToken::read(message.text(via.branch)).is_some_and(|b| b.node == self.node_id && b.loop_hash == self.loop_hash(message))
-                {
-                    return true;
-                }
-                if via.rest.is_empty() {
-                    break;
-                }
-                rest = via.rest;
-            }
-            false
-        };
-        message.all(HeaderName::Via).any(|slot| ours(slot.value))
+        let mut own_hash = None;
+        // Values in one line count as lines do: a sender could make us compare thousands.
+        let values = message.elements(HeaderName::Via).take(self.snapshot.message_limits.vias);
+        values.filter_map(|value| Via::parse(message.bytes, value)).any(|via| {
+            let port = via.port.unwrap_or_else(|| via.transport.map_or(5060, syntax::Transport::default_port));
+            self.snapshot.own.has(message.text(via.host), port)
+                && BranchToken::read(message.text(via.branch))
+                    .is_some_and(|branch| branch.node == self.node_id && branch.loop_hash == *own_hash.get_or_insert_with(|| self.loop_hash(message)))
+        })
     }
 }

@@ -32,7 +32,10 @@ impl OwnNames {
             match uri.port {
                 Some(port) => own.add(&host, port),
                 // An alias without a port means the name at every port that we listen on.
-                None => settings.listeners.iter().for_each(|l| own.add(&host, l.advertise_port)),
+                None => settings.listeners.iter().for_each(|l| {
+                    own.add(&host, l.advertise_port);
+                    own.add(&host, l.address.port());
+                }),
             }
         }
         Ok(own)

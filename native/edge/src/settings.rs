@@ -149,6 +149,8 @@ pub struct TimerSettings {
     pub dead_target_seconds: u64,
     /// Longest wait for a name to be resolved.
     pub resolve_milliseconds: u64,
+    /// Timer C where no peer's `to` gives another.
+    pub timer_c_seconds: u64,
 }
 
 /// Bounds.
@@ -175,6 +177,12 @@ pub struct LimitSettings {
     pub retry_after_seconds: (u32, u32),
     /// Log lines a second and worker about bad input.
     pub log_lines_per_second: u32,
+    /// Records a second and worker of calls of strangers.
+    pub stranger_records_per_second: u32,
+    /// Dialogs of one call.
+    pub dialogs: usize,
+    /// Via header field values of a message.
+    pub vias: usize,
 }
 
 impl LimitSettings {
@@ -186,6 +194,7 @@ impl LimitSettings {
             header_value_bytes: self.header_value_bytes,
             uri_bytes: self.uri_bytes,
             body_bytes: self.body_bytes,
+            vias: self.vias,
             ..Limits::STANDARD
         }
     }
@@ -222,6 +231,9 @@ pub struct Snapshot {
     pub(crate) timers: proto::SipTimers,
     pub(crate) message_limits: Limits,
     pub(crate) listener_ids: Vec<u16>,
+    pub(crate) peer_ids: Vec<u32>,
+    /// The listener that a peer wishes to be reached from.
+    pub(crate) peer_listeners: Vec<Option<u16>>,
     /// What Via says behind the transport and a space: host and port.
     pub(crate) sent_by: Vec<Vec<u8>>,
 }
@@ -238,13 +250,17 @@ impl Snapshot {
             t2: proto::milliseconds(t.t2_milliseconds),
             t4: proto::milliseconds(t.t4_milliseconds),
             linger: proto::milliseconds(t.linger_milliseconds),
+            c: proto::seconds(t.timer_c_seconds),
             ..proto::SipTimers::STANDARD
         };
         let own = crate::route::OwnNames::new(&settings)?;
         let peers = crate::peer::PeerTable::new(&settings, &own)?;
-        let listener_ids = settings.listeners.iter().map(|l| proto::stable_id(&l.name)).collect();
+        let listener_ids = stable_ids("install.listener", 0xffff, settings.listeners.iter().map(|l| &l.name))?.into_iter().map(|id| id as u16).collect();
+        let peer_ids = stable_ids("peer", u32::MAX, settings.peers.iter().map(|p| &p.name))?;
+        let by_name = |name: &String| settings.listeners.iter().position(|l| l.name == *name).map(|index| index as u16);
+        let peer_listeners = settings.peers.iter().map(|p| by_name(&p.listener)).collect();
         let sent_by = settings.listeners.iter().map(crate::route::host_port).collect();
-        Ok(Self { message_limits: settings.limits.message(), peers, own, timers, listener_ids, sent_by, settings })
+        Ok(Self { message_limits: settings.limits.message(), peers, own, timers, listener_ids, peer_ids, peer_listeners, sent_by, settings })
     }
 
     pub(crate) fn listener(&self, index: u16) -> &ListenerSettings {
@@ -255,7 +271,24 @@ impl Snapshot {
         self.listener_ids.get(usize::from(index)).copied().unwrap_or_default()
     }
 
+    pub(crate) fn peer_by_id(&self, id: u32) -> Option<u16> {
+        self.peer_ids.iter().position(|have| *have == id).map(|index| index as u16)
+    }
+
     pub(crate) fn listener_by_id(&self, id: u16) -> Option<u16> {
         self.listener_ids.iter().position(|have| *have == id).map(|index| index as u16)
     }
+}
+
+/// The numbers by which tokens name things. Two names of one number would be one and the same after a restart, 0 means nobody.
+fn stable_ids<'a>(table: &str, width: u32, names: impl Iterator<Item = &'a String>) -> Result<Vec<u32>, SettingsError> {
+    let mut ids: Vec<u32> = Vec::new();
+    for name in names {
+        let id = proto::stable_id(name) & width;
+        if id == 0 || ids.contains(&id) {
+            return Err(SettingsError::Value { path: format!("{table}.{name}"), problem: "a name whose hash is taken, choose another", value: name.clone() });
+        }
+        ids.push(id);
+    }
+    Ok(ids)
 }

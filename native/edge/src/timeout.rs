@@ -11,6 +11,7 @@ impl Edge {
     /// Does all that is due.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some(entry) = self.transactions.expire(now.moment) {
+            self.in_hand = entry;
             self.transaction_due(now, entry);
             self.rearm(entry);
         }
@@ -54,6 +55,9 @@ impl Edge {
             self.conclude(now, entry);
         }
         if now.moment >= trying_at {
+            if let Some(transaction) = self.transactions.get_mut(entry) {
+                transaction.trying_at = Moment::NEVER;
+            }
             self.with_request(entry, |edge, message| edge.send_trying(entry, message));
         }
         if now.moment >= give_up_at {
@@ -96,10 +100,15 @@ impl Edge {
                 self.counters.attempts_unanswered.add();
                 branch.sent = Box::default();
                 let target = Address { transport: branch.hop.transport, address: branch.hop.address };
-                self.mark_dead(now, target);
+                let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
+                // One request that nobody answers says little about a machine that answers others.
+                let silence = self.first_answer(policy);
+                if self.heard.get(&target.address).is_none_or(|at| now.moment.since(*at) >= silence) {
+                    self.mark_dead(now, target);
+                }
                 self.attempt_failed(now, entry, attempt, 408);
             }
-            ClientAction::NoFinalAnswer if branch.cancelling.is_none() && !caller_cancelled => {
+            ClientAction::NoFinalAnswer if !branch.cancelled && !caller_cancelled => {
                 branch.timed_out = true;
                 self.send_cancel(now, entry, attempt, &CancelReason::Timeout);
             }
@@ -154,14 +163,29 @@ impl Edge {
         self.dead.insert(target, now.moment + seconds(for_seconds));
     }
 
+    /// The worker whose attempt `request` was, if it was ours.
+    pub fn attempt_owner(&self, request: &[u8]) -> Option<u8> {
+        self.sent_branch(request).map(|token| token.worker).filter(|worker| *worker < self.options.workers)
+    }
+
+    /// The branch of a request that we sent. An ICMP error quotes little more than its beginning, so that no parser would
+    /// take it; but there we wrote our Via ourselves.
+    fn sent_branch(&self, bytes: &[u8]) -> Option<BranchToken> {
+        let mut lines = bytes.splitn(3, |b| *b == b'\n');
+        let (start, via) = (lines.next()?, lines.next()?);
+        if [&b"SIP/"[..], b"ACK ", b"CANCEL "].iter().any(|other| start.starts_with(other)) || !via.starts_with(b"Via: ") {
+            return None;
+        }
+        let at = via.windows(8).position(|window| window == b";branch=")? + 8;
+        let branch = via.get(at..at + proto::BRANCH_TEXT)?;
+        BranchToken::read(branch).filter(|token| token.node == self.node_id)
+    }
+
     /// A message of ours could not be delivered: an ICMP error came back, or its connection failed.
     pub fn handle_undeliverable(&mut self, now: Now, bytes: &[u8]) {
-        let token = self.with_stored(bytes, |edge, message| {
-            let own = message.is_request() && message.head.method != syntax::Method::Cancel && message.head.method != syntax::Method::Ack;
-            BranchToken::read(message.text(message.head.via.branch)).filter(|token| own && token.worker == edge.options.worker && token.node == edge.node_id)
-        });
-        let Some(token) = token.flatten() else { return };
+        let Some(token) = self.sent_branch(bytes).filter(|token| token.worker == self.options.worker) else { return };
         let (entry, attempt) = (token.transaction, usize::from(token.attempt));
+        self.in_hand = entry;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let shape = transaction.shape.as_deref().copied();
         let Some(branch) = transaction.branches.get_mut(attempt).filter(|branch| branch.cookie == token.cookie) else { return };

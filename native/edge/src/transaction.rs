@@ -86,6 +86,8 @@ pub(crate) struct Branch {
     pub(crate) cancelling: Option<Box<Cancelling>>,
     /// Went over TCP for its size only: if that fails, UDP will do.
     pub(crate) fall_back_to_udp: bool,
+    /// A CANCEL went out: it bounds the branch, whatever provisional responses still come.
+    pub(crate) cancelled: bool,
     /// Timer C cancelled it: its 487 is our 408.
     pub(crate) timed_out: bool,
 }
@@ -117,11 +119,17 @@ pub(crate) struct Shape {
     pub(crate) listener: Option<u16>,
     /// The far end's own connection, where the dialog knows one.
     pub(crate) flow: Option<Hop>,
-    /// The only peer that this may go to, by [`proto::stable_id`].
-    pub(crate) required_peer: Option<u16>,
+    /// The only peer that this may go to, by [`proto::stable_id`]; 0 for one that is nobody we know.
+    pub(crate) bound_to: Option<u32>,
     pub(crate) record_route: bool,
     pub(crate) strip_identity: bool,
     pub(crate) parallel: bool,
+    /// What a branch of several gets of Max-Breadth (RFC 5393 section 5.3).
+    pub(crate) breadth: Option<u16>,
+    /// The dialog's side that sends; `None` for what opens something.
+    pub(crate) dialog: Option<proto::Direction>,
+    /// The call of that dialog.
+    pub(crate) call: Key,
 }
 
 /// One request under way, or lingering after its final response.

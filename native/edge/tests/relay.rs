@@ -1,7 +1,7 @@
 //! A call through the edge on simulated time: what is sent, when, and what is recorded.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use edge::{Forking, PeerKind, RouteSettings};
+use edge::{Forking, PeerKind, RouteSettings, Shedding};
 use testkit::{Request, Rig, Sent, header, headers, listener, peer, response, settings};
 
 const CALLER: &str = "198.51.100.7:5060";
@@ -384,7 +384,7 @@ fn header_fields_of_the_trust_domain_are_taken_from_phones_only() {
 fn overload_and_drain_refuse_new_calls_with_a_jittered_retry_after() {
     let mut rig = Rig::new(one_core());
     let ok = answered(&mut rig);
-    rig.edge.set_shedding(true);
+    rig.edge.set_shedding(Shedding::Calls);
     let values: std::collections::HashSet<_> = (0..40)
         .map(|n| {
             let sent = rig.receive(CALLER, &invite().call_id(&format!("c{n}")).branch(&format!("z9hG4bK-c{n}")).text());
@@ -394,7 +394,7 @@ fn overload_and_drain_refuse_new_calls_with_a_jittered_retry_after() {
         .collect();
     assert!(values.len() > 5);
     assert_eq!(rig.receive(CALLER, &in_dialog("INFO", &ok, 2).text())[0].to.to_string(), CORE);
-    rig.edge.set_shedding(false);
+    rig.edge.set_shedding(Shedding::Nothing);
     rig.edge.drain();
     assert_eq!(rig.receive(CALLER, &invite().call_id("d").branch("z9hG4bK-d").text())[0].status_code(), 503);
 }
@@ -515,4 +515,265 @@ fn a_worker_that_starts_afresh_records_its_calls_and_follows_dialogs_by_their_to
     assert_eq!((rig.records.len(), rig.records[0].ended_by, rig.edge.sizes()), (1, "proxy", (0, 0)));
     let bye = rig.receive(CALLER, &in_dialog("BYE", &ok, 2).text());
     assert_eq!(bye[0].first_line(), "BYE sip:bob@203.0.113.9 SIP/2.0");
+}
+
+fn phones_core_and_gateway() -> RouteSettings {
+    settings(vec![
+        peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9"]),
+        peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[]),
+        peer("gateway", PeerKind::Gateway, "192.0.2.128/25", &[]),
+    ])
+}
+
+#[test]
+fn a_token_serves_nobody_but_the_two_sides_of_its_dialog() {
+    let gateway = "sip:+900@192.0.2.200";
+    let nothing_sent_to_the_gateway = |sent: &[Sent]| assert!(sent.iter().all(|s| !s.to.ip().to_string().starts_with("192.0.2.2")), "{sent:?}");
+    // A phone calls, and then sends as if it were the callee: its own tag in To.
+    let mut rig = Rig::new(phones_core_and_gateway());
+    let ok = answered(&mut rig);
+    let route = format!("Route: {}", header(&ok, "Record-Route"));
+    for to_tag in ["alice", ""] {
+        let forged = Request::new("INVITE", gateway).tags("eve", to_tag).branch(&format!("z9hG4bK-eve{to_tag}")).header(&route);
+        nothing_sent_to_the_gateway(&rig.receive(CALLER, &forged.text()));
+        nothing_sent_to_the_gateway(&rig.receive("192.0.2.77:5060", &forged.branch("z9hG4bK-other").text()));
+    }
+    // The same without any Route: the call itself is held.
+    nothing_sent_to_the_gateway(&rig.receive(CALLER, &Request::new("INVITE", gateway).tags("bob", "alice").branch("z9hG4bK-c").text()));
+    // A call without a tag seals nothing that a later request without one could use.
+    let untagged = invite().tags("", "").call_id("untagged").branch("z9hG4bK-u").text().replace(";tag=\r\n", "\r\n");
+    let sent = rig.receive(CALLER, &untagged);
+    let route = format!("Route: {}", header(&sent.last().unwrap().text, "Record-Route"));
+    let later = Request::new("INVITE", gateway).call_id("untagged").tags("x", "").branch("z9hG4bK-d").header(&route);
+    nothing_sent_to_the_gateway(&rig.receive(CALLER, &later.text()));
+}
+
+#[test]
+fn a_called_phone_cannot_send_as_the_core_that_called_it() {
+    let mut rig = Rig::new(phones_core_and_gateway());
+    let call = Request::new("INVITE", "sip:alice@198.51.100.7").via("SIP/2.0/UDP 203.0.113.9:5060").tags("core", "");
+    let forwarded = rig.receive(CORE, &call.text()).last().unwrap().text.clone();
+    let ok = rig.receive(CALLER, &response(&forwarded, 200, "phone"));
+    let route = format!("Route: {}", header(&ok[0].text, "Record-Route"));
+    let as_phone = |method: &str, from: &str, to: &str, cseq| Request::new(method, "sip:+900@192.0.2.200").tags(from, to).cseq(cseq).header(&route);
+    // During the call and after it, with and without a To tag.
+    for (to, cseq) in [("phone", 5), ("", 6)] {
+        let sent = rig.receive(CALLER, &as_phone("INVITE", "core", to, cseq).branch(&format!("z9hG4bK-f{cseq}")).text());
+        assert!(sent.iter().all(|s| s.to.to_string() == CALLER || s.to.to_string() == CORE), "{sent:?}");
+    }
+    let bye = rig.receive(CALLER, &as_phone("BYE", "phone", "core", 7).text().replace("+900@192.0.2.200", "core@203.0.113.9"));
+    rig.receive(CORE, &response(&bye[0].text, 200, "core"));
+    let sent = rig.receive(CALLER, &as_phone("INVITE", "core", "phone", 8).branch("z9hG4bK-f8").text());
+    assert!(sent.iter().all(|s| s.to.to_string() == CALLER || s.to.to_string() == CORE), "{sent:?}");
+    // Its own side may be used, but only towards the core.
+    let sent = rig.receive(CALLER, &as_phone("INVITE", "phone", "core", 9).branch("z9hG4bK-f9").text());
+    assert_eq!(sent.last().unwrap().status_code(), 500);
+}
+
+#[test]
+fn a_body_without_a_length_is_told_its_length_on_a_stream() {
+    let mut settings = settings(vec![
+        peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9;transport=tcp"]),
+        peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[]),
+    ]);
+    settings.listeners.push(listener("tcp", "tcp:192.0.2.1:5060"));
+    let mut rig = Rig::new(settings);
+    let smuggled = "INVITE sip:+900@gateway SIP/2.0\r\n\r\n";
+    let request = invite().text().replace("Content-Length: 0\r\n", "") + smuggled;
+    let sent = rig.receive(CALLER, &request);
+    assert_eq!(header(&sent.last().unwrap().text, "Content-Length"), smuggled.len().to_string());
+}
+
+#[test]
+fn a_bye_that_nobody_answers_ends_the_call() {
+    for silence in [true, false] {
+        let mut rig = Rig::new(one_core());
+        let ok = answered(&mut rig);
+        let bye = rig.receive(CALLER, &in_dialog("BYE", &ok, 2).text());
+        if silence {
+            rig.advance(40_000);
+        } else {
+            rig.undeliverable(&bye[0]);
+        }
+        assert_eq!((rig.records.len(), rig.records[0].ended_by, rig.edge.sizes().0), (1, "caller", 0), "silence {silence}");
+    }
+}
+
+#[test]
+fn an_icmp_error_that_quotes_little_of_a_request_is_enough() {
+    let mut rig = Rig::new(two_cores(Forking::Serial));
+    let sent = rig.receive(CALLER, &invite().body(&"x".repeat(1_000)).text());
+    let mut quoted = sent[1].clone();
+    quoted.text.truncate(200);
+    assert_eq!(lines(&rig.undeliverable(&quoted)), [format!("{CORE_2} INVITE sip:bob@example.net SIP/2.0")]);
+    quoted.text.truncate(60);
+    assert!(rig.undeliverable(&quoted).is_empty());
+}
+
+#[test]
+fn a_slow_answer_to_a_registration_is_waited_for() {
+    let register = Request::new("REGISTER", "sip:example.net").text();
+    // Nobody else to ask: timer F.
+    let mut rig = Rig::new(one_core());
+    let sent = rig.receive(CALLER, &register);
+    rig.advance(20_000);
+    assert_eq!(rig.receive(CORE, &response(&sent[0].text, 200, "r"))[0].status_code(), 200);
+    // Somebody else could be asked, but the first says that it is at work.
+    let mut rig = Rig::new(two_cores(Forking::Serial));
+    let sent = rig.receive(CALLER, &register);
+    rig.receive(CORE, &response(&sent[0].text, 100, ""));
+    rig.advance(20_000);
+    assert_eq!(rig.receive(CORE, &response(&sent[0].text, 200, "r"))[0].status_code(), 200);
+}
+
+#[test]
+fn a_request_that_a_core_drops_does_not_make_it_dead_while_it_answers_others() {
+    let mut rig = Rig::new(two_cores(Forking::Serial));
+    rig.receive(CALLER, &Request::new("MESSAGE", "sip:bob@example.net").text());
+    rig.advance(3_000);
+    let sent = rig.receive(CALLER, &invite().text());
+    rig.receive(CORE, &response(&sent[1].text, 486, "bob"));
+    rig.advance(1_500);
+    let again = rig.receive(CALLER, &invite().call_id("again").branch("z9hG4bK-again").text());
+    assert_eq!(again[1].to.to_string(), CORE);
+}
+
+#[test]
+fn a_callee_that_invents_dialogs_is_stopped() {
+    let mut rig = Rig::new(one_core());
+    let sent = rig.receive(CALLER, &invite().text());
+    let relayed = (0..50).filter(|n| !rig.receive(CORE, &response(&sent[1].text, 183, &format!("t{n}"))).is_empty()).count();
+    assert_eq!((relayed, rig.counters().dialogs_refused.get()), (8, 42));
+}
+
+#[test]
+fn a_refused_invite_is_recorded_once_and_a_flood_of_strangers_is_not() {
+    let mut rig = Rig::new(one_core());
+    for n in 0..40 {
+        for _ in 0..3 {
+            let stranger = invite().branch(&format!("z9hG4bK-s{n}")).call_id(&format!("s{n}"));
+            assert_eq!(rig.receive("192.0.2.66:5060", &stranger.text())[0].status_code(), 403);
+        }
+    }
+    assert_eq!((rig.records.len(), rig.counters().stranger_records_suppressed.get()), (5, 35));
+    let hopeless = invite().header("Max-Forwards: 0").text();
+    for _ in 0..3 {
+        rig.receive(CALLER, &hopeless);
+    }
+    assert_eq!((rig.records.len(), rig.records[5].status_code, rig.records[5].from_peer.as_str()), (6, 483, "phones"));
+}
+
+#[test]
+fn a_request_as_long_as_it_may_be_can_still_be_cancelled() {
+    let mut rig = Rig::new(one_core());
+    let mut long = invite();
+    for n in 0..112 {
+        long = long.header(&format!("X-{n}: x"));
+    }
+    let sent = rig.receive(CALLER, &long.text());
+    rig.receive(CORE, &response(&sent[1].text, 180, "bob"));
+    let cancel = Request::new("CANCEL", "sip:bob@example.net").branch("z9hG4bK-INVITE-1");
+    let sent = rig.receive(CALLER, &cancel.text());
+    assert!(sent.iter().any(|s| s.to.to_string() == CORE && s.first_line() == "CANCEL sip:bob@example.net SIP/2.0"), "{sent:?}");
+}
+
+#[test]
+fn nobody_else_can_cancel_a_call() {
+    let mut rig = Rig::new(one_core());
+    let sent = rig.receive(CALLER, &invite().text());
+    rig.receive(CORE, &response(&sent[1].text, 180, "bob"));
+    let cancel = Request::new("CANCEL", "sip:bob@example.net").branch("z9hG4bK-INVITE-1").text();
+    assert_eq!(lines(&rig.receive("192.0.2.66:5060", &cancel)), ["192.0.2.66:5060 SIP/2.0 403 Forbidden"]);
+    assert_eq!(rig.receive(CORE, &response(&sent[1].text, 200, "bob"))[0].status_code(), 200);
+}
+
+#[test]
+fn what_a_phone_says_of_its_identity_is_taken_from_its_responses_too() {
+    let mut rig = Rig::new(phones_core_and_gateway());
+    let call = Request::new("INVITE", "sip:alice@198.51.100.7").via("SIP/2.0/UDP 203.0.113.9:5060").tags("core", "");
+    let forwarded = rig.receive(CORE, &call.text()).last().unwrap().text.clone();
+    let claim = "P-Asserted-Identity: <sip:+110@example.net>\r\nContact:";
+    let ok = rig.receive(CALLER, &response(&forwarded, 200, "phone").replace("Contact:", claim));
+    assert_eq!((ok[0].status_code(), headers(&ok[0].text, "P-Asserted-Identity").len(), headers(&ok[0].text, "Contact").len()), (200, 0, 1));
+    let sent = rig.receive(CALLER, &invite().call_id("other").branch("z9hG4bK-o").text());
+    let ok = rig.receive(CORE, &response(&sent[1].text, 200, "bob").replace("Contact:", claim));
+    assert_eq!(headers(&ok[0].text, "P-Asserted-Identity").len(), 1);
+}
+
+#[test]
+fn a_cancelled_branch_ends_in_time_however_often_it_rings() {
+    let mut rig = Rig::new(one_core());
+    let sent = rig.receive(CALLER, &invite().text());
+    rig.receive(CORE, &response(&sent[1].text, 180, "bob"));
+    let cancel = rig.receive(CALLER, &Request::new("CANCEL", "sip:bob@example.net").branch("z9hG4bK-INVITE-1").text());
+    let cancel = cancel.iter().find(|s| s.first_line().starts_with("CANCEL")).unwrap();
+    rig.receive(CORE, &response(&cancel.text, 200, "bob"));
+    let mut answers = Vec::new();
+    for _ in 0..40 {
+        answers.extend(rig.receive(CORE, &response(&sent[1].text, 180, "bob")));
+        answers.extend(rig.advance(1_000));
+    }
+    assert!(answers.iter().any(|s| s.status_code() == 487));
+    assert!(!answers.iter().any(|s| s.first_line().starts_with("CANCEL")));
+}
+
+#[test]
+fn a_folded_challenge_and_a_folded_route_leave_unfolded() {
+    let mut rig = Rig::new(two_cores(Forking::Parallel));
+    let sent = rig.receive(CALLER, &invite().text());
+    let challenge = |text: &str| response(text, 401, "x").replace("Contact:", "WWW-Authenticate : Digest realm=\"a\",\r\n nonce=\"b\"\r\nContact:");
+    rig.receive(CORE, &challenge(&sent[1].text));
+    let merged = rig.receive(CORE_2, &challenge(&sent[2].text));
+    let last = &merged.last().unwrap().text;
+    assert_eq!(headers(last, "WWW-Authenticate"), ["Digest realm=\"a\", nonce=\"b\""; 2]);
+    let routed = Request::new("MESSAGE", "sip:bob@example.net").header("Route: <sip:192.0.2.1;lr>,\r\n <sip:203.0.113.9;lr>,\r\n <sip:203.0.113.10;lr>");
+    let sent = rig.receive(CALLER, &routed.text());
+    assert_eq!(headers(&sent[0].text, "Route"), ["<sip:203.0.113.9;lr>, <sip:203.0.113.10;lr>"]);
+}
+
+#[test]
+fn a_panic_at_a_timer_ends_its_call_and_leaves_the_rest() {
+    let mut settings = two_cores(Forking::Serial);
+    settings.peers[0].to[1] = "sip:203.0.113.66".to_owned();
+    settings.listeners.push(listener("second", "udp:192.0.2.2:5060"));
+    let mut rig = Rig::with_routes(settings, Box::new(Trap));
+    rig.receive(CALLER, &invite().text());
+    assert!(rig.advance_guarded(5_000));
+    assert_eq!((rig.edge.sizes(), rig.records.len(), rig.records[0].status_code), ((0, 0), 1, 500));
+    assert!(!rig.advance_guarded(60_000));
+}
+
+#[test]
+fn what_matters_most_is_shed_last() {
+    let mut rig = Rig::new(one_core());
+    let ok = answered(&mut rig);
+    let register = Request::new("REGISTER", "sip:example.net");
+    let emergency = Request::new("INVITE", "urn:service:sos.fire").call_id("sos").branch("z9hG4bK-sos");
+    rig.edge.set_shedding(Shedding::Calls);
+    assert_eq!(rig.receive(CALLER, &invite().call_id("new").branch("z9hG4bK-new").text())[0].status_code(), 503);
+    assert_eq!(rig.receive(CALLER, &register.text())[0].first_line(), "REGISTER sip:example.net SIP/2.0");
+    rig.edge.set_shedding(Shedding::Registrations);
+    assert_eq!(rig.receive(CALLER, &register.branch("z9hG4bK-r2").text())[0].status_code(), 503);
+    assert_eq!(rig.receive(CALLER, &emergency.text())[0].status_code(), 100);
+    assert_eq!(rig.receive(CALLER, &in_dialog("BYE", &ok, 2).text())[0].first_line(), "BYE sip:bob@203.0.113.9 SIP/2.0");
+}
+
+#[test]
+fn breadth_is_shared_out_among_branches() {
+    let mut rig = Rig::new(two_cores(Forking::Parallel));
+    let sent = rig.receive(CALLER, &invite().text());
+    assert_eq!(sent[1..].iter().map(|s| header(&s.text, "Max-Breadth")).collect::<Vec<_>>(), ["30", "30"]);
+    let narrow = rig.receive(CALLER, &invite().call_id("n").branch("z9hG4bK-n").header("Max-Breadth: 1").text());
+    assert_eq!((narrow.len(), header(&narrow[1].text, "Max-Breadth")), (2, "1"));
+    let none = rig.receive(CALLER, &invite().call_id("z").branch("z9hG4bK-z").header("Max-Breadth: 0").text());
+    assert_eq!(none[0].status_code(), 440);
+}
+
+#[test]
+fn names_that_tokens_could_not_tell_apart_are_refused() {
+    let mut settings = one_core();
+    let id = |name: &str| proto::stable_id(name) as u16;
+    let twin = (0..1_000_000).map(|n| format!("l{n}")).find(|name| id(name) == id("main")).unwrap();
+    settings.listeners.push(listener(&twin, "udp:192.0.2.2:5060"));
+    assert!(edge::Snapshot::build(settings).is_err());
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use edge::{Forking, PeerKind};
+use edge::{Forking, PeerKind, Shedding};
 use proptest::prelude::*;
 use testkit::{Request, Rig, Sent, final_to_tag, header, headers, peer, response, settings};
 
@@ -129,7 +129,7 @@ impl World {
                 None => Vec::new(),
             },
             Operation::Shed(on) => {
-                self.rig.edge.set_shedding(*on);
+                self.rig.edge.set_shedding(if *on { Shedding::Calls } else { Shedding::Nothing });
                 Vec::new()
             }
             Operation::Garbage(bytes) => self.rig.receive_at(0, syntax::Transport::Udp, CALLER, bytes),
@@ -147,7 +147,7 @@ proptest! {
         for operation in &operations {
             world.run(operation);
         }
-        world.rig.edge.set_shedding(false);
+        world.rig.edge.set_shedding(Shedding::Nothing);
         let rest = world.rig.advance(2_000_000);
         world.take(rest);
         prop_assert_eq!(world.rig.edge.sizes(), (0, 0));

@@ -32,8 +32,10 @@ impl Coalesce {
     }
 
     /// How long to sleep before looking again; `None` where the sockets should be waited for.
-    pub(crate) fn pause(&self) -> Option<Duration> {
-        (self.active && !self.pause.is_zero()).then_some(self.pause)
+    pub(crate) fn pause(&self, now: u64) -> Option<Duration> {
+        // Where nothing comes any more, nothing is counted either.
+        let silent = now / WINDOW > self.window + 1;
+        (self.active && !silent && !self.pause.is_zero()).then_some(self.pause)
     }
 }
 
@@ -45,8 +47,9 @@ mod tests {
     fn only_a_load_makes_it_pause_and_the_end_of_the_load_ends_that() {
         let mut coalesce = Coalesce::new(100, 1_000);
         (0..30).for_each(|n| coalesce.received(n * 1_000, 1));
-        assert!(coalesce.pause().is_some());
+        assert!(coalesce.pause(30_000).is_some());
+        assert!(coalesce.pause(50_000).is_none(), "silence");
         coalesce.received(100_000, 1);
-        assert!(coalesce.pause().is_none());
+        assert!(coalesce.pause(100_000).is_none());
     }
 }

@@ -15,7 +15,11 @@ pub(crate) struct Connection {
     pub(crate) remote: SocketAddr,
     pub(crate) accepted: bool,
     pub(crate) connecting: bool,
+    /// Waits for its turn to be read.
+    pub(crate) enqueued: bool,
     pub(crate) last_activity: Instant,
+    /// When the far end last took something of what waits to be written.
+    pub(crate) last_progress: Instant,
     /// When the first byte of an incomplete message came.
     pub(crate) partial_since: Option<Instant>,
     partial: Vec<u8>,
@@ -23,6 +27,17 @@ pub(crate) struct Connection {
     queue: VecDeque<Box<[u8]>>,
     queued: usize,
     written: usize,
+}
+
+/// What a read left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Nothing: the next byte will wake us.
+    Empty,
+    /// Perhaps something.
+    Some,
+    /// The buffer was filled, so surely something.
+    Full,
 }
 
 /// Why a connection must be closed.
@@ -44,7 +59,9 @@ impl Connection {
             remote,
             accepted,
             connecting: !accepted,
+            enqueued: false,
             last_activity: Instant::now(),
+            last_progress: Instant::now(),
             partial_since: None,
             partial: Vec::new(),
             framer: Framer::default(),
@@ -54,13 +71,13 @@ impl Connection {
         }
     }
 
-    /// Reads once into `buffer` and hands each whole message to `deliver`. True where more may wait.
-    pub(crate) fn read(&mut self, buffer: &mut [u8], limits: &Limits, deliver: &mut dyn FnMut(&[u8])) -> Result<bool, Closing> {
+    /// Reads once into `buffer` and hands each whole message to `deliver`.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], limits: &Limits, deliver: &mut dyn FnMut(&[u8])) -> Result<Reading, Closing> {
         let count = match self.stream.read(buffer) {
             Ok(0) => return Err(Closing::Gone),
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Reading::Empty),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Reading::Some),
             Err(_) => return Err(Closing::Gone),
         };
         self.last_activity = Instant::now();
@@ -81,7 +98,7 @@ impl Connection {
         } else if self.partial_since.is_none() {
             self.partial_since = Some(self.last_activity);
         }
-        Ok(true)
+        Ok(if count == buffer.len() { Reading::Full } else { Reading::Some })
     }
 
     fn frames(&mut self, bytes: &[u8], limits: &Limits, deliver: &mut dyn FnMut(&[u8])) -> Result<usize, Closing> {
@@ -89,9 +106,11 @@ impl Connection {
         loop {
             match self.framer.next(&bytes[at..], limits).map_err(Closing::Unreadable)? {
                 Frame::Incomplete => return Ok(at),
-                // RFC 5626 section 3.5.1.
+                // RFC 5626 section 3.5.1. Who does not read what we send gets no more of it.
                 Frame::Ping => {
-                    self.queue(b"\r\n", usize::MAX)?;
+                    if !self.has_unsent() {
+                        self.queue(b"\r\n", 2)?;
+                    }
                     at += 4;
                 }
                 Frame::Pong => at += 2,
@@ -122,6 +141,9 @@ impl Connection {
         if self.queued + message.len() > limit {
             return Err(Closing::Stuck);
         }
+        if self.queue.is_empty() {
+            self.last_progress = Instant::now();
+        }
         self.queued += message.len();
         self.queue.push_back(message.into());
         Ok(())
@@ -147,6 +169,7 @@ impl Connection {
                 Err(_) => return Err(Closing::Gone),
             }
             self.last_activity = Instant::now();
+            self.last_progress = self.last_activity;
             if self.written >= message.len() {
                 self.queued -= message.len();
                 self.written = 0;

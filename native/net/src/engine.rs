@@ -98,7 +98,8 @@ impl Engine {
             clock,
             statuses: (0..workers).map(|_| Arc::new(Status::default())).collect(),
             records: records.is_active().then(|| Arc::clone(&records.queue)),
-            resolver: Resolver::start(&install.dns, posts.clone()).map_err(system("name resolution"))?,
+            resolver: Resolver::start(&install.dns, Duration::from_millis(snapshot.settings.timers.resolve_milliseconds), posts.clone())
+                .map_err(system("name resolution"))?,
             addresses: snapshot.settings.listeners.iter().map(|l| l.address).collect(),
             posts,
         });

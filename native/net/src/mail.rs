@@ -49,6 +49,11 @@ impl Post {
         self.mailbox.open();
     }
 
+    /// Whether something waits that the owner has not looked at.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.mailbox.is_empty()
+    }
+
     pub(crate) fn take(&self) -> Option<Mail> {
         self.mailbox.take()
     }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge::{Address, Answer, Question};
 use hickory_resolver::TokioResolver;
@@ -25,10 +26,14 @@ const ADDRESSES: usize = 64;
 pub(crate) struct Resolver {
     questions: mpsc::Sender<Question>,
     posts: Vec<Arc<Post>>,
+    /// The second of the last warning.
+    warned: AtomicU64,
+    started: Instant,
 }
 
 impl Resolver {
-    pub(crate) fn start(settings: &DnsSettings, posts: Vec<Arc<Post>>) -> io::Result<Self> {
+    /// Starts the thread; nobody waits longer than `patience` for an answer.
+    pub(crate) fn start(settings: &DnsSettings, patience: Duration, posts: Vec<Arc<Post>>) -> io::Result<Self> {
         let (questions, inbox) = mpsc::channel(settings.questions);
         let resolver = build(settings)?;
         let answers = posts.clone();
@@ -36,18 +41,21 @@ impl Resolver {
         thread::Builder::new().name("resolver".to_owned()).spawn(move || {
             crate::limits::block_signals();
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(serve(resolver, inbox, answers, limit)),
+                Ok(runtime) => runtime.block_on(serve(resolver, inbox, answers, limit, patience)),
                 Err(error) => log::error!(target: "dns", "name resolution cannot run: {error}"),
             }
         })?;
-        Ok(Self { questions, posts })
+        Ok(Self { questions, posts, warned: AtomicU64::new(u64::MAX), started: Instant::now() })
     }
 
     /// Asks; where too much is asked already, the answer is that there is nothing.
     pub(crate) fn ask(&self, question: Question) {
         if let Err(error) = self.questions.try_send(question) {
             let question = error.into_inner();
-            log::warn!(target: "dns", "too many questions: {} is not looked up", question.host.escape_debug());
+            let second = self.started.elapsed().as_secs();
+            if self.warned.swap(second, Ordering::Relaxed) != second {
+                log::warn!(target: "dns", "more names to look up than dns.questions allows: calls to them fail");
+            }
             reply(&self.posts, Answer { id: question.id, addresses: Vec::new() });
         }
     }
@@ -82,14 +90,15 @@ fn build(settings: &DnsSettings) -> io::Result<TokioResolver> {
     builder.build().map_err(io::Error::other)
 }
 
-async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, posts: Vec<Arc<Post>>, limit: usize) {
+async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, posts: Vec<Arc<Post>>, limit: usize, patience: Duration) {
     let resolver = Arc::new(resolver);
     let places = Arc::new(Semaphore::new(limit));
     while let Some(question) = inbox.recv().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (resolver, posts) = (Arc::clone(&resolver), posts.clone());
         tokio::spawn(async move {
-            let addresses = resolve(&resolver, &question).await;
+            // A zone may name hundreds of servers that never answer.
+            let addresses = tokio::time::timeout(patience, resolve(&resolver, &question)).await.unwrap_or_default();
             drop(place);
             reply(&posts, Answer { id: question.id, addresses });
         });

@@ -12,7 +12,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 use syntax::{Limits, Transport};
 
-use crate::connection::{Closing, Connection};
+use crate::connection::{Closing, Connection, Reading};
 use crate::install::StreamSettings;
 
 /// Tokens below this are listeners and the mailbox.
@@ -130,17 +130,26 @@ impl Streams {
         Ok(slot)
     }
 
-    /// Reads a connection that has something; messages go to `deliver`. True where it may have more.
-    pub(crate) fn read(&mut self, slot: usize, buffer: &mut [u8], deliver: &mut dyn FnMut(&Hop, &[u8])) -> bool {
+    /// Notes that a connection waits to be read; false where it does already, or is gone.
+    pub(crate) fn enqueue(&mut self, slot: usize) -> bool {
+        let Some(connection) = self.slots.get_mut(slot).and_then(|s| s.connection.as_mut()) else { return false };
+        !std::mem::replace(&mut connection.enqueued, true)
+    }
+
+    /// Reads a connection that has something; messages go to `deliver`.
+    pub(crate) fn read(&mut self, slot: usize, buffer: &mut [u8], deliver: &mut dyn FnMut(&Hop, &[u8])) -> Reading {
         let id = self.id(slot);
         let limits = self.limits;
-        let Some(connection) = self.slots.get_mut(slot).and_then(|s| s.connection.as_mut()) else { return false };
+        let Some(connection) = self.slots.get_mut(slot).and_then(|s| s.connection.as_mut()) else { return Reading::Empty };
         let hop = Hop { listener: connection.listener, transport: Transport::Tcp, address: connection.remote, connection: id };
         match connection.read(buffer, &limits, &mut |message| deliver(&hop, message)) {
-            Ok(more) => more,
+            Ok(reading) => {
+                connection.enqueued = reading != Reading::Empty;
+                reading
+            }
             Err(closing) => {
                 self.close(slot, &closing);
-                false
+                Reading::Empty
             }
         }
     }
@@ -228,7 +237,7 @@ impl Streams {
             let Some(connection) = &self.slots[slot].connection else { continue };
             let since = now.duration_since(connection.last_activity);
             let slow = connection.partial_since.is_some_and(|start| now.duration_since(start) > whole);
-            let stuck = connection.has_unsent() && since > whole;
+            let stuck = connection.has_unsent() && now.duration_since(connection.last_progress) > whole;
             if slow || stuck || since > idle || (connection.connecting && since > connect) {
                 self.close(slot, &Closing::Gone);
             }

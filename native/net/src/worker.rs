@@ -18,6 +18,7 @@ use syntax::Transport;
 use crate::bind::Bound;
 use crate::clock::Clock;
 use crate::coalesce::Coalesce;
+use crate::connection::Reading;
 use crate::datagram::{ReceiveBatch, SendBatch, failed_datagram};
 use crate::install::InstallSettings;
 use crate::limits::{thread_time, trim_memory};
@@ -28,6 +29,8 @@ use crate::resolve::Resolver;
 use crate::stream::{FIRST_TOKEN, Streams};
 
 pub(crate) const MAILBOX: Token = Token(FIRST_TOKEN - 1);
+/// Mail taken in one round.
+const MAILS: usize = 512;
 /// Panics in ten seconds after which a worker starts afresh.
 const PANICS: usize = 3;
 
@@ -77,6 +80,8 @@ pub(crate) struct Worker {
     tidied: u64,
     swept: u64,
     rounds: u32,
+    /// A connection filled the whole buffer in the last round.
+    full_reads: bool,
     stopping: bool,
 }
 
@@ -123,6 +128,7 @@ impl Worker {
             tidied: 0,
             swept: 0,
             rounds: 0,
+            full_reads: false,
             stopping: false,
         })
     }
@@ -131,10 +137,13 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(1_024);
         while !self.stopping {
-            let backlog = !self.readable.is_empty() || self.ports.iter().any(|port| matches!(port, Port::Datagram { more: true, .. }));
-            let shedding = self.overload.round(backlog, thread_time);
-            self.edge.set_shedding(shedding);
-            let paused = !backlog && self.pause();
+            let datagrams = self.ports.iter().any(|port| matches!(port, Port::Datagram { more: true, .. }));
+            let behind = self.shared.posts[self.index].is_behind();
+            let backlog = datagrams || behind || !self.readable.is_empty();
+            // A connection that trickles keeps us awake, but only one that fills whole buffers has work waiting.
+            let waiting = datagrams || behind || self.full_reads;
+            self.edge.set_shedding(self.overload.round(waiting, thread_time));
+            let paused = !backlog && self.pause(self.shared.clock.now());
             // After a pause the sockets are looked at in any case; asking the kernel which of them are ready is
             // needed for connections only, and now and then for everything else.
             let skip = paused && self.streams.len() == 0 && !self.rounds.is_multiple_of(8);
@@ -154,7 +163,7 @@ impl Worker {
             for event in &events {
                 self.event(now, event);
             }
-            if skip {
+            if skip || behind {
                 self.mail(now);
             }
             self.datagrams(now);
@@ -163,11 +172,14 @@ impl Worker {
             self.flush(now);
             self.housekeeping(now);
         }
+        let now = self.shared.clock.now();
+        self.guarded(now, |edge| edge.end_all_calls(now));
+        self.flush(now);
     }
 
     /// Under load sleeps a little and marks every UDP socket to be looked at; false where there is no load.
-    fn pause(&mut self) -> bool {
-        let Some(pause) = self.coalesce.pause() else { return false };
+    fn pause(&mut self, now: Now) -> bool {
+        let Some(pause) = self.coalesce.pause(now.moment.0) else { return false };
         std::thread::sleep(pause);
         for port in &mut self.ports {
             if let Port::Datagram { more, .. } = port {
@@ -192,8 +204,9 @@ impl Worker {
                 if event.is_writable() {
                     self.streams.flush(token - FIRST_TOKEN);
                 }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.readable.push_back(token - FIRST_TOKEN);
+                let slot = token - FIRST_TOKEN;
+                if (event.is_readable() || event.is_read_closed() || event.is_error()) && self.streams.enqueue(slot) {
+                    self.readable.push_back(slot);
                 }
             }
             Token(number) => match &mut self.ports[number] {
@@ -235,19 +248,28 @@ impl Worker {
     fn undelivered(&mut self, now: Now, number: usize) {
         for _ in 0..64 {
             let Port::Datagram { socket, .. } = &self.ports[number] else { return };
-            let Some(bytes) = failed_datagram(socket, &mut self.buffer).map(<[u8]>::to_vec) else { return };
-            self.guarded(now, |edge| edge.handle_undeliverable(now, &bytes));
+            let Some(bytes) = failed_datagram(socket, &mut self.buffer).map(Box::<[u8]>::from) else { return };
+            // The kernel tells it to any of the sockets that share the port.
+            if self.is_mine(&bytes) {
+                self.guarded(now, |edge| edge.handle_undeliverable(now, &bytes));
+            }
         }
     }
 
     fn connections(&mut self, now: Now) {
+        self.full_reads = false;
         // Each connection gets one read a round, so that none starves the others.
         for _ in 0..self.readable.len() {
             let Some(slot) = self.readable.pop_front() else { return };
             let mut buffer = std::mem::take(&mut self.buffer);
             let mut messages: Vec<(Hop, Box<[u8]>)> = Vec::new();
-            if self.streams.read(slot, &mut buffer, &mut |hop, message| messages.push((*hop, message.into()))) {
-                self.readable.push_back(slot);
+            match self.streams.read(slot, &mut buffer, &mut |hop, message| messages.push((*hop, message.into()))) {
+                Reading::Empty => {}
+                Reading::Some => self.readable.push_back(slot),
+                Reading::Full => {
+                    self.full_reads = true;
+                    self.readable.push_back(slot);
+                }
             }
             self.buffer = buffer;
             for (hop, message) in messages {
@@ -258,7 +280,9 @@ impl Worker {
 
     fn mail(&mut self, now: Now) {
         self.shared.posts[self.index].open();
-        while let Some(mail) = self.shared.posts[self.index].take() {
+        // The rest waits for the next round: others must not keep us from our own sockets.
+        for _ in 0..MAILS {
+            let Some(mail) = self.shared.posts[self.index].take() else { return };
             match mail {
                 Mail::Message(hop, bytes) => self.deliver(now, &hop, &bytes, true),
                 Mail::Send(hop, bytes) => self.send_stream(&hop, &bytes),
@@ -295,6 +319,10 @@ impl Worker {
         let edge = &mut self.edge;
         if catch_unwind(AssertUnwindSafe(|| work(edge))).is_err() {
             self.panicked(now);
+            let edge = &mut self.edge;
+            if catch_unwind(AssertUnwindSafe(|| edge.handle_inner_panic(now))).is_err() {
+                log::error!(target: "worker", "what a panic left cannot be put away either");
+            }
         }
     }
 
@@ -359,14 +387,21 @@ impl Worker {
         for bytes in self.streams.undelivered.drain(..) {
             failed.push(bytes);
         }
-        failed.retain(|bytes| match self.edge.attempt_owner(bytes) {
+        failed.retain(|bytes| self.is_mine(bytes));
+        failed
+    }
+
+    /// Whether a message that came back is this worker's own; if not, its owner is told.
+    fn is_mine(&self, bytes: &[u8]) -> bool {
+        match self.edge.attempt_owner(bytes) {
             Some(owner) if usize::from(owner) != self.index => {
-                self.shared.posts[usize::from(owner)].post(Mail::Undeliverable(bytes.clone()));
+                if !self.shared.posts[usize::from(owner)].post(Mail::Undeliverable(bytes.into())) {
+                    self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
+                }
                 false
             }
             _ => true,
-        });
-        failed
+        }
     }
 
     fn send_stream(&mut self, hop: &Hop, bytes: &[u8]) {

@@ -49,12 +49,11 @@ pub(crate) fn mac(secret: &Secret, parts: &[&[u8]]) -> u128 {
 fn feed(hasher: &mut impl Hasher, parts: &[&[u8]]) {
     for part in parts {
         hasher.write(part);
-        hasher.write_u32(part.len() as u32);
+        hasher.write(&(part.len() as u32).to_le_bytes());
     }
 }
 
-/// A 16-bit name for `text` that is the same in every process: what outlives a restart names things by it.
-pub fn stable_id(text: &str) -> u16 {
-    let hash = keyed_hash(&Secret([0; 16]), &[text.as_bytes()]);
-    (hash as u16) ^ ((hash >> 16) as u16)
+/// A number for `text` that is the same in every process: what outlives a restart names things by it, or by its lower half.
+pub fn stable_id(text: &str) -> u32 {
+    keyed_hash(&Secret([0; 16]), &[text.as_bytes()]) as u32
 }

@@ -10,7 +10,7 @@ const VERSION: u8 = 1;
 const BRANCH_BYTES: usize = 23;
 /// Length of a branch as text, magic cookie included.
 pub const BRANCH_TEXT: usize = 7 + 2 * BRANCH_BYTES;
-const ROUTE_FIELDS: usize = 20;
+const ROUTE_FIELDS: usize = 24;
 const ROUTE_BYTES: usize = ROUTE_FIELDS + 8;
 
 /// The branch parameter of a request that we sent.
@@ -93,10 +93,10 @@ pub struct RouteToken {
     pub worker: u8,
     /// The call; [`Key::NONE`] for a dialog that is no call.
     pub call: Key,
-    /// Listeners towards caller and callee, by [`crate::stable_id`].
+    /// Listeners towards caller and callee, by the lower half of [`crate::stable_id`].
     pub listeners: [u16; 2],
     /// Peers of caller and callee, by [`crate::stable_id`].
-    pub peers: [u16; 2],
+    pub peers: [u32; 2],
 }
 
 impl RouteToken {
@@ -107,8 +107,10 @@ impl RouteToken {
         bytes[3] = self.worker;
         bytes[4..8].copy_from_slice(&self.call.slot.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.call.generation.to_be_bytes());
-        let ids = [self.listeners[0], self.listeners[1], self.peers[0], self.peers[1]];
-        for (place, id) in bytes[12..].chunks_exact_mut(2).zip(ids) {
+        for (place, id) in bytes[12..16].chunks_exact_mut(2).zip(self.listeners) {
+            place.copy_from_slice(&id.to_be_bytes());
+        }
+        for (place, id) in bytes[16..].chunks_exact_mut(4).zip(self.peers) {
             place.copy_from_slice(&id.to_be_bytes());
         }
         bytes
@@ -130,13 +132,14 @@ impl RouteToken {
         read_hex::<ROUTE_BYTES>(text).filter(|bytes| bytes[0] == VERSION).map(|bytes| bytes[3])
     }
 
-    /// Reads a token back and says who is sending; `None` where the seal fits neither tag.
+    /// Reads a token back and says who is sending; `None` where the seal fits neither tag. An empty tag fits nothing: a
+    /// request outside any dialog has one.
     pub fn verify(text: &[u8], secret: &Secret, call_id: &[u8], from_tag: &[u8], to_tag: &[u8]) -> Option<(Self, Direction)> {
         let bytes: [u8; ROUTE_BYTES] = read_hex(text)?;
         let (fields, seal) = bytes.split_at(ROUTE_FIELDS);
-        let direction = if same(&Self::seal(secret, fields, call_id, from_tag), seal) {
+        let direction = if !from_tag.is_empty() && same(&Self::seal(secret, fields, call_id, from_tag), seal) {
             Direction::FromCaller
-        } else if same(&Self::seal(secret, fields, call_id, to_tag), seal) {
+        } else if !to_tag.is_empty() && same(&Self::seal(secret, fields, call_id, to_tag), seal) {
             Direction::FromCallee
         } else {
             return None;
@@ -151,7 +154,7 @@ impl RouteToken {
             worker: bytes[3],
             call: Key { slot: word(4), generation: word(8) },
             listeners: [half(12), half(14)],
-            peers: [half(16), half(18)],
+            peers: [word(16), word(20)],
         };
         Some((token, direction))
     }
@@ -211,6 +214,9 @@ mod tests {
         assert_eq!(RouteToken::verify(&text, &SECRET, b"other", b"alice", b"bob"), None);
         assert_eq!(RouteToken::verify(&text, &SECRET, b"call", b"eve", b"bob"), None);
         assert_eq!(RouteToken::verify(&text, &Secret::new([8; 16]), b"call", b"alice", b"bob"), None);
+        let mut untagged = Vec::new();
+        token().write(&SECRET, b"call", b"", &mut untagged);
+        assert_eq!(RouteToken::verify(&untagged, &SECRET, b"call", b"alice", b""), None);
         assert_eq!(RouteToken::verify(b"\xff\x00", &SECRET, b"call", b"alice", b"bob"), None);
     }
 

@@ -13,6 +13,7 @@ pub enum HeaderName {
     CallId,
     CSeq,
     MaxForwards,
+    MaxBreadth,
     Route,
     RecordRoute,
     Contact,
@@ -38,7 +39,7 @@ pub enum HeaderName {
 
 impl HeaderName {
     /// How many variants there are.
-    pub const COUNT: usize = 28;
+    pub const COUNT: usize = 29;
 
     /// The known header field of this name, compared without case; [`HeaderName::Other`] else.
     pub fn from_bytes(name: &[u8]) -> Self {
@@ -54,6 +55,7 @@ impl HeaderName {
             b"call-id" | b"i" => Self::CallId,
             b"cseq" => Self::CSeq,
             b"max-forwards" => Self::MaxForwards,
+            b"max-breadth" => Self::MaxBreadth,
             b"route" => Self::Route,
             b"record-route" => Self::RecordRoute,
             b"contact" | b"m" => Self::Contact,

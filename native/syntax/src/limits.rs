@@ -26,4 +26,7 @@ impl Limits {
     /// The bounds that tests and tools use; the product takes its own from the configuration.
     pub const STANDARD: Self =
         Self { message_bytes: 65_535, headers: MAX_HEADERS, header_name_bytes: 255, header_value_bytes: 8_192, uri_bytes: 1_024, vias: 70, body_bytes: 65_535 };
+
+    /// The bounds for what we wrote ourselves: it may exceed what an arriving message may hold by what we added.
+    pub const OWN: Self = Self { header_value_bytes: 65_535, uri_bytes: 65_535, vias: MAX_HEADERS, ..Self::STANDARD };
 }

@@ -39,14 +39,14 @@ impl LocalReply<'_> {
             if std::mem::take(&mut top) {
                 self.write_top_via(request, slot.value, out);
             } else {
-                unfolded(slot.value.of(request.bytes), out);
+                push_unfolded(slot.value.of(request.bytes), out);
             }
             out.extend_from_slice(b"\r\n");
         }
         for (name, label) in [(HeaderName::From, "From: "), (HeaderName::To, "To: "), (HeaderName::CallId, "Call-ID: "), (HeaderName::CSeq, "CSeq: ")] {
             let Some(slot) = request.first(name) else { continue };
             out.extend_from_slice(label.as_bytes());
-            unfolded(slot.value.of(request.bytes), out);
+            push_unfolded(slot.value.of(request.bytes), out);
             if name == HeaderName::To && request.head.to.tag.is_empty() && !self.to_tag.is_empty() {
                 out.extend_from_slice(b";tag=");
                 out.extend_from_slice(self.to_tag);
@@ -57,7 +57,7 @@ impl LocalReply<'_> {
             && let Some(slot) = request.first(HeaderName::Timestamp)
         {
             out.extend_from_slice(b"Timestamp: ");
-            unfolded(slot.value.of(request.bytes), out);
+            push_unfolded(slot.value.of(request.bytes), out);
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(self.headers);
@@ -70,13 +70,13 @@ impl LocalReply<'_> {
         let end = via.element.end();
         let asked = match via.rport {
             Rport::Asked(at) => {
-                unfolded(Span::new(value.start(), usize::from(at)).of(request.bytes), out);
+                push_unfolded(Span::new(value.start(), usize::from(at)).of(request.bytes), out);
                 let _ = write!(out, "={}", self.source.port());
-                unfolded(Span::new(usize::from(at), end).of(request.bytes), out);
+                push_unfolded(Span::new(usize::from(at), end).of(request.bytes), out);
                 true
             }
             Rport::Absent | Rport::Port(_) => {
-                unfolded(Span::new(value.start(), end).of(request.bytes), out);
+                push_unfolded(Span::new(value.start(), end).of(request.bytes), out);
                 false
             }
         };
@@ -84,12 +84,12 @@ impl LocalReply<'_> {
         if via.received.is_empty() && (asked || crate::parse_ip(via.host.of(request.bytes)) != Some(ip)) {
             let _ = write!(out, ";received={ip}");
         }
-        unfolded(Span::new(end, value.end()).of(request.bytes), out);
+        push_unfolded(Span::new(end, value.end()).of(request.bytes), out);
     }
 }
 
 /// Appends `value` with every fold as one space.
-fn unfolded(value: &[u8], out: &mut Vec<u8>) {
+pub fn push_unfolded(value: &[u8], out: &mut Vec<u8>) {
     let mut rest = value;
     while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
         out.extend_from_slice(rest.get(..at).unwrap_or_default());

@@ -61,6 +61,8 @@ pub enum Scheme {
     Sips,
     /// `tel:`
     Tel,
+    /// `urn:service:`, as emergency calls have it (RFC 5031).
+    Service,
     /// Any other.
     #[default]
     Other,
@@ -112,6 +114,8 @@ impl Uri {
             Scheme::Sips
         } else if name.eq_ignore_ascii_case(b"tel") {
             Scheme::Tel
+        } else if name.eq_ignore_ascii_case(b"urn") && cursor.rest().get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"service:")) {
+            Scheme::Service
         } else {
             Scheme::Other
         };
@@ -129,7 +133,7 @@ impl Uri {
                 uri.user = Span::new(s, e);
                 uri.params = Span::new(e, cursor.end());
             }
-            Scheme::Other => {
+            Scheme::Service | Scheme::Other => {
                 if cursor.rest().is_empty() {
                     return Err(MALFORMED(cursor.at()));
                 }
@@ -263,6 +267,8 @@ mod tests {
 
     #[test]
     fn an_unknown_scheme_is_kept_whole() {
-        assert_eq!(parse(b"urn:service:sos").unwrap().scheme, Scheme::Other);
+        assert_eq!(parse(b"urn:service:sos").unwrap().scheme, Scheme::Service);
+        assert_eq!(parse(b"urn:isbn:1").unwrap().scheme, Scheme::Other);
+        assert_eq!(parse(b"nobodyKnowsThisScheme:x").unwrap().scheme, Scheme::Other);
     }
 }

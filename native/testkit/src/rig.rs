@@ -114,6 +114,16 @@ impl Rig {
         self.collect()
     }
 
+    /// As [`Rig::advance`], with panics caught as a worker catches them; true where there was one.
+    pub fn advance_guarded(&mut self, by: u64) -> bool {
+        let panicked = catch_unwind(AssertUnwindSafe(|| self.advance(by))).is_err();
+        if panicked {
+            self.edge.handle_inner_panic(self.now);
+            self.collect();
+        }
+        panicked
+    }
+
     /// Empties the worker as after too many panics.
     pub fn restart(&mut self) {
         self.edge.restart(self.now);

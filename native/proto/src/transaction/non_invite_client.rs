@@ -40,6 +40,8 @@ impl NonInviteClient {
             State::Trying => {
                 self.state = State::Proceeding;
                 self.interval = timers.t2 as u32;
+                // Somebody is at work: what remains is timer F, which a shorter wait for the first answer may have cut.
+                self.give_up_at = self.give_up_at.max(now + 64 * timers.t1);
                 if !self.reliable {
                     self.retransmit_at = now + timers.t2;
                 }
