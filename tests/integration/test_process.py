@@ -268,7 +268,7 @@ def test_who_pings_for_ever_and_never_reads_gets_no_memory(local: Local) -> None
 
 def test_a_callee_that_stops_reading_holds_up_only_its_own_calls(local: Local) -> None:
     extra = "[tuning.tcp]\nmessage_seconds = 1\nwrite_queue_bytes = 65536"
-    with Agent() as caller, Agent() as core, socket.create_server(("127.0.0.1", 0)) as deaf:
+    with Agent() as core, socket.create_server(("127.0.0.1", 0)) as deaf:
         proxy, port, _ = local(core=core.port, extra=extra)
         target = f"sip:x@127.0.0.1:{deaf.getsockname()[1]};transport=tcp"
         body = f"Subject: {'x' * 7_000}\r\n"

@@ -161,12 +161,13 @@ impl Edge {
             self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
         }
         let in_dialog = self.transactions.get(entry).is_none_or(|t| t.dialog.is_some());
-        if !in_dialog && let Some(call) = self.calls.get_mut(call_key) {
-            if call.answered.is_none() {
-                call.answered = Some(now);
-                call.callee = Some(*arrival);
-                self.counters.calls_answered.add();
-            }
+        if !in_dialog
+            && let Some(call) = self.calls.get_mut(call_key)
+            && call.answered.is_none()
+        {
+            call.answered = Some(now);
+            call.callee = Some(*arrival);
+            self.counters.calls_answered.add();
         }
     }
 

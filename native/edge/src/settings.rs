@@ -251,7 +251,6 @@ impl Snapshot {
             t4: proto::milliseconds(t.t4_milliseconds),
             linger: proto::milliseconds(t.linger_milliseconds),
             c: proto::seconds(t.timer_c_seconds),
-            ..proto::SipTimers::STANDARD
         };
         let own = crate::route::OwnNames::new(&settings)?;
         let peers = crate::peer::PeerTable::new(&settings, &own)?;
