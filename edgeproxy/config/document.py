@@ -29,7 +29,7 @@ def _install(config: Config) -> dict[str, Any]:
         "batch": tuning.batch_messages,
         "mailbox": tuning.mailbox_messages,
         "coalesce_microseconds": tuning.coalesce_microseconds,
-        "coalesce_from_per_second": tuning.coalesce_from_per_second,
+        "coalesce_messages": tuning.coalesce_messages,
         "overload_milliseconds": tuning.overload_milliseconds,
         "stream": msgspec.to_builtins(tuning.tcp),
         "dns": {**msgspec.to_builtins(dns), "servers": [_server(server) for server in dns.servers]},

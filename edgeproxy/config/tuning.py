@@ -106,10 +106,10 @@ class Tuning(msgspec.Struct, frozen=True):
     """Send buffer of each UDP socket."""
     batch_messages: Annotated[int, Meta(ge=1, le=256)] = 32
     """Datagrams read or written by one system call."""
-    coalesce_microseconds: Annotated[int, Meta(ge=0, le=10_000)] = 200
-    """Under load, pause between two looks at the sockets, so that one wake-up serves several datagrams; 0 never pauses."""
-    coalesce_from_per_second: Annotated[int, Meta(ge=1, le=10_000_000)] = 5_000
-    """Datagrams a second and worker that count as load."""
+    coalesce_microseconds: Annotated[int, Meta(ge=0, le=10_000)] = 400
+    """Under load, longest pause between two looks at the sockets, so that one wake-up serves several messages; 0 never pauses."""
+    coalesce_messages: Annotated[int, Meta(ge=2, le=1_000)] = 4
+    """Messages for which a worker pauses: it sleeps as long as these take to come, if at least two come within `coalesce_microseconds`."""
     mailbox_messages: Annotated[int, Meta(ge=16, le=1 << 20)] = 16_384
     """Messages that may wait for another worker."""
     overload_milliseconds: Annotated[int, Meta(ge=1, le=10_000)] = 50

@@ -50,8 +50,12 @@ fn tcp(listen: SocketAddr, callee: SocketAddr) -> io::Result<()> {
                 let mut buffer = [0; 65_535];
                 while let Ok(length @ 1..) = from.read(&mut buffer) {
                     if to.write_all(&buffer[..length]).is_err() {
-                        return;
+                        break;
                     }
+                }
+                // A thread that ends takes its account of processor time along, and that is what is measured here.
+                loop {
+                    thread::park();
                 }
             });
         }

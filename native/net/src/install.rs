@@ -72,10 +72,10 @@ pub struct InstallSettings {
     pub mailbox: usize,
     /// New requests are refused once a worker has worked off a queue for so long without emptying it.
     pub overload_milliseconds: u64,
-    /// Pause between two looks at the sockets under load; 0 waits for each datagram.
+    /// Longest pause between two looks at the sockets under load; 0 never pauses.
     pub coalesce_microseconds: u64,
-    /// Datagrams a second from which on a worker pauses.
-    pub coalesce_from_per_second: u64,
+    /// Messages that one pause should gather.
+    pub coalesce_messages: u64,
     /// Longest wait for calls to end when stopping.
     pub drain_seconds: u64,
     /// TCP.

@@ -123,7 +123,7 @@ impl Worker {
             send: SendBatch::new(install.batch),
             buffer: vec![0; 65_536],
             overload: Overload::new(install.overload_milliseconds),
-            coalesce: Coalesce::new(install.coalesce_microseconds, install.coalesce_from_per_second),
+            coalesce: Coalesce::new(install.coalesce_microseconds, install.coalesce_messages),
             panics: Vec::new(),
             tidied: 0,
             swept: 0,
@@ -151,7 +151,7 @@ impl Worker {
             if skip {
                 events.clear();
             } else {
-                let timeout = if backlog || paused { Duration::ZERO } else { self.timeout() };
+                let timeout = if backlog || paused || self.mail_came() { Duration::ZERO } else { self.timeout() };
                 if let Err(error) = self.poll.poll(&mut events, Some(timeout))
                     && error.kind() != io::ErrorKind::Interrupted
                 {
@@ -161,11 +161,9 @@ impl Worker {
             }
             let now = self.shared.clock.now();
             for event in &events {
-                self.event(now, event);
+                self.event(event);
             }
-            if skip || behind {
-                self.mail(now);
-            }
+            self.mail(now);
             self.datagrams(now);
             self.connections(now);
             self.guarded(now, |edge| edge.handle_timeout(now));
@@ -175,6 +173,13 @@ impl Worker {
         let now = self.shared.clock.now();
         self.guarded(now, |edge| edge.end_all_calls(now));
         self.flush(now);
+    }
+
+    /// Before a wait: whoever posts from now on wakes us. While we are awake anyway nobody needs to. True where something
+    /// came in between.
+    fn mail_came(&self) -> bool {
+        self.shared.posts[self.index].open();
+        self.shared.posts[self.index].is_behind()
     }
 
     /// Under load sleeps a little and marks every UDP socket to be looked at; false where there is no load.
@@ -197,9 +202,10 @@ impl Worker {
         Duration::from_millis(until.min(most).div_ceil(1_000))
     }
 
-    fn event(&mut self, now: Now, event: &Event) {
+    fn event(&mut self, event: &Event) {
         match event.token() {
-            MAILBOX => self.mail(now),
+            // Looked at in every round.
+            MAILBOX => {}
             Token(token) if token >= FIRST_TOKEN => {
                 if event.is_writable() {
                     self.streams.flush(token - FIRST_TOKEN);
@@ -279,10 +285,12 @@ impl Worker {
     }
 
     fn mail(&mut self, now: Now) {
-        self.shared.posts[self.index].open();
         // The rest waits for the next round: others must not keep us from our own sockets.
-        for _ in 0..MAILS {
-            let Some(mail) = self.shared.posts[self.index].take() else { return };
+        let mut count = 0;
+        while count < MAILS
+            && let Some(mail) = self.shared.posts[self.index].take()
+        {
+            count += 1;
             match mail {
                 Mail::Message(hop, bytes) => self.deliver(now, &hop, &bytes, true),
                 Mail::Send(hop, bytes) => self.send_stream(&hop, &bytes),
@@ -291,6 +299,9 @@ impl Worker {
                 Mail::Drain => self.edge.drain(),
                 Mail::Stop => self.stopping = true,
             }
+        }
+        if count > 0 {
+            self.coalesce.received(now.moment.0, count);
         }
     }
 
