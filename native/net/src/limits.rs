@@ -60,6 +60,12 @@ pub(crate) fn exact_timers() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000) };
 }
 
+/// Lets workers go first on the processor that they share with the calling thread.
+pub(crate) fn yield_to_others() {
+    // SAFETY: setpriority has no preconditions; 0 means the calling thread, and everyone may make itself less important.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+}
+
 /// Gives free memory back to the system; other threads may wait some milliseconds for it.
 pub(crate) fn trim_memory() {
     // SAFETY: malloc_trim has no preconditions.

@@ -14,7 +14,7 @@ use ring_queue::Mailbox;
 use crate::install::RecordSettings;
 
 /// How often the queue is emptied: waking the writer for each record would cost more than writing it.
-const ROUND: Duration = Duration::from_millis(50);
+const ROUND: Duration = Duration::from_millis(20);
 
 /// Where workers put their records.
 pub(crate) struct RecordQueue {
@@ -53,6 +53,8 @@ impl RecordWriter {
         let mut file = RotatedFile::open(settings)?;
         let shared = Arc::clone(&queue);
         let thread = thread::Builder::new().name("records".to_owned()).spawn(move || {
+            crate::limits::block_signals();
+            crate::limits::yield_to_others();
             loop {
                 let stopping = shared.stop.load(Ordering::Acquire);
                 drain(&shared, &mut file);
