@@ -73,7 +73,7 @@ def page(data: dict[str, Any]) -> str:
         "",
         "Written by `make bench`. Figures are medians over rounds; ratios are to the bare forwarder of the same run. The machine is shared: compare ratios.",
         "",
-        f"{data['date']}, commit {data['commit']}, {data['machine']}; `{data['command'].strip()}`.",
+        f"{data['date']}, {data['machine']}; at the end stands what made each part.",
     ]
     for key, section in (("cost", _cost), ("highest", _highest), ("overload", _overload), ("memory", _memory)):
         if data.get(key):
@@ -83,7 +83,7 @@ def page(data: dict[str, Any]) -> str:
         lines += [
             "",
             f"A live call takes {call['live']:.0f} bytes with its INVITE transaction, {call['without_transaction']:.0f} once that is over; "
-            f"an ended call lingers with two transactions in {call['lingering']:.0f} bytes.",
+            f"an ended call lingers with two transactions in at most {call['lingering']:.0f} bytes: what is freed in between is not yet given back.",
         ]
     if data.get("idle"):
         idle = data["idle"]
@@ -118,6 +118,8 @@ def page(data: dict[str, Any]) -> str:
             "",
             f"500 calls/s beside 20,000 datagrams of garbage a second: {run['completed']} calls, {run['failed']} failed, {run['retransmissions']} retransmissions.",
         ]
+    if data.get("made"):
+        lines += ["", "## Made by", "", *(f"- {part}: {how}" for part, how in data["made"].items())]
     return "\n".join([*lines, "", "![plots](results/relay.png)", ""])
 
 
