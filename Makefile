@@ -23,7 +23,7 @@ test: system-test $(NATIVE) lint ## Run every test with the real components that
 	ci/instructions
 	ci/fuzz $(CI_FUZZ_SECONDS)
 
-test-quick: $(NATIVE) ## Run what is done in three minutes: no load, no waiting for timers
+test-quick: system-test $(NATIVE) ## Run what is done in three minutes: no load, no waiting for timers
 	ci/native-tests
 	ci/python-tests tests --ignore=tests/soak -m "not slow"
 

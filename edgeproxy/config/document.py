@@ -30,6 +30,8 @@ def _install(config: Config) -> dict[str, Any]:
         "mailbox": tuning.mailbox_messages,
         "coalesce_microseconds": tuning.coalesce_microseconds,
         "coalesce_messages": tuning.coalesce_messages,
+        "drop_unread": tuning.drop_unread,
+        "gather_percent": tuning.gather_percent,
         "overload_milliseconds": tuning.overload_milliseconds,
         "stream": msgspec.to_builtins(tuning.tcp),
         "dns": {**msgspec.to_builtins(dns), "servers": [_server(server) for server in dns.servers]},
@@ -72,6 +74,7 @@ def _listener(name: str, listener: Listener) -> dict[str, Any]:
         "advertise_host": host,
         "advertise_port": port or listen.port,
         "network": listener.network,
+        "workers": listener.workers,
     }
 
 

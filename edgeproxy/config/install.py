@@ -21,9 +21,14 @@ class Listener(msgspec.Struct, frozen=True):
     """Host and port written into Via and Record-Route instead of the address; needed where it is a wildcard or behind NAT."""
     network: str = ""
     """Name of the network that the listener faces; for the reader only."""
+    workers: list[Annotated[int, Meta(ge=0, le=63)]] = field(default_factory=list)
+    """Numbers of the workers that receive here, from 0; empty: all of them. With `pin_processors` this ties a listener to processors."""
 
-    def check(self, path: KeyPath, faults: Faults) -> None:
+    def check(self, path: KeyPath, faults: Faults, workers: int) -> None:
         """Check what types cannot."""
+        for number in self.workers:
+            if number >= workers:
+                faults.add((*path, "workers"), f"expected numbers below install.workers ({workers}), got: {number}")
         try:
             listen = ListenAddress.parse(self.address)
         except ValueError as error:
@@ -68,7 +73,7 @@ class Install(msgspec.Struct, frozen=True):
             faults.add((*path, "listener"), "no listener", 'add [install.listener.NAME] with address = "udp:ADDRESS:PORT"')
         seen: dict[str, str] = {}
         for name, listener in self.listener.items():
-            listener.check((*path, "listener", name), faults)
+            listener.check((*path, "listener", name), faults, self.workers)
             if (other := seen.setdefault(listener.address, name)) != name:
                 faults.add((*path, "listener", name, "address"), f"same address as listener {other}, got: {listener.address}")
         scheme = self.database.partition(":")[0]

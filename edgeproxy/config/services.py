@@ -21,7 +21,9 @@ class Dns(msgspec.Struct, frozen=True):
     cache_entries: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
     """Answers kept for as long as their time to live."""
     questions: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
-    """Questions under way at once; more are answered as if the name did not exist."""
+    """Questions under way at once; more are answered with the last good answer, or as if the name did not exist."""
+    stale_seconds: Annotated[int, Meta(ge=0, le=604_800)] = 3_600
+    """How long the last good answer serves where no name server answers; 0 never."""
 
     def check(self, path: KeyPath, faults: Faults) -> None:
         """Check what types cannot."""

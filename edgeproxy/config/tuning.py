@@ -46,6 +46,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Calls live at once."""
     transactions: Count = 2_000_000
     """Transactions held at once, those that linger among them."""
+    targets: Count = 4_096
+    """Targets remembered as dead, and as heard of lately, per worker; beyond that each is tried as if it were new."""
     branches: Annotated[int, Meta(ge=1, le=100)] = 20
     """Attempts for one request."""
     dialogs: Annotated[int, Meta(ge=1, le=1_000)] = 32
@@ -114,6 +116,10 @@ class Tuning(msgspec.Struct, frozen=True):
     """Messages that may wait for another worker."""
     overload_milliseconds: Annotated[int, Meta(ge=1, le=10_000)] = 50
     """New requests are refused once a worker has spent so much processor time without emptying its sockets."""
+    drop_unread: bool = True
+    """Whether the kernel may drop a share of the new INVITEs unread once refusing them takes more than a tenth of a worker (RFC 3261 section 21.5.4)."""
+    gather_percent: Annotated[int, Meta(ge=0, le=100)] = 60
+    """Workers share a thread while it is busy for less than this share of a processor; 0 gives each a thread of its own at all times."""
     timers: Timers = field(default_factory=Timers)
     """Timers."""
     limits: Limits = field(default_factory=Limits)

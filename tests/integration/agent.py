@@ -83,3 +83,28 @@ class Agent:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def call(caller: Agent, core: Agent, port: int, call_id: str, *, extra: str = "") -> tuple[str, str]:
+    """Set a call up; return the INVITE as the core got it and the 200 as the caller got it."""
+    caller.send(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", call_id=call_id, branch=call_id, extra=extra), port)
+    request = core.receive_until("INVITE", 10, having=f"Call-ID: {call_id}\r\n")
+    assert request
+    core.send(answer(request, "200 OK"), port)
+    ok = caller.receive_until("SIP/2.0 200")
+    assert ok
+    return request, ok
+
+
+def bye(caller: Agent, core: Agent, ok: str, call_id: str) -> str:
+    """Return the BYE that ends what `call` set up."""
+    routes = "".join(f"Route: {route}\r\n" for route in reversed(values(ok, "Record-Route")))
+    return invite(
+        "BYE",
+        caller.port,
+        f"sip:b@127.0.0.1:{core.port}",
+        to_tag="callee",
+        call_id=call_id,
+        branch=f"bye-{call_id}",
+        extra=routes,
+    ).replace("CSeq: 1", "CSeq: 2")

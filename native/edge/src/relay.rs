@@ -230,7 +230,7 @@ impl Edge {
             let answer = if alternatives { first_answer } else { 64 * timers.t1 };
             Client::NonInvite(NonInviteClient::new(now.moment, reliable, answer, &timers))
         };
-        if shape.policy.is_some() && self.heard.len() < 4_096 {
+        if shape.policy.is_some() && self.heard.len() < self.snapshot.settings.limits.targets {
             self.heard.entry(hop.address).or_insert(Moment(0));
         }
         let branch = Branch {

@@ -38,6 +38,8 @@ pub struct ListenerSettings {
     pub advertise_port: u16,
     /// The network that it faces; only a name.
     pub network: String,
+    /// Workers that receive here; none means all.
+    pub workers: Vec<u8>,
 }
 
 impl ListenerSettings {
@@ -161,6 +163,8 @@ pub struct LimitSettings {
     pub calls: usize,
     /// Transactions at once, over all workers.
     pub transactions: usize,
+    /// Targets whose silence or answers are remembered, per worker.
+    pub targets: usize,
     /// Bytes of a message.
     pub message_bytes: usize,
     /// Header field lines.

@@ -156,7 +156,7 @@ impl Edge {
     fn mark_dead(&mut self, now: Now, target: Address) {
         let for_seconds = self.snapshot.settings.timers.dead_target_seconds;
         // The table is bounded by what it protects from: an attacker who names many dead addresses gains nothing.
-        if for_seconds == 0 || self.dead.len() >= 4_096 {
+        if for_seconds == 0 || self.dead.len() >= self.snapshot.settings.limits.targets {
             return;
         }
         self.counters.targets_marked_dead.add();

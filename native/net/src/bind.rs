@@ -28,14 +28,17 @@ pub struct BindError {
 /// One worker's socket of one listener.
 pub(crate) enum Bound {
     Datagram(UdpSocket),
+    /// For sending only: others receive.
+    Sender(UdpSocket),
     Stream(TcpListener),
+    Nothing,
 }
 
 /// One set of sockets for each worker, in the order of the listeners.
 pub(crate) fn bind_all(listeners: &[ListenerSettings], install: &InstallSettings) -> Result<Vec<Vec<Bound>>, BindError> {
     let mut inherited = inherited_sockets();
     let mut workers: Vec<Vec<Bound>> = (0..install.workers).map(|_| Vec::new()).collect();
-    for listener in listeners {
+    for (number, listener) in listeners.iter().enumerate() {
         let fail = |error| BindError { name: listener.name.clone(), transport: listener.transport.clone(), address: listener.address, error };
         let kind = if listener.transport() == Transport::Udp { Type::DGRAM } else { Type::STREAM };
         let found = inherited.iter().position(|s| s.r#type().ok() == Some(kind) && s.local_addr().ok().and_then(|a| a.as_socket()) == Some(listener.address));
@@ -44,13 +47,25 @@ pub(crate) fn bind_all(listeners: &[ListenerSettings], install: &InstallSettings
             // With SO_REUSEPORT a second proxy on the same address would go unnoticed and share its packets.
             drop(socket(listener.address, kind, false, install).map_err(fail)?);
         }
-        for worker in &mut workers {
+        let serves = |index: usize| listener.workers.is_empty() || listener.workers.contains(&(index as u8));
+        for (_, worker) in workers.iter_mut().enumerate().filter(|(index, _)| serves(*index)) {
             let socket = match &given {
                 Some(socket) => prepared(socket.try_clone().map_err(fail)?, kind, install),
                 None => socket(listener.address, kind, true, install),
             };
             let socket = socket.map_err(fail)?;
             worker.push(if kind == Type::DGRAM { Bound::Datagram(socket.into()) } else { Bound::Stream(socket.into()) });
+        }
+        let shared = workers.iter().find_map(|bound| match bound.last() {
+            Some(Bound::Datagram(socket)) if bound.len() > number => Some(socket),
+            _ => None,
+        });
+        let shared = shared.map(UdpSocket::try_clone).transpose().map_err(fail)?;
+        for worker in workers.iter_mut().filter(|bound| bound.len() == number) {
+            worker.push(match &shared {
+                Some(socket) => Bound::Sender(socket.try_clone().map_err(fail)?),
+                None => Bound::Nothing,
+            });
         }
     }
     Ok(workers)

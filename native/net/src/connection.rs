@@ -1,12 +1,18 @@
 //! One TCP connection: bytes in, messages out, and a bounded queue of what waits to be written.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use mio::net::TcpStream;
+use smallvec::SmallVec;
 use syntax::{Frame, Framer, Limits};
+
+/// Keep-alives that one read may bring; honest ones come once in half a minute.
+const PINGS: u32 = 16;
+/// Messages written by one call, at most.
+const SLICES: usize = 64;
 
 /// A connection and what is under way on it. Idle, it holds no buffer.
 pub(crate) struct Connection {
@@ -17,6 +23,10 @@ pub(crate) struct Connection {
     pub(crate) connecting: bool,
     /// Waits for its turn to be read.
     pub(crate) enqueued: bool,
+    /// The far end has closed its side: after what is left to read comes the end.
+    pub(crate) ends: bool,
+    /// Something was queued since the last write.
+    pub(crate) unwritten: bool,
     pub(crate) last_activity: Instant,
     /// When the far end last took something of what waits to be written.
     pub(crate) last_progress: Instant,
@@ -47,6 +57,8 @@ pub(crate) enum Closing {
     Gone,
     /// What came cannot be framed as SIP.
     Unreadable(syntax::ParseError),
+    /// It sends keep-alives and nothing else, as fast as it can.
+    Flooding,
     /// It does not read what we send.
     Stuck,
 }
@@ -60,6 +72,8 @@ impl Connection {
             accepted,
             connecting: !accepted,
             enqueued: false,
+            ends: false,
+            unwritten: false,
             last_activity: Instant::now(),
             last_progress: Instant::now(),
             partial_since: None,
@@ -98,16 +112,27 @@ impl Connection {
         } else if self.partial_since.is_none() {
             self.partial_since = Some(self.last_activity);
         }
-        Ok(if count == buffer.len() { Reading::Full } else { Reading::Some })
+        // Whoever gets less than he has room for has emptied the socket: the next byte will wake us.
+        Ok(if count == buffer.len() {
+            Reading::Full
+        } else if self.ends {
+            Reading::Some
+        } else {
+            Reading::Empty
+        })
     }
 
     fn frames(&mut self, bytes: &[u8], limits: &Limits, deliver: &mut dyn FnMut(&[u8])) -> Result<usize, Closing> {
-        let mut at = 0;
+        let (mut at, mut pings) = (0, 0);
         loop {
             match self.framer.next(&bytes[at..], limits).map_err(Closing::Unreadable)? {
                 Frame::Incomplete => return Ok(at),
                 // RFC 5626 section 3.5.1. Who does not read what we send gets no more of it.
                 Frame::Ping => {
+                    pings += 1;
+                    if pings > PINGS {
+                        return Err(Closing::Flooding);
+                    }
                     if !self.has_unsent() {
                         self.queue(b"\r\n", 2)?;
                     }
@@ -123,20 +148,10 @@ impl Connection {
         }
     }
 
-    /// Writes `message`, or queues it behind what waits; at most `limit` bytes may wait.
+    /// Queues `message` for the next [`Connection::flush`]; at most `limit` bytes may wait.
     pub(crate) fn queue(&mut self, message: &[u8], limit: usize) -> Result<(), Closing> {
-        let mut start = 0;
-        if self.queue.is_empty() && !self.connecting {
-            match self.stream.write(message) {
-                Ok(count) => start = count,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(_) => return Err(Closing::Gone),
-            }
-            if start == message.len() {
-                self.last_activity = Instant::now();
-                return Ok(());
-            }
-            self.written = start;
+        if self.queued + message.len() > limit && self.unwritten && !self.connecting {
+            self.flush()?;
         }
         if self.queued + message.len() > limit {
             return Err(Closing::Stuck);
@@ -146,11 +161,13 @@ impl Connection {
         }
         self.queued += message.len();
         self.queue.push_back(message.into());
+        self.unwritten = true;
         Ok(())
     }
 
-    /// The socket can be written to: sends what waits.
+    /// The socket can be written to: sends what waits, many messages with one call.
     pub(crate) fn flush(&mut self) -> Result<(), Closing> {
+        self.unwritten = false;
         if self.connecting {
             match self.stream.peer_addr() {
                 Ok(_) => self.connecting = false,
@@ -161,8 +178,13 @@ impl Connection {
             }
             self.last_activity = Instant::now();
         }
-        while let Some(message) = self.queue.front() {
-            match self.stream.write(&message[self.written..]) {
+        while !self.queue.is_empty() {
+            let waiting = self.queue.iter().take(SLICES).enumerate();
+            let slices: SmallVec<[IoSlice<'_>; 4]> =
+                waiting.map(|(index, message)| IoSlice::new(if index == 0 { &message[self.written..] } else { message })).collect();
+            let written = self.stream.write_vectored(&slices);
+            drop(slices);
+            match written {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -170,9 +192,11 @@ impl Connection {
             }
             self.last_activity = Instant::now();
             self.last_progress = self.last_activity;
-            if self.written >= message.len() {
+            while let Some(message) = self.queue.front()
+                && self.written >= message.len()
+            {
                 self.queued -= message.len();
-                self.written = 0;
+                self.written -= message.len();
                 self.queue.pop_front();
             }
         }

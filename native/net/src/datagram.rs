@@ -67,6 +67,7 @@ pub(crate) struct SendBatch {
     addresses: Vec<sockaddr_storage>,
     vectors: Vec<iovec>,
     headers: Vec<mmsghdr>,
+    took_error: bool,
 }
 
 // SAFETY: as for `ReceiveBatch`; pointers to payloads live only during one call of `send`.
@@ -75,7 +76,12 @@ unsafe impl Send for SendBatch {}
 impl SendBatch {
     pub(crate) fn new(size: usize) -> Self {
         // SAFETY: all-zero is a valid value of these plain structures of the system.
-        unsafe { Self { addresses: vec![zeroed(); size], vectors: vec![zeroed(); size], headers: vec![zeroed(); size] } }
+        unsafe { Self { addresses: vec![zeroed(); size], vectors: vec![zeroed(); size], headers: vec![zeroed(); size], took_error: false } }
+    }
+
+    /// Whether a call since the last question was told of an earlier datagram's ICMP error: nothing else will tell of it.
+    pub(crate) fn took_error(&mut self) -> bool {
+        std::mem::take(&mut self.took_error)
     }
 
     /// Sends `datagrams`; what the kernel refuses is handed to `refused` with the reason, and the rest goes on.
@@ -120,6 +126,7 @@ impl SendBatch {
             // An ICMP error of an earlier datagram is reported by whatever call comes next: this one is not to blame.
             let earlier = matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EINTR));
             if earlier && tries < 2 {
+                self.took_error = true;
                 tries += 1;
                 continue;
             }

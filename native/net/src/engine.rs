@@ -17,7 +17,9 @@ use crate::limits;
 use crate::mail::{Mail, Post};
 use crate::records::RecordWriter;
 use crate::resolve::Resolver;
+use crate::roster::Roster;
 use crate::routes::KernelRoutes;
+use crate::runner::Runner;
 use crate::stream::{Sources, Streams};
 use crate::worker::{MAILBOX, Shared, Status, Worker};
 
@@ -52,6 +54,7 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
 /// A running proxy.
 pub struct Engine {
     shared: Arc<Shared>,
+    roster: Arc<Roster>,
     counters: Vec<Arc<Counters>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     records: Mutex<RecordWriter>,
@@ -95,7 +98,6 @@ impl Engine {
             polls.push(poll);
         }
         let shared = Arc::new(Shared {
-            clock,
             statuses: (0..workers).map(|_| Arc::new(Status::default())).collect(),
             records: records.is_active().then(|| Arc::clone(&records.queue)),
             resolver: Resolver::start(&install.dns, Duration::from_millis(snapshot.settings.timers.resolve_milliseconds), posts.clone())
@@ -115,11 +117,22 @@ impl Engine {
         let edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
         let counters = edges.iter().map(Edge::counters).collect();
         let sources = Sources::default();
-        let engine =
-            Self { shared: Arc::clone(&shared), counters, threads: Mutex::default(), records: Mutex::new(records), drain_seconds: install.drain_seconds };
+        let roster = Arc::new(Roster::new(workers, install.gather_percent).map_err(system("a pipe"))?);
+        let engine = Self {
+            shared: Arc::clone(&shared),
+            roster,
+            counters,
+            threads: Mutex::default(),
+            records: Mutex::new(records),
+            drain_seconds: install.drain_seconds,
+        };
         for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
             let streams = Streams::new(index as u8, install.stream.clone(), snapshot.settings.limits.message(), Arc::clone(&sources));
             let worker = Worker::new(index, Arc::clone(&shared), poll, sockets, streams, edge, &install).map_err(system("sockets"))?;
+            engine.roster.give(engine.roster.first_place(index), vec![worker]);
+        }
+        for index in 0..workers {
+            let runner = Runner::new(index, clock, Arc::clone(&engine.roster), &install);
             let processor = (!install.pin_processors.is_empty()).then(|| install.pin_processors[index % install.pin_processors.len()]);
             let body = move || {
                 limits::block_signals();
@@ -129,7 +142,7 @@ impl Engine {
                 {
                     log::warn!(target: "start", "cannot pin worker {index} to processor {processor}: {error}");
                 }
-                worker.run();
+                runner.run();
             };
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(body).map_err(system("worker thread"))?;
             if let Ok(mut threads) = engine.threads.lock() {
@@ -156,6 +169,7 @@ impl Engine {
 
     /// Ends all threads and writes the records that wait. A second call does nothing.
     pub fn stop(&self) {
+        self.roster.stop();
         self.tell(|| Mail::Stop);
         let threads = self.threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
         for thread in threads {
@@ -198,6 +212,9 @@ impl Engine {
         sums.push(("mailbox_full", total(|s| s.mailbox_full.load(Ordering::Relaxed))));
         sums.push(("panics", total(|s| s.panics.load(Ordering::Relaxed))));
         sums.push(("worker_restarts", total(|s| s.restarts.load(Ordering::Relaxed))));
+        // The worst of all, not their sum.
+        let unread = self.shared.statuses.iter().map(|status| status.unread_percent.load(Ordering::Relaxed)).max().unwrap_or(0);
+        sums.push(("invites_unread_percent", unread));
         if let Ok(records) = self.records.lock() {
             sums.push(("records_written", records.queue.written.load(Ordering::Relaxed)));
             sums.push(("records_dropped", records.queue.dropped.load(Ordering::Relaxed)));

@@ -34,8 +34,10 @@ pub struct DnsSettings {
     pub timeout_milliseconds: u64,
     /// Answers kept.
     pub cache_entries: u64,
-    /// Questions under way at once; more are answered with nothing.
+    /// Questions under way at once; more are answered with what is known from before.
     pub questions: usize,
+    /// How long the last good answer serves where no name server answers.
+    pub stale_seconds: u64,
 }
 
 /// The file of call records.
@@ -72,6 +74,10 @@ pub struct InstallSettings {
     pub mailbox: usize,
     /// New requests are refused once a worker has worked off a queue for so long without emptying it.
     pub overload_milliseconds: u64,
+    /// Whether the kernel may drop new INVITEs unread once even refusing them takes too long.
+    pub drop_unread: bool,
+    /// Workers share a thread while it is busy for less than this share of a processor; 0 never.
+    pub gather_percent: u8,
     /// Longest pause between two looks at the sockets under load; 0 never pauses.
     pub coalesce_microseconds: u64,
     /// Messages that one pause should gather.

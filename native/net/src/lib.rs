@@ -1,5 +1,6 @@
 //! Sockets, threads and clocks: carries bytes between the network and [`edge::Edge`], and decides nothing about SIP.
 
+mod answers;
 mod bind;
 mod clock;
 mod coalesce;
@@ -13,9 +14,13 @@ mod mail;
 mod overload;
 mod records;
 mod resolve;
+mod roster;
 mod routes;
+mod runner;
 mod secrets;
+mod sieve;
 mod stream;
+mod wait;
 mod worker;
 
 pub use bind::BindError;

@@ -35,6 +35,11 @@ impl Overload {
         }
         self.shedding
     }
+
+    /// What the last round decided.
+    pub(crate) const fn shedding(&self) -> Shedding {
+        self.shedding
+    }
 }
 
 #[cfg(test)]

@@ -3,22 +3,26 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use edge::{Address, Answer, Question};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use syntax::Transport;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::answers::{Asked, LastAnswers};
 use crate::install::DnsSettings;
 use crate::mail::{Mail, Post};
 
+/// Questions that may come at once beyond those under way: each is answered from what is known, or refused.
+const BURST: usize = 4_096;
 /// Addresses given for one question, at most.
 const ADDRESSES: usize = 64;
 
@@ -34,14 +38,14 @@ pub(crate) struct Resolver {
 impl Resolver {
     /// Starts the thread; nobody waits longer than `patience` for an answer.
     pub(crate) fn start(settings: &DnsSettings, patience: Duration, posts: Vec<Arc<Post>>) -> io::Result<Self> {
-        let (questions, inbox) = mpsc::channel(settings.questions);
+        let (questions, inbox) = mpsc::channel(settings.questions + BURST);
         let resolver = build(settings)?;
         let answers = posts.clone();
-        let limit = settings.questions;
+        let settings = settings.clone();
         thread::Builder::new().name("resolver".to_owned()).spawn(move || {
             crate::limits::block_signals();
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(serve(resolver, inbox, answers, limit, patience)),
+                Ok(runtime) => runtime.block_on(serve(resolver, inbox, answers, settings, patience)),
                 Err(error) => log::error!(target: "dns", "name resolution cannot run: {error}"),
             }
         })?;
@@ -90,33 +94,63 @@ fn build(settings: &DnsSettings) -> io::Result<TokioResolver> {
     builder.build().map_err(io::Error::other)
 }
 
-async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, posts: Vec<Arc<Post>>, limit: usize, patience: Duration) {
+/// The resolver, and whether a name server left it without an answer.
+struct Lookups {
+    resolver: Arc<TokioResolver>,
+    silent: AtomicBool,
+}
+
+impl Lookups {
+    /// Passes an answer on; that there are no such records is an answer too.
+    fn heard<T>(&self, result: Result<T, NetError>) -> Option<T> {
+        result.map_err(|error| self.silent.fetch_or(!error.is_no_records_found(), Ordering::Relaxed)).ok()
+    }
+}
+
+async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, posts: Vec<Arc<Post>>, settings: DnsSettings, patience: Duration) {
     let resolver = Arc::new(resolver);
-    let places = Arc::new(Semaphore::new(limit));
+    let places = Arc::new(Semaphore::new(settings.questions));
+    let last = Arc::new(Mutex::new(LastAnswers::new(settings.cache_entries as usize, Duration::from_secs(settings.stale_seconds))));
     while let Some(question) = inbox.recv().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let (resolver, posts) = (Arc::clone(&resolver), posts.clone());
+        let asked = Asked::from(&question);
+        // Names that nobody resolves may hold every place: those known to work need none.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let addresses = last.lock().map(|last| last.get(&asked, Instant::now())).unwrap_or_default();
+            reply(&posts, Answer { id: question.id, addresses });
+            continue;
+        };
+        let lookups = Lookups { resolver: Arc::clone(&resolver), silent: AtomicBool::new(false) };
+        let (posts, last) = (posts.clone(), Arc::clone(&last));
         tokio::spawn(async move {
             // A zone may name hundreds of servers that never answer.
-            let addresses = tokio::time::timeout(patience, resolve(&resolver, &question)).await.unwrap_or_default();
+            let found = tokio::time::timeout(patience, resolve(&lookups, &question)).await;
             drop(place);
+            let silent = found.is_err() || lookups.silent.load(Ordering::Relaxed);
+            let mut addresses = found.unwrap_or_default();
+            if let Ok(mut last) = last.lock() {
+                match (addresses.is_empty(), silent) {
+                    (true, true) => addresses = last.get(&asked, Instant::now()),
+                    (true, false) => last.forget(&asked),
+                    (false, _) => last.note(asked, &addresses, Instant::now()),
+                }
+            }
             reply(&posts, Answer { id: question.id, addresses });
         });
     }
 }
 
 /// RFC 3263 section 4: transport, then port and hosts, then addresses, in the order to try them.
-async fn resolve(resolver: &TokioResolver, question: &Question) -> Vec<Address> {
+async fn resolve(lookups: &Lookups, question: &Question) -> Vec<Address> {
     let offered = |transport: Transport| question.offered.contains(&transport);
     if let Some(port) = question.port {
         let transport = question.transport.unwrap_or(Transport::Udp);
-        return hosts(resolver, &question.host, transport, port).await;
+        return hosts(lookups, &question.host, transport, port).await;
     }
     let mut services: Vec<(Transport, String)> = Vec::new();
     match question.transport {
         Some(transport) => services.push((transport, service_name(transport, &question.host))),
         None => {
-            for (service, target) in naptr(resolver, &question.host).await {
+            for (service, target) in naptr(lookups, &question.host).await {
                 services.extend(transport_of(&service).filter(|t| offered(*t)).map(|t| (t, target)));
             }
             if services.is_empty() {
@@ -129,13 +163,13 @@ async fn resolve(resolver: &TokioResolver, question: &Question) -> Vec<Address> 
     // Many records often name few hosts, and nobody tries more addresses than this.
     let mut known: HashMap<String, Vec<Address>> = HashMap::new();
     'services: for (transport, name) in services {
-        for (host, port) in srv(resolver, &name).await {
+        for (host, port) in srv(lookups, &name).await {
             if found.len() >= ADDRESSES {
                 break 'services;
             }
             let addresses = match known.get(&host) {
                 Some(addresses) => addresses.clone(),
-                None => hosts(resolver, &host, transport, port).await,
+                None => hosts(lookups, &host, transport, port).await,
             };
             found.extend(addresses.iter().map(|a| Address { transport, address: SocketAddr::new(a.address.ip(), port) }));
             known.insert(host, addresses);
@@ -143,7 +177,7 @@ async fn resolve(resolver: &TokioResolver, question: &Question) -> Vec<Address> 
     }
     if found.is_empty() {
         let transport = question.transport.unwrap_or(Transport::Udp);
-        return hosts(resolver, &question.host, transport, transport.default_port()).await;
+        return hosts(lookups, &question.host, transport, transport.default_port()).await;
     }
     found
 }
@@ -166,8 +200,8 @@ fn transport_of(service: &str) -> Option<Transport> {
 }
 
 /// Service and replacement of every usable NAPTR record, in order.
-async fn naptr(resolver: &TokioResolver, host: &str) -> Vec<(String, String)> {
-    let Ok(answer) = resolver.lookup(absolute(host), RecordType::NAPTR).await else { return Vec::new() };
+async fn naptr(lookups: &Lookups, host: &str) -> Vec<(String, String)> {
+    let Some(answer) = lookups.heard(lookups.resolver.lookup(absolute(host), RecordType::NAPTR).await) else { return Vec::new() };
     let mut records: Vec<(u16, u16, String, String)> = Vec::new();
     for record in answer.answers() {
         if let RData::NAPTR(naptr) = &record.data
@@ -182,8 +216,8 @@ async fn naptr(resolver: &TokioResolver, host: &str) -> Vec<(String, String)> {
 }
 
 /// Hosts and ports of a service, by priority and weight.
-async fn srv(resolver: &TokioResolver, name: &str) -> Vec<(String, u16)> {
-    let Ok(answer) = resolver.lookup(absolute(name), RecordType::SRV).await else { return Vec::new() };
+async fn srv(lookups: &Lookups, name: &str) -> Vec<(String, u16)> {
+    let Some(answer) = lookups.heard(lookups.resolver.lookup(absolute(name), RecordType::SRV).await) else { return Vec::new() };
     let mut records = Vec::new();
     for record in answer.answers() {
         if let RData::SRV(srv) = &record.data {
@@ -232,15 +266,13 @@ fn by_weight(mut records: Vec<Weighted>, mut chance: impl FnMut() -> f64) -> Vec
 }
 
 /// Addresses of one host.
-async fn hosts(resolver: &TokioResolver, host: &str, transport: Transport, port: u16) -> Vec<Address> {
+async fn hosts(lookups: &Lookups, host: &str, transport: Transport, port: u16) -> Vec<Address> {
     let name = host.trim_end_matches('.');
     if let Ok(ip) = name.parse::<IpAddr>() {
         return vec![Address { transport, address: SocketAddr::new(ip, port) }];
     }
-    match resolver.lookup_ip(absolute(host)).await {
-        Ok(answer) => answer.iter().map(|ip| Address { transport, address: SocketAddr::new(ip, port) }).collect(),
-        Err(_) => Vec::new(),
-    }
+    let found = lookups.heard(lookups.resolver.lookup_ip(absolute(host)).await);
+    found.map_or_else(Vec::new, |answer| answer.iter().map(|ip| Address { transport, address: SocketAddr::new(ip, port) }).collect())
 }
 
 /// Search domains are for people, not for SIP.

@@ -39,6 +39,8 @@ pub(crate) struct Streams {
     sources: Sources,
     /// Messages that were queued on connections that failed.
     pub(crate) undelivered: Vec<Box<[u8]>>,
+    /// Connections with something queued since the last write.
+    queued: Vec<usize>,
     swept: usize,
     pub(crate) refused: u64,
 }
@@ -54,6 +56,7 @@ impl Streams {
             by_remote: HashMap::new(),
             sources,
             undelivered: Vec::new(),
+            queued: Vec::new(),
             swept: 0,
             refused: 0,
         }
@@ -130,9 +133,10 @@ impl Streams {
         Ok(slot)
     }
 
-    /// Notes that a connection waits to be read; false where it does already, or is gone.
-    pub(crate) fn enqueue(&mut self, slot: usize) -> bool {
+    /// Notes that a connection waits to be read, and whether it `ends` after that; false where it waits already, or is gone.
+    pub(crate) fn enqueue(&mut self, slot: usize, ends: bool) -> bool {
         let Some(connection) = self.slots.get_mut(slot).and_then(|s| s.connection.as_mut()) else { return false };
+        connection.ends |= ends;
         !std::mem::replace(&mut connection.enqueued, true)
     }
 
@@ -142,9 +146,14 @@ impl Streams {
         let limits = self.limits;
         let Some(connection) = self.slots.get_mut(slot).and_then(|s| s.connection.as_mut()) else { return Reading::Empty };
         let hop = Hop { listener: connection.listener, transport: Transport::Tcp, address: connection.remote, connection: id };
+        let unwritten = connection.unwritten;
         match connection.read(buffer, &limits, &mut |message| deliver(&hop, message)) {
             Ok(reading) => {
                 connection.enqueued = reading != Reading::Empty;
+                // A keep-alive was answered.
+                if connection.unwritten && !unwritten {
+                    self.queued.push(slot);
+                }
                 reading
             }
             Err(closing) => {
@@ -185,9 +194,22 @@ impl Streams {
         };
         let limit = self.settings.write_queue_bytes;
         let Some(connection) = self.slots[slot].connection.as_mut() else { return };
+        let unwritten = connection.unwritten;
         if let Err(closing) = connection.queue(message, limit) {
             self.close(slot, &closing);
             self.undelivered.push(message.into());
+        } else if !unwritten {
+            self.queued.push(slot);
+        }
+    }
+
+    /// Writes what was queued since the last time; what does not fit waits until the socket can take more.
+    pub(crate) fn flush_queued(&mut self) {
+        for slot in std::mem::take(&mut self.queued) {
+            let connection = self.slots.get_mut(slot).and_then(|s| s.connection.as_mut());
+            if connection.is_some_and(|connection| connection.unwritten && !connection.connecting) {
+                self.flush(slot);
+            }
         }
     }
 
@@ -213,6 +235,7 @@ impl Streams {
         match closing {
             Closing::Gone => {}
             Closing::Unreadable(error) => log::debug!(target: "tcp", "closing a connection: {error}"),
+            Closing::Flooding => log::info!(target: "tcp", "closing a connection that floods us with keep-alives"),
             Closing::Stuck => log::info!(target: "tcp", "closing a connection whose far end does not read"),
         }
         self.undelivered.extend(connection.unsent());

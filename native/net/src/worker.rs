@@ -1,31 +1,30 @@
-//! One worker: its sockets, its edge, one loop.
+//! One worker: its sockets, its edge, and what one round of a loop does with them. Which thread that is may change.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use edge::{Edge, Hop};
+use edge::{Counters, Edge, Hop, Shedding, Transmit};
 use mio::event::Event;
 use mio::net::{TcpListener, UdpSocket};
 use mio::{Events, Interest, Poll, Token};
-use proto::Now;
+use proto::{Moment, Now};
 use syntax::Transport;
 
 use crate::bind::Bound;
-use crate::clock::Clock;
-use crate::coalesce::Coalesce;
 use crate::connection::Reading;
-use crate::datagram::{ReceiveBatch, SendBatch, failed_datagram};
+use crate::datagram::{ReceiveBatch, failed_datagram};
 use crate::install::InstallSettings;
-use crate::limits::{thread_time, trim_memory};
+use crate::limits::trim_memory;
 use crate::mail::{Mail, Post};
-use crate::overload::Overload;
 use crate::records::RecordQueue;
 use crate::resolve::Resolver;
+use crate::sieve::Sieve;
 use crate::stream::{FIRST_TOKEN, Streams};
 
 pub(crate) const MAILBOX: Token = Token(FIRST_TOKEN - 1);
@@ -35,8 +34,17 @@ const MAILS: usize = 512;
 const PANICS: usize = 3;
 
 enum Port {
-    Datagram { socket: UdpSocket, more: bool },
+    /// There may be `more` to read, or `errors` that ICMP reported.
+    Datagram {
+        socket: UdpSocket,
+        more: bool,
+        errors: bool,
+    },
+    /// Another worker receives here; what we have to say leaves by its socket.
+    Sender(UdpSocket),
     Stream(TcpListener),
+    /// A listener for connections that other workers accept.
+    Nothing,
 }
 
 /// What a worker tells others while it runs.
@@ -50,11 +58,12 @@ pub(crate) struct Status {
     pub(crate) mailbox_full: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) restarts: AtomicU64,
+    /// Share of the new INVITEs that the kernel drops unread, at present.
+    pub(crate) unread_percent: AtomicU64,
 }
 
 /// Everything that a worker shares with others.
 pub(crate) struct Shared {
-    pub(crate) clock: Clock,
     pub(crate) posts: Vec<Arc<Post>>,
     pub(crate) statuses: Vec<Arc<Status>>,
     pub(crate) records: Option<Arc<RecordQueue>>,
@@ -70,16 +79,14 @@ pub(crate) struct Worker {
     ports: Vec<Port>,
     streams: Streams,
     readable: VecDeque<usize>,
+    counters: Arc<Counters>,
     edge: Edge,
     receive: ReceiveBatch,
-    send: SendBatch,
     buffer: Vec<u8>,
-    overload: Overload,
-    coalesce: Coalesce,
+    sieve: Sieve,
     panics: Vec<u64>,
     tidied: u64,
     swept: u64,
-    rounds: u32,
     /// A connection filled the whole buffer in the last round.
     full_reads: bool,
     stopping: bool,
@@ -96,13 +103,19 @@ impl Worker {
         install: &InstallSettings,
     ) -> io::Result<Self> {
         let mut ports = Vec::new();
+        let mut sieve = Sieve::new(install.drop_unread);
+        if let Some(Bound::Datagram(socket)) = bound.iter().find(|socket| matches!(socket, Bound::Datagram(_))) {
+            sieve.try_out(socket);
+        }
         for (number, socket) in bound.into_iter().enumerate() {
             ports.push(match socket {
                 Bound::Datagram(socket) => {
                     let mut socket = UdpSocket::from_std(socket);
                     poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
-                    Port::Datagram { socket, more: false }
+                    Port::Datagram { socket, more: false, errors: false }
                 }
+                Bound::Sender(socket) => Port::Sender(UdpSocket::from_std(socket)),
+                Bound::Nothing => Port::Nothing,
                 Bound::Stream(socket) => {
                     let mut socket = TcpListener::from_std(socket);
                     poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
@@ -118,88 +131,114 @@ impl Worker {
             ports,
             streams,
             readable: VecDeque::new(),
+            counters: edge.counters(),
             edge,
             receive: ReceiveBatch::new(install.batch),
-            send: SendBatch::new(install.batch),
             buffer: vec![0; 65_536],
-            overload: Overload::new(install.overload_milliseconds),
-            coalesce: Coalesce::new(install.coalesce_microseconds, install.coalesce_messages),
+            sieve,
             panics: Vec::new(),
             tidied: 0,
             swept: 0,
-            rounds: 0,
             full_reads: false,
             stopping: false,
         })
     }
 
-    /// Runs until told to stop.
-    pub(crate) fn run(mut self) {
-        let mut events = Events::with_capacity(1_024);
-        while !self.stopping {
-            let datagrams = self.ports.iter().any(|port| matches!(port, Port::Datagram { more: true, .. }));
-            let behind = self.shared.posts[self.index].is_behind();
-            let backlog = datagrams || behind || !self.readable.is_empty();
-            // A connection that trickles keeps us awake, but only one that fills whole buffers has work waiting.
-            let waiting = datagrams || behind || self.full_reads;
-            self.edge.set_shedding(self.overload.round(waiting, thread_time));
-            let paused = !backlog && self.pause(self.shared.clock.now());
-            // After a pause the sockets are looked at in any case; asking the kernel which of them are ready is
-            // needed for connections only, and now and then for everything else.
-            let skip = paused && self.streams.len() == 0 && !self.rounds.is_multiple_of(8);
-            self.rounds = self.rounds.wrapping_add(1);
-            if skip {
-                events.clear();
-            } else {
-                let timeout = if backlog || paused || self.mail_came() { Duration::ZERO } else { self.timeout() };
-                if let Err(error) = self.poll.poll(&mut events, Some(timeout))
-                    && error.kind() != io::ErrorKind::Interrupted
-                {
-                    log::error!(target: "worker", "worker {} cannot wait for its sockets: {error}", self.index);
-                    return;
-                }
-            }
-            let now = self.shared.clock.now();
-            for event in &events {
-                self.event(event);
-            }
-            self.mail(now);
-            self.datagrams(now);
-            self.connections(now);
-            self.guarded(now, |edge| edge.handle_timeout(now));
-            self.flush(now);
-            self.housekeeping(now);
-        }
-        let now = self.shared.clock.now();
-        self.guarded(now, |edge| edge.end_all_calls(now));
-        self.flush(now);
+    /// The descriptor that is readable while one of the worker's sockets or its mailbox has something.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+
+    /// Whether there is something to do without waiting.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.has_datagrams() || self.has_mail() || !self.readable.is_empty()
+    }
+
+    /// Whether there is surely more to do than one round does. A connection that trickles keeps us awake, but only one
+    /// that fills whole buffers has work waiting.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.has_datagrams() || self.has_mail() || self.full_reads
+    }
+
+    fn has_datagrams(&self) -> bool {
+        self.ports.iter().any(|port| matches!(port, Port::Datagram { more: true, .. }))
+    }
+
+    fn has_mail(&self) -> bool {
+        self.shared.posts[self.index].is_behind()
+    }
+
+    pub(crate) fn has_connections(&self) -> bool {
+        self.streams.len() > 0
+    }
+
+    /// Whether it was told to stop and has put everything away.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.stopping
     }
 
     /// Before a wait: whoever posts from now on wakes us. While we are awake anyway nobody needs to. True where something
     /// came in between.
-    fn mail_came(&self) -> bool {
+    pub(crate) fn mail_came(&self) -> bool {
         self.shared.posts[self.index].open();
-        self.shared.posts[self.index].is_behind()
+        self.has_mail()
     }
 
-    /// Under load sleeps a little and marks every UDP socket to be looked at; false where there is no load.
-    fn pause(&mut self, now: Now) -> bool {
-        let Some(pause) = self.coalesce.pause(now.moment.0) else { return false };
-        std::thread::sleep(pause);
+    /// What is refused from now on, and how much of it the kernel need not even hand us.
+    pub(crate) fn set_shedding(&mut self, now: Now, shedding: Shedding) {
+        self.edge.set_shedding(shedding);
+        let Some(share) = self.sieve.adjust(now.moment.0, self.counters.calls_started.get(), self.counters.shed_overload.get()) else { return };
+        self.status.unread_percent.store(((1.0 - share) * 100.0) as u64, Ordering::Relaxed);
+        for port in &self.ports {
+            if let Port::Datagram { socket, .. } = port {
+                self.sieve.apply(socket, share);
+            }
+        }
+    }
+
+    /// The sockets are to be looked at without asking which are ready.
+    pub(crate) fn expect_datagrams(&mut self) {
         for port in &mut self.ports {
             if let Port::Datagram { more, .. } = port {
                 *more = true;
             }
         }
-        true
     }
 
-    fn timeout(&self) -> Duration {
-        let now = self.shared.clock.now().moment;
+    /// Microseconds until something is due.
+    pub(crate) fn timeout(&self, now: Moment) -> u64 {
         let until = self.edge.poll_timeout().map_or(u64::MAX, |at| at.since(now));
-        let most = if self.streams.len() > 0 { 125_000 } else { 1_000_000 };
-        // Rounded up: mio counts milliseconds, and waking early would only make us wait again.
-        Duration::from_millis(until.min(most).div_ceil(1_000))
+        until.min(if self.has_connections() { 125_000 } else { 1_000_000 })
+    }
+
+    /// Notes which sockets are ready.
+    pub(crate) fn poll(&mut self, events: &mut Events) {
+        if let Err(error) = self.poll.poll(events, Some(Duration::ZERO))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            log::error!(target: "worker", "worker {} cannot look at its sockets: {error}", self.index);
+        }
+        for event in &*events {
+            self.event(event);
+        }
+    }
+
+    /// Takes what came in from the network; returns how many messages that were.
+    pub(crate) fn receive(&mut self, now: Now) -> usize {
+        let count = self.datagrams(now);
+        self.connections(now);
+        count
+    }
+
+    /// Does what other workers asked for and what is due, then sends; returns how many messages others had for it.
+    pub(crate) fn work(&mut self, now: Now) -> usize {
+        let count = self.mail(now);
+        self.guarded(now, |edge| edge.handle_timeout(now));
+        if self.stopping {
+            self.guarded(now, |edge| edge.end_all_calls(now));
+        }
+        self.housekeeping(now);
+        count
     }
 
     fn event(&mut self, event: &Event) {
@@ -211,26 +250,32 @@ impl Worker {
                     self.streams.flush(token - FIRST_TOKEN);
                 }
                 let slot = token - FIRST_TOKEN;
-                if (event.is_readable() || event.is_read_closed() || event.is_error()) && self.streams.enqueue(slot) {
+                let ends = event.is_read_closed() || event.is_error();
+                if (event.is_readable() || ends) && self.streams.enqueue(slot, ends) {
                     self.readable.push_back(slot);
                 }
             }
             Token(number) => match &mut self.ports[number] {
-                Port::Datagram { more, .. } => *more = true,
+                Port::Datagram { more, errors, .. } => {
+                    *more = true;
+                    *errors |= event.is_error();
+                }
+                Port::Sender(_) | Port::Nothing => {}
                 Port::Stream(socket) => self.streams.accept(self.poll.registry(), number as u16, socket),
             },
         }
     }
 
     /// Takes one batch from each UDP socket that has something.
-    fn datagrams(&mut self, now: Now) {
+    fn datagrams(&mut self, now: Now) -> usize {
+        let mut received = 0;
         for number in 0..self.ports.len() {
-            let Port::Datagram { socket, more: more @ true } = &mut self.ports[number] else { continue };
+            let Port::Datagram { socket, more: more @ true, errors } = &mut self.ports[number] else { continue };
             match self.receive.receive(socket) {
                 Ok(count) => {
                     // A batch that was not filled emptied the socket: the next datagram will wake us.
                     *more = count == self.receive.size();
-                    self.coalesce.received(now.moment.0, count);
+                    received += count;
                     let receive = std::mem::replace(&mut self.receive, ReceiveBatch::new(0));
                     for index in 0..count {
                         let Some((source, bytes)) = receive.datagram(index) else { continue };
@@ -244,10 +289,13 @@ impl Worker {
                 }
                 Err(error) => {
                     *more = error.kind() != io::ErrorKind::WouldBlock;
-                    self.undelivered(now, number);
+                    if std::mem::take(errors) || *more {
+                        self.undelivered(now, number);
+                    }
                 }
             }
         }
+        received
     }
 
     /// Takes back what ICMP reported as not delivered.
@@ -256,9 +304,7 @@ impl Worker {
             let Port::Datagram { socket, .. } = &self.ports[number] else { return };
             let Some(bytes) = failed_datagram(socket, &mut self.buffer).map(Box::<[u8]>::from) else { return };
             // The kernel tells it to any of the sockets that share the port.
-            if self.is_mine(&bytes) {
-                self.guarded(now, |edge| edge.handle_undeliverable(now, &bytes));
-            }
+            self.handle_undeliverable(now, &bytes);
         }
     }
 
@@ -284,7 +330,7 @@ impl Worker {
         }
     }
 
-    fn mail(&mut self, now: Now) {
+    fn mail(&mut self, now: Now) -> usize {
         // The rest waits for the next round: others must not keep us from our own sockets.
         let mut count = 0;
         while count < MAILS
@@ -300,9 +346,7 @@ impl Worker {
                 Mail::Stop => self.stopping = true,
             }
         }
-        if count > 0 {
-            self.coalesce.received(now.moment.0, count);
-        }
+        count
     }
 
     fn deliver(&mut self, now: Now, hop: &Hop, bytes: &[u8], handed_over: bool) {
@@ -350,17 +394,51 @@ impl Worker {
         }
     }
 
-    fn flush(&mut self, now: Now) {
-        // Reporting a failure may make the edge send again, to somewhere else.
-        for _ in 0..4 {
-            let failed = self.flush_once();
-            if failed.is_empty() {
-                break;
-            }
-            for bytes in failed {
-                self.guarded(now, |edge| edge.handle_undeliverable(now, &bytes));
+    /// Datagrams to send by `listener`.
+    pub(crate) fn datagrams_for(&self, listener: usize) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+        let out = &self.edge.out;
+        let mine = move |t: &&Transmit| usize::from(t.hop.listener) == listener && !t.hop.transport.is_reliable();
+        out.sends().iter().filter(mine).map(|t| (t.hop.address, out.bytes(t)))
+    }
+
+    /// The socket by which datagrams leave `listener`, whichever worker they are of.
+    pub(crate) fn socket(&self, listener: usize) -> Option<&UdpSocket> {
+        match self.ports.get(listener) {
+            Some(Port::Datagram { socket, .. } | Port::Sender(socket)) => Some(socket),
+            Some(Port::Stream(_) | Port::Nothing) | None => None,
+        }
+    }
+
+    /// How many listeners there are.
+    pub(crate) fn listeners(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// The kernel told of an ICMP error while something was sent: what it was about waits to be taken.
+    pub(crate) fn expect_errors(&mut self) {
+        for port in &mut self.ports {
+            if let Port::Datagram { more, errors, .. } = port {
+                (*more, *errors) = (true, true);
             }
         }
+    }
+
+    /// Sends what goes by connections; the datagrams went before. What could not be sent is added to `failed`.
+    pub(crate) fn flush_streams(&mut self, failed: &mut Vec<Box<[u8]>>) {
+        if self.edge.out.sends().iter().any(|t| t.hop.transport.is_reliable()) {
+            let out = std::mem::take(&mut self.edge.out);
+            for transmit in out.sends().iter().filter(|t| t.hop.transport.is_reliable()) {
+                self.send_stream(&transmit.hop, out.bytes(transmit));
+            }
+            self.edge.out = out;
+        }
+        self.edge.out.clear_sends();
+        self.streams.flush_queued();
+        failed.append(&mut self.streams.undelivered);
+    }
+
+    /// Asks what the edge wants to know, and passes its records on.
+    pub(crate) fn hand_out(&mut self) {
         for question in std::mem::take(&mut self.edge.out.questions) {
             self.shared.resolver.ask(question);
         }
@@ -370,48 +448,20 @@ impl Worker {
         }
     }
 
-    fn flush_once(&mut self) -> Vec<Box<[u8]>> {
-        let out = std::mem::take(&mut self.edge.out);
-        let mut failed: Vec<Box<[u8]>> = Vec::new();
-        let status = &self.status;
-        for (number, port) in self.ports.iter().enumerate() {
-            let Port::Datagram { socket, .. } = port else { continue };
-            let mut mine = out.sends().iter().filter(|t| usize::from(t.hop.listener) == number).map(|t| (t.hop.address, out.bytes(t)));
-            self.send.send(socket, &mut mine, &mut |bytes, error| {
-                status.send_errors.fetch_add(1, Ordering::Relaxed);
-                // A full buffer is a lost datagram like any other; SIP's own timers send it again.
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    failed.push(bytes.into());
-                }
-            });
-        }
-        for transmit in out.sends().iter().filter(|t| t.hop.transport.is_reliable()) {
-            self.send_stream(&transmit.hop, out.bytes(transmit));
-        }
-        // Other effects stay for the caller.
-        let questions = std::mem::take(&mut self.edge.out.questions);
-        let records = std::mem::take(&mut self.edge.out.records);
-        self.edge.out = out;
-        self.edge.out.clear_sends();
-        self.edge.out.questions.extend(questions);
-        self.edge.out.records.extend(records);
-        for bytes in self.streams.undelivered.drain(..) {
-            failed.push(bytes);
-        }
-        failed.retain(|bytes| self.is_mine(bytes));
-        failed
+    /// A datagram that the kernel would not send.
+    pub(crate) fn count_send_error(&self) {
+        self.status.send_errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether a message that came back is this worker's own; if not, its owner is told.
-    fn is_mine(&self, bytes: &[u8]) -> bool {
+    /// A message came back undelivered: its attempt failed, or the worker whose attempt it was is told.
+    pub(crate) fn handle_undeliverable(&mut self, now: Now, bytes: &[u8]) {
         match self.edge.attempt_owner(bytes) {
             Some(owner) if usize::from(owner) != self.index => {
                 if !self.shared.posts[usize::from(owner)].post(Mail::Undeliverable(bytes.into())) {
                     self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
                 }
-                false
             }
-            _ => true,
+            _ => self.guarded(now, |edge| edge.handle_undeliverable(now, bytes)),
         }
     }
 

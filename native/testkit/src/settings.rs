@@ -13,6 +13,7 @@ pub fn listener(name: &str, address: &str) -> ListenerSettings {
         advertise_port: address.port(),
         address,
         network: String::new(),
+        workers: Vec::new(),
     }
 }
 
@@ -63,6 +64,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         },
         limits: LimitSettings {
             calls: 10_000,
+            targets: 4_096,
             transactions: 10_000,
             message_bytes: 64_000,
             headers: 120,

@@ -1,0 +1,220 @@
+//! One thread: the loop over the workers that it runs at present.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge::Shedding;
+use mio::Events;
+use proto::Now;
+
+use crate::clock::Clock;
+use crate::coalesce::Coalesce;
+use crate::datagram::SendBatch;
+use crate::install::InstallSettings;
+use crate::limits::thread_time;
+use crate::overload::Overload;
+use crate::roster::{Advice, Roster};
+use crate::wait::wait;
+use crate::worker::Worker;
+
+/// How often a thread looks how busy it is, in microseconds.
+const LOOK: u64 = 20_000;
+/// For so many looks in a row it must have been busy before it gives workers away: one may only have been held up.
+const BUSY_LOOKS: u32 = 3;
+/// For so many looks in a row it must have been quiet before its workers join another thread: 2 seconds.
+const QUIET_LOOKS: u32 = 100;
+
+pub(crate) struct Runner {
+    place: usize,
+    clock: Clock,
+    roster: Arc<Roster>,
+    workers: Vec<Worker>,
+    coalesce: Coalesce,
+    overload: Overload,
+    send: SendBatch,
+    rounds: u32,
+    looked: u64,
+    spent: u64,
+    /// Looks in a row that gave the same advice.
+    agreed: u32,
+    advice: Advice,
+    descriptors: Vec<RawFd>,
+    ready: Vec<bool>,
+}
+
+impl Runner {
+    pub(crate) fn new(place: usize, clock: Clock, roster: Arc<Roster>, install: &InstallSettings) -> Self {
+        Self {
+            place,
+            clock,
+            roster,
+            workers: Vec::new(),
+            coalesce: Coalesce::new(install.coalesce_microseconds, install.coalesce_messages),
+            overload: Overload::new(install.overload_milliseconds),
+            send: SendBatch::new(install.batch),
+            rounds: 0,
+            looked: 0,
+            spent: 0,
+            agreed: 0,
+            advice: Advice::Stay,
+            descriptors: Vec::new(),
+            ready: Vec::new(),
+        }
+    }
+
+    /// Runs until every worker was told to stop.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(1_024);
+        self.meet();
+        while self.round(&mut events) {
+            let before = self.workers.len();
+            self.workers.retain_mut(|worker| !worker.has_ended());
+            if self.workers.len() < before {
+                self.roster.left(self.place, before - self.workers.len());
+                if !self.meet() {
+                    return;
+                }
+            }
+            self.look();
+        }
+    }
+
+    /// Takes newcomers in; false where nothing can come any more.
+    fn meet(&mut self) -> bool {
+        let Some(came) = self.roster.take(self.place, !self.workers.is_empty()) else { return false };
+        self.workers.extend(came);
+        self.descriptors = vec![self.roster.descriptor(self.place)];
+        self.descriptors.extend(self.workers.iter().map(Worker::descriptor));
+        true
+    }
+
+    fn round(&mut self, events: &mut Events) -> bool {
+        let backlog = self.workers.iter().any(Worker::has_backlog);
+        let shedding = self.overload.round(self.workers.iter().any(Worker::is_behind), thread_time);
+        let now = self.clock.now();
+        for worker in &mut self.workers {
+            worker.set_shedding(now, shedding);
+        }
+        let paused = !backlog && self.pause(now.moment.0);
+        // After a pause the sockets are looked at in any case; asking the kernel which of them are ready is
+        // needed for connections only, and now and then for everything else.
+        let skip = paused && !self.rounds.is_multiple_of(8) && !self.workers.iter().any(Worker::has_connections);
+        self.rounds = self.rounds.wrapping_add(1);
+        if !skip && !self.look_at_sockets(backlog || paused, events) {
+            return false;
+        }
+        let now = self.clock.now();
+        // First all that comes in, then all that follows from it: what one worker hands to another here is done at once.
+        let came: usize = self.workers.iter_mut().map(|worker| worker.receive(now)).sum();
+        let mail: usize = self.workers.iter_mut().map(|worker| worker.work(now)).sum();
+        self.flush(now);
+        // What the workers of one thread hand to each other came from the network in this very round.
+        let messages = if self.workers.len() > 1 { came } else { came + mail };
+        if messages > 0 {
+            self.coalesce.received(now.moment.0, messages);
+        }
+        true
+    }
+
+    /// Sends what the workers have to send, with one system call for all of them where it leaves by one listener.
+    fn flush(&mut self, now: Now) {
+        // Reporting a failure may make an edge send again, to somewhere else.
+        for _ in 0..4 {
+            let mut failed = self.send_datagrams();
+            for worker in &mut self.workers {
+                worker.flush_streams(&mut failed);
+            }
+            let Some(first) = self.workers.first_mut().filter(|_| !failed.is_empty()) else { break };
+            for bytes in failed {
+                first.handle_undeliverable(now, &bytes);
+            }
+        }
+        self.workers.iter_mut().for_each(Worker::hand_out);
+    }
+
+    fn send_datagrams(&mut self) -> Vec<Box<[u8]>> {
+        let mut failed: Vec<Box<[u8]>> = Vec::new();
+        let Some((first, _)) = self.workers.split_first() else { return failed };
+        for listener in 0..first.listeners() {
+            let Some(socket) = first.socket(listener) else { continue };
+            let mut datagrams = self.workers.iter().flat_map(|worker| worker.datagrams_for(listener));
+            self.send.send(socket, &mut datagrams, &mut |bytes, error| {
+                first.count_send_error();
+                // A full buffer is a lost datagram like any other; SIP's own timers send it again.
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    failed.push(bytes.into());
+                }
+            });
+        }
+        if self.send.took_error() {
+            self.workers.iter_mut().take(1).for_each(Worker::expect_errors);
+        }
+        failed
+    }
+
+    /// Asks which sockets are ready, waiting for one unless `at_once`; false where this thread has come to its end.
+    fn look_at_sockets(&mut self, at_once: bool, events: &mut Events) -> bool {
+        // Every mailbox is opened before any is looked at: whoever posts from now on wakes us.
+        let mailed = !at_once && self.workers.iter().map(Worker::mail_came).fold(false, |any, came| any | came);
+        let timeout = if at_once || mailed { Duration::ZERO } else { self.timeout() };
+        wait(&self.descriptors, timeout, &mut self.ready);
+        for (worker, ready) in self.workers.iter_mut().zip(self.ready.iter().skip(1)) {
+            if *ready {
+                worker.poll(events);
+            }
+        }
+        if self.ready.first() == Some(&true) {
+            self.roster.answer(self.place);
+            return self.meet();
+        }
+        true
+    }
+
+    /// Under load sleeps a little and marks every UDP socket to be looked at; false where there is no load.
+    fn pause(&mut self, now: u64) -> bool {
+        let Some(pause) = self.coalesce.pause(now) else { return false };
+        std::thread::sleep(pause);
+        self.workers.iter_mut().for_each(Worker::expect_datagrams);
+        true
+    }
+
+    fn timeout(&self) -> Duration {
+        let now = self.clock.now().moment;
+        // Rounded up: the kernel is asked in milliseconds, and waking early would only make us wait again.
+        let until = self.workers.iter().map(|worker| worker.timeout(now)).min().unwrap_or(1_000_000);
+        Duration::from_millis(until.div_ceil(1_000))
+    }
+
+    /// Now and then: is there too much to do here, or too little?
+    fn look(&mut self) {
+        let now = self.clock.now().moment.0;
+        let since = now.saturating_sub(self.looked);
+        if since < LOOK {
+            return;
+        }
+        let spent = thread_time();
+        let busy = (spent.saturating_sub(self.spent) * 1_000 / since) as u32;
+        (self.looked, self.spent) = (now, spent);
+        if self.workers.is_empty() {
+            return;
+        }
+        let behind = self.overload.shedding() != Shedding::Nothing;
+        let advice = self.roster.advise(self.place, busy, behind);
+        self.agreed = if advice == self.advice { self.agreed + 1 } else { 1 };
+        self.advice = advice;
+        let (to, count) = match advice {
+            Advice::GiveHalf(to) if behind || self.agreed >= BUSY_LOOKS => (to, self.workers.len() / 2),
+            Advice::Join(to) if self.agreed >= QUIET_LOOKS => (to, self.workers.len()),
+            Advice::Stay | Advice::GiveHalf(_) | Advice::Join(_) => return,
+        };
+        self.advice = Advice::Stay;
+        let given = self.workers.split_off(self.workers.len() - count);
+        log::debug!(target: "worker", "thread {} gives {count} workers to thread {to}", self.place);
+        let kept = self.roster.give(to, given);
+        self.roster.left(self.place, count - kept.len());
+        self.workers.extend(kept);
+        self.meet();
+    }
+}

@@ -1,0 +1,48 @@
+//! Waiting for several descriptors at once, and being woken by another thread.
+
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+/// Wakes one thread out of [`wait`].
+pub(crate) struct Bell {
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+impl Bell {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        Ok(Self { reader, writer })
+    }
+
+    /// Wakes the thread that waits for [`Bell::descriptor`].
+    pub(crate) fn ring(&self) {
+        if let Err(error) = (&self.writer).write(&[0]) {
+            log::error!(target: "worker", "cannot wake a thread: {error}");
+        }
+    }
+
+    /// Readable while somebody rang.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+
+    /// Takes back what was rung; to be called only where the descriptor is readable.
+    pub(crate) fn answer(&self) {
+        if let Err(error) = (&self.reader).read(&mut [0; 64]) {
+            log::error!(target: "worker", "cannot read a wake-up: {error}");
+        }
+    }
+}
+
+/// Waits until one of `descriptors` is readable, at most `timeout`; true for each that is.
+pub(crate) fn wait(descriptors: &[RawFd], timeout: Duration, ready: &mut Vec<bool>) {
+    let mut polls: Vec<libc::pollfd> = descriptors.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
+    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the array is live and of the stated length.
+    let count = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, milliseconds) };
+    ready.clear();
+    // An interrupted wait is one that found nothing.
+    ready.extend(polls.iter().map(|poll| count > 0 && poll.revents != 0));
+}
