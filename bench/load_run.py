@@ -29,6 +29,7 @@ class Run:
         report = self.report
         allowed = {
             "failed": 0,
+            "unanswered": 0,
             "refused": 0,
             "retransmissions": 0.0005 * report["attempted"],
             "late_starts": 0.02 * report["attempted"],

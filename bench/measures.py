@@ -76,7 +76,9 @@ def overload(seconds: int) -> dict[str, Any]:
         served = statistics.mean(middle) if middle else 0
         rows.append({"factor": factor, "goodput": served, "share": served / rate, "clean_after": after.clean, **_row(run)})
         print(
-            f"overload {factor} x: {served:.0f} calls/s served, {served / rate:.0%} of {rate}/s; failed {run.report['failed']}", flush=True
+            f"overload {factor} x: {served:.0f} calls/s served, {served / rate:.0%} of {rate}/s; "
+            f"refused {run.report['refused']}, unanswered {run.report['unanswered']}, failed {run.report['failed']}",
+            flush=True,
         )
     return {"rate": rate, "rows": rows}
 

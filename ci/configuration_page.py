@@ -40,6 +40,8 @@ def bounds(kind: Any) -> str:
         return " ".join(filter(None, [bounds(base), spread]))
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(kind))
+    if origin is dict:
+        return "table"
     if origin is list:
         return f"list of {bounds(typing.get_args(kind)[0])}"
     if type(None) in typing.get_args(kind):
@@ -61,10 +63,11 @@ def table(kind: type, path: str) -> list[str]:
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in msgspec.structs.fields(kind):
         hint = hints[field.name]
-        inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else hint
+        origin = typing.get_origin(hint)
+        inner = typing.get_args(hint)[-1] if origin in (dict, list) else hint
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            name = ".".join(filter(None, [path, field.name, "NAME" if inner is not hint else ""]))
-            below += ["", f"## `[{name}]`", "", texts[field.name], "", *table(inner, name)]
+            name = ".".join(filter(None, [path, field.name, "NAME" if origin is dict else ""]))
+            below += ["", f"## `[[{name}]]`" if origin is list else f"## `[{name}]`", "", texts[field.name], "", *table(inner, name)]
         else:
             rows.append(f"| `{field.name}` | {bounds(hint)} | {default(field)} | {texts[field.name]} |")
     head = ["| key | values | default | meaning |", "|---|---|---|---|"] if rows else []

@@ -1,19 +1,40 @@
 """The whole compiled surface of edgeproxy."""
 
-from typing import final
+from typing import Literal, final
 
-__all__ = ["Engine", "check_document", "drain_log", "install_logger", "set_log_level"]
+__all__ = [
+    "Engine",
+    "PolicyLink",
+    "PolicyPort",
+    "Question",
+    "Request",
+    "SimulatedEdge",
+    "Uri",
+    "check_document",
+    "drain_log",
+    "install_logger",
+    "set_log_level",
+]
 
 @final
 class Engine:
     """A running proxy: constructing it binds every address and starts its threads."""
 
-    def __new__(cls, document: bytes) -> Engine:
-        """Start from a MessagePack document.
+    def __new__(cls, document: bytes, links: list[PolicyLink] = ...) -> Engine:
+        """Start from a MessagePack document; the policy processes behind `links` are asked from the first request on.
 
         Raises `ConfigError` for a value that means nothing, `BindError` for an address that cannot be bound,
         `EngineError` for anything else that the system refuses. Nothing is left running then.
         """
+
+    def add_policy_link(self, link: PolicyLink) -> None:
+        """Ask the policy process behind `link` from now on, beside those asked already; raise `OSError` where that cannot be."""
+
+    def drain_policy_link(self, link_id: int) -> None:
+        """Ask the policy process behind this link nothing more; its verdicts are still taken."""
+
+    def remove_policy_link(self, link_id: int) -> None:
+        """Forget a link; who waits for its verdict waits until the deadline."""
 
     def drain(self) -> None:
         """Refuse new requests from now on; what is under way goes on."""
@@ -30,6 +51,214 @@ class Engine:
 
     def counters(self) -> dict[str, int]:
         """Return every counter, summed over the workers."""
+
+@final
+class PolicyLink:
+    """The server's end of the way to one policy process: made before that is started."""
+
+    def __new__(cls, workers: int, queue_bytes: int) -> PolicyLink:
+        """Make shared memory with queues of `queue_bytes` for each worker either way; raise `OSError` where there is none."""
+
+    @property
+    def id(self) -> int:
+        """What names the link in this process."""
+
+    @property
+    def beats(self) -> int:
+        """How often the process told that it is alive."""
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that the process must inherit, in the order in which `PolicyPort` takes them."""
+
+@final
+class PolicyPort:
+    """The policy process's end: questions in, verdicts out."""
+
+    def __new__(cls, descriptors: list[int]) -> PolicyPort:
+        """Take over inherited descriptors; raise `OSError` where they are not those of a link of this version."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable while a worker rang."""
+
+    def beat(self) -> None:
+        """Tell that this process is alive."""
+
+    def answer_bell(self) -> None:
+        """Take back what workers rang."""
+
+    def take(self, limit: int) -> list[Question]:
+        """Take up to `limit` questions; raise `OSError` where the shared memory is damaged."""
+
+    def rest(self) -> bool:
+        """Let the next question ring again; true where one came in between."""
+
+    def answer(self, token: bytes, verdict: bytes) -> bool:
+        """Queue a verdict; false where there is no room."""
+
+    def flush(self) -> None:
+        """Wake the workers that verdicts were queued for."""
+
+@final
+class Question:
+    """What a worker asks or tells."""
+
+    @property
+    def event(self) -> Literal["request", "failed", "ended", "final"]:
+        """What happened."""
+
+    @property
+    def status_code(self) -> int:
+        """The status code of what failed or ended; 0 for a request."""
+
+    @property
+    def token(self) -> bytes:
+        """What a verdict must bring back."""
+
+    @property
+    def key(self) -> bytes:
+        """What all questions about one request have in common."""
+
+    @property
+    def deadline_seconds(self) -> float:
+        """How long the verdict may take."""
+
+    @property
+    def request(self) -> Request | None:
+        """The request, for the event of that name."""
+
+    @property
+    def record(self) -> bytes:
+        """The record of a call as JSON, for the event `final`."""
+
+@final
+class Request:
+    """A SIP request as it came (RFC 3261 section 7.1); fields are looked at only when they are asked for."""
+
+    def __new__(
+        cls, message: bytes, *, peer: str = "", listener: str = "", transport: str = "udp", source: tuple[str, int] = ...
+    ) -> Request:
+        """Read a request; raise `ValueError` for bytes that are none."""
+
+    @property
+    def method(self) -> str:
+        """The method."""
+
+    @property
+    def request_uri(self) -> Uri:
+        """The Request-URI."""
+
+    @property
+    def from_uri(self) -> Uri:
+        """The URI of From; raises `ValueError` where it is of no known form."""
+
+    @property
+    def to_uri(self) -> Uri:
+        """The URI of To; raises `ValueError` where it is of no known form."""
+
+    @property
+    def from_tag(self) -> str:
+        """The caller's tag."""
+
+    @property
+    def call_id(self) -> str:
+        """The Call-ID."""
+
+    @property
+    def cseq(self) -> int:
+        """The number of CSeq."""
+
+    @property
+    def max_forwards(self) -> int | None:
+        """Max-Forwards, where present."""
+
+    @property
+    def body(self) -> bytes:
+        """The body."""
+
+    @property
+    def peer(self) -> str:
+        """The peer that sent it."""
+
+    @property
+    def listener(self) -> str:
+        """The listener that it came to."""
+
+    @property
+    def transport(self) -> str:
+        """The transport that it came by, in lower case."""
+
+    @property
+    def source(self) -> tuple[str, int]:
+        """Address and port that it came from."""
+
+    @property
+    def trace_id(self) -> str:
+        """The W3C trace id of the call, 32 hexadecimal digits."""
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header field, unfolded; compact forms count."""
+
+    def headers(self, name: str) -> list[str]:
+        """Return every value of a header field, line by line."""
+
+    def __bytes__(self) -> bytes: ...
+
+@final
+class Uri:
+    """A SIP, SIPS or tel URI (RFC 3261 section 19.1, RFC 3966)."""
+
+    def __new__(cls, text: str) -> Uri:
+        """Parse `text`; raise `ValueError` where it is no URI."""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme in lower case."""
+
+    @property
+    def user(self) -> str:
+        """The user part, or the number of a tel URI; empty where absent."""
+
+    @property
+    def host(self) -> str:
+        """The host, an IPv6 address in brackets; empty where absent."""
+
+    @property
+    def port(self) -> int | None:
+        """The port, where it is written."""
+
+    def parameter(self, name: str) -> str | None:
+        """Return a parameter's value, empty for one without; None where it is absent."""
+
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class SimulatedEdge:
+    """One worker's edge without sockets, on a clock that only the caller moves."""
+
+    def __new__(cls, document: bytes) -> SimulatedEdge:
+        """Make one from a MessagePack document; raise as `Engine` does."""
+
+    def resolve(self, name: str, address: str) -> None:
+        """Let `name` resolve to `address:port`."""
+
+    def receive(self, message: bytes, source: str, listener: str) -> None:
+        """Let a message arrive from `source` (`address:port`) at a listener."""
+
+    def advance(self, by_milliseconds: int) -> int:
+        """Let time pass until something is asked; return the milliseconds that are left."""
+
+    def sent(self) -> list[tuple[bytes, str]]:
+        """Take what was sent: message and destination."""
+
+    def questions(self) -> list[Question]:
+        """Take the questions for policies."""
+
+    def answer(self, token: bytes, verdict: bytes) -> None:
+        """Hand in a verdict."""
+
+    def records(self) -> list[str]:
+        """Take the records of calls that ended, as JSON."""
 
 def check_document(document: bytes) -> None:
     """Check a document as far as that needs no socket; raise as `Engine` does."""

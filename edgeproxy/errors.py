@@ -15,3 +15,19 @@ class BindError(EdgeProxyError):
 
 class EngineError(EdgeProxyError):
     """The native engine cannot start for a reason outside the configuration."""
+
+
+class PolicyError(EdgeProxyError):
+    """A policy module cannot be loaded, or its handlers or options have the wrong shape."""
+
+
+class CallEnded(EdgeProxyError):  # noqa: N818 - an end is no error
+    """Raised in a handler whose request is over: the caller gave up, or the time for it has run out."""
+
+    def __init__(self, status_code: int) -> None:
+        super().__init__(f"the request is over with status {status_code}" if status_code else "the time for a decision is over")
+        self.status_code = status_code
+
+
+class LookupFailed(EdgeProxyError):  # noqa: N818 - named for what a policy does about it
+    """A service outside gave no usable answer in time."""

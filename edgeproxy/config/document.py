@@ -1,5 +1,6 @@
 """The configuration as the native side reads it: every value stated, no defaults left to fill in."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from edgeproxy.config.peer import Peer
 from edgeproxy.config.root import Config
 
 
-def to_document(config: Config) -> bytes:
-    """Return the MessagePack document for `_native`."""
-    return msgspec.msgpack.encode({"install": _install(config), "routing": _routing(config)})
+def to_document(config: Config, hooks: Sequence[Mapping[str, Any]] = ()) -> bytes:
+    """Return the MessagePack document for `_native`; `hooks` is what policies want to decide."""
+    return msgspec.msgpack.encode({"install": _install(config), "routing": {**_routing(config), "policies": hooks}})
 
 
 def _install(config: Config) -> dict[str, Any]:

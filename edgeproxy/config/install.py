@@ -54,6 +54,8 @@ class Install(msgspec.Struct, frozen=True):
     """Name of this node; it stands in records, and its hash in the tokens that dialogs carry."""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     """Threads that handle SIP. A call lives on one of them."""
+    policy_processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Processes that run the modules of `[[policy]]`, if there are any."""
     media_workers: Annotated[int, Meta(ge=0, le=64)] = 1
     """Threads that relay media. No system uses them yet."""
     pin_processors: list[Annotated[int, Meta(ge=0, le=1023)]] = field(default_factory=list)

@@ -56,7 +56,7 @@ def load_text(text: str, name: str) -> Loaded:
 
 def _checked(kind: Any, data: Any, path: KeyPath, faults: Faults) -> Any:
     """Return `data` as far as it fits `kind`; what does not fit is noted."""
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+    if _is_struct(kind):
         if not isinstance(data, dict):
             faults.add(path, f"expected a table, got: {data!r}")
             return {}
@@ -64,6 +64,8 @@ def _checked(kind: Any, data: Any, path: KeyPath, faults: Faults) -> Any:
     if typing.get_origin(kind) is dict and isinstance(data, dict):
         value_kind = typing.get_args(kind)[1]
         return {key: _checked(value_kind, value, (*path, key), faults) for key, value in data.items()}
+    if typing.get_origin(kind) is list and isinstance(data, list) and _is_struct(typing.get_args(kind)[0]):
+        return [_checked(typing.get_args(kind)[0], value, (*path, str(number)), faults) for number, value in enumerate(data)]
     try:
         msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -71,6 +73,10 @@ def _checked(kind: Any, data: Any, path: KeyPath, faults: Faults) -> Any:
         shown = "..." if "password" in path[-1] or "secret" in path[-1] else repr(data)
         faults.add(path, f"{problem[0].lower()}{problem[1:]}, got: {shown}")
     return data
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _checked_struct(kind: type[msgspec.Struct], data: dict[str, Any], path: KeyPath, faults: Faults) -> dict[str, Any]:

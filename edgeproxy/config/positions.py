@@ -19,6 +19,7 @@ class Positions:
     def __init__(self, text: str) -> None:
         self._lines: dict[KeyPath, int] = {}
         table: KeyPath = ()
+        counts: dict[KeyPath, int] = {}
         until = ""
         for number, line in enumerate(text.splitlines(), start=1):
             if until:
@@ -26,6 +27,11 @@ class Positions:
                 continue
             if match := _TABLE.match(line):
                 table = _parts(match["path"])
+                if line.lstrip().startswith("[["):
+                    # The tables of an array are told apart by their numbers.
+                    counts[table] = counts.get(table, -1) + 1
+                    self._lines.setdefault(table, number)
+                    table = (*table, str(counts[table]))
                 self._lines.setdefault(table, number)
             elif match := _KEY.match(line):
                 path = table + _parts(match["path"])

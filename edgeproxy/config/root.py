@@ -6,6 +6,7 @@ from msgspec import field
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
 from edgeproxy.config.peer import Peer
+from edgeproxy.config.policy import PolicyModule
 from edgeproxy.config.services import Dns, Log, Records, Sip
 from edgeproxy.config.tuning import Tuning
 
@@ -17,6 +18,8 @@ class Config(msgspec.Struct, frozen=True):
     """What needs a restart to change."""
     peer: dict[str, Peer] = field(default_factory=dict)
     """Who may send requests, by name; anybody else is refused."""
+    policy: list[PolicyModule] = field(default_factory=list)
+    """Modules in Python that decide, asked in this order."""
     sip: Sip = field(default_factory=Sip)
     """How the proxy shows itself."""
     tuning: Tuning = field(default_factory=Tuning)
@@ -34,6 +37,8 @@ class Config(msgspec.Struct, frozen=True):
         self.tuning.check(("tuning",), faults)
         self.dns.check(("dns",), faults)
         self.sip.check(("sip",), faults)
+        for number, module in enumerate(self.policy):
+            module.check(("policy", str(number)), faults)
         has_core = any(peer.kind == "core" and peer.to for peer in self.peer.values())
         for name, peer in self.peer.items():
             peer.check(("peer", name), faults, set(self.install.listener))

@@ -99,6 +99,19 @@ class Tcp(msgspec.Struct, frozen=True):
     """Bytes that may wait for a slow reader before its connection is closed."""
 
 
+class PolicyTuning(msgspec.Struct, frozen=True):
+    """`[tuning.policy]`."""
+
+    queue_bytes: Annotated[int, Meta(ge=4_096, le=1 << 28)] = 4 << 20
+    """Bytes that may wait for a policy process, and for a worker, each way; more questions are answered as `on_error` says."""
+    heartbeat_seconds: Annotated[float, Meta(ge=0.2, le=600)] = 5.0
+    """A policy process that shows no sign of life for so long is ended and started anew."""
+    start_seconds: Annotated[float, Meta(ge=0.5, le=600)] = 20.0
+    """Longest wait for a policy process to import its modules."""
+    drain_seconds: Annotated[float, Meta(ge=0, le=600)] = 5.0
+    """How long handlers of a process that is replaced may still run."""
+
+
 class Tuning(msgspec.Struct, frozen=True):
     """`[tuning]`."""
 
@@ -126,6 +139,8 @@ class Tuning(msgspec.Struct, frozen=True):
     """Bounds."""
     tcp: Tcp = field(default_factory=Tcp)
     """TCP."""
+    policy: PolicyTuning = field(default_factory=PolicyTuning)
+    """Policy processes."""
 
     def check(self, path: KeyPath, faults: Faults) -> None:
         """Check what types cannot."""

@@ -1,13 +1,16 @@
 """Checks a configuration against this machine, without disturbing an instance that runs."""
 
+import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 from edgeproxy import _native
 from edgeproxy.config import Config, Loaded, to_document
 from edgeproxy.config.address import ListenAddress
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.positions import Positions
+from edgeproxy.server.policies import start_process
 
 
 def check_world(loaded: Loaded) -> None:
@@ -17,7 +20,14 @@ def check_world(loaded: Loaded) -> None:
     _check_directory(loaded.config, faults)
     if faults:
         raise faults.error()
-    _native.check_document(to_document(loaded.config))
+    hooks = asyncio.run(check_policies(loaded)) if loaded.config.policy else []
+    _native.check_document(to_document(loaded.config, hooks))
+
+
+async def check_policies(loaded: Loaded) -> list[dict[str, Any]]:
+    """Import the policy modules in a process of their own and return their hooks; raise `PolicyError` where they cannot be used."""
+    _, hooks = await start_process(loaded, None)
+    return hooks
 
 
 def _check_addresses(config: Config, faults: Faults) -> None:

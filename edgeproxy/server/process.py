@@ -11,12 +11,13 @@ from edgeproxy.config import Loaded, to_document
 from edgeproxy.server import logs
 from edgeproxy.server.check import check_world
 from edgeproxy.server.notify import notify
+from edgeproxy.server.policies import Policies
 
 
 def run(loaded: Loaded) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the drain at once.
 
-    Raise `ConfigError`, `BindError` or `EngineError` where the engine cannot start.
+    Raise `ConfigError`, `PolicyError`, `BindError` or `EngineError` where it cannot start.
     """
     check_world(loaded)
     logs.configure()
@@ -35,7 +36,14 @@ async def _serve(loaded: Loaded) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    engine = _native.Engine(to_document(loaded.config))
+    policies = Policies(loaded, printer.event)
+    hooks = await policies.start()
+    try:
+        engine = _native.Engine(to_document(loaded.config, hooks), policies.links)
+    except BaseException:
+        await policies.stop()
+        raise
+    policies.watch(engine)
     loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", values=engine.counters()))
     printing = asyncio.create_task(_print_logs(printer))
     try:
@@ -46,6 +54,7 @@ async def _serve(loaded: Loaded) -> None:
         notify("STOPPING=1")
         await _drain(engine, printer, stop_now)
     finally:
+        await policies.stop()
         await asyncio.to_thread(engine.stop)
         printing.cancel()
         printer.event("stopped", values=engine.counters())

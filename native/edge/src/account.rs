@@ -40,7 +40,9 @@ impl Edge {
         if call.answered.is_none() {
             self.counters.calls_failed.add();
         }
-        let record = self.record(now, &call, status_code, outcome, "", ended_by);
+        let outcome = if call.refused_by.is_empty() || call.answered.is_some() { outcome } else { "refused" };
+        let record = self.record(now, &call, status_code, outcome, call.refused_by, ended_by);
+        self.tell_final(&record, call.from_peer, call.arrival.address);
         log::debug!(target: "account", "call {} {outcome} {status_code} ended by {ended_by}", self.shown_text(call.texts.call_id()));
         self.out.records.push(record);
     }
@@ -70,7 +72,7 @@ impl Edge {
             from_uri: text(call.texts.uri_of_from()),
             to_uri: text(call.texts.uri_of_to()),
             request_uri: text(call.texts.request_uri()),
-            sent_request_uri: if call.attempts.is_empty() { String::new() } else { text(call.texts.request_uri()) },
+            sent_request_uri: if call.attempts.is_empty() { String::new() } else { text(call.sent_request_uri.as_deref().unwrap_or(call.texts.request_uri())) },
             from_peer: peer(call.from_peer),
             to_peer: peer(call.attempts.last().and_then(|attempt| attempt.peer)),
             source: place(call.arrival.transport, call.arrival.address),
@@ -85,8 +87,14 @@ impl Edge {
             ended_at: now.wall,
             setup_milliseconds: setup_end.since(call.started.moment) / 1_000,
             duration_milliseconds: answered.map_or(0, |a| now.moment.since(a.moment) / 1_000),
+            trace_id: hex(&self.trace_id(call.texts.call_id(), call.texts.caller_tag())),
+            notes: call.notes.clone(),
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn place(transport: Transport, address: std::net::SocketAddr) -> String {

@@ -38,7 +38,7 @@ impl Edge {
                 self.build_request(arrival, message, &shape, &hop, &branch, None);
                 self.out.send(hop, &self.scratch);
             }
-            Some(target) => self.relay(now, arrival, message, ack_key(key), shape, SmallVec::from_buf([target]), false),
+            Some(target) => self.relay(now, arrival, message, ack_key(key), shape, SmallVec::from_buf([target]), false, None),
             None => self.counters.stray_acks.add(),
         }
     }

@@ -71,8 +71,13 @@ impl Edge {
 
     /// A refusal with a Retry-After that differs from sender to sender, so that they do not come back at once.
     pub(crate) fn shed(&mut self) -> Refusal {
+        Refusal { status_code: 503, phase: "admit", headers: self.retry_after() }
+    }
+
+    /// A Retry-After header field line.
+    pub(crate) fn retry_after(&mut self) -> Vec<u8> {
         let (least, most) = self.snapshot.settings.limits.retry_after_seconds;
         let seconds = u64::from(least) + self.random() % u64::from(most.saturating_sub(least) + 1);
-        Refusal { status_code: 503, phase: "admit", headers: format!("Retry-After: {seconds}\r\n").into_bytes() }
+        format!("Retry-After: {seconds}\r\n").into_bytes()
     }
 }

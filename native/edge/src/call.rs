@@ -109,7 +109,17 @@ pub(crate) struct Call {
     pub(crate) from_peer: Option<u16>,
     pub(crate) started: Now,
     pub(crate) answered: Option<Now>,
+    /// The Request-URI of the last attempt, where that is not the one received.
+    pub(crate) sent_request_uri: Option<Box<[u8]>>,
+    /// What policies noted, for the record.
+    pub(crate) notes: Vec<(String, String)>,
+    /// The phase that refused it, empty where none did.
+    pub(crate) refused_by: &'static str,
 }
+
+/// Notes of one call, at most; and bytes of each.
+const NOTES: usize = 32;
+const NOTE_BYTES: usize = 256;
 
 impl Call {
     pub(crate) fn new(message: &Message<'_>, arrival: &Hop, from_peer: Option<u16>, now: Now, number: u64, lease: Option<Lease>) -> Self {
@@ -132,6 +142,22 @@ impl Call {
             from_peer,
             started: now,
             answered: None,
+            sent_request_uri: None,
+            notes: Vec::new(),
+            refused_by: "",
+        }
+    }
+
+    /// Adds notes of a policy; a later one of the same name replaces an earlier one.
+    pub(crate) fn note(&mut self, notes: &[(String, String)]) {
+        let cut = |text: &String| text.chars().take(NOTE_BYTES).collect::<String>();
+        for (name, value) in notes {
+            let room = self.notes.len() < NOTES;
+            match self.notes.iter_mut().find(|(have, _)| have == name) {
+                Some(have) => have.1 = cut(value),
+                None if room => self.notes.push((cut(name), cut(value))),
+                None => {}
+            }
         }
     }
 

@@ -100,6 +100,14 @@ counters! {
     questions,
     /// Answers that came after their call went on.
     late_answers,
+    /// Requests that were put to a policy.
+    policy_questions,
+    /// Questions to policies that nobody took: no process, or no room in its queue.
+    policy_unavailable,
+    /// Policies that did not decide in time.
+    policy_deadlines,
+    /// Policies that failed, or decided what cannot be done.
+    policy_errors,
     /// Calls of strangers that left no record because there were too many.
     stranger_records_suppressed,
     /// Responses dropped because their call has too many dialogs.

@@ -61,6 +61,7 @@ pub struct Edge {
     pub(crate) edits: Edits,
     pub(crate) scratch: Vec<u8>,
     pub(crate) shedding: Shedding,
+    pub(crate) policy_links: Vec<u32>,
     pub(crate) draining: bool,
     pub(crate) call_number: u64,
     pub(crate) log_second: u64,
@@ -96,6 +97,7 @@ impl Edge {
             edits: Edits::default(),
             scratch: Vec::with_capacity(4096),
             shedding: Shedding::Nothing,
+            policy_links: Vec::new(),
             draining: false,
             call_number: 0,
             log_second: 0,
@@ -186,14 +188,17 @@ impl Edge {
         done
     }
 
-    /// Takes the stored request of `key` out, parses it, runs `work`, and puts it back.
+    /// Takes the stored request of `key` out, as a policy edited it, parses it, runs `work`, and puts it back.
     pub(crate) fn with_request<R>(&mut self, key: Key, work: impl FnOnce(&mut Self, &Message<'_>) -> R) -> Option<R> {
-        let request = self.transactions.get_mut(key)?.request.take()?;
-        let done = self.with_stored(&request, work);
+        let transaction = self.transactions.get_mut(key)?;
+        let edited = transaction.edited.take();
+        let request = transaction.request.take()?;
+        let done = self.with_stored(edited.as_deref().unwrap_or(&request), work);
         if let Some(transaction) = self.transactions.get_mut(key)
             && transaction.is_open()
         {
             transaction.request = Some(request);
+            transaction.edited = edited;
         }
         done
     }

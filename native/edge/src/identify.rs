@@ -1,6 +1,7 @@
 //! Phases *identify* and *admit* in the life of a request that opens something.
 
 use proto::Now;
+use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Method};
 
 use crate::admit::Class;
@@ -9,7 +10,7 @@ use crate::hop::Hop;
 use crate::matching::Refusal;
 use crate::route::RouteView;
 use crate::settings::Forking;
-use crate::target::NoTarget;
+use crate::target::{NoTarget, TargetSet};
 use crate::transaction::Shape;
 
 impl Edge {
@@ -28,8 +29,11 @@ impl Edge {
         if let Err(refusal) = self.admit(Class::of(message, false)) {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
+        let terms = self.policy_for(message, peer);
         let found = match self.find_targets(message, route, peer) {
             Ok(found) => found,
+            // A policy may know better.
+            Err(NoTarget::NotFound) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None },
             Err(why) => {
                 self.counters.refused_no_target.add();
                 let refusal = match why {
@@ -62,7 +66,7 @@ impl Edge {
         };
         // One with a To tag too: whoever forges that must not escape the record.
         let is_call = message.head.method == Method::Invite;
-        self.relay(now, arrival, message, key, shape, found.targets, is_call);
+        self.relay(now, arrival, message, key, shape, found.targets, is_call, terms);
     }
 }
 

@@ -74,7 +74,7 @@ impl Edge {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));
         };
         let shape = self.dialog_shape(route, found);
-        self.relay(now, arrival, message, key, shape, SmallVec::from_buf([target]), false);
+        self.relay(now, arrival, message, key, shape, SmallVec::from_buf([target]), false, None);
     }
 
     /// How requests of this direction leave: by the listener, and if possible the connection, that the dialog began with.

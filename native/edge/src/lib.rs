@@ -20,6 +20,8 @@ mod outbox;
 mod ownership;
 mod panic;
 mod peer;
+mod policy;
+mod policy_edit;
 mod question;
 mod receive;
 mod recent;
@@ -32,6 +34,7 @@ mod settings;
 mod target;
 mod timeout;
 mod transaction;
+mod verdict;
 
 pub use admit::Shedding;
 pub use call::{CallSummary, decode_call};
@@ -43,5 +46,7 @@ pub use question::{Address, Answer, Question, QuestionId};
 pub use record::{AttemptRecord, CallRecord, RECORD_VERSION};
 pub use route::is_own_host;
 pub use settings::{
-    Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, RouteSettings, SettingsError, Snapshot, TimerSettings,
+    Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, PolicySettings, RouteSettings, SettingsError, Snapshot,
+    TimerSettings,
 };
+pub use verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

@@ -1,6 +1,6 @@
 //! What the edge wants done, collected over one batch of input.
 
-use crate::{CallRecord, Hop, Question};
+use crate::{CallRecord, Hop, PolicyQuestion, Question};
 
 /// One message to send.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ pub struct Outbox {
     sends: Vec<Transmit>,
     /// What must be looked up.
     pub questions: Vec<Question>,
+    /// What policies must decide or be told.
+    pub policy: Vec<PolicyQuestion>,
     /// Records of calls that have ended.
     pub records: Vec<CallRecord>,
 }

@@ -58,7 +58,7 @@ impl Edge {
         let to_tag = if status_code == 100 { Vec::new() } else { self.local_tag(request) };
         let mut lines = headers.to_vec();
         self.push_server_header(&mut lines);
-        let local = LocalReply { status_code, reason_phrase, to_tag: &to_tag, source: arrival.address, headers: &lines };
+        let local = LocalReply { status_code, reason_phrase, to_tag: &to_tag, source: arrival.address, headers: &lines, body: b"" };
         self.out.send_with(reply_hop(arrival, request), |out| local.write(request, out));
     }
 

@@ -79,11 +79,20 @@ pub struct CallRecord {
     pub setup_milliseconds: u64,
     /// From the 2xx to the end; 0 for a call that was not answered.
     pub duration_milliseconds: u64,
+    /// The W3C trace id, by which logs, policies and their HTTP requests name the call.
+    pub trace_id: String,
+    /// What policies noted, in the order of the first time.
+    #[serde(serialize_with = "map")]
+    pub notes: Vec<(String, String)>,
 }
 
 /// Microseconds since 1970 as RFC 3339 text in UTC; null for 0.
 fn rfc3339<S: Serializer>(microseconds: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     if *microseconds == 0 { serializer.serialize_none() } else { serializer.serialize_str(&wall_text(*microseconds)) }
+}
+
+fn map<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
 fn wall_text(microseconds: u64) -> String {

@@ -11,8 +11,9 @@ use crate::hop::Hop;
 use crate::question::{Address, Answer, Question, QuestionId};
 use crate::receive::reply_hop;
 use crate::settings::OversizeRequest;
+use crate::settings::PolicyTerms;
 use crate::target::Target;
-use crate::transaction::{Best, Branch, Client, Server, Shape, Transaction, Waiting};
+use crate::transaction::{Best, Branch, Client, Server, Shape, Transaction, WaitKind, Waiting};
 
 /// A larger request may not go over UDP where TCP is offered (RFC 3261 section 18.1.1).
 const LARGEST_DATAGRAM: usize = 1_300;
@@ -20,7 +21,17 @@ const LARGEST_DATAGRAM: usize = 1_300;
 impl Edge {
     /// Begins the transaction of a request that may go to `targets`.
     #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
-    pub(crate) fn relay(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, shape: Shape, targets: SmallVec<[Target; 1]>, is_call: bool) {
+    pub(crate) fn relay(
+        &mut self,
+        now: Now,
+        arrival: &Hop,
+        message: &Message<'_>,
+        key: u128,
+        shape: Shape,
+        targets: SmallVec<[Target; 1]>,
+        is_call: bool,
+        policy: Option<PolicyTerms>,
+    ) {
         let timers = &self.snapshot.settings.timers;
         let invite = message.head.method == Method::Invite;
         let reliable = arrival.transport.is_reliable();
@@ -38,8 +49,11 @@ impl Edge {
             arrival: *arrival,
             reply_to: reply_hop(arrival, message),
             request: Some(message.bytes.into()),
+            edited: None,
+            policy: None,
             response: None,
             best: None,
+            last_failure: 0,
             challenges: Vec::new(),
             branches: SmallVec::new(),
             targets,
@@ -72,8 +86,13 @@ impl Edge {
         if invite && trying_after == 0 {
             self.send_trying(entry, message);
         }
-        self.advance(now, entry, message);
-        self.conclude(now, entry);
+        match policy {
+            Some(terms) => self.ask_policy(now, entry, message, &terms),
+            None => {
+                self.advance(now, entry, message);
+                self.conclude(now, entry);
+            }
+        }
         self.rearm(entry);
     }
 
@@ -94,7 +113,7 @@ impl Edge {
     pub(crate) fn send_trying(&mut self, entry: Key, message: &Message<'_>) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.trying_at = Moment::NEVER;
-        let local = LocalReply { status_code: 100, reason_phrase: None, to_tag: b"", source: transaction.arrival.address, headers: b"" };
+        let local = LocalReply { status_code: 100, reason_phrase: None, to_tag: b"", source: transaction.arrival.address, headers: b"", body: b"" };
         let sent = self.out.send_with(transaction.reply_to, |out| local.write(message, out));
         transaction.response = Some(sent.into());
     }
@@ -144,7 +163,7 @@ impl Edge {
         let offered = self.offered_transports();
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.questions = transaction.questions.wrapping_add(1);
-        transaction.waiting = Some(Waiting { number: transaction.questions, deadline });
+        transaction.waiting = Some(Waiting { number: transaction.questions, deadline, kind: WaitKind::Resolve });
         let id = QuestionId { worker: self.options.worker, transaction: entry, number: transaction.questions };
         self.counters.questions.add();
         self.out.questions.push(Question { id, host: host.to_owned(), port, transport, offered });
@@ -153,7 +172,7 @@ impl Edge {
     /// Takes the answer to a question.
     pub fn handle_answer(&mut self, now: Now, answer: Answer) {
         let entry = answer.id.transaction;
-        let fits = |t: &mut Transaction| t.waiting.is_some_and(|w| w.number == answer.id.number);
+        let fits = |t: &mut Transaction| t.waiting.is_some_and(|w| w.kind == WaitKind::Resolve && w.number == answer.id.number);
         let Some(transaction) = self.transactions.get_mut(entry).filter(|_| answer.id.worker == self.options.worker) else {
             return self.counters.late_answers.add();
         };
@@ -195,6 +214,7 @@ impl Edge {
         let Some(mut hop) = self.hop_to(address, shape) else { return false };
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
+        let decided = transaction.policy.is_some();
         let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty();
         let cookie = self.random() as u32;
         let branch = BranchToken {
@@ -216,13 +236,20 @@ impl Edge {
                 self.build_request(&arrival, message, shape, &hop, &branch, call);
             }
         }
+        let sent_uri = message.text(message.head.request_uri.whole);
+        if decided
+            && let Some(call) = call.and_then(|key| self.calls.get_mut(key))
+            && call.texts.request_uri() != sent_uri
+        {
+            call.sent_request_uri = Some(sent_uri.into());
+        }
         self.out.send(hop, &self.scratch);
         if method == Method::Ack {
             return true;
         }
         let reliable = hop.transport.is_reliable();
         let timers = self.snapshot.timers;
-        let first_answer = self.first_answer(shape.policy);
+        let first_answer = self.policy_timers(entry).0.unwrap_or_else(|| self.first_answer(shape.policy));
         let client = if method == Method::Invite {
             Client::Invite(InviteClient::new(now.moment, reliable, first_answer, &timers))
         } else {
@@ -280,6 +307,7 @@ impl Edge {
     /// Remembers a refusal if it is better than those before.
     pub(crate) fn note_failure(&mut self, entry: Key, status_code: u16, response: Option<Box<[u8]>>) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.last_failure = status_code;
         if proto::is_better(status_code, transaction.best.as_ref().map(|best| best.status_code), transaction.caller_cancelled) {
             transaction.best = Some(Best { status_code, response });
         }
@@ -315,9 +343,10 @@ impl Edge {
     /// Sends the caller the best refusal once nothing is under way any more (section 16.7 step 6).
     pub(crate) fn conclude(&mut self, now: Now, entry: Key) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
-        if !transaction.is_open() || transaction.is_trying() {
+        if !transaction.is_open() || transaction.is_trying() || self.report_to_policy(now, entry) {
             return;
         }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         if transaction.method == Method::Bye && transaction.dialog.is_some() {
             self.end_dialog_of_bye(now, entry);
         }
@@ -356,14 +385,19 @@ impl Edge {
 
     /// Ends the request with a response of our own.
     pub(crate) fn finish_locally(&mut self, now: Now, entry: Key, status_code: u16) {
+        self.finish_saying(now, entry, status_code, None, b"", b"");
+    }
+
+    /// The same with a reason phrase, header field lines and a body.
+    pub(crate) fn finish_saying(&mut self, now: Now, entry: Key, status_code: u16, reason_phrase: Option<&str>, headers: &[u8], body: &[u8]) {
         let mut response = Vec::with_capacity(512);
         let source = self.transactions.get(entry).map(|t| t.arrival.address);
         let Some(source) = source else { return };
         self.with_request(entry, |edge, message| {
             let to_tag = edge.local_tag(message);
-            let mut headers = Vec::new();
-            edge.push_server_header(&mut headers);
-            LocalReply { status_code, reason_phrase: None, to_tag: &to_tag, source, headers: &headers }.write(message, &mut response);
+            let mut lines = headers.to_vec();
+            edge.push_server_header(&mut lines);
+            LocalReply { status_code, reason_phrase, to_tag: &to_tag, source, headers: &lines, body }.write(message, &mut response);
         });
         if response.is_empty() {
             return;
@@ -389,6 +423,10 @@ impl Edge {
         let keep = !(transaction.reply_to.transport.is_reliable() || invite && status_code < 300);
         transaction.response = keep.then(|| response.into());
         transaction.request = None;
+        transaction.edited = None;
+        self.end_policy(entry, status_code);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.policy = None;
         transaction.shape = None;
         transaction.challenges = Vec::new();
         (transaction.trying_at, transaction.give_up_at) = (Moment::NEVER, Moment::NEVER);

@@ -89,8 +89,11 @@ impl Edge {
         let code = message.head.status_code;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
-        let final_answer = policy.map_or(timers.c, |p| milliseconds(self.snapshot.settings.peers[usize::from(p)].final_answer_milliseconds));
-        let Some(branch) = transaction.branches.get_mut(attempt) else { return };
+        let final_answer = self
+            .policy_timers(entry)
+            .1
+            .unwrap_or_else(|| policy.map_or(timers.c, |p| milliseconds(self.snapshot.settings.peers[usize::from(p)].final_answer_milliseconds)));
+        let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
         if !branch.client.is_open() {
             return;
         }
@@ -147,7 +150,11 @@ impl Edge {
             server.handle_final(now.moment, code, &timers);
         }
         self.out.send(transaction.reply_to, &self.scratch);
+        self.end_policy(entry, code);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.policy = None;
         transaction.request = None;
+        transaction.edited = None;
         transaction.response = None;
         transaction.shape = None;
         transaction.targets = Default::default();

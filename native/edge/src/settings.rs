@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Deserialize;
 use syntax::{Limits, Transport};
 
+use crate::verdict::PolicyEvent;
+
 /// Why a snapshot cannot be built: a fault of whoever sent it, since Python checks first.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
@@ -224,6 +226,65 @@ pub struct RouteSettings {
     pub limits: LimitSettings,
     /// Whether user parts, addresses and Call-IDs in logs are masked.
     pub mask_identities: bool,
+    /// What policies want to decide or to be told.
+    pub policies: Vec<PolicySettings>,
+}
+
+/// One hook of one policy module.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySettings {
+    /// `request` or `final`.
+    pub hook: String,
+    /// Methods that it is for; none means all that open something.
+    pub methods: Vec<String>,
+    /// Peers that it is for, by name; none means all.
+    pub peers: Vec<String>,
+    /// Longest wait for its verdict.
+    pub deadline_milliseconds: u64,
+    /// What the sender gets where it gives none.
+    pub status_code: u16,
+}
+
+/// A hook, looked up once.
+#[derive(Clone, Debug)]
+pub(crate) struct PolicyRule {
+    event: PolicyEvent,
+    methods: Vec<Box<[u8]>>,
+    peers: Vec<u16>,
+    pub(crate) terms: PolicyTerms,
+}
+
+/// How long a policy may take, and what its silence means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PolicyTerms {
+    /// In microseconds.
+    pub(crate) deadline: u64,
+    pub(crate) status_code: u16,
+}
+
+impl PolicyRule {
+    fn new(settings: &PolicySettings, peers: &[PeerSettings]) -> Result<Self, SettingsError> {
+        let fault = |problem, value: &str| SettingsError::Value { path: "policy".to_owned(), problem, value: value.to_owned() };
+        let event = match settings.hook.as_str() {
+            "request" => PolicyEvent::Request,
+            "final" => PolicyEvent::Final,
+            other => return Err(fault("no such hook", other)),
+        };
+        let peer = |name: &String| peers.iter().position(|peer| peer.name == *name).map(|index| index as u16).ok_or_else(|| fault("no such peer", name));
+        Ok(Self {
+            event,
+            methods: settings.methods.iter().map(|method| method.as_bytes().into()).collect(),
+            peers: settings.peers.iter().map(peer).collect::<Result<_, _>>()?,
+            terms: PolicyTerms { deadline: proto::milliseconds(settings.deadline_milliseconds), status_code: settings.status_code },
+        })
+    }
+
+    pub(crate) fn fits(&self, event: PolicyEvent, method: &[u8], peer: u16) -> bool {
+        self.event == event
+            && (self.methods.is_empty() || self.methods.iter().any(|own| **own == *method))
+            && (self.peers.is_empty() || self.peers.contains(&peer))
+    }
 }
 
 /// The settings with everything looked up that can be looked up once.
@@ -240,6 +301,7 @@ pub struct Snapshot {
     pub(crate) peer_listeners: Vec<Option<u16>>,
     /// What Via says behind the transport and a space: host and port.
     pub(crate) sent_by: Vec<Vec<u8>>,
+    pub(crate) policies: Vec<PolicyRule>,
 }
 
 impl Snapshot {
@@ -263,7 +325,8 @@ impl Snapshot {
         let by_name = |name: &String| settings.listeners.iter().position(|l| l.name == *name).map(|index| index as u16);
         let peer_listeners = settings.peers.iter().map(|p| by_name(&p.listener)).collect();
         let sent_by = settings.listeners.iter().map(crate::route::host_port).collect();
-        Ok(Self { message_limits: settings.limits.message(), peers, own, timers, listener_ids, peer_ids, peer_listeners, sent_by, settings })
+        let policies = settings.policies.iter().map(|policy| PolicyRule::new(policy, &settings.peers)).collect::<Result<_, _>>()?;
+        Ok(Self { policies, message_limits: settings.limits.message(), peers, own, timers, listener_ids, peer_ids, peer_listeners, sent_by, settings })
     }
 
     pub(crate) fn listener(&self, index: u16) -> &ListenerSettings {

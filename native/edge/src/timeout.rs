@@ -5,7 +5,7 @@ use syntax::Transport;
 
 use crate::edge::Edge;
 use crate::question::Address;
-use crate::transaction::{CancelReason, Client, Server};
+use crate::transaction::{CancelReason, Client, Server, WaitKind};
 
 impl Edge {
     /// Does all that is due.
@@ -48,7 +48,10 @@ impl Edge {
             ServerAction::Wait => {}
         }
         let (trying_at, give_up_at) = (transaction.trying_at, transaction.give_up_at);
-        if transaction.waiting.is_some_and(|w| now.moment >= w.deadline) {
+        let due = transaction.waiting.filter(|w| now.moment >= w.deadline).map(|w| w.kind);
+        if due == Some(WaitKind::Policy) {
+            self.policy_due(now, entry);
+        } else if due == Some(WaitKind::Resolve) {
             transaction.waiting = None;
             self.note_failure(entry, 503, None);
             self.with_request(entry, |edge, message| edge.advance(now, entry, message));

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use syntax::Method;
 
 use crate::hop::Hop;
+use crate::policy::PolicyState;
 use crate::question::Address;
 use crate::route::RouteView;
 use crate::target::Target;
@@ -92,9 +93,19 @@ pub(crate) struct Branch {
     pub(crate) timed_out: bool,
 }
 
+/// Whom a question was put to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitKind {
+    /// The resolver.
+    Resolve,
+    /// A policy.
+    Policy,
+}
+
 /// A question asked and not yet answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
+    pub(crate) kind: WaitKind,
     pub(crate) number: u8,
     pub(crate) deadline: Moment,
 }
@@ -144,9 +155,14 @@ pub(crate) struct Transaction {
     pub(crate) reply_to: Hop,
     /// The request as it came, until the final response is sent.
     pub(crate) request: Option<Box<[u8]>>,
+    /// The request as a policy wants it to go out, where that differs.
+    pub(crate) edited: Option<Box<[u8]>>,
+    pub(crate) policy: Option<Box<PolicyState>>,
     /// The last response sent, while a retransmission could ask for it.
     pub(crate) response: Option<Box<[u8]>>,
     pub(crate) best: Option<Best>,
+    /// How the last attempt failed.
+    pub(crate) last_failure: u16,
     /// Challenge lines of refusals with 401 and 407, to be merged (RFC 3261 section 16.7 step 7).
     pub(crate) challenges: Vec<u8>,
     pub(crate) branches: SmallVec<[Branch; 1]>,

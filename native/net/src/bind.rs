@@ -3,7 +3,7 @@
 use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use edge::ListenerSettings;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -116,6 +116,22 @@ fn grow(socket: &Socket, install: &InstallSettings) {
             log::warn!(target: "start", "the {name} buffer of a UDP socket is {got} bytes, {wanted} were asked for: raise net.core.{}mem_max", if receive { "r" } else { "w" });
         }
     }
+}
+
+/// Takes over descriptors that another process passed down to this one.
+///
+/// # Errors
+/// Where one of them is not open.
+pub fn inherited(descriptors: Vec<RawFd>) -> io::Result<Vec<OwnedFd>> {
+    let owned = descriptors.into_iter().map(|fd| {
+        // SAFETY: fcntl with F_GETFD only looks whether the number names an open descriptor.
+        if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {fd} was not passed on")));
+        }
+        // SAFETY: it is open, and whoever names it to us gives it away.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    owned.collect()
 }
 
 /// Sockets passed by the service manager (LISTEN_FDS, LISTEN_PID).

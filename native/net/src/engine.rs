@@ -15,6 +15,7 @@ use crate::clock::{Clock, wall};
 use crate::install::Document;
 use crate::limits;
 use crate::mail::{Mail, Post};
+use crate::policies::PolicyLink;
 use crate::records::RecordWriter;
 use crate::resolve::Resolver;
 use crate::roster::Roster;
@@ -72,11 +73,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Binds every address, then starts the threads.
+    /// Binds every address, then starts the threads; the policy processes behind `links` are asked from the first request on.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub fn start(document: &[u8]) -> Result<Self, StartError> {
+    pub fn start(document: &[u8], links: &[&PolicyLink]) -> Result<Self, StartError> {
         let document = Document::read(document)?;
         let install = document.install;
         let snapshot = Arc::new(Snapshot::build(document.routing)?);
@@ -128,7 +129,10 @@ impl Engine {
         };
         for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
             let streams = Streams::new(index as u8, install.stream.clone(), snapshot.settings.limits.message(), Arc::clone(&sources));
-            let worker = Worker::new(index, Arc::clone(&shared), poll, sockets, streams, edge, &install).map_err(system("sockets"))?;
+            let mut worker = Worker::new(index, Arc::clone(&shared), poll, sockets, streams, edge, &install).map_err(system("sockets"))?;
+            for link in links {
+                worker.add_policy_link(link.worker_end(index).map_err(system("a policy link"))?);
+            }
             engine.roster.give(engine.roster.first_place(index), vec![worker]);
         }
         for index in 0..workers {
@@ -150,6 +154,30 @@ impl Engine {
             }
         }
         Ok(engine)
+    }
+
+    /// Asks the policy process behind `link` from now on, beside those asked already.
+    ///
+    /// # Errors
+    /// Where the link was made for fewer workers, or the system has no descriptor left.
+    pub fn add_policy_link(&self, link: &PolicyLink) -> io::Result<()> {
+        let ends: Vec<_> = (0..self.shared.posts.len()).map(|worker| link.worker_end(worker)).collect::<io::Result<_>>()?;
+        for (post, end) in self.shared.posts.iter().zip(ends) {
+            if !post.post(Mail::Link(Box::new(end))) {
+                return Err(io::Error::other("a worker's mailbox is full"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the policy process behind link `id` nothing more; its verdicts are still taken.
+    pub fn drain_policy_link(&self, id: u32) {
+        self.tell(|| Mail::DrainLink(id));
+    }
+
+    /// Forgets link `id`.
+    pub fn remove_policy_link(&self, id: u32) {
+        self.tell(|| Mail::Unlink(id));
     }
 
     /// Refuses new requests from now on.
@@ -210,6 +238,7 @@ impl Engine {
         sums.push(("send_errors", total(|s| s.send_errors.load(Ordering::Relaxed))));
         sums.push(("handed_over", total(|s| s.handed_over.load(Ordering::Relaxed))));
         sums.push(("mailbox_full", total(|s| s.mailbox_full.load(Ordering::Relaxed))));
+        sums.push(("policy_queue_bytes", total(|s| s.policy_bytes.load(Ordering::Relaxed))));
         sums.push(("panics", total(|s| s.panics.load(Ordering::Relaxed))));
         sums.push(("worker_restarts", total(|s| s.restarts.load(Ordering::Relaxed))));
         // The worst of all, not their sum.

@@ -12,6 +12,7 @@ mod limits;
 mod logging;
 mod mail;
 mod overload;
+mod policies;
 mod records;
 mod resolve;
 mod roster;
@@ -23,7 +24,9 @@ mod stream;
 mod wait;
 mod worker;
 
-pub use bind::BindError;
+pub use bind::{BindError, inherited};
 pub use engine::{Engine, StartError};
 pub use install::{DnsSettings, Document, InstallSettings, RecordSettings, StreamSettings};
 pub use logging::{LogLine, drain_log, install_logger, set_log_level};
+pub use policies::{PolicyLink, PolicyPort};
+pub use records::record_text;

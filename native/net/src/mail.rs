@@ -5,6 +5,8 @@ use std::sync::Arc;
 use edge::{Answer, Hop};
 use ring_queue::Mailbox;
 
+use crate::policies::WorkerLink;
+
 /// One item for a worker.
 pub(crate) enum Mail {
     /// A message that belongs to it.
@@ -15,6 +17,12 @@ pub(crate) enum Mail {
     Undeliverable(Box<[u8]>),
     /// The answer to one of its questions.
     Answer(Answer),
+    /// A policy process to ask from now on.
+    Link(Box<WorkerLink>),
+    /// Ask that policy process nothing more.
+    DrainLink(u32),
+    /// That policy process is gone.
+    Unlink(u32),
     /// Refuse new work from now on.
     Drain,
     /// End.

@@ -16,6 +16,14 @@ use crate::install::RecordSettings;
 /// How often the queue is emptied: waking the writer for each record would cost more than writing it.
 const ROUND: Duration = Duration::from_millis(20);
 
+/// A record as the file has it.
+///
+/// # Errors
+/// What the serializer says; a record of the edge has nothing that it refuses.
+pub fn record_text(record: &CallRecord) -> Result<String, String> {
+    serde_json::to_string(record).map_err(|error| error.to_string())
+}
+
 /// Where workers put their records.
 pub(crate) struct RecordQueue {
     records: Mailbox<CallRecord>,

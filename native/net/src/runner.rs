@@ -42,6 +42,8 @@ pub(crate) struct Runner {
     advice: Advice,
     descriptors: Vec<RawFd>,
     ready: Vec<bool>,
+    /// How policy processes wake this thread.
+    bells: Vec<RawFd>,
 }
 
 impl Runner {
@@ -61,6 +63,7 @@ impl Runner {
             advice: Advice::Stay,
             descriptors: Vec::new(),
             ready: Vec::new(),
+            bells: Vec::new(),
         }
     }
 
@@ -87,6 +90,7 @@ impl Runner {
         self.workers.extend(came);
         self.descriptors = vec![self.roster.descriptor(self.place)];
         self.descriptors.extend(self.workers.iter().map(Worker::descriptor));
+        self.gather_bells();
         true
     }
 
@@ -159,7 +163,13 @@ impl Runner {
         // Every mailbox is opened before any is looked at: whoever posts from now on wakes us.
         let mailed = !at_once && self.workers.iter().map(Worker::mail_came).fold(false, |any, came| any | came);
         let timeout = if at_once || mailed { Duration::ZERO } else { self.timeout() };
+        self.gather_bells();
+        self.descriptors.truncate(1 + self.workers.len());
+        self.descriptors.extend_from_slice(&self.bells);
         wait(&self.descriptors, timeout, &mut self.ready);
+        if self.ready.iter().skip(1 + self.workers.len()).any(|ready| *ready) {
+            self.workers.iter_mut().for_each(Worker::answer_policies);
+        }
         for (worker, ready) in self.workers.iter_mut().zip(self.ready.iter().skip(1)) {
             if *ready {
                 worker.poll(events);
@@ -172,10 +182,28 @@ impl Runner {
         true
     }
 
+    /// Finds the descriptors by which policy processes wake this thread.
+    fn gather_bells(&mut self) {
+        self.bells.clear();
+        self.bells.extend(self.workers.iter().flat_map(Worker::policy_descriptors));
+    }
+
     /// Under load sleeps a little and marks every UDP socket to be looked at; false where there is no load.
     fn pause(&mut self, now: u64) -> bool {
         let Some(pause) = self.coalesce.pause(now) else { return false };
-        std::thread::sleep(pause);
+        if self.workers.iter().any(|worker| worker.expects_verdicts(now)) {
+            // A call that waits for its policy should not wait for our pause too.
+            let came = self.workers.iter().map(Worker::open_verdicts).fold(false, |any, came| any | came);
+            if !came {
+                self.gather_bells();
+                wait(&self.bells, pause, &mut self.ready);
+                if self.ready.contains(&true) {
+                    self.workers.iter_mut().for_each(Worker::answer_policies);
+                }
+            }
+        } else {
+            std::thread::sleep(pause);
+        }
         self.workers.iter_mut().for_each(Worker::expect_datagrams);
         true
     }

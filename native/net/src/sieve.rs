@@ -15,7 +15,7 @@ const WINDOW: u64 = 200_000;
 /// One step up; downwards it is what the refusals suggest, but no more than to a third.
 const STEP: f64 = 1.4;
 /// Messages let through for each that is served.
-const SPARE: f64 = 1.25;
+const SPARE: f64 = 2.0;
 const LEAST_SHARE: f64 = 1.0 / 64.0;
 /// Refusals in a window that are not worth a filter.
 const FEW: u64 = 20;
@@ -57,10 +57,10 @@ impl Sieve {
         }
         let (served, refused) = (started - self.started, shed - self.shed);
         (self.window, self.started, self.shed) = (window, started, shed);
-        let share = if refused > FEW && refused * 10 > served * 6 {
+        let share = if refused > FEW && refused * 10 > served * 13 {
             let wanted = SPARE * served as f64 / (served + refused) as f64;
             (self.share * wanted.max(0.33)).max(LEAST_SHARE)
-        } else if refused * 10 < served || refused == 0 {
+        } else if refused * 2 < served || refused == 0 {
             (self.share * STEP).min(1.0)
         } else {
             self.share
@@ -199,9 +199,9 @@ mod tests {
             sieve.adjust(window * WINDOW, started, shed)
         };
         assert_eq!(at(1, 100, 10), None, "a few refusals are no matter");
-        assert_eq!(at(2, 100, 150), Some(0.5));
+        assert_eq!(at(2, 100, 300), Some(0.5));
         assert_eq!(at(3, 0, 1_000), Some(0.5 * 0.33));
-        assert_eq!(at(4, 100, 30), None, "in the band between");
+        assert_eq!(at(4, 100, 100), None, "in the band between");
         assert_eq!(at(5, 100, 0), Some(0.5 * 0.33 * STEP));
         assert!((6..11).filter_map(|window| at(window, 0, 0)).last().is_some_and(|share| share >= 1.0));
         assert_eq!(at(11, 0, 0), None);

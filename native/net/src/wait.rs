@@ -36,12 +36,19 @@ impl Bell {
     }
 }
 
+/// Whether a read of `descriptor` would not wait.
+pub(crate) fn is_readable(descriptor: RawFd) -> bool {
+    let mut ready = Vec::new();
+    wait(&[descriptor], Duration::ZERO, &mut ready);
+    ready.first() == Some(&true)
+}
+
 /// Waits until one of `descriptors` is readable, at most `timeout`; true for each that is.
 pub(crate) fn wait(descriptors: &[RawFd], timeout: Duration, ready: &mut Vec<bool>) {
     let mut polls: Vec<libc::pollfd> = descriptors.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
-    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the array is live and of the stated length.
-    let count = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, milliseconds) };
+    let time = libc::timespec { tv_sec: timeout.as_secs() as libc::time_t, tv_nsec: timeout.subsec_nanos().into() };
+    // SAFETY: the array and the time are live and of the stated sizes; no signal mask is given.
+    let count = unsafe { libc::ppoll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, &time, std::ptr::null()) };
     ready.clear();
     // An interrupted wait is one that found nothing.
     ready.extend(polls.iter().map(|poll| count > 0 && poll.revents != 0));

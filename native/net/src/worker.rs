@@ -22,6 +22,7 @@ use crate::datagram::{ReceiveBatch, failed_datagram};
 use crate::install::InstallSettings;
 use crate::limits::trim_memory;
 use crate::mail::{Mail, Post};
+use crate::policies::{Policies, WorkerLink};
 use crate::records::RecordQueue;
 use crate::resolve::Resolver;
 use crate::sieve::Sieve;
@@ -54,6 +55,8 @@ pub(crate) struct Status {
     pub(crate) connections: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
     pub(crate) send_errors: AtomicU64,
+    /// Bytes that wait for policy processes.
+    pub(crate) policy_bytes: AtomicU64,
     pub(crate) handed_over: AtomicU64,
     pub(crate) mailbox_full: AtomicU64,
     pub(crate) panics: AtomicU64,
@@ -84,6 +87,7 @@ pub(crate) struct Worker {
     receive: ReceiveBatch,
     buffer: Vec<u8>,
     sieve: Sieve,
+    policies: Policies,
     panics: Vec<u64>,
     tidied: u64,
     swept: u64,
@@ -136,6 +140,7 @@ impl Worker {
             receive: ReceiveBatch::new(install.batch),
             buffer: vec![0; 65_536],
             sieve,
+            policies: Policies::default(),
             panics: Vec::new(),
             tidied: 0,
             swept: 0,
@@ -151,7 +156,7 @@ impl Worker {
 
     /// Whether there is something to do without waiting.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.has_datagrams() || self.has_mail() || !self.readable.is_empty()
+        self.has_datagrams() || self.has_mail() || self.policies.came() || !self.readable.is_empty()
     }
 
     /// Whether there is surely more to do than one round does. A connection that trickles keeps us awake, but only one
@@ -181,7 +186,34 @@ impl Worker {
     /// came in between.
     pub(crate) fn mail_came(&self) -> bool {
         self.shared.posts[self.index].open();
-        self.has_mail()
+        let verdicts = self.policies.open();
+        self.has_mail() || verdicts
+    }
+
+    /// Whether a verdict is expected any moment, so that a pause should end with it.
+    pub(crate) fn expects_verdicts(&self, now: u64) -> bool {
+        self.policies.expects(now)
+    }
+
+    /// Descriptors that are readable once a policy process rang.
+    pub(crate) fn policy_descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.policies.descriptors()
+    }
+
+    /// Policy processes rang.
+    pub(crate) fn answer_policies(&mut self) {
+        self.policies.answer_bells();
+    }
+
+    /// From now on verdicts ring; true where one came in between.
+    pub(crate) fn open_verdicts(&self) -> bool {
+        self.policies.open()
+    }
+
+    /// Asks that policy process from now on.
+    pub(crate) fn add_policy_link(&mut self, link: WorkerLink) {
+        self.policies.add(link);
+        self.edge.set_policy_links(self.policies.taking());
     }
 
     /// What is refused from now on, and how much of it the kernel need not even hand us.
@@ -233,12 +265,41 @@ impl Worker {
     /// Does what other workers asked for and what is due, then sends; returns how many messages others had for it.
     pub(crate) fn work(&mut self, now: Now) -> usize {
         let count = self.mail(now);
+        self.verdicts(now);
         self.guarded(now, |edge| edge.handle_timeout(now));
         if self.stopping {
             self.guarded(now, |edge| edge.end_all_calls(now));
         }
+        self.ask_policies(now);
         self.housekeeping(now);
         count
+    }
+
+    fn verdicts(&mut self, now: Now) {
+        if !self.policies.came() {
+            return;
+        }
+        let mut policies = std::mem::take(&mut self.policies);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        policies.take(&mut buffer, &mut |bytes| self.guarded(now, |edge| edge.handle_verdict(now, bytes)));
+        buffer.resize(65_536, 0);
+        (self.buffer, self.policies) = (buffer, policies);
+        self.edge.set_policy_links(self.policies.taking());
+    }
+
+    /// Puts the questions of this round; a refusal may make the edge ask again, of another.
+    fn ask_policies(&mut self, now: Now) {
+        for _ in 0..4 {
+            if self.edge.out.policy.is_empty() {
+                return;
+            }
+            let mut questions = std::mem::take(&mut self.edge.out.policy);
+            let mut refused = Vec::new();
+            self.policies.put(now.moment.0, &mut questions, &mut |token| refused.push(token));
+            for token in refused {
+                self.guarded(now, |edge| edge.handle_policy_refusal(now, token));
+            }
+        }
     }
 
     fn event(&mut self, event: &Event) {
@@ -342,6 +403,15 @@ impl Worker {
                 Mail::Send(hop, bytes) => self.send_stream(&hop, &bytes),
                 Mail::Undeliverable(bytes) => self.guarded(now, |edge| edge.handle_undeliverable(now, &bytes)),
                 Mail::Answer(answer) => self.guarded(now, |edge| edge.handle_answer(now, answer)),
+                Mail::Link(link) => self.add_policy_link(*link),
+                Mail::DrainLink(id) => {
+                    self.policies.drain(id);
+                    self.edge.set_policy_links(self.policies.taking());
+                }
+                Mail::Unlink(id) => {
+                    self.policies.remove(id);
+                    self.edge.set_policy_links(self.policies.taking());
+                }
                 Mail::Drain => self.edge.drain(),
                 Mail::Stop => self.stopping = true,
             }
@@ -489,6 +559,7 @@ impl Worker {
         }
         self.tidied = second;
         self.edge.tidy(now);
+        self.status.policy_bytes.store(self.policies.waiting(), Ordering::Relaxed);
         self.status.connections.store(self.streams.len() as u64, Ordering::Relaxed);
         self.status.connections_refused.store(self.streams.refused, Ordering::Relaxed);
         self.status.drained.store(self.edge.is_drained(), Ordering::Release);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use log::LevelFilter;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::errors::to_py;
+use crate::policy::PolicyLink;
 
 /// A running proxy.
 #[pyclass(frozen)]
@@ -15,8 +16,22 @@ pub(crate) struct Engine(net::Engine);
 #[pymethods]
 impl Engine {
     #[new]
-    fn new(py: Python<'_>, document: &[u8]) -> PyResult<Self> {
-        py.detach(|| net::Engine::start(document)).map(Self).map_err(|error| to_py(&error))
+    #[pyo3(signature = (document, links=Vec::new()))]
+    fn new(py: Python<'_>, document: &[u8], links: Vec<PyRef<'_, PolicyLink>>) -> PyResult<Self> {
+        let links: Vec<&net::PolicyLink> = links.iter().map(|link| &link.0).collect();
+        py.detach(|| net::Engine::start(document, &links)).map(Self).map_err(|error| to_py(&error))
+    }
+
+    fn add_policy_link(&self, link: &PolicyLink) -> PyResult<()> {
+        self.0.add_policy_link(&link.0).map_err(|error| PyOSError::new_err(error.to_string()))
+    }
+
+    fn drain_policy_link(&self, py: Python<'_>, link_id: u32) {
+        py.detach(|| self.0.drain_policy_link(link_id));
+    }
+
+    fn remove_policy_link(&self, py: Python<'_>, link_id: u32) {
+        py.detach(|| self.0.remove_policy_link(link_id));
     }
 
     fn drain(&self, py: Python<'_>) {

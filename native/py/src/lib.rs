@@ -5,10 +5,19 @@ use pyo3::prelude::*;
 
 mod engine;
 mod errors;
+mod policy;
+mod request;
+mod simulated;
 
 /// The native half of edgeproxy.
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
     use crate::engine::{Engine, check_document, drain_log, install_logger, set_log_level};
+    #[pymodule_export]
+    use crate::policy::{PolicyLink, PolicyPort, Question};
+    #[pymodule_export]
+    use crate::request::{Request, Uri};
+    #[pymodule_export]
+    use crate::simulated::SimulatedEdge;
 }

@@ -1,5 +1,5 @@
-//! Bounded queues between threads: what does not fit is given back, nobody waits.
-#![forbid(unsafe_code)]
+//! Bounded queues between threads, and between processes: what does not fit is given back, nobody waits.
+#![deny(unsafe_code)]
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -89,7 +89,16 @@ mod mailbox {
 }
 
 #[cfg(not(loom))]
+mod link;
+#[cfg(not(loom))]
+mod shared;
+
+#[cfg(not(loom))]
+pub use link::Link;
+#[cfg(not(loom))]
 pub use mailbox::Mailbox;
+#[cfg(not(loom))]
+pub use shared::{ByteReader, ByteWriter, Damaged, Full, Region};
 
 #[cfg(all(test, loom))]
 mod model {

@@ -25,6 +25,8 @@ pub struct LocalReply<'a> {
     pub source: SocketAddr,
     /// Complete header field lines to add.
     pub headers: &'a [u8],
+    /// The body; its Content-Type is among the header fields.
+    pub body: &'a [u8],
 }
 
 impl LocalReply<'_> {
@@ -61,7 +63,8 @@ impl LocalReply<'_> {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(self.headers);
-        out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+        let _ = write!(out, "Content-Length: {}\r\n\r\n", self.body.len());
+        out.extend_from_slice(self.body);
     }
 
     /// RFC 3261 section 18.2.1 and RFC 3581 section 4: tell the sender how it was seen.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use edge::{Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, Question, RouteSettings, Routes, Snapshot};
+use edge::{Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, PolicyQuestion, Question, RouteSettings, Routes, Snapshot};
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
 
@@ -51,6 +51,8 @@ pub struct Rig {
     pub records: Vec<CallRecord>,
     /// Questions asked.
     pub questions: Vec<Question>,
+    /// Questions for policies.
+    pub policy: Vec<PolicyQuestion>,
     now: Now,
 }
 
@@ -77,7 +79,7 @@ impl Rig {
         };
         let options = EdgeOptions { worker: 0, workers: 1, route_secret: Secret::new([1; 16]), process_secret: Secret::new([2; 16]), epoch: WALL, routes };
         let edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
-        Self { edge, records: Vec::new(), questions: Vec::new(), now: Now { moment: Moment(0), wall: WALL } }
+        Self { edge, records: Vec::new(), questions: Vec::new(), policy: Vec::new(), now: Now { moment: Moment(0), wall: WALL } }
     }
 
     /// The counters.
@@ -159,6 +161,21 @@ impl Rig {
         self.collect()
     }
 
+    /// Hands in a verdict: bytes behind the token of `question`.
+    pub fn verdict(&mut self, question: &PolicyQuestion, decision: &[u8]) -> Vec<Sent> {
+        let mut bytes = Vec::new();
+        question.token.write(&mut bytes);
+        bytes.extend_from_slice(decision);
+        self.edge.handle_verdict(self.now, &bytes);
+        self.collect()
+    }
+
+    /// Tells the edge that a question could not be put.
+    pub fn refuse(&mut self, question: &PolicyQuestion) -> Vec<Sent> {
+        self.edge.handle_policy_refusal(self.now, question.token);
+        self.collect()
+    }
+
     /// Tells the edge that a message of its own came back undelivered.
     pub fn undeliverable(&mut self, sent: &Sent) -> Vec<Sent> {
         self.edge.handle_undeliverable(self.now, sent.text.as_bytes());
@@ -182,6 +199,7 @@ impl Rig {
         out.clear_sends();
         self.records.append(&mut out.records);
         self.questions.append(&mut out.questions);
+        self.policy.append(&mut out.policy);
         sent
     }
 }

@@ -79,5 +79,6 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
             vias: 70,
         },
         mask_identities: false,
+        policies: Vec::new(),
     }
 }

@@ -38,6 +38,9 @@ pub(crate) struct Report {
     completed: u64,
     refused: u64,
     refused_with_retry_after: u64,
+    /// INVITEs without any answer.
+    unanswered: u64,
+    /// Calls that failed once they had begun.
     failed: u64,
     retransmissions: u64,
     answers_retransmitted: u64,
@@ -182,7 +185,11 @@ impl Run<'_> {
                         self.timers.push(Reverse((now + 1_000_000, number)));
                     }
                 }
-                State::Calling | State::Ending if now - call.since >= GIVE_UP => self.end(number, false),
+                State::Calling if now - call.since >= GIVE_UP => {
+                    self.report.unanswered += 1;
+                    self.calls.remove(&number);
+                }
+                State::Ending if now - call.since >= GIVE_UP => self.end(number, false),
                 State::Calling | State::Ending if self.arguments.reliable => self.timers.push(Reverse((now + 1_000_000, number))),
                 State::Calling | State::Ending => {
                     call.interval = (call.interval * 2).min(if call.state == State::Ending { 4_000_000 } else { GIVE_UP });

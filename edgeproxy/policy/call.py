@@ -1,0 +1,195 @@
+"""What a handler gets: the request, what may be done to it, and attempts to await."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from edgeproxy.errors import CallEnded, LookupFailed
+from edgeproxy.policy.verdict import BestResponse, Edit, Relay, Reply, Verdict, encode
+from edgeproxy.sip import Request, Uri
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An attempt that did not end with a 2xx."""
+
+    target: str
+    """The target that was tried, or the peer."""
+    status_code: int
+    """Its final status code; 408 where nobody answered, 503 where it could not be reached."""
+
+
+class Call:
+    """One request that opens something, in the hands of a policy.
+
+    What is changed here goes out with the next attempt and with all later ones; each attempt starts from the request
+    as it came. Names of the request (`request_uri`, `from_uri`, `header()` and so on) can be asked for here directly.
+    """
+
+    __slots__ = ("_edits", "_future", "_send", "_target", "ended_with", "notes", "request", "token", "variables")
+
+    def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool]) -> None:
+        self.request = request
+        self.token = token
+        self.notes: dict[str, str] = {}
+        self.variables: dict[str, Any] = {}
+        """Whatever handlers of one chain want to tell each other."""
+        self.ended_with: int | None = None
+        self._send = send
+        self._edits: list[Edit] = []
+        self._future: asyncio.Future[Failure | None] | None = None
+        self._target = ""
+
+    @property
+    def method(self) -> str:
+        """The method."""
+        return self.request.method
+
+    @property
+    def request_uri(self) -> Uri:
+        """The Request-URI as it came."""
+        return self.request.request_uri
+
+    @property
+    def from_uri(self) -> Uri:
+        """The URI of From; raise `ValueError` where it is of no known form."""
+        return self.request.from_uri
+
+    @property
+    def to_uri(self) -> Uri:
+        """The URI of To; raise `ValueError` where it is of no known form."""
+        return self.request.to_uri
+
+    @property
+    def peer(self) -> str:
+        """The peer that sent the request."""
+        return self.request.peer
+
+    @property
+    def source(self) -> tuple[str, int]:
+        """Address and port that it came from."""
+        return self.request.source
+
+    @property
+    def call_id(self) -> str:
+        """The Call-ID."""
+        return self.request.call_id
+
+    @property
+    def trace_id(self) -> str:
+        """The W3C trace id."""
+        return self.request.trace_id
+
+    @property
+    def edits(self) -> list[Edit]:
+        """What was changed so far."""
+        return self._edits
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header field of the request as it came."""
+        return self.request.header(name)
+
+    def headers(self, name: str) -> list[str]:
+        """Return every value of a header field of the request as it came, line by line."""
+        return self.request.headers(name)
+
+    def set_header(self, name: str, value: str) -> None:
+        """Replace every line of a header field by one."""
+        self._edits.append({"action": "set", "name": name, "value": value})
+
+    def add_header(self, name: str, value: str) -> None:
+        """Add a line behind all others."""
+        self._edits.append({"action": "add", "name": name, "value": value})
+
+    def remove_header(self, name: str) -> None:
+        """Remove every line of a header field."""
+        self._edits.append({"action": "remove", "name": name, "value": ""})
+
+    def set_request_uri(self, uri: Uri | str) -> None:
+        """Replace the Request-URI; where the request goes is not changed by that."""
+        self._edits.append({"action": "request_uri", "name": "", "value": str(uri)})
+
+    def note(self, name: str, value: str) -> None:
+        """Write something into the call's record, 256 characters at most; a later note of one name replaces an earlier one."""
+        self.notes[name] = value
+
+    async def attempt(
+        self,
+        *to: str,
+        peer: str = "",
+        parallel: bool = False,
+        first_answer_seconds: float | None = None,
+        final_answer_seconds: float | None = None,
+    ) -> Failure | None:
+        """Try targets, or those of a peer, and return how that failed; None once it was answered.
+
+        Time limits are those of `Relay`. Raise `CallEnded` where the caller gives up meanwhile.
+        """
+        if self.ended_with is not None:
+            raise CallEnded(self.ended_with)
+        self._target = peer or ", ".join(to)
+        self._future = asyncio.get_running_loop().create_future()
+        relay = Relay(to, peer, parallel, first_answer_seconds, final_answer_seconds)
+        if not self._send(self.token, encode(relay, edits=self._edits, notes=self.notes, report=True)):
+            raise CallEnded(0)
+        return await self._future
+
+    async def attempts(
+        self, targets: Iterable[str], *, first_answer_seconds: float | None = None, final_answer_seconds: float | None = None
+    ) -> AsyncIterator[Failure]:
+        """Try targets one after the other and give each failure; the loop ends with an answer or with the last target."""
+        for target in targets:
+            failure = await self.attempt(target, first_answer_seconds=first_answer_seconds, final_answer_seconds=final_answer_seconds)
+            if failure is None:
+                return
+            yield failure
+
+    def best_response(self, otherwise: Reply | None = None) -> Verdict:
+        """Return the verdict that sends the best response of all attempts, or `otherwise` where none was answered."""
+        return BestResponse(otherwise)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; the deadline of the handler runs on."""
+        await asyncio.sleep(seconds)
+
+    async def http_json(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        deadline_seconds: float = 1.0,
+    ) -> dict[str, Any]:
+        """Ask an HTTP service and return its JSON object; raise `LookupFailed` for anything else, and past the deadline.
+
+        The request carries the call's trace id in `traceparent` (W3C Trace Context).
+        """
+        from edgeproxy.policy.http import fetch_json  # noqa: PLC0415 - a policy that asks nobody needs no HTTP client
+
+        try:
+            return await fetch_json(url, method=method, params=params, json=json, deadline_seconds=deadline_seconds, trace_id=self.trace_id)
+        except LookupFailed:
+            if self.ended_with is not None:
+                raise CallEnded(self.ended_with) from None
+            raise
+
+    def why_ended(self) -> CallEnded | None:
+        """Return what a handler sees where its request is over; None while it is not."""
+        return None if self.ended_with is None else CallEnded(self.ended_with)
+
+    def failed(self, token: bytes, status_code: int) -> None:
+        """The attempts under way failed: whoever awaits them goes on."""
+        self.token = token
+        if self._future and not self._future.done():
+            self._future.set_result(Failure(self._target, status_code))
+
+    def ended(self, status_code: int) -> None:
+        """The request is over: whoever awaits an attempt goes on."""
+        self.ended_with = status_code
+        if self._future and not self._future.done():
+            if 200 <= status_code < 300:
+                self._future.set_result(None)
+            else:
+                self._future.set_exception(CallEnded(status_code))

@@ -1,0 +1,86 @@
+"""Several modules in the order of the file: each may decide, or leave it to the next."""
+
+import asyncio
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from edgeproxy.errors import PolicyError
+from edgeproxy.policy.call import Call
+from edgeproxy.policy.policy import Hook, Policy
+from edgeproxy.policy.step import start
+from edgeproxy.policy.verdict import CONTINUE, Continue, Verdict
+
+Step = tuple[Hook, Any]
+
+
+class Chain:
+    """The handlers of all modules, and what each peer of the file is called."""
+
+    def __init__(self, modules: Sequence[tuple[Policy, Any]], kinds: Mapping[str, str]) -> None:
+        self._steps = [(hook, options) for policy, options in modules for hook in policy.hooks]
+        self._names = {name: frozenset((name, kind)) for name, kind in kinds.items()}
+        self._found: dict[tuple[str, str], list[Step]] = {}
+
+    def handlers(self, hook: str, method: str, peer: str) -> list[Step]:
+        """Return who is asked about a request of `method` from `peer`, in order: of each module its first that fits."""
+        key = (f"{hook} {method}", peer)
+        if (found := self._found.get(key)) is None:
+            names = self._names.get(peer, frozenset((peer,)))
+            found, seen = [], set()
+            for step in self._steps:
+                if step[0].name == hook and step[0].fits(method, names) and id(step[1]) not in seen:
+                    found.append(step)
+                    seen.add(id(step[1]))
+            # Whoever sends unknown methods must not make us remember each of them.
+            if len(self._found) < 1_024:
+                self._found[key] = found
+        return found
+
+    def start(self, call: Call, loop: asyncio.AbstractEventLoop) -> tuple[Verdict, asyncio.Task[Verdict] | None]:
+        """Ask the handlers: return the verdict, or a task where one of them waits. Raise what they raise."""
+        steps = self.handlers("request", call.method, call.peer)
+        for index, (hook, options) in enumerate(steps):
+            made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
+            if inspect.iscoroutine(made):
+                return start(_rest(made, call, steps[index + 1 :]), loop, call.why_ended)
+            verdict = checked(made, hook)
+            if not isinstance(verdict, Continue):
+                return verdict, None
+        return CONTINUE, None
+
+
+async def _rest(first: Any, call: Call, steps: Sequence[Step]) -> Verdict:
+    """Await the first handler, then ask those behind it."""
+    verdict = checked(await first, None)
+    for hook, options in steps:
+        if not isinstance(verdict, Continue):
+            return verdict
+        made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
+        verdict = checked(await made if inspect.isawaitable(made) else made, hook)
+    return verdict
+
+
+def checked(made: Any, hook: Hook | None) -> Verdict:
+    """Return a handler's verdict; None means that it leaves the decision to others. Raise `PolicyError` for nonsense."""
+    if made is None:
+        return CONTINUE
+    if isinstance(made, Verdict):
+        return made
+    name = getattr(hook.handler, "__qualname__", "handler") if hook else "handler"
+    raise PolicyError(f"{name} returned {type(made).__name__}, expected a verdict")
+
+
+def convert_options(policy: Policy, options: Mapping[str, Any], module: str) -> Any:
+    """Return the options of a module as it declared them; raise `PolicyError` where they do not fit."""
+    if policy.options_type is None:
+        if options:
+            raise PolicyError(f"{module} takes no options, got: {', '.join(sorted(options))}")
+        # An object of its own: the chain tells modules apart by it.
+        return object()
+    try:
+        return msgspec.convert(options, policy.options_type, strict=True)
+    except msgspec.ValidationError as error:
+        raise PolicyError(f"options of {module}: {error}") from error

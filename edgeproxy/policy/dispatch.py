@@ -1,0 +1,124 @@
+"""Questions in, verdicts out: runs handlers so that none of them can lose a request."""
+
+import asyncio
+import traceback
+from collections.abc import Callable
+
+import msgspec
+
+from edgeproxy.errors import CallEnded
+from edgeproxy.policy.call import Call
+from edgeproxy.policy.chain import Chain
+from edgeproxy.policy.step import start
+from edgeproxy.policy.verdict import FAILED, PLAIN_CONTINUE, Continue, Verdict, encode
+from edgeproxy.sip import Question, Request
+
+Log = Callable[[str, dict[str, object]], None]
+
+
+class Dispatcher:
+    """Runs the chain for each question; `send` takes a token and a verdict, and is false where there is no room."""
+
+    def __init__(self, chain: Chain, send: Callable[[bytes, bytes], bool], log: Log) -> None:
+        self._chain = chain
+        self._send = send
+        self._log = log
+        self._running: dict[bytes, tuple[Call, asyncio.Task[Verdict]]] = {}
+        self._background: set[asyncio.Task[object]] = set()
+        self.handled = 0
+        self.failures = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no handler waits for anything."""
+        return not self._running and not self._background
+
+    def handle(self, question: Question) -> None:
+        """Take one question; its verdict is sent now or when its handler is done."""
+        event = question.event
+        if request := question.request:
+            self._ask(question, request)
+        elif event == "final":
+            self._tell(question)
+        elif found := self._running.get(question.key):
+            call, task = found
+            if event == "failed":
+                call.failed(question.token, question.status_code)
+            else:
+                self._running.pop(question.key)
+                call.ended(question.status_code)
+                if not 200 <= question.status_code < 300:
+                    task.cancel()
+
+    def _ask(self, question: Question, request: Request) -> None:
+        call = Call(request, question.token, self._send)
+        self.handled += 1
+        try:
+            verdict, task = self._chain.start(call, asyncio.get_running_loop())
+        except Exception as error:
+            self._failed(call, error)
+            return
+        if task is None:
+            self._decide(call, verdict)
+            return
+        key = question.key
+        self._running[key] = (call, task)
+        task.add_done_callback(lambda task: self._done(key, call, task))
+
+    def _done(self, key: bytes, call: Call, task: asyncio.Task[Verdict]) -> None:
+        self._running.pop(key, None)
+        if task.cancelled():
+            if call.ended_with is None:
+                self._failed(call, CallEnded(0))
+            return
+        error = task.exception()
+        if call.ended_with is not None:
+            if error and not isinstance(error, CallEnded):
+                self._failed(call, error)
+        elif error:
+            self._failed(call, error)
+        else:
+            self._decide(call, task.result())
+
+    def _decide(self, call: Call, verdict: Verdict) -> None:
+        if isinstance(verdict, Continue) and not call.edits and not call.notes:
+            self._send(call.token, PLAIN_CONTINUE)
+            return
+        try:
+            encoded = encode(verdict, edits=call.edits, notes=call.notes)
+        except (TypeError, ValueError, AttributeError) as error:
+            self._failed(call, error)
+            return
+        self._send(call.token, encoded)
+
+    def _failed(self, call: Call, error: BaseException) -> None:
+        self.failures += 1
+        self._send(call.token, FAILED)
+        self._log("a policy failed", {"call_id": call.call_id, "trace_id": call.trace_id, **described(error)})
+
+    def _tell(self, question: Question) -> None:
+        try:
+            record = msgspec.json.decode(question.record, type=dict[str, object])
+            for hook, options in self._chain.handlers("final", "INVITE", str(record.get("from_peer", ""))):
+                made = hook.handler(record, options) if hook.takes_options else hook.handler(record)
+                if asyncio.iscoroutine(made):
+                    _, task = start(made, asyncio.get_running_loop())
+                    if task:
+                        self._background.add(task)
+                        task.add_done_callback(self._told)
+        except Exception as error:
+            self.failures += 1
+            self._log("a policy failed at the end of a call", described(error))
+
+    def _told(self, task: asyncio.Task[object]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.failures += 1
+            self._log("a policy failed at the end of a call", described(error))
+
+
+def described(error: BaseException) -> dict[str, object]:
+    """Return what a log line says of an exception: its text and where it was raised last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return {"error": f"{type(error).__name__}: {error}", "at": where}

@@ -1,0 +1,51 @@
+"""HTTP for policies: one session a process, every answer bounded in time and size."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from edgeproxy.errors import LookupFailed
+
+_MOST_BYTES = 1 << 20
+_sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+
+
+def _session() -> aiohttp.ClientSession:
+    loop = asyncio.get_running_loop()
+    found = _sessions.get(loop)
+    if found is None or found.closed:
+        found = _sessions[loop] = aiohttp.ClientSession()
+    return found
+
+
+async def close() -> None:
+    """Close the session of this loop."""
+    session = _sessions.pop(asyncio.get_running_loop(), None)
+    if session:
+        await session.close()
+
+
+async def fetch_json(  # noqa: PLR0913
+    url: str, *, method: str, params: Mapping[str, str] | None, json: Any, deadline_seconds: float, trace_id: str
+) -> dict[str, Any]:
+    """Return the JSON object that `url` answers with; raise `LookupFailed` for anything else."""
+    headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            async with _session().request(method, url, params=params, json=json, headers=headers) as response:
+                if response.status != 200:
+                    raise LookupFailed(f"{url}: status {response.status}")
+                body = await response.content.read(_MOST_BYTES + 1)
+                while len(body) <= _MOST_BYTES and not response.content.at_eof():
+                    body += await response.content.read(_MOST_BYTES + 1 - len(body))
+        if len(body) > _MOST_BYTES:
+            raise LookupFailed(f"{url}: more than {_MOST_BYTES} bytes")
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except TimeoutError:
+        raise LookupFailed(f"{url}: no answer within {deadline_seconds} s") from None
+    except (aiohttp.ClientError, msgspec.MsgspecError, ValueError) as error:
+        raise LookupFailed(f"{url}: {error}") from error

@@ -1,0 +1,88 @@
+"""Imports policy modules; what is wrong with one is told with file, line and reason."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeproxy.errors import PolicyError
+from edgeproxy.policy.chain import convert_options
+from edgeproxy.policy.policy import Policy
+
+
+class ModuleSpec(msgspec.Struct, frozen=True):
+    """One module as the file names it."""
+
+    module: str
+    options: dict[str, Any] = {}
+
+
+def load(specs: Sequence[ModuleSpec], directory: Path) -> list[tuple[Policy, Any]]:
+    """Import modules by name, those beside the file first; return each policy with its options.
+
+    Raise `PolicyError` with one line for each module that does not import, declares no policy, or refuses its options.
+    """
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
+    loaded, faults = [], []
+    for spec in specs:
+        try:
+            loaded.append(_load_one(spec))
+        except PolicyError as error:
+            faults.append(str(error))
+    if faults:
+        raise PolicyError("\n".join(faults))
+    return loaded
+
+
+def _load_one(spec: ModuleSpec) -> tuple[Policy, Any]:
+    try:
+        module = importlib.import_module(spec.module)
+    except BaseException as error:  # A module may raise anything, SystemExit included
+        raise PolicyError(f"{_place(error, spec.module)}: {type(error).__name__}: {error}") from error
+    policy = getattr(module, "policy", None)
+    if not isinstance(policy, Policy):
+        raise PolicyError(f"{module.__file__}: expected `policy = Policy()` in module {spec.module}")
+    if not policy.hooks:
+        raise PolicyError(f"{module.__file__}: module {spec.module} has no handler")
+    return policy, convert_options(policy, spec.options, spec.module)
+
+
+def _place(error: BaseException, module: str) -> str:
+    """Return file and line of what went wrong: of the syntax error, else of the last frame outside of the import system."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename and frame.filename != __file__
+    ]
+    own = [frame for frame in frames if "edgeproxy/policy" not in frame.filename]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else module
+
+
+def hooks(
+    modules: Sequence[tuple[Policy, Any]], deadlines: Sequence[float], statuses: Sequence[int], kinds: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return what the native side must know: who wants to be asked about what. Raise `PolicyError` for peers that nobody has."""
+    found = []
+    for (policy, _), deadline, status in zip(modules, deadlines, statuses, strict=True):
+        for hook in policy.hooks:
+            known = {*kinds, *kinds.values()}
+            if unknown := [peer for peer in hook.peers if peer not in known]:
+                raise PolicyError(
+                    f"{hook.handler.__qualname__}: no peer or kind of peer {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+                )
+            peers = [name for name, kind in kinds.items() if not hook.peers or name in hook.peers or kind in hook.peers]
+            found.append(
+                {
+                    "hook": hook.name,
+                    "methods": list(hook.methods),
+                    "peers": peers if hook.peers else [],
+                    "deadline_milliseconds": max(1, round(deadline * 1_000)),
+                    "status_code": status,
+                }
+            )
+    return found

@@ -1,0 +1,122 @@
+"""Verdicts: values that a handler returns. Each becomes one MessagePack map for the native side."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+_encode = msgspec.msgpack.Encoder().encode
+Edit = dict[str, str]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a handler decided."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        raise NotImplementedError
+
+
+class Continue(Verdict, frozen=True):
+    """Go on: the next module is asked, and after the last one the configuration decides."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        return {"kind": "continue"}
+
+
+CONTINUE = Continue()
+"""The only value of `Continue` that anybody needs."""
+
+
+class Relay(Verdict, frozen=True):
+    """Send the request on, to `to` or to the targets of a peer."""
+
+    to: tuple[str, ...] = ()
+    """SIP URIs, tried in order, or at once where `parallel` is set. The Request-URI stays as it is."""
+    peer: str = ""
+    """The peer whose `to` is meant, with its time limits and fail-over codes; only without `to`."""
+    parallel: bool = False
+    """Whether all targets are tried at once."""
+    first_answer_seconds: float | None = None
+    """Longest wait for any answer, per attempt; by default that of the peer, else 64 x T1."""
+    final_answer_seconds: float | None = None
+    """Longest wait for the final answer after a provisional one, per attempt; by default that of the peer, else timer C."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        found: dict[str, Any] = {"kind": "relay", "targets": self.to, "peer": self.peer, "parallel": self.parallel}
+        for name, value in (("first_answer", self.first_answer_seconds), ("final_answer", self.final_answer_seconds)):
+            if value is not None:
+                found[f"{name}_milliseconds"] = max(1, round(value * 1_000))
+        return found
+
+
+class Reply(Verdict, frozen=True):
+    """Answer from here; an INVITE can only be refused, since endpoints make dialogs."""
+
+    status_code: int
+    """200 to 699; for an INVITE 300 to 699."""
+    reason_phrase: str = ""
+    """Another text than the customary one."""
+    headers: Mapping[str, str] = {}
+    """Header fields to add; not those that routing and dialogs rest on."""
+    body: str = ""
+    """A body; its Content-Type goes into `headers`."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        return {
+            "kind": "reply",
+            "status_code": self.status_code,
+            "reason_phrase": self.reason_phrase,
+            "headers": list(self.headers.items()),
+            "body": self.body,
+        }
+
+
+class Reject(Reply, frozen=True):
+    """Refuse with a status code of 300 to 699."""
+
+
+class Redirect(Verdict, frozen=True):
+    """Tell the caller to try elsewhere (RFC 3261 section 8.3)."""
+
+    to: tuple[str, ...]
+    """SIP URIs."""
+    status_code: int = 302
+    """300 to 399."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        contacts = [("Contact", f"<{uri}>") for uri in self.to]
+        return {"kind": "reply", "status_code": self.status_code, "headers": contacts}
+
+
+class BestResponse(Verdict, frozen=True):
+    """Answer with the best response of all attempts (RFC 3261 section 16.7), else as `otherwise` says."""
+
+    otherwise: Reply | None = None
+    """For when no attempt was answered at all; by default 408."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        return {**(self.otherwise.fields() if self.otherwise else {}), "kind": "best"}
+
+
+def encode(verdict: Verdict, *, edits: Sequence[Edit] = (), notes: Mapping[str, str] | None = None, report: bool = False) -> bytes:
+    """Return `verdict` as it crosses, with what the handler did to the request before."""
+    fields = verdict.fields()
+    if edits:
+        fields["edits"] = edits
+    if notes:
+        fields["notes"] = list(notes.items())
+    if report:
+        fields["report"] = True
+    return _encode(fields)
+
+
+PLAIN_CONTINUE = _encode({"kind": "continue"})
+"""The commonest verdict, encoded once."""
+FAILED = _encode({"kind": "error"})
+"""What crosses where a handler failed: the configuration says what the caller gets."""

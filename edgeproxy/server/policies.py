@@ -1,0 +1,196 @@
+"""Policy processes: started beside the engine, watched, replaced, and ended."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeproxy import _native
+from edgeproxy.config import Loaded
+from edgeproxy.errors import PolicyError
+from edgeproxy.policy.load import ModuleSpec
+from edgeproxy.server.policy_orders import Hello, Orders
+
+Log = Callable[..., None]
+_LEAST_RESTART_SECONDS = 0.2
+_MOST_RESTART_SECONDS = 10.0
+
+
+def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
+    """Return what a policy process of this configuration is told."""
+    config = loaded.config
+    return Orders(
+        modules=[ModuleSpec(policy.module, policy.options) for policy in config.policy],
+        deadlines=[policy.deadline_seconds for policy in config.policy],
+        statuses=[policy.on_error.status for policy in config.policy],
+        kinds={name: peer.kind for name, peer in config.peer.items()},
+        directory=str(Path(loaded.name).resolve().parent),
+        descriptors=descriptors,
+        heartbeat_seconds=config.tuning.policy.heartbeat_seconds,
+    )
+
+
+async def start_process(loaded: Loaded, link: "_native.PolicyLink | None") -> tuple[asyncio.subprocess.Process, list[dict[str, Any]]]:
+    """Start one process and return it with the hooks of its modules; without a link it only checks them.
+
+    Raise `PolicyError` where a module cannot be loaded or takes too long.
+    """
+    descriptors = link.descriptors() if link else []
+    line = [sys.executable, "-m", "edgeproxy.server.policy_process"]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, pass_fds=descriptors)
+    if process.stdin is None or process.stdout is None:
+        raise PolicyError("policies: the process has no pipes")
+    process.stdin.write(msgspec.json.encode(orders(loaded, descriptors)) + b"\n")
+    seconds = loaded.config.tuning.policy.start_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            await process.stdin.drain()
+            hello = msgspec.json.decode(await process.stdout.readline(), type=Hello)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise PolicyError(f"policies: no sign of life within {seconds} s of the start") from None
+    except (msgspec.MsgspecError, OSError) as error:
+        code = await process.wait()
+        raise PolicyError(f"policies: the process ended with {code} before it was ready: {error}") from error
+    if hello.faults or not link:
+        process.stdin.close()
+        await process.wait()
+    if hello.faults:
+        raise PolicyError(hello.faults)
+    return process, hello.hooks
+
+
+class PolicyProcess:
+    """One process with its link, started anew whenever it ends or hangs."""
+
+    def __init__(self, loaded: Loaded, log: Log) -> None:
+        self._loaded = loaded
+        self._log = log
+        self._engine: _native.Engine | None = None
+        self._link: _native.PolicyLink | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.restarts = 0
+        self.hooks: list[dict[str, Any]] = []
+
+    async def start(self) -> None:
+        """Start the process; raise `PolicyError` where that fails."""
+        tuning = self._loaded.config.tuning.policy
+        link = _native.PolicyLink(self._loaded.config.install.workers, tuning.queue_bytes)
+        self._process, self.hooks = await start_process(self._loaded, link)
+        self._link = link
+
+    @property
+    def link(self) -> "_native.PolicyLink | None":
+        """The way to it; None while it is not there."""
+        return self._link
+
+    def watch(self, engine: "_native.Engine") -> None:
+        """Watch over it from now on; the engine has its link."""
+        self._engine = engine
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        pause = _LEAST_RESTART_SECONDS
+        while True:
+            started = asyncio.get_running_loop().time()
+            reason = await self._until_lost()
+            self._remove()
+            self.restarts += 1
+            self._log("policy process lost", level="error", values={"reason": reason, "restarts": self.restarts})
+            lived = asyncio.get_running_loop().time() - started
+            pause = _LEAST_RESTART_SECONDS if lived > _MOST_RESTART_SECONDS else min(pause * 2, _MOST_RESTART_SECONDS)
+            while True:
+                await asyncio.sleep(pause)
+                try:
+                    await self.start()
+                    break
+                except PolicyError as error:
+                    pause = min(pause * 2, _MOST_RESTART_SECONDS)
+                    self._log("policy process does not start", level="error", values={"error": str(error)})
+            if self._engine and self._link:
+                self._engine.add_policy_link(self._link)
+            self._log("policy process started", values={"restarts": self.restarts})
+
+    async def _until_lost(self) -> str:
+        """Wait until the process ends or shows no sign of life; return why."""
+        process, link = self._process, self._link
+        if process is None or link is None:
+            return "it was never started"
+        seconds = self._loaded.config.tuning.policy.heartbeat_seconds
+        beats = link.beats
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    return f"it ended with {await process.wait()}"
+            except TimeoutError:
+                if link.beats == beats:
+                    process.kill()
+                    await process.wait()
+                    return f"no sign of life for {seconds} s"
+                beats = link.beats
+
+    def _remove(self) -> None:
+        if self._engine and self._link:
+            self._engine.remove_policy_link(self._link.id)
+        self._link = None
+
+    async def stop(self, drain_seconds: float = 0.0) -> None:
+        """Ask it nothing more, let its handlers come to their end, and end it."""
+        if self._watching:
+            self._watching.cancel()
+        if self._engine and self._link and drain_seconds:
+            self._engine.drain_policy_link(self._link.id)
+            await asyncio.sleep(drain_seconds)
+        self._remove()
+        process = self._process
+        if process and process.returncode is None:
+            if process.stdin:
+                process.stdin.close()
+            try:
+                async with asyncio.timeout(1):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+class Policies:
+    """The processes of one configuration."""
+
+    def __init__(self, loaded: Loaded, log: Log) -> None:
+        count = loaded.config.install.policy_processes if loaded.config.policy else 0
+        self._processes = [PolicyProcess(loaded, log) for _ in range(count)]
+
+    async def start(self) -> list[dict[str, Any]]:
+        """Start every process and return the hooks of the modules; raise `PolicyError` where one fails, with none left running."""
+        results = await asyncio.gather(*(process.start() for process in self._processes), return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors:
+            await self.stop()
+            raise errors[0]
+        return self._processes[0].hooks if self._processes else []
+
+    @property
+    def links(self) -> "list[_native.PolicyLink]":
+        """The ways to them, for the engine."""
+        return [process.link for process in self._processes if process.link]
+
+    def watch(self, engine: "_native.Engine") -> None:
+        """Watch over them from now on; the engine has their links."""
+        for process in self._processes:
+            process.watch(engine)
+
+    @property
+    def restarts(self) -> int:
+        """How often one was started anew."""
+        return sum(process.restarts for process in self._processes)
+
+    async def stop(self, drain_seconds: float = 0.0) -> None:
+        """End every process."""
+        await asyncio.gather(*(process.stop(drain_seconds) for process in self._processes))

@@ -1,0 +1,28 @@
+"""What the server and a policy process tell each other at its start, each in one line of JSON."""
+
+from typing import Any
+
+import msgspec
+
+from edgeproxy.policy.load import ModuleSpec
+
+
+class Orders(msgspec.Struct):
+    """What a policy process is told at its start."""
+
+    modules: list[ModuleSpec]
+    deadlines: list[float]
+    statuses: list[int]
+    kinds: dict[str, str]
+    """The kind of each peer."""
+    directory: str
+    descriptors: list[int]
+    """Of the link; none where the modules are only to be checked."""
+    heartbeat_seconds: float
+
+
+class Hello(msgspec.Struct):
+    """What it answers."""
+
+    hooks: list[dict[str, Any]] = []
+    faults: str = ""

@@ -1,0 +1,115 @@
+"""A policy process: `python -m edgeproxy.server.policy_process`, started by the server with its orders on standard input.
+
+The first line in is a `Orders`; the first line out is the list of hooks, or what is wrong with the modules.
+"""
+
+import asyncio
+import ctypes
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from edgeproxy import _native
+from edgeproxy.errors import PolicyError
+from edgeproxy.policy.chain import Chain
+from edgeproxy.policy.dispatch import Dispatcher
+from edgeproxy.policy.load import hooks, load
+from edgeproxy.server import logs
+from edgeproxy.server.policy_orders import Hello, Orders
+
+BATCH = 64
+"""Questions handled before verdicts leave."""
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Load the modules, tell what they want, and serve until the server ends or says so."""
+    # The server's end must be ours, however it comes about: nobody else would tell us to go.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
+    # Modules may print; what they print must not be taken for our answer.
+    out, sys.stdout = sys.stdout, sys.stderr
+    try:
+        modules = load(orders.modules, Path(orders.directory))
+        hello = Hello(hooks=hooks(modules, orders.deadlines, orders.statuses, orders.kinds))
+    except PolicyError as error:
+        hello = Hello(faults=str(error))
+    out.buffer.write(msgspec.json.encode(hello) + b"\n")
+    out.flush()
+    if hello.faults or not orders.descriptors:
+        return
+    logs.configure()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(orders, Chain(modules, orders.kinds)))
+
+
+async def _serve(orders: Orders, chain: Chain) -> None:
+    loop = asyncio.get_running_loop()
+    printer = logs.LogPrinter()
+    port = _native.PolicyPort(orders.descriptors)
+    stop = asyncio.Event()
+    late = False
+
+    def answer(token: bytes, verdict: bytes) -> bool:
+        nonlocal late
+        sent = port.answer(token, verdict)
+        # A verdict that comes out of a task leaves with the next turn of the loop, together with its like.
+        if not late:
+            late = True
+            loop.call_soon(flush)
+        return sent
+
+    def flush() -> None:
+        nonlocal late
+        late = False
+        port.flush()
+
+    def log(event: str, values: dict[str, object]) -> None:
+        printer.event(event, level="error", values=values)
+
+    dispatcher = Dispatcher(chain, answer, log)
+
+    def ready() -> None:
+        port.answer_bell()
+        take()
+
+    def take() -> None:
+        nonlocal late
+        questions = port.take(BATCH)
+        late = True
+        for question in questions:
+            dispatcher.handle(question)
+        late = False
+        port.flush()
+        # More of them wait their turn behind timers and handlers that go on.
+        if len(questions) == BATCH or port.rest():
+            loop.call_soon(take)
+
+    async def beat() -> None:
+        while True:
+            port.beat()
+            printer.drain()
+            await asyncio.sleep(orders.heartbeat_seconds / 4)
+
+    def ended() -> None:
+        if not sys.stdin.buffer.read1(64):  # type: ignore[union-attr]
+            loop.remove_reader(0)
+            stop.set()
+
+    loop.add_reader(port.fileno(), ready)
+    loop.add_reader(0, ended)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    beating = asyncio.create_task(beat())
+    take()
+    await stop.wait()
+    beating.cancel()
+    if "edgeproxy.policy.http" in sys.modules:
+        await sys.modules["edgeproxy.policy.http"].close()
+
+
+if __name__ == "__main__":
+    main()

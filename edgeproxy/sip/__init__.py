@@ -1,0 +1,5 @@
+"""SIP values as Python sees them; the native side makes them, and reads them only where they are asked for."""
+
+from edgeproxy._native import Question, Request, Uri
+
+__all__ = ["Question", "Request", "Uri"]

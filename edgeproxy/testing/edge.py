@@ -1,0 +1,147 @@
+"""The real edge, its policies in this process, no sockets, and time that passes only when the test says so."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from edgeproxy import _native
+from edgeproxy.config import load_text, to_document
+from edgeproxy.policy import Policy
+from edgeproxy.policy.chain import Chain, convert_options
+from edgeproxy.policy.dispatch import Dispatcher
+from edgeproxy.policy.load import hooks
+from edgeproxy.testing.response import Response
+
+CONFIGURATION = """
+[install.listener.public]
+address = "udp:192.0.2.1:5060"
+[peer.core]
+kind = "core"
+match = ["198.51.100.1"]
+to = ["sip:198.51.100.1"]
+[peer.gateway]
+kind = "gateway"
+match = ["203.0.113.0/24"]
+to = ["sip:203.0.113.1"]
+[peer.subscribers]
+kind = "subscribers"
+match = ["*;listener=public"]
+"""
+"""The configuration unless a test gives another one: phones anywhere, a core, a gateway."""
+
+PHONE = "192.0.2.77:5060"
+_TURNS = 5
+"""Turns of the loop without anything new after which handlers are taken to wait for something real."""
+
+
+class SimulatedEdge:
+    """An edge with `policies`, asked in this order; use it as a context manager or call `close`."""
+
+    def __init__(
+        self,
+        *policies: Policy,
+        options: Mapping[str, Any] | None = None,
+        configuration: str = CONFIGURATION,
+        deadline_seconds: float = 1.0,
+    ) -> None:
+        config = load_text(configuration, "simulated.toml").config
+        kinds = {name: peer.kind for name, peer in config.peer.items()}
+        modules = [(policy, convert_options(policy, options or {}, "policy")) for policy in policies]
+        wanted = hooks(modules, [deadline_seconds] * len(policies), [500] * len(policies), kinds)
+        self._edge = _native.SimulatedEdge(to_document(config, wanted))
+        self._runner = asyncio.Runner()
+        self.failures: list[dict[str, object]] = []
+        """What handlers raised, as it would be logged."""
+        self.sent: list[Response] = []
+        """Everything that was sent so far, in order."""
+        self._dispatcher = Dispatcher(Chain(modules, kinds), self._answer, lambda _, values: self.failures.append(values))
+        self._listener = next(iter(config.install.listener))
+
+    def _answer(self, token: bytes, verdict: bytes) -> bool:
+        self._edge.answer(token, verdict)
+        return True
+
+    def resolve(self, name: str, address: str) -> None:
+        """Let a name resolve to `address:port`; names that nobody told lead nowhere."""
+        self._edge.resolve(name, address)
+
+    def receive(self, message: bytes | str, source: str = PHONE, *, listener: str = "") -> Response:
+        """Let a message arrive; return the last message sent because of it, which for a refusal is the refusal.
+
+        Raise `AssertionError` where nothing was sent.
+        """
+        count = len(self.sent)
+        self._edge.receive(message.encode() if isinstance(message, str) else message, source, listener or self._listener)
+        self._settle()
+        if len(self.sent) == count:
+            raise AssertionError("the edge sent nothing")
+        return self.sent[-1]
+
+    def respond(self, to: Response, status_code: int, reason_phrase: str = "Because") -> list[Response]:
+        """Let the target of a request answer it; return what is sent because of that."""
+        head = to.text.split("\r\n\r\n", 1)[0].split("\r\n")[1:]
+        kept = [line for line in head if line.split(":")[0].lower() in {"via", "record-route", "from", "call-id", "cseq"}]
+        tag = "" if status_code == 100 else ";tag=callee"
+        lines = [f"SIP/2.0 {status_code} {reason_phrase}", *kept, f"To: {to.header('To')}{tag}", "Content-Length: 0", "", ""]
+        count = len(self.sent)
+        self._edge.receive("\r\n".join(lines).encode(), to.to, self._listener)
+        self._settle()
+        return self.sent[count:]
+
+    def advance(self, seconds: float) -> list[Response]:
+        """Let time pass at the edge; return what is sent meanwhile. Handlers that wait for something of their own go on in real time."""
+        count = len(self.sent)
+        left = round(seconds * 1_000)
+        while left > 0:
+            left = self._edge.advance(left)
+            self._settle()
+        return self.sent[count:]
+
+    def wait(self, seconds: float = 1.0) -> list[Response]:
+        """Let handlers that wait for something real (an HTTP answer, a timer) go on until all are done, at most `seconds`."""
+        count = len(self.sent)
+
+        async def idle() -> None:
+            async with asyncio.timeout(seconds):
+                while not self._dispatcher.is_idle:
+                    await asyncio.sleep(0.001)
+                    self._exchange()
+
+        self._runner.run(idle())
+        self._settle()
+        return self.sent[count:]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Take the records of calls that ended."""
+        return [msgspec.json.decode(record) for record in self._edge.records()]
+
+    def _exchange(self) -> bool:
+        """Hand questions to the policies and collect what is sent; true where there was something."""
+        questions = self._edge.questions()
+        for question in questions:
+            self._dispatcher.handle(question)
+        messages = self._edge.sent()
+        self.sent += [Response(message.decode(errors="replace"), to) for message, to in messages]
+        return bool(questions or messages)
+
+    def _settle(self) -> None:
+        async def settled() -> None:
+            quiet = 0
+            while quiet < _TURNS:
+                quiet = 0 if self._exchange() else quiet + 1
+                await asyncio.sleep(0)
+
+        self._runner.run(settled())
+
+    def close(self) -> None:
+        """End it, with all handlers that still wait."""
+        self._runner.close()
+
+    def __enter__(self) -> "SimulatedEdge":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,382 @@
+//! Policies (DESIGN rules 1, 3 and 4): a request that opens something is parked with a question to another process, and
+//! goes on with the verdict. Deadlines run here; whatever goes wrong there ends in the verdict that the file names.
+
+use proto::{Key, Now, keyed_hash, milliseconds};
+use smallvec::SmallVec;
+use syntax::{Message, Method, Span, Uri};
+
+use crate::edge::Edge;
+use crate::policy_edit::edited;
+use crate::settings::PolicyTerms;
+use crate::target::{Target, TargetSet};
+use crate::transaction::{Best, WaitKind, Waiting};
+use crate::verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
+
+/// What a request's transaction remembers of the policy that decides it.
+#[derive(Debug)]
+pub(crate) struct PolicyState {
+    /// The process that was asked.
+    link: u32,
+    /// How long each answer may take.
+    deadline: u64,
+    /// What the caller gets where the policy fails.
+    status_code: u16,
+    /// The policy waits for what comes of its attempts.
+    report: bool,
+    /// Something at the policy still runs: it is to be told of the end.
+    running: bool,
+    /// Header fields of the trust domain are to be taken out of the request as it came.
+    strip_identity: bool,
+    first_answer: Option<u64>,
+    final_answer: Option<u64>,
+}
+
+/// What a verdict asks for that cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum VerdictError {
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+    #[error("not a SIP URI with a host: {0}")]
+    Target(String),
+    #[error("target names this proxy itself: {0}")]
+    Own(String),
+    #[error("no such peer, or one without `to`: {0}")]
+    Peer(String),
+    #[error("no target")]
+    NoTarget,
+    #[error("header field may not be changed: {0}")]
+    Header(String),
+    #[error("not a final status code that fits the request: {0}")]
+    StatusCode(u16),
+}
+
+impl Edge {
+    /// The rule for `event` that fits a request of `method` from `peer`; deadlines of all that fit add up, since they are
+    /// asked one after the other.
+    pub(crate) fn policy_rule(&self, event: PolicyEvent, method: &[u8], peer: u16) -> Option<PolicyTerms> {
+        let mut fitting = self.snapshot.policies.iter().filter(|rule| rule.fits(event, method, peer)).map(|rule| rule.terms);
+        let first = fitting.next()?;
+        Some(PolicyTerms { deadline: first.deadline + fitting.map(|terms| terms.deadline).sum::<u64>(), ..first })
+    }
+
+    /// The processes that take questions.
+    pub fn set_policy_links(&mut self, links: Vec<u32>) {
+        self.policy_links = links;
+    }
+
+    /// Parks the request of `entry` until its policy decides.
+    pub(crate) fn ask_policy(&mut self, now: Now, entry: Key, message: &Message<'_>, terms: &PolicyTerms) {
+        let link = self.policy_links.get(entry.slot as usize % self.policy_links.len().max(1)).copied();
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let state = PolicyState {
+            link: link.unwrap_or_default(),
+            deadline: terms.deadline,
+            status_code: terms.status_code,
+            report: false,
+            running: false,
+            strip_identity: transaction.shape.as_ref().is_some_and(|shape| shape.strip_identity),
+            first_answer: None,
+            final_answer: None,
+        };
+        transaction.policy = Some(Box::new(state));
+        if link.is_none() {
+            self.counters.policy_unavailable.add();
+            return self.policy_failed(now, entry);
+        }
+        self.counters.policy_questions.add();
+        let trace = self.trace_id(message.call_id(), message.text(message.head.from.tag));
+        self.put_question(now, entry, PolicyEvent::Request, 0, trace);
+    }
+
+    /// Writes a question about `entry` for its policy and waits for the verdict.
+    fn put_question(&mut self, now: Now, entry: Key, event: PolicyEvent, status_code: u16, trace: [u8; 16]) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let Some(state) = transaction.policy.as_mut() else { return };
+        state.running = true;
+        let deadline = state.deadline;
+        transaction.questions = transaction.questions.wrapping_add(1);
+        transaction.waiting = Some(Waiting { number: transaction.questions, deadline: now.moment + deadline, kind: WaitKind::Policy });
+        self.tell_policy(entry, event, status_code, deadline, trace);
+    }
+
+    fn tell_policy(&mut self, entry: Key, event: PolicyEvent, status_code: u16, deadline: u64, trace: [u8; 16]) {
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        let Some(state) = transaction.policy.as_ref() else { return };
+        let token = PolicyToken { worker: self.options.worker, number: transaction.questions, transaction: entry };
+        let mut written = Vec::with_capacity(crate::verdict::TOKEN);
+        token.write(&mut written);
+        // Only the first question carries the request: the process keeps it.
+        let message = if event == PolicyEvent::Request { transaction.request.as_deref().unwrap_or_default() } else { &[] };
+        let peer = transaction.shape.as_ref().and_then(|shape| shape.from_peer).and_then(|index| self.snapshot.settings.peers.get(usize::from(index)));
+        let view = QuestionView {
+            event: event as u8,
+            status_code,
+            token: &written,
+            deadline: deadline.min(u64::from(u32::MAX)) as u32,
+            source: (transaction.arrival.address.ip().to_canonical(), transaction.arrival.address.port()),
+            trace,
+            transport: transaction.arrival.transport.as_str(),
+            listener: &self.snapshot.listener(transaction.arrival.listener).name,
+            peer: peer.map_or("", |peer| &peer.name),
+            message,
+        };
+        let mut bytes = Vec::with_capacity(128 + message.len());
+        view.write(&mut bytes);
+        self.out.policy.push(PolicyQuestion { link: state.link, bytes, token });
+    }
+
+    /// The W3C trace id of a call, the same wherever it is asked for.
+    pub(crate) fn trace_id(&self, call_id: &[u8], caller_tag: &[u8]) -> [u8; 16] {
+        keyed_hash(&self.options.process_secret, &[b"trace", call_id, caller_tag]).to_be_bytes()
+    }
+
+    /// Tells a policy that has something running for `entry` that it is over.
+    pub(crate) fn end_policy(&mut self, entry: Key, status_code: u16) {
+        let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) else { return };
+        if std::mem::take(&mut state.running) {
+            self.tell_policy(entry, PolicyEvent::Ended, status_code, 0, [0; 16]);
+        }
+    }
+
+    /// Nothing is under way any more: true where a policy is asked what to do about that.
+    pub(crate) fn report_to_policy(&mut self, now: Now, entry: Key) -> bool {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        let may = !transaction.caller_cancelled && transaction.branches.len() < self.snapshot.settings.limits.branches && now.moment < transaction.give_up_at;
+        let Some(state) = transaction.policy.as_mut().filter(|state| may && state.report) else { return false };
+        state.report = false;
+        let status_code = transaction.last_failure;
+        self.put_question(now, entry, PolicyEvent::Failed, status_code, [0; 16]);
+        true
+    }
+
+    /// A question could not be put to `link`: there is no room, or no such process any more.
+    pub fn handle_policy_refusal(&mut self, now: Now, token: PolicyToken) {
+        self.counters.policy_unavailable.add();
+        let waits = |w: Waiting| w.kind == WaitKind::Policy && w.number == token.number;
+        if self.transactions.get(token.transaction).is_some_and(|t| t.waiting.is_some_and(waits)) {
+            self.in_hand = token.transaction;
+            self.policy_failed(now, token.transaction);
+            self.rearm(token.transaction);
+        }
+    }
+
+    /// The policy gave no usable verdict.
+    pub(crate) fn policy_failed(&mut self, now: Now, entry: Key) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.waiting = None;
+        transaction.targets.clear();
+        transaction.addresses.clear();
+        let Some(state) = transaction.policy.as_mut() else { return };
+        state.report = false;
+        let status_code = state.status_code;
+        if transaction.best.is_some() {
+            // Attempts were made: what they ended with says more than that the policy failed.
+            return self.conclude(now, entry);
+        }
+        let headers = self.retry_after();
+        self.mark_refused(entry, "policy");
+        self.finish_saying(now, entry, status_code, None, &headers, b"");
+    }
+
+    /// Takes a verdict: its token and the decision as MessagePack.
+    pub fn handle_verdict(&mut self, now: Now, bytes: &[u8]) {
+        let Some((token, decision)) = PolicyToken::read(bytes) else { return self.counters.policy_errors.add() };
+        let entry = token.transaction;
+        let waits = |w: Waiting| w.kind == WaitKind::Policy && w.number == token.number;
+        if token.worker != self.options.worker || !self.transactions.get(entry).is_some_and(|t| t.waiting.is_some_and(waits)) {
+            return self.counters.late_answers.add();
+        }
+        self.in_hand = entry;
+        let verdict = rmp_serde::from_slice::<Verdict>(decision).map_err(|error| VerdictError::Unreadable(error.to_string()));
+        match verdict.and_then(|verdict| self.apply_verdict(now, entry, verdict)) {
+            Ok(()) => {}
+            Err(error) => {
+                self.counters.policy_errors.add();
+                if self.may_log(now) {
+                    log::warn!(target: "policy", "a verdict cannot be carried out: {error}");
+                }
+                self.policy_failed(now, entry);
+            }
+        }
+        self.rearm(entry);
+    }
+
+    fn apply_verdict(&mut self, now: Now, entry: Key, verdict: Verdict) -> Result<(), VerdictError> {
+        let targets = self.verdict_targets(&verdict)?;
+        self.edit_request(entry, &verdict)?;
+        let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
+        if let Some(call) = self.calls.get_mut(transaction.call) {
+            call.note(&verdict.notes);
+        }
+        let method = transaction.method;
+        let Some(state) = transaction.policy.as_mut() else { return Ok(()) };
+        match verdict.kind {
+            VerdictKind::Error => {
+                self.counters.policy_errors.add();
+                self.policy_failed(now, entry);
+            }
+            VerdictKind::Continue | VerdictKind::Relay => {
+                (state.report, state.running) = (verdict.report, verdict.report);
+                state.first_answer = verdict.first_answer_milliseconds.map(milliseconds);
+                state.final_answer = verdict.final_answer_milliseconds.map(milliseconds);
+                transaction.waiting = None;
+                if let Some(found) = targets {
+                    transaction.targets = found.targets;
+                    transaction.addresses.clear();
+                    if let Some(shape) = transaction.shape.as_mut() {
+                        shape.policy = found.policy;
+                        shape.parallel = verdict.parallel;
+                        shape.breadth = None;
+                    }
+                }
+                if transaction.targets.is_empty() && transaction.addresses.is_empty() {
+                    state.running = false;
+                    self.mark_refused(entry, "target");
+                    self.finish_saying(now, entry, 404, None, b"", b"");
+                    return Ok(());
+                }
+                self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+                self.conclude(now, entry);
+            }
+            VerdictKind::Reply => {
+                self.check_reply(method, &verdict)?;
+                self.end_with(now, entry, &verdict);
+            }
+            VerdictKind::Best => {
+                if verdict.status_code != 0 {
+                    self.check_reply(method, &verdict)?;
+                }
+                let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
+                transaction.waiting = None;
+                if let Some(state) = transaction.policy.as_mut() {
+                    (state.report, state.running) = (false, false);
+                }
+                if matches!(transaction.best, Some(Best { status_code, .. }) if status_code != 408 || verdict.status_code == 0) || verdict.status_code == 0 {
+                    self.conclude(now, entry);
+                } else {
+                    self.end_with(now, entry, &verdict);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict_targets(&self, verdict: &Verdict) -> Result<Option<TargetSet>, VerdictError> {
+        if verdict.kind != VerdictKind::Relay {
+            return Ok(None);
+        }
+        if !verdict.peer.is_empty() {
+            let index = self.snapshot.settings.peers.iter().position(|peer| peer.name == verdict.peer).map(|index| index as u16);
+            let index = index.filter(|index| !self.snapshot.peers.targets(*index).is_empty()).ok_or_else(|| VerdictError::Peer(verdict.peer.clone()))?;
+            return Ok(Some(TargetSet { targets: self.snapshot.peers.targets(index).iter().rev().cloned().collect(), policy: Some(index) }));
+        }
+        let target = |text: &String| {
+            let bytes = text.as_bytes();
+            let uri = Uri::parse(bytes, Span::new(0, bytes.len())).ok().filter(|uri| !uri.host.is_empty()).ok_or_else(|| VerdictError::Target(text.clone()))?;
+            if self.snapshot.own.is_own(bytes, &uri) { Err(VerdictError::Own(text.clone())) } else { Ok(Target::of_uri(bytes, &uri)) }
+        };
+        let targets: SmallVec<[Target; 1]> = verdict.targets.iter().rev().map(target).collect::<Result<_, _>>()?;
+        if targets.is_empty() { Err(VerdictError::NoTarget) } else { Ok(Some(TargetSet { targets, policy: None })) }
+    }
+
+    /// Makes the request as it goes out; each verdict starts from the request as it came.
+    fn edit_request(&mut self, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
+        transaction.edited = None;
+        let strip = transaction.policy.as_ref().is_some_and(|state| state.strip_identity);
+        if let Some(shape) = transaction.shape.as_mut() {
+            // What the policy sets stays; what the sender set goes with the edits.
+            shape.strip_identity = strip && verdict.edits.is_empty();
+        }
+        if verdict.edits.is_empty() {
+            return Ok(());
+        }
+        let made = self.with_request(entry, |edge, message| edited(&mut edge.edits, message, &verdict.edits, strip)).transpose()?;
+        if let (Some(made), Some(transaction)) = (made, self.transactions.get_mut(entry)) {
+            transaction.edited = Some(made.into_boxed_slice());
+        }
+        Ok(())
+    }
+
+    /// A reply of ours ends the request; only endpoints make dialogs, so an INVITE can only be refused.
+    fn check_reply(&self, method: Method, verdict: &Verdict) -> Result<(), VerdictError> {
+        let least = if method == Method::Invite { 300 } else { 200 };
+        if !(least..700).contains(&verdict.status_code) {
+            return Err(VerdictError::StatusCode(verdict.status_code));
+        }
+        let clean = |text: &str| !text.bytes().any(|b| b < b' ' || b == 0x7f);
+        match verdict.headers.iter().find(|(name, value)| !crate::policy_edit::may_set_in_reply(name) || !clean(value)) {
+            Some((name, _)) => Err(VerdictError::Header(name.clone())),
+            None if !clean(&verdict.reason_phrase) => Err(VerdictError::Header("the reason phrase".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn end_with(&mut self, now: Now, entry: Key, verdict: &Verdict) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.waiting = None;
+        transaction.targets.clear();
+        transaction.addresses.clear();
+        if let Some(state) = transaction.policy.as_mut() {
+            (state.report, state.running) = (false, false);
+        }
+        let mut headers = Vec::new();
+        for (name, value) in &verdict.headers {
+            headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        let phrase = (!verdict.reason_phrase.is_empty()).then_some(verdict.reason_phrase.as_str());
+        self.mark_refused(entry, "policy");
+        self.finish_saying(now, entry, verdict.status_code, phrase, &headers, verdict.body.as_bytes());
+    }
+
+    /// The record of this call will say which phase refused it.
+    fn mark_refused(&mut self, entry: Key, phase: &'static str) {
+        let call = self.transactions.get(entry).filter(|t| t.dialog.is_none()).map(|t| t.call);
+        if let Some(call) = call.and_then(|key| self.calls.get_mut(key)) {
+            call.refused_by = phase;
+        }
+    }
+
+    /// The first and final answers that the policy of `entry` allows for, where it says.
+    pub(crate) fn policy_timers(&self, entry: Key) -> (Option<u64>, Option<u64>) {
+        let state = self.transactions.get(entry).and_then(|t| t.policy.as_deref());
+        state.map_or((None, None), |state| (state.first_answer, state.final_answer))
+    }
+
+    /// Tells policies that asked for it how a call ended.
+    pub(crate) fn tell_final(&mut self, record: &crate::CallRecord, peer: Option<u16>, source: std::net::SocketAddr) {
+        let Some(rule) = peer.and_then(|peer| self.policy_rule(PolicyEvent::Final, b"INVITE", peer)) else { return };
+        let Some(link) = self.policy_links.get(self.call_number as usize % self.policy_links.len().max(1)).copied() else { return };
+        let token = PolicyToken { worker: self.options.worker, number: 0, transaction: Key::NONE };
+        let mut written = Vec::new();
+        token.write(&mut written);
+        let Ok(json) = serde_json::to_vec(record) else { return };
+        let view = QuestionView {
+            event: PolicyEvent::Final as u8,
+            status_code: record.status_code,
+            token: &written,
+            deadline: rule.deadline.min(u64::from(u32::MAX)) as u32,
+            source: (source.ip().to_canonical(), source.port()),
+            trace: self.trace_id(record.call_id.as_bytes(), record.caller_tag.as_bytes()),
+            transport: "",
+            listener: &record.listener,
+            peer: &record.from_peer,
+            message: &json,
+        };
+        let mut bytes = Vec::with_capacity(128 + json.len());
+        view.write(&mut bytes);
+        self.out.policy.push(PolicyQuestion { link, bytes, token });
+    }
+
+    /// Whether a policy wants to decide on a request of `message`'s kind.
+    pub(crate) fn policy_for(&self, message: &Message<'_>, peer: u16) -> Option<PolicyTerms> {
+        if self.snapshot.policies.is_empty() { None } else { self.policy_rule(PolicyEvent::Request, message.text(message.head.method_span), peer) }
+    }
+
+    /// The wait for a policy is over without an answer.
+    pub(crate) fn policy_due(&mut self, now: Now, entry: Key) {
+        self.counters.policy_deadlines.add();
+        self.policy_failed(now, entry);
+        self.end_policy(entry, 0);
+    }
+}

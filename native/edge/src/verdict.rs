@@ -1,0 +1,227 @@
+//! What crosses to a policy and what comes back, as bytes. Version 1; both ends are of one build.
+
+use std::net::IpAddr;
+
+use proto::Key;
+use serde::Deserialize;
+
+/// Bytes in front of the texts of a [`PolicyQuestion`].
+const HEAD: usize = 64;
+/// Bytes of a token.
+pub const TOKEN: usize = 12;
+
+/// What a policy is asked or told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PolicyEvent {
+    /// A request that opens something: where should it go?
+    Request = 1,
+    /// Every attempt that the policy asked for has failed: what next?
+    Failed = 2,
+    /// It is over, with this status code: nothing can be decided any more.
+    Ended = 3,
+    /// A call is over; its record follows.
+    Final = 4,
+}
+
+/// One message to a policy process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyQuestion {
+    /// The link to the process.
+    pub link: u32,
+    /// The question's encoding.
+    pub bytes: Vec<u8>,
+    /// The token to answer with where the question cannot be delivered.
+    pub token: PolicyToken,
+}
+
+/// Names a question; a verdict that comes late fits none any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyToken {
+    /// The worker that asked.
+    pub worker: u8,
+    /// Which question of its transaction.
+    pub number: u8,
+    /// The transaction.
+    pub transaction: Key,
+}
+
+impl PolicyToken {
+    /// Writes the token in front of `out`'s end.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[self.worker, self.number, 0, 0]);
+        out.extend_from_slice(&self.transaction.slot.to_le_bytes());
+        out.extend_from_slice(&self.transaction.generation.to_le_bytes());
+    }
+
+    /// Reads a token and returns what follows it.
+    pub fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (token, rest) = bytes.split_first_chunk::<TOKEN>()?;
+        let [worker, number, _, _, s0, s1, s2, s3, g0, g1, g2, g3] = *token;
+        let transaction = Key { slot: u32::from_le_bytes([s0, s1, s2, s3]), generation: u32::from_le_bytes([g0, g1, g2, g3]) };
+        Some((Self { worker, number, transaction }, rest))
+    }
+}
+
+/// What a question says, in the order of its encoding.
+#[derive(Clone, Copy, Debug)]
+pub struct QuestionView<'a> {
+    /// What is asked.
+    pub event: u8,
+    /// The status code of what failed or ended, 0 for a request.
+    pub status_code: u16,
+    /// The token.
+    pub token: &'a [u8],
+    /// How long an answer may take, in microseconds.
+    pub deadline: u32,
+    /// Where the request came from.
+    pub source: (IpAddr, u16),
+    /// The W3C trace id.
+    pub trace: [u8; 16],
+    /// The transport's name.
+    pub transport: &'a str,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The peer's name.
+    pub peer: &'a str,
+    /// The request, or the record of a call as JSON.
+    pub message: &'a [u8],
+}
+
+impl<'a> QuestionView<'a> {
+    /// Appends the encoding.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[self.event, 0]);
+        out.extend_from_slice(&self.status_code.to_le_bytes());
+        out.extend_from_slice(self.token);
+        out.extend_from_slice(&self.deadline.to_le_bytes());
+        let ip = match self.source.0 {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        out.extend_from_slice(&ip.octets());
+        out.extend_from_slice(&self.source.1.to_le_bytes());
+        out.extend_from_slice(&self.trace);
+        for text in [self.transport, self.listener, self.peer] {
+            out.push(text.len().min(255) as u8);
+        }
+        out.resize(start + HEAD, 0);
+        for text in [self.transport, self.listener, self.peer] {
+            out.extend_from_slice(&text.as_bytes()[..text.len().min(255)]);
+        }
+        out.extend_from_slice(self.message);
+    }
+
+    /// Reads an encoding; `None` for anything else.
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_at_checked(HEAD)?;
+        let array = |at: usize| head.get(at..at + 16).and_then(|part| <[u8; 16]>::try_from(part).ok());
+        let half = |at: usize| Some(u16::from_le_bytes([*head.get(at)?, *head.get(at + 1)?]));
+        let lengths = head.get(54..57)?;
+        let (transport, rest) = rest.split_at_checked(usize::from(*lengths.first()?))?;
+        let (listener, rest) = rest.split_at_checked(usize::from(*lengths.get(1)?))?;
+        let (peer, message) = rest.split_at_checked(usize::from(*lengths.get(2)?))?;
+        let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).ok();
+        Some(Self {
+            event: *head.first()?,
+            status_code: half(2)?,
+            token: head.get(4..16)?,
+            deadline: u32::from_le_bytes(head.get(16..20)?.try_into().ok()?),
+            source: (IpAddr::from(array(20)?).to_canonical(), half(36)?),
+            trace: array(38)?,
+            transport: text(transport)?,
+            listener: text(listener)?,
+            peer: text(peer)?,
+            message,
+        })
+    }
+}
+
+/// What a policy decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VerdictKind {
+    /// Go on as the configuration says.
+    #[default]
+    Continue,
+    /// Try these targets.
+    Relay,
+    /// Answer so.
+    Reply,
+    /// Answer with the best response so far, or so where there was none.
+    Best,
+    /// The policy failed: answer as the configuration says.
+    Error,
+}
+
+/// A change to the request as it goes out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct HeaderEdit {
+    /// `set`, `add` or `remove`; or `request_uri`.
+    pub(crate) action: EditAction,
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EditAction {
+    Set,
+    Add,
+    Remove,
+    RequestUri,
+}
+
+/// One verdict, with everything that it may say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Verdict {
+    pub(crate) kind: VerdictKind,
+    pub(crate) targets: Vec<String>,
+    /// The peer whose `to` is meant, where there are no targets.
+    pub(crate) peer: String,
+    pub(crate) parallel: bool,
+    /// The policy waits for what comes of the attempts.
+    pub(crate) report: bool,
+    pub(crate) first_answer_milliseconds: Option<u64>,
+    pub(crate) final_answer_milliseconds: Option<u64>,
+    pub(crate) edits: Vec<HeaderEdit>,
+    pub(crate) status_code: u16,
+    pub(crate) reason_phrase: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+    pub(crate) notes: Vec<(String, String)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_read_as_it_was_written_and_nothing_short_is() {
+        let token = PolicyToken { worker: 3, number: 9, transaction: Key { slot: 70_000, generation: 5 } };
+        let mut written = Vec::new();
+        token.write(&mut written);
+        assert_eq!(PolicyToken::read(&written), Some((token, &[][..])));
+        for ip in ["192.0.2.1", "2001:db8::1"] {
+            let view = QuestionView {
+                event: PolicyEvent::Request as u8,
+                status_code: 486,
+                token: &written,
+                deadline: 1_000_000,
+                source: (ip.parse().unwrap(), 5_060),
+                trace: [7; 16],
+                transport: "UDP",
+                listener: "public",
+                peer: "phones",
+                message: b"INVITE",
+            };
+            let mut bytes = Vec::new();
+            view.write(&mut bytes);
+            let read = QuestionView::read(&bytes).unwrap();
+            assert_eq!(format!("{read:?}"), format!("{view:?}"));
+            assert!((0..bytes.len() - 6).all(|length| QuestionView::read(&bytes[..length]).is_none()));
+        }
+    }
+}

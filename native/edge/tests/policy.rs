@@ -1,0 +1,235 @@
+//! Requests that a policy decides, on simulated time.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use edge::{PeerKind, PolicyEvent, PolicyQuestion, PolicySettings, QuestionView, RouteSettings};
+use serde_json::{Value, json};
+use testkit::{Request, Rig, Sent, header, headers, peer, response, settings};
+
+const CALLER: &str = "198.51.100.7:5060";
+const CORE: &str = "203.0.113.9:5060";
+const OTHER: &str = "203.0.113.10:5060";
+
+fn hook(hook: &str, methods: &[&str], peers: &[&str]) -> PolicySettings {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    PolicySettings { hook: hook.to_owned(), methods: owned(methods), peers: owned(peers), deadline_milliseconds: 1_000, status_code: 500 }
+}
+
+fn with(policies: Vec<PolicySettings>) -> RouteSettings {
+    let mut settings =
+        settings(vec![peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9"]), peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])]);
+    settings.policies = policies;
+    settings
+}
+
+fn rig() -> Rig {
+    let mut rig = Rig::new(with(vec![hook("request", &["INVITE"], &["phones"])]));
+    rig.edge.set_policy_links(vec![1]);
+    rig
+}
+
+fn invite() -> Request {
+    Request::new("INVITE", "sip:bob@example.net")
+}
+
+/// The decision as a policy process encodes it.
+fn packed(value: &Value) -> Vec<u8> {
+    rmp_serde::to_vec(value).unwrap()
+}
+
+fn last(rig: &mut Rig) -> PolicyQuestion {
+    rig.policy.pop().unwrap()
+}
+
+fn event(question: &PolicyQuestion) -> (u8, u16) {
+    let view = QuestionView::read(&question.bytes).unwrap();
+    (view.event, view.status_code)
+}
+
+/// An INVITE that waits for its policy; what was sent so far is its 100.
+fn asked(rig: &mut Rig) -> PolicyQuestion {
+    let sent = rig.receive(CALLER, &invite().text());
+    assert_eq!(sent.iter().map(Sent::status_code).collect::<Vec<_>>(), [100]);
+    last(rig)
+}
+
+#[test]
+fn a_request_is_parked_with_its_question_and_goes_on_with_the_verdict() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let view = QuestionView::read(&question.bytes).unwrap();
+    assert_eq!((view.event, view.peer, view.listener, view.transport), (PolicyEvent::Request as u8, "phones", "main", "UDP"));
+    assert_eq!((view.source.0.to_string(), view.deadline, view.message), ("198.51.100.7".to_owned(), 1_000_000, invite().text().as_bytes()));
+    assert_eq!(rig.receive(CALLER, &invite().text()).len(), 1, "a retransmission gets the 100 again");
+    assert!(rig.policy.is_empty(), "and asks nothing");
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "continue", "notes": [["lnp", "failed"], ["lnp", "done"]]})));
+    assert_eq!((sent.len(), sent[0].to.to_string()), (1, CORE.to_owned()));
+    assert!(rig.verdict(&question, &packed(&json!({}))).is_empty(), "a second verdict comes too late");
+    assert_eq!(rig.counters().late_answers.get(), 1);
+    rig.receive(CORE, &response(&sent[0].text, 486, "bob"));
+    assert_eq!(rig.records[0].notes, [("lnp".to_owned(), "done".to_owned())]);
+    assert_eq!(rig.records[0].trace_id.len(), 32);
+}
+
+#[test]
+fn who_has_no_policy_is_not_asked_about() {
+    let mut rig = rig();
+    rig.receive(CORE, &invite().text());
+    rig.receive(CALLER, &Request::new("MESSAGE", "sip:bob@example.net").text());
+    assert!(rig.policy.is_empty());
+    let sent = rig.receive(CALLER, &invite().branch("z9hG4bK-tagged").tags("alice", "forged").text());
+    assert_eq!(sent.last().unwrap().status_code(), 100, "a forged To tag does not escape the policy");
+    assert_eq!(rig.policy.len(), 1);
+}
+
+#[test]
+fn a_relay_goes_where_the_policy_says_with_its_edits() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let edits = json!([{"action": "set", "name": "X-Class", "value": "gold"}, {"action": "request_uri", "name": "", "value": "sip:+4930@example.net"}, {"action": "add", "name": "P-Asserted-Identity", "value": "<sip:ours@edge>"}]);
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.10"], "edits": edits})));
+    assert_eq!((sent[0].to.to_string(), sent[0].first_line()), (OTHER.to_owned(), "INVITE sip:+4930@example.net SIP/2.0"));
+    assert_eq!((header(&sent[0].text, "X-Class"), header(&sent[0].text, "P-Asserted-Identity")), ("gold", "<sip:ours@edge>"));
+    let busy = rig.receive(OTHER, &response(&sent[0].text, 486, "bob"));
+    assert_eq!(busy.last().unwrap().status_code(), 486);
+    assert_eq!((rig.records[0].request_uri.as_str(), rig.records[0].sent_request_uri.as_str()), ("sip:bob@example.net", "sip:+4930@example.net"));
+}
+
+#[test]
+fn a_reply_ends_it_with_the_header_fields_that_the_policy_wants() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "reply", "status_code": 302, "reason_phrase": "There", "headers": [["Contact", "<sip:x@y>"]]})));
+    assert_eq!((sent[0].first_line(), header(&sent[0].text, "Contact")), ("SIP/2.0 302 There", "<sip:x@y>"));
+    assert_eq!((rig.records[0].outcome, rig.records[0].refused_by, rig.records[0].status_code), ("refused", "policy", 302));
+    assert_eq!(rig.receive(CALLER, &invite().text())[0].status_code(), 302, "a retransmission gets it again");
+}
+
+#[test]
+fn another_request_may_be_answered_with_a_body() {
+    let mut rig = Rig::new(with(vec![hook("request", &["MESSAGE"], &[])]));
+    rig.edge.set_policy_links(vec![1]);
+    rig.receive(CALLER, &Request::new("MESSAGE", "sip:bob@example.net").text());
+    let question = last(&mut rig);
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "reply", "status_code": 200, "headers": [["Content-Type", "text/plain"]], "body": "hi"})));
+    assert!(sent[0].text.ends_with("Content-Length: 2\r\n\r\nhi"), "{}", sent[0].text);
+}
+
+#[test]
+fn whatever_goes_wrong_ends_in_the_verdict_of_the_file() {
+    let wrong = [
+        packed(&json!({"kind": "error"})),
+        packed(&json!({"kind": "nonsense"})),
+        packed(&json!({"unknown": 1})),
+        packed(&json!({"kind": "relay"})),
+        packed(&json!({"kind": "relay", "targets": ["tel:1"]})),
+        packed(&json!({"kind": "relay", "targets": ["sip:192.0.2.1"]})),
+        packed(&json!({"kind": "relay", "peer": "nobody"})),
+        packed(&json!({"kind": "reply", "status_code": 200})),
+        packed(&json!({"kind": "reply", "status_code": 700})),
+        packed(&json!({"kind": "reply", "status_code": 486, "headers": [["X", "a\r\nVia: b"]]})),
+        packed(&json!({"kind": "continue", "edits": [{"action": "set", "name": "Via", "value": "x"}]})),
+        b"\xc1".to_vec(),
+        Vec::new(),
+    ];
+    for decision in wrong {
+        let mut rig = rig();
+        let question = asked(&mut rig);
+        let sent = rig.verdict(&question, &decision);
+        assert_eq!((sent.len(), sent[0].status_code()), (1, 500), "{decision:?}");
+        assert!(!headers(&sent[0].text, "Retry-After").is_empty());
+        assert_eq!((rig.counters().policy_errors.get(), rig.records.len()), (1, 1));
+    }
+}
+
+#[test]
+fn silence_ends_at_the_deadline_and_nobody_to_ask_at_once() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    assert!(rig.advance(990).is_empty());
+    let sent = rig.advance(30);
+    assert_eq!((sent[0].status_code(), rig.counters().policy_deadlines.get()), (500, 1));
+    assert_eq!(event(&last(&mut rig)).0, PolicyEvent::Ended as u8, "what still runs there is told");
+    assert!(rig.verdict(&question, &packed(&json!({}))).is_empty());
+    rig.edge.set_policy_links(Vec::new());
+    let sent = rig.receive(CALLER, &invite().branch("z9hG4bK-2").text());
+    assert_eq!(sent.last().unwrap().status_code(), 500);
+    rig.edge.set_policy_links(vec![1]);
+    rig.receive(CALLER, &invite().branch("z9hG4bK-3").text());
+    let question = last(&mut rig);
+    assert_eq!(rig.refuse(&question)[0].status_code(), 500, "no room in the queue");
+    assert_eq!(rig.counters().policy_unavailable.get(), 2);
+}
+
+#[test]
+fn attempts_in_series_come_back_to_the_policy_until_one_answers() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let first = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "report": true})));
+    let ack = rig.receive(CORE, &response(&first[0].text, 486, "bob"));
+    assert!(ack.len() == 1 && ack[0].first_line().starts_with("ACK"), "the caller hears nothing yet");
+    let question = last(&mut rig);
+    assert_eq!(event(&question), (PolicyEvent::Failed as u8, 486));
+    let second = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.10"], "report": true})));
+    assert_eq!(second[0].to.to_string(), OTHER);
+    let ok = rig.receive(OTHER, &response(&second[0].text, 200, "bob"));
+    assert_eq!(ok[0].status_code(), 200);
+    assert_eq!(event(&last(&mut rig)), (PolicyEvent::Ended as u8, 200));
+    rig.advance(60_000);
+    assert!(rig.policy.is_empty());
+}
+
+#[test]
+fn a_policy_that_gives_up_gets_the_best_response_sent() {
+    for (decision, expected) in
+        [(json!({"kind": "best"}), 486), (json!({"kind": "best", "status_code": 480}), 486), (json!({"kind": "reply", "status_code": 480}), 480)]
+    {
+        let mut rig = rig();
+        let question = asked(&mut rig);
+        let first = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "report": true})));
+        rig.receive(CORE, &response(&first[0].text, 486, "bob"));
+        let question = last(&mut rig);
+        let sent = rig.verdict(&question, &packed(&decision));
+        assert_eq!((sent[0].status_code(), rig.records.len()), (expected, 1));
+        assert!(rig.policy.is_empty());
+    }
+}
+
+#[test]
+fn a_policy_that_falls_silent_between_attempts_leaves_the_last_answer() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let first = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "report": true})));
+    rig.receive(CORE, &response(&first[0].text, 486, "bob"));
+    assert_eq!(rig.advance(1_020)[0].status_code(), 486);
+}
+
+#[test]
+fn a_caller_who_gives_up_ends_the_question_and_is_answered() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let sent = rig.receive(CALLER, &Request::new("CANCEL", "sip:bob@example.net").branch("z9hG4bK-INVITE-1").text());
+    assert_eq!(sent.iter().map(Sent::status_code).collect::<Vec<_>>(), [200, 487]);
+    assert_eq!(event(&last(&mut rig)), (PolicyEvent::Ended as u8, 487));
+    assert!(rig.verdict(&question, &packed(&json!({}))).is_empty());
+    // And while an attempt of the policy's rings: no further attempt follows.
+    let mut rig = self::rig();
+    let question = asked(&mut rig);
+    let first = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "report": true})));
+    rig.receive(CORE, &response(&first[0].text, 180, "bob"));
+    rig.receive(CALLER, &Request::new("CANCEL", "sip:bob@example.net").branch("z9hG4bK-INVITE-1").text());
+    let sent = rig.receive(CORE, &response(&first[0].text, 487, "bob"));
+    assert_eq!(sent.last().unwrap().status_code(), 487);
+    assert_eq!(event(&last(&mut rig)), (PolicyEvent::Ended as u8, 487));
+}
+
+#[test]
+fn the_end_of_a_call_is_told_to_whom_asked_for_it() {
+    let mut rig = Rig::new(with(vec![hook("final", &[], &["phones"])]));
+    rig.edge.set_policy_links(vec![1]);
+    let sent = rig.receive(CALLER, &invite().text());
+    rig.receive(CORE, &response(&sent[1].text, 486, "bob"));
+    let question = last(&mut rig);
+    let view = QuestionView::read(&question.bytes).unwrap();
+    let record: Value = serde_json::from_slice(view.message).unwrap();
+    assert_eq!((view.event, record["status_code"].as_u64(), record["from_peer"].as_str()), (PolicyEvent::Final as u8, Some(486), Some("phones")));
+}

@@ -1,0 +1,158 @@
+//! Both ends of the crossing, as Python holds them.
+
+use std::os::fd::RawFd;
+use std::sync::{Mutex, MutexGuard};
+
+use edge::{PolicyEvent, QuestionView};
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::request::Request;
+
+/// The server's end: made before the policy process is started.
+#[pyclass(frozen)]
+pub(crate) struct PolicyLink(pub(crate) net::PolicyLink);
+
+#[pymethods]
+impl PolicyLink {
+    #[new]
+    fn new(workers: usize, queue_bytes: usize) -> PyResult<Self> {
+        net::PolicyLink::new(workers, queue_bytes).map(Self).map_err(|error| PyOSError::new_err(error.to_string()))
+    }
+
+    #[getter]
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    #[getter]
+    fn beats(&self) -> u64 {
+        self.0.beats()
+    }
+
+    fn descriptors(&self) -> Vec<RawFd> {
+        self.0.descriptors()
+    }
+}
+
+/// What a worker asks or tells.
+#[pyclass(frozen)]
+pub(crate) struct Question {
+    event: u8,
+    status_code: u16,
+    token: Vec<u8>,
+    deadline: u32,
+    request: Option<Py<Request>>,
+    record: Vec<u8>,
+}
+
+impl Question {
+    /// Reads one; `None` for bytes that are none.
+    pub(crate) fn read(py: Python<'_>, bytes: &[u8]) -> Option<PyResult<Self>> {
+        let view = QuestionView::read(bytes)?;
+        let request = if view.event == PolicyEvent::Request as u8 { Some(Py::new(py, Request::of(&view))) } else { None };
+        let record = if view.event == PolicyEvent::Final as u8 { view.message.to_vec() } else { Vec::new() };
+        let (event, status_code, deadline) = (view.event, view.status_code, view.deadline);
+        Some(request.transpose().map(|request| Self { event, status_code, token: view.token.to_vec(), deadline, request, record }))
+    }
+}
+
+#[pymethods]
+impl Question {
+    #[getter]
+    fn event(&self) -> &'static str {
+        match self.event {
+            event if event == PolicyEvent::Request as u8 => "request",
+            event if event == PolicyEvent::Failed as u8 => "failed",
+            event if event == PolicyEvent::Ended as u8 => "ended",
+            _ => "final",
+        }
+    }
+
+    #[getter]
+    fn status_code(&self) -> u16 {
+        self.status_code
+    }
+
+    #[getter]
+    fn token<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.token)
+    }
+
+    /// What all questions about one request have in common.
+    #[getter]
+    fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let mut key = self.token.clone();
+        if let Some(number) = key.get_mut(1) {
+            *number = 0;
+        }
+        PyBytes::new(py, &key)
+    }
+
+    #[getter]
+    fn deadline_seconds(&self) -> f64 {
+        f64::from(self.deadline) / 1e6
+    }
+
+    #[getter]
+    fn request(&self, py: Python<'_>) -> Option<Py<Request>> {
+        self.request.as_ref().map(|request| request.clone_ref(py))
+    }
+
+    #[getter]
+    fn record<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.record)
+    }
+}
+
+/// The policy process's end.
+#[pyclass(frozen)]
+pub(crate) struct PolicyPort(Mutex<net::PolicyPort>);
+
+impl PolicyPort {
+    fn port(&self) -> PyResult<MutexGuard<'_, net::PolicyPort>> {
+        self.0.lock().map_err(|_| PyRuntimeError::new_err("the port panicked before"))
+    }
+}
+
+#[pymethods]
+impl PolicyPort {
+    #[new]
+    fn new(descriptors: Vec<RawFd>) -> PyResult<Self> {
+        let owned = net::inherited(descriptors).map_err(|error| PyOSError::new_err(error.to_string()))?;
+        net::PolicyPort::open(owned).map(|port| Self(Mutex::new(port))).map_err(|error| PyOSError::new_err(error.to_string()))
+    }
+
+    fn fileno(&self) -> PyResult<RawFd> {
+        Ok(self.port()?.descriptor())
+    }
+
+    fn beat(&self) -> PyResult<()> {
+        self.port()?.beat();
+        Ok(())
+    }
+
+    fn answer_bell(&self) -> PyResult<()> {
+        self.port()?.answer_bell();
+        Ok(())
+    }
+
+    fn take(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Question>> {
+        let taken = self.port()?.take(limit).map_err(|error| PyOSError::new_err(error.to_string()))?;
+        taken.iter().filter_map(|bytes| Question::read(py, bytes)).collect()
+    }
+
+    fn rest(&self) -> PyResult<bool> {
+        Ok(self.port()?.rest())
+    }
+
+    fn answer(&self, token: &[u8], verdict: &[u8]) -> PyResult<bool> {
+        Ok(self.port()?.answer(token, verdict))
+    }
+
+    fn flush(&self) -> PyResult<()> {
+        self.port()?.flush();
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+"""Policies in processes of their own: what they decide, and what must not happen where they fail."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent import Agent, answer, call, invite, values
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port
+
+Local = Callable[..., tuple[Proxy, int, int]]
+
+POLICY = """
+import asyncio, ctypes, time
+from edgeproxy.policy import CONTINUE, Policy, Reject, Relay
+
+policy = Policy()
+
+@policy.on_request("INVITE", peer="local")
+async def decide(call):
+    match call.request_uri.user:
+        case "spin":
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                pass
+        case "block":
+            ctypes.PyDLL(None).usleep(10_000_000)
+        case "hang":
+            await asyncio.sleep(3_600)
+        case "raise":
+            raise ValueError("on purpose")
+        case "nonsense":
+            return 42
+        case "exit":
+            import os
+            os._exit(3)
+        case "wait":
+            await asyncio.sleep(0.05)
+        case "reject":
+            return Reject(486, headers={"X-Policy": "yes"})
+    call.set_header("X-Decided", call.from_uri.user)
+    call.note("decided", "yes")
+    return CONTINUE
+"""
+
+
+@pytest.fixture
+def decided(local: Local, tmp_path: Path) -> Callable[..., tuple[Proxy, int, int]]:
+    """Start a proxy whose calls of local peers are decided by `POLICY`."""
+    (tmp_path / "decider.py").write_text(POLICY)
+
+    def start(*, deadline: float = 1.0, heartbeat: float = 1.0, extra: str = "", **options: object) -> tuple[Proxy, int, int]:
+        policy = f'[[policy]]\nmodule = "decider"\ndeadline_seconds = {deadline}\n[tuning.policy]\nheartbeat_seconds = {heartbeat}\n{extra}'
+        return local(extra=policy, **options)
+
+    return start
+
+
+def outcome(caller: Agent, port: int, user: str, name: str, *, wait: float = 4) -> str:
+    """Call `user` and return the final response."""
+    caller.send(invite("INVITE", caller.port, f"sip:{user}@127.0.0.1", call_id=name, branch=name), port)
+    end = time.monotonic() + wait
+    while time.monotonic() < end:
+        if (
+            (message := caller.receive(end - time.monotonic()))
+            and not message.startswith("SIP/2.0 100")
+            and f"Call-ID: {name}\r\n" in message
+        ):
+            return message
+    return ""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_policy_decides_calls_and_its_notes_reach_the_record(workers: int, decided: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = decided(core=core.port, workers=workers)
+        for number in range(20):
+            request, _ = call(caller, core, port, f"decided{number}")
+            assert values(request, "X-Decided") == ["a"]
+        refused = outcome(caller, port, "reject", "refused")
+        assert refused.startswith("SIP/2.0 486")
+        assert values(refused, "X-Policy") == ["yes"]
+        caller.send(invite("INVITE", caller.port, "sip:wait@127.0.0.1", call_id="waits", branch="waits"), port)
+        assert core.receive_until("INVITE", having="Call-ID: waits")
+        # A core's own calls are not for this policy.
+        core.send(invite("INVITE", core.port, f"sip:x@127.0.0.1:{caller.port}", call_id="own", branch="own"), port)
+        assert values(caller.receive_until("INVITE"), "X-Decided") == []
+        counters = proxy.counters()
+        assert (counters["policy_questions"], counters["policy_errors"], counters["policy_deadlines"]) == (22, 0, 0)
+        (record,) = (record for record in proxy.records(1) if record["call_id"] == "refused")
+        assert (record["refused_by"], record["status_code"], len(record["trace_id"])) == ("policy", 486, 32)
+
+
+def test_whatever_a_handler_does_wrong_its_caller_gets_the_verdict_of_the_file_and_others_go_on(decided: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = decided(core=core.port, deadline=0.5)
+        for user in ("raise", "nonsense", "hang"):
+            start = time.monotonic()
+            refused = outcome(caller, port, user, user)
+            assert refused.startswith("SIP/2.0 500"), user
+            assert values(refused, "Retry-After")
+            assert time.monotonic() - start < 0.8
+            call(caller, core, port, f"after-{user}")
+        (line,) = (line for line in proxy.log if line.get("error") == "ValueError: on purpose")
+        assert (line["call_id"], "decider.py:" in line["at"]) == ("raise", True)
+        counters = proxy.counters()
+        assert (counters["policy_deadlines"], counters["policy_errors"]) == (1, 2)
+
+
+@pytest.mark.parametrize("user", ["spin", "block", "exit"])
+def test_a_process_that_is_held_or_gone_is_replaced_and_holds_up_nobody_else(user: str, decided: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = decided(core=core.port, deadline=0.4)
+        start = time.monotonic()
+        assert outcome(caller, port, user, "bad").startswith("SIP/2.0 500")
+        assert time.monotonic() - start < 0.7
+        # Who needs no policy does not notice.
+        core.send(invite("INVITE", core.port, f"sip:x@127.0.0.1:{caller.port}", call_id="own", branch="own"), port)
+        assert caller.receive_until("INVITE", 0.3)
+        # Who needs it gets an answer in time, until the process is there again.
+        deadline = time.monotonic() + 10
+        while not outcome(caller, port, "reject", f"again{time.monotonic()}", wait=1).startswith("SIP/2.0 486"):
+            assert time.monotonic() < deadline
+        assert any(line["event"] == "policy process lost" for line in proxy.log)
+
+
+def test_two_processes_share_the_work(decided: Local, tmp_path: Path) -> None:
+    (tmp_path / "decider.py").write_text(POLICY.replace('call.note("decided", "yes")', "import os; call.note('pid', str(os.getpid()))"))
+    with Agent() as caller, Agent() as core:
+        port = free_port()
+        toml = (
+            f'[install]\npolicy_processes = 2\nstate_directory = "STATE"\n[install.listener.udp]\naddress = "udp:127.0.0.1:{port}"\n'
+            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
+            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n[[policy]]\nmodule = "decider"\n'
+        )
+        proxy = Proxy(tmp_path, toml).start()
+        try:
+            for number in range(10):
+                caller.send(invite("INVITE", caller.port, "sip:b@127.0.0.1", call_id=f"s{number}", branch=f"s{number}"), port)
+                core.send(answer(core.receive_until("INVITE"), "486 Busy"), port)
+                assert caller.receive_until("SIP/2.0 486")
+            assert len({record["notes"]["pid"] for record in proxy.records(10)}) == 2
+        finally:
+            assert proxy.stop() == 0
+
+
+def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path: Path) -> None:
+    broken = {
+        "syntax": ("x = (\n", "syntax.py:1: SyntaxError"),
+        "imports": ("\nimport not_there\n", "imports.py:2: ModuleNotFoundError: No module named 'not_there'"),
+        "without": ("x = 1\n", "without.py: expected `policy = Policy()` in module without"),
+        "empty": ("from edgeproxy.policy import Policy\npolicy = Policy()\n", "empty.py: module empty has no handler"),
+        "shape": (
+            "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request('INVITE')\ndef f(): pass\n",
+            "shape.py:3: PolicyError: f: expected",
+        ),
+        "exits": ("import sys\nsys.exit(1)\n", "exits.py:2: SystemExit: 1"),
+        "peers": (
+            "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request('INVITE', peer='nobody')\ndef f(call): pass\n",
+            "f: no peer or kind of peer nobody; there are: core",
+        ),
+        "surplus": (
+            "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request()\ndef f(call): pass\n",
+            "surplus takes no options, got: x",
+        ),
+    }
+    for name, (source, expected) in broken.items():
+        (tmp_path / f"{name}.py").write_text(source)
+        file = tmp_path / f"{name}.toml"
+        file.write_text(
+            f'[install]\nstate_directory = "{tmp_path}/state"\n[install.listener.udp]\naddress = "udp:127.0.0.1:{free_port()}"\n[peer.core]\nkind = "core"\n'
+            f'match = ["127.0.0.1"]\n[[policy]]\nmodule = "{name}"\n' + ("options = { x = 1 }\n" if name == "surplus" else "")
+        )
+        results = [
+            subprocess.run([EDGEPROXY, verb, file], capture_output=True, text=True, timeout=20, check=False) for verb in ("check", "run")
+        ]
+        assert [result.returncode for result in results] == [1, 1], name
+        assert expected in results[0].stderr, results[0].stderr
+        assert results[0].stderr == results[1].stderr
+
+
+def test_policy_processes_end_with_the_server_however_that_ends(decided: Local) -> None:
+    with Agent() as core:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            proxy, _, _ = decided(core=core.port)
+            assert proxy.process
+            children = subprocess.run(["pgrep", "-P", str(proxy.process.pid)], capture_output=True, text=True, check=True).stdout.split()
+            assert len(children) == 1
+            proxy.signal(number)
+            proxy.process.wait(10)
+            time.sleep(0.3)
+            # Nobody may be there to bury it, but it must be dead.
+            status = Path(f"/proc/{children[0]}/stat")
+            assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -1,0 +1,316 @@
+"""Handlers through the simulated edge: every verdict, every way to fail, and how modules compose."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from edgeproxy.policy import CONTINUE, Call, CallEnded, LookupFailed, Policy, PolicyError, Redirect, Reject, Relay, Reply, Verdict
+from edgeproxy.testing import SimulatedEdge, request
+
+GATEWAY, CORE = "203.0.113.1:5060", "198.51.100.1:5060"
+
+
+def one(handler: Callable[..., object], *methods: str, **filters: str) -> Policy:
+    policy = Policy()
+    policy.on_request(*(methods or ("INVITE",)), **filters)(handler)
+    return policy
+
+
+def test_the_first_example_of_the_contract() -> None:
+    class Options(msgspec.Struct, forbid_unknown_fields=True):
+        domains: frozenset[str]
+
+    policy = Policy(options=Options)
+
+    @policy.on_request("MESSAGE")
+    def only_local(call: Call, options: Options) -> Verdict:
+        return CONTINUE if call.request_uri.host in options.domains else Reject(403)
+
+    with SimulatedEdge(policy, options={"domains": ["example.net"]}) as edge:
+        assert edge.receive(request("MESSAGE", "sip:bob@else.where")).status_code == 403
+        relayed = edge.receive(request("MESSAGE", "sip:bob@example.net"))
+        assert (relayed.method, relayed.to) == ("MESSAGE", CORE)
+    with pytest.raises(PolicyError, match="options of policy: Object contains unknown field `domain`"):
+        SimulatedEdge(policy, options={"domain": []})
+
+
+def test_what_a_handler_reads_and_changes() -> None:
+    seen: dict[str, object] = {}
+
+    def decide(call: Call) -> Verdict:
+        seen.update(
+            method=call.method,
+            user=call.from_uri.user,
+            to=call.to_uri.host,
+            peer=call.peer,
+            source=call.source,
+            subject=call.header("s"),
+            two=call.headers("X-Two"),
+            none=call.header("nope"),
+            body=call.request.body,
+            trace=len(call.trace_id),
+        )
+        call.set_header("X-Two", "three")
+        call.remove_header("Subject")
+        call.set_request_uri("sip:+49@example.net")
+        call.note("class", "gold")
+        return Relay(peer="gateway")
+
+    with SimulatedEdge(one(decide)) as edge:
+        out = edge.receive(request("INVITE", headers={"Subject": "hi", "X-Two": "one", "x-two": "two"}, body="v=0"))
+        assert (out.first_line, out.to, out.headers("X-Two"), out.header("Subject")) == (
+            "INVITE sip:+49@example.net SIP/2.0",
+            GATEWAY,
+            ["three"],
+            None,
+        )
+        edge.respond(out, 486)
+        (record,) = edge.records
+    assert seen == {
+        "method": "INVITE",
+        "user": "alice",
+        "to": "example.net",
+        "peer": "subscribers",
+        "source": ("192.0.2.77", 5060),
+        # `s` is the compact form of Subject, which routing does not need and so does not know.
+        "subject": None,
+        "two": ["one", "two"],
+        "none": None,
+        "body": b"v=0",
+        "trace": 32,
+    }
+    assert (record["notes"], record["to_peer"], record["sent_request_uri"]) == ({"class": "gold"}, "gateway", "sip:+49@example.net")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "header"),
+    [
+        (Reject(486, "Too Busy", {"X-Why": "so"}), 486, ("X-Why", "so")),
+        (Redirect(("sip:carol@example.net",)), 302, ("Contact", "<sip:carol@example.net>")),
+        (None, 0, None),
+        (CONTINUE, 0, None),
+        (Relay(("sip:203.0.113.1",)), 0, None),
+    ],
+)
+def test_verdicts(verdict: Verdict | None, status: int, header: tuple[str, str] | None) -> None:
+    with SimulatedEdge(one(lambda _: verdict)) as edge:
+        sent = edge.receive(request("INVITE"))
+        assert sent.status_code == status
+        if header:
+            assert sent.header(header[0]) == header[1]
+
+
+def test_a_service_answers_other_requests_itself() -> None:
+    with SimulatedEdge(one(lambda _: Reply(200, headers={"Content-Type": "text/plain"}, body="thanks"), "MESSAGE")) as edge:
+        sent = edge.receive(request("MESSAGE", body="hello"))
+        assert sent.status_code == 200
+        assert sent.text.endswith("\r\n\r\nthanks")
+
+
+def raising(_: Call) -> Verdict:
+    raise ValueError("broken")
+
+
+async def raising_later(_: Call) -> Verdict:
+    await asyncio.sleep(0)
+    raise ValueError("broken")
+
+
+async def cancelled(_: Call) -> Verdict:
+    await asyncio.sleep(0)
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        raising,
+        raising_later,
+        cancelled,
+        lambda _: "nonsense",
+        lambda _: Reject(200),
+        lambda _: Relay(("not a uri",)),
+        lambda _: Relay(),
+        lambda _: Reject("x"),
+    ],
+)
+def test_a_handler_that_fails_loses_no_request(handler: Callable[..., object]) -> None:
+    with SimulatedEdge(one(handler)) as edge:
+        sent = edge.receive(request("INVITE"))
+        assert sent.status_code == 500
+        assert int(sent.header("Retry-After") or 0) > 0
+        assert edge.receive(request("MESSAGE")).method == "MESSAGE", "others go on"
+
+
+def test_a_handler_that_never_answers_is_ended_at_its_deadline() -> None:
+    ended = []
+
+    async def hangs(call: Call) -> None:
+        try:
+            await asyncio.sleep(3_600)
+        except CallEnded as error:
+            ended.append(error.status_code)
+            raise
+
+    with SimulatedEdge(one(hangs), deadline_seconds=0.5) as edge:
+        edge.receive(request("INVITE"))
+        assert edge.advance(0.4) == []
+        assert [sent.status_code for sent in edge.advance(0.2)] == [500]
+        edge.wait()
+        assert ended == [500]
+        assert edge.failures == []
+
+
+def test_attempts_in_series_until_one_answers() -> None:
+    tried: list[tuple[str, int]] = []
+
+    async def serial(call: Call) -> Verdict:
+        call.set_header("X-Try", "yes")
+        async for failure in call.attempts(["sip:203.0.113.1", "sip:203.0.113.2", "sip:203.0.113.3"]):
+            tried.append((failure.target, failure.status_code))  # noqa: PERF401 - the loop that users write
+        return call.best_response(otherwise=Reject(480))
+
+    with SimulatedEdge(one(serial)) as edge:
+        first = edge.receive(request("INVITE"))
+        assert (first.to, first.header("X-Try")) == (GATEWAY, "yes")
+        ack, second = edge.respond(first, 486)
+        assert (ack.method, second.to, second.header("X-Try")) == ("ACK", "203.0.113.2:5060", "yes")
+        (ok,) = edge.respond(second, 200)
+        assert (ok.status_code, tried) == (200, [("sip:203.0.113.1", 486)])
+        edge.wait()
+        assert edge.failures == []
+
+
+def test_attempts_that_all_fail_end_with_the_best_response_or_another() -> None:
+    for last, expected in ((404, 404), (408, 480)):
+
+        async def serial(call: Call, last: int = last) -> Verdict:
+            async for failure in call.attempts(["sip:203.0.113.1"]):
+                assert failure.status_code == last
+            return call.best_response(otherwise=Reject(480))
+
+        with SimulatedEdge(one(serial)) as edge:
+            first = edge.receive(request("INVITE"))
+            sent = edge.respond(first, 404) if last == 404 else edge.advance(33)
+            assert {message.status_code for message in sent if message.status_code} == {expected}
+
+
+def test_a_caller_who_gives_up_ends_the_loop() -> None:
+    ended = []
+
+    async def serial(call: Call) -> Verdict:
+        try:
+            async for _ in call.attempts(["sip:203.0.113.1", "sip:203.0.113.2"]):
+                pass
+        except CallEnded as error:
+            ended.append(error.status_code)
+            raise
+        return CONTINUE
+
+    with SimulatedEdge(one(serial)) as edge:
+        invite = request("INVITE", call_id="gone")
+        first = edge.receive(invite)
+        edge.respond(first, 180)
+        edge.receive(invite.replace(b"INVITE", b"CANCEL"))
+        sent = edge.respond(first, 487)
+        assert [message.status_code for message in sent] == [0, 487]
+        edge.wait()
+        assert (ended, edge.failures) == ([487], [])
+
+
+def test_modules_are_asked_in_order_until_one_decides() -> None:
+    asked: list[str] = []
+
+    def step(name: str, verdict: Verdict | None) -> Policy:
+        async def waits(_: Call) -> Verdict | None:
+            asked.append(name)
+            await asyncio.sleep(0)
+            return verdict
+
+        def decides(_: Call) -> Verdict | None:
+            asked.append(name)
+            return verdict
+
+        return one(waits if name.startswith("w") else decides)
+
+    with SimulatedEdge(step("p1", None), step("w2", CONTINUE), step("p3", Reject(603)), step("w4", Reject(404))) as edge:
+        edge.receive(request("INVITE"))
+        edge.wait()
+        assert (edge.sent[-1].status_code, asked) == (603, ["p1", "w2", "p3"])
+
+
+def test_filters_choose_by_method_and_by_name_or_kind_of_peer() -> None:
+    with SimulatedEdge(one(lambda _: Reject(403), "INVITE", peer="gateway")) as edge:
+        assert edge.receive(request("INVITE")).method == "INVITE"
+        assert edge.receive(request("INVITE"), GATEWAY).status_code == 403
+        assert edge.receive(request("MESSAGE"), GATEWAY).method == "MESSAGE"
+    with pytest.raises(PolicyError, match="no peer or kind of peer phones; there are: core, gateway, subscribers"):
+        SimulatedEdge(one(lambda _: None, "INVITE", peer="phones"))
+
+
+def test_the_end_of_calls_is_told_with_their_record() -> None:
+    told: list[tuple[object, object]] = []
+    policy = Policy()
+
+    @policy.on_final(peer="subscribers")
+    async def note(record: dict[str, object]) -> None:
+        await asyncio.sleep(0)
+        told.append((record["outcome"], record["status_code"]))
+
+    with SimulatedEdge(policy) as edge:
+        edge.respond(edge.receive(request("INVITE")), 486)
+        edge.wait()
+        assert told == [("failed", 486)]
+
+
+def test_the_first_step_runs_without_a_task_and_whatever_asyncio_offers_works_in_it() -> None:
+    async def at_once(call: Call) -> Verdict:
+        assert not isinstance(asyncio.current_task(), asyncio.Task)
+        return Reject(486)
+
+    async def with_timeout(call: Call) -> Verdict:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(10)
+        except TimeoutError:
+            return Reject(504)
+        return CONTINUE
+
+    async def in_a_group(call: Call) -> Verdict:
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(asyncio.sleep(0.001, 480))
+        return Reject(first.result())
+
+    for handler, status in ((at_once, 486), (with_timeout, 504), (in_a_group, 480)):
+        with SimulatedEdge(one(handler)) as edge:
+            edge.receive(request("INVITE"))
+            edge.wait()
+            assert (edge.sent[-1].status_code, edge.failures) == (status, [])
+
+
+def test_a_lookup_that_fails_is_told_as_such() -> None:
+    async def asks(call: Call) -> Verdict:
+        try:
+            await call.http_json("http://127.0.0.1:9/", deadline_seconds=0.2)
+        except LookupFailed as error:
+            call.note("lookup", str(error)[:30])
+            return Reject(480)
+        return CONTINUE
+
+    with SimulatedEdge(one(asks)) as edge:
+        edge.receive(request("INVITE"))
+        edge.wait()
+        assert edge.sent[-1].status_code == 480
+        assert edge.records[0]["notes"]["lookup"].startswith("http://127.0.0.1:9/")
+
+
+def test_a_wrong_handler_is_refused_where_it_is_declared() -> None:
+    policy = Policy()
+    with pytest.raises(PolicyError, match="expected parameters for the call and, if wished, the options"):
+        policy.on_request("INVITE")(lambda: None)
+    with pytest.raises(PolicyError, match="expected methods in capital letters, got: 'invite'"):
+        policy.on_request("invite")
+    with pytest.raises(PolicyError, match="a handler must be a function"):
+        policy.on_request("INVITE")("nothing")  # type: ignore[type-var]
