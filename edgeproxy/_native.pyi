@@ -27,6 +27,18 @@ class Engine:
         `EngineError` for anything else that the system refuses. Nothing is left running then.
         """
 
+    def reload(self, document: bytes, links: list[PolicyLink] = ..., drain: list[int] = ...) -> None:
+        """Go by another configuration, with the policy processes behind `links`; ask those behind `drain` nothing more.
+
+        Raises `ConfigError` where the document means nothing or changes what needs a restart; then nothing was changed.
+        """
+
+    def calls(self, call_id: str | None = None, limit: int = 100) -> list[str]:
+        """Return live calls as JSON, the oldest first; workers that do not answer within a second are left out."""
+
+    def labelled(self) -> list[tuple[str, str, int]]:
+        """Return counts with a label: name, label, value. Decisions of policies are cumulative by their bound in microseconds."""
+
     def add_policy_link(self, link: PolicyLink) -> None:
         """Ask the policy process behind `link` from now on, beside those asked already; raise `OSError` where that cannot be."""
 

@@ -1,43 +1,126 @@
 """The command `edgeproxy`: arguments only."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
+import msgspec
 
 from edgeproxy import __version__
+from edgeproxy.admin import management
+from edgeproxy.admin.client import ask
 from edgeproxy.config import load
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.server import check_world
 from edgeproxy.server import run as serve
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_MAYBE_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+_CONTROL = click.option(
+    "--control",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/edgeproxy/control.sock"),
+    envvar="EDGEPROXY_CONTROL",
+    show_default=True,
+    show_envvar=True,
+    help="Control socket of the running proxy, in its state directory.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgeproxy")
 def main() -> None:
-    """Run or check a SIP edge proxy."""
+    """Run, check or manage a SIP edge proxy."""
+
+
+def _told(work: Callable[[], object]) -> None:
+    """Run `work`; an error of ours is told in its own words, with exit code 1."""
+    try:
+        work()
+    except EdgeProxyError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+def _show(answer: bytes) -> None:
+    click.echo(msgspec.json.format(answer, indent=2).decode())
 
 
 @main.command()
 @_FILE
 def run(file: Path) -> None:
     """Serve as FILE says, in the foreground, until SIGTERM; prints `ready` when it serves."""
-    try:
-        serve(load(file))
-    except EdgeProxyError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
+    _told(lambda: serve(load(file), management))
 
 
 @main.command()
 @_FILE
 def check(file: Path) -> None:
     """Tell everything that is wrong with FILE; the verdict is that of starting with it."""
-    try:
-        check_world(load(file))
-    except EdgeProxyError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
+    _told(lambda: check_world(load(file)))
     click.echo(f"{file}: ok")
+
+
+@main.command()
+@_MAYBE_FILE
+@_CONTROL
+def reload(file: Path | None, control: Path) -> None:
+    """Apply FILE, or the file of the start as it is now: all of it, or none."""
+    body = {"path": str(file.resolve())} if file else {}
+    _told(lambda: _show(ask(control, "POST", "/reload", body)))
+
+
+@main.command()
+@_MAYBE_FILE
+@_CONTROL
+def diff(file: Path | None, control: Path) -> None:
+    """Tell what applying FILE would change, what it would refuse, and what was set at run time."""
+    body = {"path": str(file.resolve())} if file else {}
+    _told(lambda: _show(ask(control, "POST", "/diff", body)))
+
+
+@main.command()
+@_CONTROL
+def rollback(control: Path) -> None:
+    """Apply the file that was applied before the last one."""
+    _told(lambda: _show(ask(control, "POST", "/rollback", {})))
+
+
+@main.command()
+@_CONTROL
+def status(control: Path) -> None:
+    """Tell what the running proxy is and how it does."""
+    _told(lambda: _show(ask(control, "GET", "/status")))
+
+
+@main.command()
+@_CONTROL
+def metrics(control: Path) -> None:
+    """Print every metric as Prometheus reads it."""
+    _told(lambda: click.echo(ask(control, "GET", "/metrics").decode(), nl=False))
+
+
+@main.command()
+@click.argument("call_id", required=False)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Calls shown at most, the oldest first.")
+@_CONTROL
+def calls(call_id: str | None, limit: int, control: Path) -> None:
+    """List live calls, or those with CALL_ID."""
+    query = {"limit": str(limit)} | ({"call_id": call_id} if call_id else {})
+    _told(lambda: _show(ask(control, "GET", "/calls", query=query)))
+
+
+@main.command("log-level")
+@click.argument("level", type=click.Choice(["error", "warning", "info", "debug", "file"]))
+@_CONTROL
+def log_level(level: str, control: Path) -> None:
+    """Set the log level until it is set again; `file` goes back to that of the file."""
+    _told(lambda: _show(ask(control, "PUT", "/log-level", {"level": None if level == "file" else level})))
+
+
+@main.command()
+@_CONTROL
+def drain(control: Path) -> None:
+    """Refuse new requests and end once nothing is under way, as SIGTERM does."""
+    _told(lambda: _show(ask(control, "POST", "/drain", {})))

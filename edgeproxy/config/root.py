@@ -7,7 +7,7 @@ from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
 from edgeproxy.config.peer import Peer
 from edgeproxy.config.policy import PolicyModule
-from edgeproxy.config.services import Dns, Log, Records, Sip
+from edgeproxy.config.services import Api, Dns, Log, Records, Sip
 from edgeproxy.config.tuning import Tuning
 
 
@@ -30,6 +30,8 @@ class Config(msgspec.Struct, frozen=True):
     """Call records."""
     log: Log = field(default_factory=Log)
     """Logging."""
+    api: Api = field(default_factory=Api)
+    """Management and metrics."""
 
     def check(self, faults: Faults) -> None:
         """Check what types cannot, over all tables."""
@@ -37,6 +39,7 @@ class Config(msgspec.Struct, frozen=True):
         self.tuning.check(("tuning",), faults)
         self.dns.check(("dns",), faults)
         self.sip.check(("sip",), faults)
+        self.api.check(("api",), faults)
         for number, module in enumerate(self.policy):
             module.check(("policy", str(number)), faults)
         has_core = any(peer.kind == "core" and peer.to for peer in self.peer.values())

@@ -58,6 +58,36 @@ class Log(msgspec.Struct, frozen=True):
     """Whether addresses, users and Call-IDs are left out."""
 
 
+class Api(msgspec.Struct, frozen=True):
+    """`[api]`: management. The socket `control.sock` in the state directory, mode 0600, is always there."""
+
+    listen: str = ""
+    """`address:port` for the same over TCP, behind the token; by default none. Use a loopback address unless a proxy with TLS stands before it."""
+    token_file: str = ""
+    """File with the token that callers over TCP must bring as `Authorization: Bearer TOKEN`; needed with `listen`."""
+    metrics_listen: str = ""
+    """`address:port` for `/metrics` alone, without a token; by default none."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        for key in ("listen", "metrics_listen"):
+            if not (text := getattr(self, key)):
+                continue
+            try:
+                host, port = split_host_port(text)
+                ipaddress.ip_address(host)
+            except ValueError:
+                port = None
+            if port is None:
+                faults.add((*path, key), f"expected an IP address with a port, got: {text}")
+        if self.listen and not self.token_file:
+            faults.add(
+                (*path, "token_file"),
+                "missing",
+                "management over TCP is never open: name a file that holds a token of 16 characters or more",
+            )
+
+
 class Sip(msgspec.Struct, frozen=True):
     """`[sip]`: how the proxy shows itself."""
 

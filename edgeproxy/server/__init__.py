@@ -1,6 +1,7 @@
-"""Wires it all: starts the engine, prints its log, and ends it in order."""
+"""Wires it all: starts the engine, prints its log, changes its configuration, and ends it in order."""
 
 from edgeproxy.server.check import check_world
+from edgeproxy.server.control import Control
 from edgeproxy.server.process import run
 
-__all__ = ["check_world", "run"]
+__all__ = ["Control", "check_world", "run"]

@@ -14,20 +14,25 @@ from edgeproxy.server.policies import start_process
 
 
 def check_world(loaded: Loaded) -> None:
-    """Raise `ConfigError` where addresses, directories or values cannot be used on this machine."""
+    """Raise `ConfigError` where addresses, directories or values cannot be used on this machine, and `PolicyError` for policies."""
+    check_addresses(loaded)
+    hooks = asyncio.run(check_policies(loaded)) if loaded.config.policy else []
+    _native.check_document(to_document(loaded.config, hooks))
+
+
+def check_addresses(loaded: Loaded) -> None:
+    """Raise `ConfigError` where an address is not of this machine or a directory cannot be one."""
     faults = Faults(loaded.name, Positions(loaded.text))
     _check_addresses(loaded.config, faults)
     _check_directory(loaded.config, faults)
     if faults:
         raise faults.error()
-    hooks = asyncio.run(check_policies(loaded)) if loaded.config.policy else []
-    _native.check_document(to_document(loaded.config, hooks))
 
 
 async def check_policies(loaded: Loaded) -> list[dict[str, Any]]:
     """Import the policy modules in a process of their own and return their hooks; raise `PolicyError` where they cannot be used."""
-    _, hooks = await start_process(loaded, None)
-    return hooks
+    _, hello = await start_process(loaded, None)
+    return hello.hooks
 
 
 def _check_addresses(config: Config, faults: Faults) -> None:

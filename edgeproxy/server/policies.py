@@ -33,8 +33,8 @@ def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
     )
 
 
-async def start_process(loaded: Loaded, link: "_native.PolicyLink | None") -> tuple[asyncio.subprocess.Process, list[dict[str, Any]]]:
-    """Start one process and return it with the hooks of its modules; without a link it only checks them.
+async def start_process(loaded: Loaded, link: "_native.PolicyLink | None") -> tuple[asyncio.subprocess.Process, Hello]:
+    """Start one process and return it with what it says of its modules; without a link it only checks them.
 
     Raise `PolicyError` where a module cannot be loaded or takes too long.
     """
@@ -62,7 +62,14 @@ async def start_process(loaded: Loaded, link: "_native.PolicyLink | None") -> tu
         await process.wait()
     if hello.faults:
         raise PolicyError(hello.faults)
-    return process, hello.hooks
+    return process, hello
+
+
+def _unchanged(path: Path, changed_at: int) -> bool:
+    try:
+        return path.stat().st_mtime_ns == changed_at
+    except OSError:
+        return False
 
 
 class PolicyProcess:
@@ -76,13 +83,13 @@ class PolicyProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self.restarts = 0
-        self.hooks: list[dict[str, Any]] = []
+        self.hello = Hello()
 
     async def start(self) -> None:
         """Start the process; raise `PolicyError` where that fails."""
         tuning = self._loaded.config.tuning.policy
         link = _native.PolicyLink(self._loaded.config.install.workers, tuning.queue_bytes)
-        self._process, self.hooks = await start_process(self._loaded, link)
+        self._process, self.hello = await start_process(self._loaded, link)
         self._link = link
 
     @property
@@ -165,6 +172,7 @@ class Policies:
 
     def __init__(self, loaded: Loaded, log: Log) -> None:
         count = loaded.config.install.policy_processes if loaded.config.policy else 0
+        self._loaded = loaded
         self._processes = [PolicyProcess(loaded, log) for _ in range(count)]
 
     async def start(self) -> list[dict[str, Any]]:
@@ -174,7 +182,18 @@ class Policies:
         if errors:
             await self.stop()
             raise errors[0]
-        return self._processes[0].hooks if self._processes else []
+        return self.hooks
+
+    @property
+    def hooks(self) -> list[dict[str, Any]]:
+        """What the modules want to decide."""
+        return self._processes[0].hello.hooks if self._processes else []
+
+    def serve_also(self, staged: Loaded) -> bool:
+        """Whether these processes would be the same under another configuration: same modules, options, peers, and files."""
+        if orders(self._loaded, []) != orders(staged, []) or self._loaded.config.tuning.policy != staged.config.tuning.policy:
+            return False
+        return all(_unchanged(Path(path), at) for process in self._processes for path, at in process.hello.files.items())
 
     @property
     def links(self) -> "list[_native.PolicyLink]":

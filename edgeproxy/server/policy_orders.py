@@ -25,4 +25,6 @@ class Hello(msgspec.Struct):
     """What it answers."""
 
     hooks: list[dict[str, Any]] = []
+    files: dict[str, int] = {}
+    """The modules' own files, and when each was changed last, in nanoseconds."""
     faults: str = ""

@@ -35,7 +35,8 @@ def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr
     try:
         modules = load(orders.modules, Path(orders.directory))
-        hello = Hello(hooks=hooks(modules, orders.deadlines, orders.statuses, orders.kinds))
+        found = hooks(modules, orders.deadlines, orders.statuses, orders.kinds)
+        hello = Hello(hooks=found, files=_files(Path(orders.directory), [module.module for module in orders.modules]))
     except PolicyError as error:
         hello = Hello(faults=str(error))
     out.buffer.write(msgspec.json.encode(hello) + b"\n")
@@ -45,6 +46,13 @@ def main() -> None:
     logs.configure()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(orders, Chain(modules, orders.kinds)))
+
+
+def _files(directory: Path, names: list[str]) -> dict[str, int]:
+    """Return the files that the modules are made of: themselves, and whatever lies beside the configuration."""
+    places = {name: Path(file) for name, module in list(sys.modules.items()) if (file := getattr(module, "__file__", None))}
+    own = [path for name, path in places.items() if name in names or path.is_relative_to(directory)]
+    return {str(path): path.stat().st_mtime_ns for path in own if path.exists()}
 
 
 async def _serve(orders: Orders, chain: Chain) -> None:

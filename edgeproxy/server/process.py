@@ -3,68 +3,83 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import uvloop
 
 from edgeproxy import _native
-from edgeproxy.config import Loaded, to_document
+from edgeproxy.config import Loaded
+from edgeproxy.errors import EdgeProxyError
 from edgeproxy.server import logs
-from edgeproxy.server.check import check_world
+from edgeproxy.server.check import check_addresses
+from edgeproxy.server.control import Control
 from edgeproxy.server.notify import notify
-from edgeproxy.server.policies import Policies
+
+Management = Callable[[Control], AbstractAsyncContextManager[None]]
 
 
-def run(loaded: Loaded) -> None:
-    """Serve until SIGTERM or SIGINT; a second one ends the drain at once.
+def run(loaded: Loaded, management: Management) -> None:
+    """Serve until SIGTERM or SIGINT, with `management` beside the engine; a second signal ends the drain at once.
 
     Raise `ConfigError`, `PolicyError`, `BindError` or `EngineError` where it cannot start.
     """
-    check_world(loaded)
+    check_addresses(loaded)
     logs.configure()
     _native.set_log_level(loaded.config.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(loaded))
+        runner.run(_serve(loaded, management))
 
 
-async def _serve(loaded: Loaded) -> None:
+async def _serve(loaded: Loaded, management: Management) -> None:
     printer = logs.LogPrinter()
     loop = asyncio.get_running_loop()
-    stop, stop_now = asyncio.Event(), asyncio.Event()
+    control = Control(loaded, printer)
+    stop_now = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
 
-    def on_signal() -> None:
-        (stop_now if stop.is_set() else stop).set()
+    def on_end() -> None:
+        (stop_now if control.draining.is_set() else control.draining).set()
+
+    def on_reload() -> None:
+        task = loop.create_task(_reload(control))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    policies = Policies(loaded, printer.event)
-    hooks = await policies.start()
-    try:
-        engine = _native.Engine(to_document(loaded.config, hooks), policies.links)
-    except BaseException:
-        await policies.stop()
-        raise
-    policies.watch(engine)
-    loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", values=engine.counters()))
+        loop.add_signal_handler(number, on_end)
+    await control.start()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", values=control.counters()))
+    loop.add_signal_handler(signal.SIGHUP, on_reload)
     printing = asyncio.create_task(_print_logs(printer))
     try:
-        printer.event("serving", values={"listeners": [listener.address for listener in loaded.config.install.listener.values()]})
-        print("ready", flush=True)
-        notify("READY=1")
-        await stop.wait()
-        notify("STOPPING=1")
-        await _drain(engine, printer, stop_now)
+        async with management(control):
+            printer.event("serving", values={"listeners": [listener.address for listener in loaded.config.install.listener.values()]})
+            print("ready", flush=True)
+            notify("READY=1")
+            await control.draining.wait()
+            notify("STOPPING=1")
+            await _drain(control, stop_now)
     finally:
-        await policies.stop()
-        await asyncio.to_thread(engine.stop)
+        await control.stop()
         printing.cancel()
-        printer.event("stopped", values=engine.counters())
+        printer.event("stopped", values=control.counters())
         printer.drain()
         sys.stderr.flush()
 
 
-async def _drain(engine: _native.Engine, printer: logs.LogPrinter, stop_now: asyncio.Event) -> None:
+async def _reload(control: Control) -> None:
+    """SIGHUP: apply the file of the start as it is now."""
+    try:
+        await control.reload(control.read())
+    except EdgeProxyError as error:
+        control.printer.event("reload refused", level="error", values={"error": str(error)})
+
+
+async def _drain(control: Control, stop_now: asyncio.Event) -> None:
     """Refuse new calls and wait for those that are live, as long as the configuration allows."""
-    printer.event("draining", values={"at_most_seconds": engine.drain_seconds})
+    engine = control.engine
+    control.printer.event("draining", values={"at_most_seconds": engine.drain_seconds})
     engine.drain()
     deadline = asyncio.get_running_loop().time() + engine.drain_seconds
     while not engine.is_drained() and asyncio.get_running_loop().time() < deadline and not stop_now.is_set():

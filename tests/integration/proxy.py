@@ -1,6 +1,7 @@
 """A real edgeproxy process on free ports in a temporary folder."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -102,3 +103,10 @@ class Proxy:
             if len(lines) >= count or time.monotonic() > end:
                 return [json.loads(line) for line in lines]
             time.sleep(0.05)
+
+
+def manage(proxy: Proxy, *words: str) -> tuple[int, str]:
+    """Run a management command; return its exit code and what it said."""
+    environment = {**os.environ, "EDGEPROXY_CONTROL": str(proxy.state / "control.sock")}
+    done = subprocess.run([EDGEPROXY, *words], capture_output=True, text=True, env=environment, timeout=30, check=False)
+    return done.returncode, done.stdout + done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent import Agent, answer, call, invite, values
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
 
 Local = Callable[..., tuple[Proxy, int, int]]
 
@@ -117,6 +117,11 @@ def test_a_process_that_is_held_or_gone_is_replaced_and_holds_up_nobody_else(use
         start = time.monotonic()
         assert outcome(caller, port, user, "bad").startswith("SIP/2.0 500")
         assert time.monotonic() - start < 0.7
+        # Neither does management.
+        for words in (("status",), ("metrics",), ("reload",)):
+            begun = time.monotonic()
+            assert manage(proxy, *words)[0] == 0
+            assert time.monotonic() - begun < 1.5
         # Who needs no policy does not notice.
         core.send(invite("INVITE", core.port, f"sip:x@127.0.0.1:{caller.port}", call_id="own", branch="own"), port)
         assert caller.receive_until("INVITE", 0.3)

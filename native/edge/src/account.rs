@@ -3,7 +3,7 @@
 use proto::{DialogState, Key, Moment, Now};
 use syntax::{Message, Transport};
 
-use crate::call::{Attempt, Call};
+use crate::call::{Attempt, Call, CallView};
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::record::{AttemptRecord, CallRecord, RECORD_VERSION};
@@ -53,6 +53,30 @@ impl Edge {
         let call = Call::new(message, arrival, peer, now, self.call_number, None);
         let record = self.record(now, &call, status_code, "refused", phase, "proxy");
         self.out.records.push(record);
+    }
+
+    pub(crate) fn view(&self, call: &Call) -> CallView {
+        let shown = |bytes: &[u8]| if self.snapshot.settings.mask_identities { "(masked)".to_owned() } else { String::from_utf8_lossy(bytes).into_owned() };
+        let peer = |index: Option<u16>| index.and_then(|i| self.snapshot.settings.peers.get(usize::from(i))).map_or_else(String::new, |p| p.name.clone());
+        let early = call.dialogs.iter().any(|dialog| dialog.state == DialogState::Early);
+        CallView {
+            call_id: shown(call.texts.call_id()),
+            from_uri: shown(call.texts.uri_of_from()),
+            request_uri: shown(call.texts.request_uri()),
+            from_peer: peer(call.from_peer),
+            to_peer: peer(call.attempts.last().and_then(|attempt| attempt.peer)),
+            source: if self.snapshot.settings.mask_identities { "(masked)".to_owned() } else { place(call.arrival.transport, call.arrival.address) },
+            state: match (call.answered, early) {
+                (Some(_), _) => "confirmed",
+                (None, true) => "early",
+                (None, false) => "calling",
+            },
+            started_at: call.started.wall,
+            answered_at: call.answered.map_or(0, |now| now.wall),
+            attempts: call.attempts.len(),
+            dialogs: call.dialogs.len(),
+            trace_id: hex(&self.trace_id(call.texts.call_id(), call.texts.caller_tag())),
+        }
     }
 
     fn record(&self, now: Now, call: &Call, status_code: u16, outcome: &'static str, refused_by: &'static str, ended_by: &'static str) -> CallRecord {

@@ -208,6 +208,35 @@ impl Call {
     }
 }
 
+/// A live call as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CallView {
+    /// Call-ID.
+    pub call_id: String,
+    /// URI of From.
+    pub from_uri: String,
+    /// Request-URI as received.
+    pub request_uri: String,
+    /// The peer that called.
+    pub from_peer: String,
+    /// The peer of the last attempt.
+    pub to_peer: String,
+    /// Transport and address that the INVITE came from.
+    pub source: String,
+    /// `calling`, `early` or `confirmed`.
+    pub state: &'static str,
+    /// When the INVITE came, microseconds since 1970.
+    pub started_at: u64,
+    /// When it was answered, 0 while it is not.
+    pub answered_at: u64,
+    /// Attempts so far.
+    pub attempts: usize,
+    /// Dialogs so far.
+    pub dialogs: usize,
+    /// The W3C trace id.
+    pub trace_id: String,
+}
+
 const CALL_ENCODING_VERSION: u8 = 1;
 
 /// A call as its encoding tells it.

@@ -2,12 +2,25 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use syntax::Method;
+
+/// Upper bounds of the times that decisions of policies take, in microseconds.
+pub const DECISION_BOUNDS: [u64; 12] = [50, 100, 150, 250, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000];
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Counts of one worker; only that worker writes them.
         #[derive(Default)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// Requests by method.
+            pub methods: [Counter; Method::ALL.len()],
+            /// Responses by the first digit of their status code.
+            pub classes: [Counter; 7],
+            /// Decisions of policies by how long they took: up to each of [`DECISION_BOUNDS`], and longer.
+            pub decisions: [Counter; DECISION_BOUNDS.len() + 1],
+            /// The sum of those times, in microseconds.
+            pub decision_microseconds: Counter,
         }
 
         impl Counters {
@@ -17,6 +30,15 @@ macro_rules! counters {
             }
         }
     };
+}
+
+impl Counters {
+    /// Notes that a policy took so many microseconds to decide.
+    pub(crate) fn decided(&self, microseconds: u64) {
+        let place = DECISION_BOUNDS.iter().position(|bound| microseconds <= *bound).unwrap_or(DECISION_BOUNDS.len());
+        self.decisions[place].add();
+        self.decision_microseconds.add_many(microseconds);
+    }
 }
 
 /// A count with one writer: no atomic addition is needed, only that readers never see half a value.

@@ -8,7 +8,7 @@ use proto::{Key, Moment, Now, Secret, TimedSlab, TransactionIndex, keyed_hash, s
 use syntax::{Edits, Head, Limits, Message, Transport, parse};
 
 use crate::admit::Shedding;
-use crate::call::{Call, Leases};
+use crate::call::{Call, CallView, Leases};
 use crate::counters::Counters;
 use crate::outbox::Outbox;
 use crate::question::Address;
@@ -110,6 +110,14 @@ impl Edge {
         }
     }
 
+    /// Goes by another configuration from now on; what is under way keeps its targets.
+    pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        let limits = &snapshot.settings.limits;
+        self.transactions.set_limit(limits.transactions.div_ceil(usize::from(self.options.workers).max(1)));
+        self.calls.set_limit(limits.calls);
+        self.snapshot = snapshot;
+    }
+
     /// The counters, for others to read.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
@@ -153,6 +161,12 @@ impl Edge {
     /// Calls held by this worker in their versioned form, for hand-over and tests.
     pub fn encoded_calls(&self) -> Vec<Vec<u8>> {
         self.calls.keys().into_iter().filter_map(|key| self.calls.get(key).map(Call::encode)).collect()
+    }
+
+    /// Up to `limit` live calls, those with `call_id` where one is given, for an operator to see.
+    pub fn live_calls(&self, call_id: Option<&[u8]>, limit: usize) -> Vec<CallView> {
+        let fits = |call: &&Call| call_id.is_none_or(|wanted| call.texts.call_id() == wanted);
+        self.calls.keys().into_iter().filter_map(|key| self.calls.get(key)).filter(fits).take(limit).map(|call| self.view(call)).collect()
     }
 
     /// Live calls and transactions held.

@@ -37,8 +37,8 @@ mod transaction;
 mod verdict;
 
 pub use admit::Shedding;
-pub use call::{CallSummary, decode_call};
-pub use counters::Counters;
+pub use call::{CallSummary, CallView, decode_call};
+pub use counters::{Counters, DECISION_BOUNDS};
 pub use edge::{Edge, EdgeOptions, Routes};
 pub use hop::{ConnectionId, Hop};
 pub use outbox::{Outbox, Transmit};

@@ -7,7 +7,7 @@ use syntax::{Span, Transport, Uri, parse_ip};
 
 use crate::question::Address;
 use crate::route::OwnNames;
-use crate::settings::{PeerKind, PeerSettings, RouteSettings, SettingsError};
+use crate::settings::{PeerSettings, RouteSettings, SettingsError};
 use crate::target::Target;
 
 struct Rule {
@@ -37,13 +37,13 @@ pub(crate) struct PeerTable {
 }
 
 impl PeerTable {
-    pub(crate) fn new(settings: &RouteSettings, own: &OwnNames) -> Result<Self, SettingsError> {
+    pub(crate) fn new(settings: &RouteSettings, own: &OwnNames, core: Option<&str>) -> Result<Self, SettingsError> {
         let mut table = Self { networks: HashMap::new(), lengths: [Vec::new(), Vec::new()], anywhere: Vec::new(), targets: Vec::new(), core: None };
         for (index, peer) in settings.peers.iter().enumerate() {
             let index = index as u16;
             table.add_matches(settings, peer, index)?;
             table.targets.push(peer.to.iter().map(|uri| target(peer, uri, own)).collect::<Result<_, _>>()?);
-            if peer.kind == PeerKind::Core && !peer.to.is_empty() && table.core.is_none() {
+            if core == Some(peer.name.as_str()) {
                 table.core = Some(index);
             }
         }
@@ -101,7 +101,7 @@ impl PeerTable {
         in_network || self.targets(peer).iter().any(|target| matches!(target, Target::Address(address) if address.address.ip() == ip))
     }
 
-    /// The first core that has targets.
+    /// The core that calls go to where nothing else is said.
     pub(crate) fn core(&self) -> Option<u16> {
         self.core
     }

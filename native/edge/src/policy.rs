@@ -1,7 +1,7 @@
 //! Policies (DESIGN rules 1, 3 and 4): a request that opens something is parked with a question to another process, and
 //! goes on with the verdict. Deadlines run here; whatever goes wrong there ends in the verdict that the file names.
 
-use proto::{Key, Now, keyed_hash, milliseconds};
+use proto::{Key, Moment, Now, keyed_hash, milliseconds};
 use smallvec::SmallVec;
 use syntax::{Message, Method, Span, Uri};
 
@@ -19,6 +19,8 @@ pub(crate) struct PolicyState {
     link: u32,
     /// How long each answer may take.
     deadline: u64,
+    /// When it was asked last.
+    asked: Moment,
     /// What the caller gets where the policy fails.
     status_code: u16,
     /// The policy waits for what comes of its attempts.
@@ -71,6 +73,7 @@ impl Edge {
         let state = PolicyState {
             link: link.unwrap_or_default(),
             deadline: terms.deadline,
+            asked: now.moment,
             status_code: terms.status_code,
             report: false,
             running: false,
@@ -93,6 +96,7 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let Some(state) = transaction.policy.as_mut() else { return };
         state.running = true;
+        state.asked = now.moment;
         let deadline = state.deadline;
         transaction.questions = transaction.questions.wrapping_add(1);
         transaction.waiting = Some(Waiting { number: transaction.questions, deadline: now.moment + deadline, kind: WaitKind::Policy });
@@ -187,6 +191,9 @@ impl Edge {
             return self.counters.late_answers.add();
         }
         self.in_hand = entry;
+        if let Some(state) = self.transactions.get(entry).and_then(|t| t.policy.as_ref()) {
+            self.counters.decided(now.moment.since(state.asked));
+        }
         let verdict = rmp_serde::from_slice::<Verdict>(decision).map_err(|error| VerdictError::Unreadable(error.to_string()));
         match verdict.and_then(|verdict| self.apply_verdict(now, entry, verdict)) {
             Ok(()) => {}

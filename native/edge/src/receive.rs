@@ -26,9 +26,15 @@ impl Edge {
             edge.in_hand = proto::Key::NONE;
             if message.is_request() {
                 edge.counters.requests.add();
+                if let Some(counter) = edge.counters.methods.get(message.head.method as usize) {
+                    counter.add();
+                }
                 edge.handle_request(now, arrival, message);
             } else {
                 edge.counters.responses.add();
+                if let Some(counter) = edge.counters.classes.get(usize::from(message.head.status_code / 100)) {
+                    counter.add();
+                }
                 edge.handle_response(now, arrival, message);
             }
             None

@@ -305,11 +305,42 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Builds the snapshot that follows `before`: what both have keeps its number, so that requests under way may go on
+    /// naming peers by number; a peer that is gone keeps its place, with no rule and no target.
+    ///
+    /// # Errors
+    /// As [`Snapshot::build`]; and where the listeners are not the same.
+    pub fn build_after(before: &Self, mut settings: RouteSettings) -> Result<Self, SettingsError> {
+        let names = |settings: &RouteSettings| settings.listeners.iter().map(|l| (l.name.clone(), l.address)).collect::<Vec<_>>();
+        if names(&before.settings) != names(&settings) || before.settings.node != settings.node {
+            return Err(SettingsError::Value { path: "install".to_owned(), problem: "listeners and node change with a restart only", value: settings.node });
+        }
+        let core = first_core(&settings);
+        let mut peers = Vec::new();
+        for old in &before.settings.peers {
+            peers.push(match settings.peers.iter().position(|new| new.name == old.name) {
+                Some(index) => settings.peers.remove(index),
+                None => PeerSettings { matches: Vec::new(), to: Vec::new(), ..old.clone() },
+            });
+        }
+        peers.append(&mut settings.peers);
+        if peers.len() > usize::from(u16::MAX) {
+            return Err(SettingsError::Value { path: "peer".to_owned(), problem: "too many names since the start", value: peers.len().to_string() });
+        }
+        settings.peers = peers;
+        Self::build_with_core(settings, core.as_deref())
+    }
+
     /// Builds the snapshot.
     ///
     /// # Errors
     /// [`SettingsError`] for the first value that means nothing.
     pub fn build(settings: RouteSettings) -> Result<Self, SettingsError> {
+        let core = first_core(&settings);
+        Self::build_with_core(settings, core.as_deref())
+    }
+
+    fn build_with_core(settings: RouteSettings, core: Option<&str>) -> Result<Self, SettingsError> {
         let t = &settings.timers;
         let timers = proto::SipTimers {
             t1: proto::milliseconds(t.t1_milliseconds),
@@ -319,7 +350,7 @@ impl Snapshot {
             c: proto::seconds(t.timer_c_seconds),
         };
         let own = crate::route::OwnNames::new(&settings)?;
-        let peers = crate::peer::PeerTable::new(&settings, &own)?;
+        let peers = crate::peer::PeerTable::new(&settings, &own, core)?;
         let listener_ids = stable_ids("install.listener", 0xffff, settings.listeners.iter().map(|l| &l.name))?.into_iter().map(|id| id as u16).collect();
         let peer_ids = stable_ids("peer", u32::MAX, settings.peers.iter().map(|p| &p.name))?;
         let by_name = |name: &String| settings.listeners.iter().position(|l| l.name == *name).map(|index| index as u16);
@@ -344,6 +375,11 @@ impl Snapshot {
     pub(crate) fn listener_by_id(&self, id: u16) -> Option<u16> {
         self.listener_ids.iter().position(|have| *have == id).map(|index| index as u16)
     }
+}
+
+/// The core that calls go to where nothing else is said: the first of the file that has targets.
+fn first_core(settings: &RouteSettings) -> Option<String> {
+    settings.peers.iter().find(|peer| peer.kind == PeerKind::Core && !peer.to.is_empty()).map(|peer| peer.name.clone())
 }
 
 /// The numbers by which tokens name things. Two names of one number would be one and the same after a restart, 0 means nobody.

@@ -2,19 +2,20 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use edge::{Counters, Edge, EdgeOptions, SettingsError, Snapshot};
+use edge::{CallView, Counters, DECISION_BOUNDS, Edge, EdgeOptions, SettingsError, Snapshot};
 use mio::{Poll, Waker};
 use proto::Secret;
+use syntax::Method;
 
 use crate::bind::{BindError, bind_all};
 use crate::clock::{Clock, wall};
 use crate::install::Document;
 use crate::limits;
-use crate::mail::{Mail, Post};
+use crate::mail::{Mail, Post, Reload};
 use crate::policies::PolicyLink;
 use crate::records::RecordWriter;
 use crate::resolve::Resolver;
@@ -60,6 +61,7 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     records: Mutex<RecordWriter>,
     drain_seconds: u64,
+    snapshot: Mutex<Arc<Snapshot>>,
 }
 
 impl Engine {
@@ -126,6 +128,7 @@ impl Engine {
             threads: Mutex::default(),
             records: Mutex::new(records),
             drain_seconds: install.drain_seconds,
+            snapshot: Mutex::new(Arc::clone(&snapshot)),
         };
         for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
             let streams = Streams::new(index as u8, install.stream.clone(), snapshot.settings.limits.message(), Arc::clone(&sources));
@@ -154,6 +157,63 @@ impl Engine {
             }
         }
         Ok(engine)
+    }
+
+    /// Goes by another configuration: built beside the live one, then swapped on each worker at once with its policy
+    /// processes. Those behind `drain` are asked nothing more.
+    ///
+    /// # Errors
+    /// As [`Engine::check`], and where something changed that lives as long as the process; then nothing was changed.
+    pub fn reload(&self, document: &[u8], links: &[&PolicyLink], drain: &[u32]) -> Result<(), StartError> {
+        let document = Document::read(document)?;
+        let mut current = self.snapshot.lock().map_err(|_| StartError::System { what: "the configuration".to_owned(), error: io::ErrorKind::Other.into() })?;
+        let next = Arc::new(Snapshot::build_after(&current, document.routing)?);
+        let ends = (0..self.shared.posts.len()).map(|worker| links.iter().map(|link| link.worker_end(worker)).collect::<io::Result<Vec<_>>>());
+        let ends = ends.collect::<io::Result<Vec<_>>>().map_err(system("a policy link"))?;
+        for (post, links) in self.shared.posts.iter().zip(ends) {
+            // A worker must not be left with the old one: its mailbox is emptied all the time, so this comes to an end.
+            let mut mail = Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec() }));
+            while let Err(back) = post.offer(mail) {
+                mail = back;
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        *current = next;
+        Ok(())
+    }
+
+    /// Live calls, as JSON: those with `call_id`, or all, `limit` at most; workers that do not answer in a second are left out.
+    pub fn calls(&self, call_id: Option<&[u8]>, limit: usize) -> Vec<String> {
+        let (reply, answers) = mpsc::channel();
+        let asked = self.shared.posts.iter().filter(|post| post.post(Mail::Calls(call_id.map(Into::into), limit, reply.clone()))).count();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut found = Vec::new();
+        for _ in 0..asked {
+            let Ok(calls) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) else { break };
+            found.extend(calls);
+        }
+        found.sort_by_key(|call: &CallView| call.started_at);
+        found.truncate(limit);
+        found.iter().filter_map(|call| serde_json::to_string(call).ok()).collect()
+    }
+
+    /// Counts with a label: requests by method, responses by class; and decisions of policies by their bound in microseconds.
+    pub fn labelled(&self) -> Vec<(&'static str, String, u64)> {
+        let mut found: Vec<(&'static str, String, u64)> = Vec::new();
+        let sum = |read: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|counters| read(counters)).sum();
+        for (index, method) in Method::ALL.into_iter().enumerate() {
+            found.push(("requests_by_method", method.as_str().to_owned(), sum(&|c| c.methods[index].get())));
+        }
+        for class in 1..7 {
+            found.push(("responses_by_class", format!("{class}xx"), sum(&|c| c.classes[class].get())));
+        }
+        let mut below = 0;
+        for (index, bound) in DECISION_BOUNDS.iter().map(u64::to_string).chain(["+Inf".to_owned()]).enumerate() {
+            below += sum(&|c| c.decisions[index].get());
+            found.push(("policy_decisions", bound, below));
+        }
+        found.push(("policy_decision_microseconds", String::new(), sum(&|c| c.decision_microseconds.get())));
+        found
     }
 
     /// Asks the policy process behind `link` from now on, beside those asked already.

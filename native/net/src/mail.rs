@@ -1,11 +1,19 @@
 //! What workers tell each other.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-use edge::{Answer, Hop};
+use edge::{Answer, CallView, Hop, Snapshot};
 use ring_queue::Mailbox;
 
 use crate::policies::WorkerLink;
+
+/// What a worker changes at once when the configuration does.
+pub(crate) struct Reload {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) links: Vec<WorkerLink>,
+    pub(crate) drain: Vec<u32>,
+}
 
 /// One item for a worker.
 pub(crate) enum Mail {
@@ -23,6 +31,10 @@ pub(crate) enum Mail {
     DrainLink(u32),
     /// That policy process is gone.
     Unlink(u32),
+    /// Go by another configuration, with the processes that belong to it, and ask those of the last one nothing more.
+    Reload(Box<Reload>),
+    /// Tell of live calls: those with this Call-ID, or all, so many at most.
+    Calls(Option<Box<[u8]>>, usize, Sender<Vec<CallView>>),
     /// Refuse new work from now on.
     Drain,
     /// End.
@@ -42,15 +54,16 @@ impl Post {
 
     /// Queues `mail`; false where the mailbox is full.
     pub(crate) fn post(&self, mail: Mail) -> bool {
-        match self.mailbox.post(mail) {
-            Ok(wake) => {
-                if wake && let Err(error) = self.waker.wake() {
-                    log::error!(target: "worker", "cannot wake a worker: {error}");
-                }
-                true
-            }
-            Err(_) => false,
+        self.offer(mail).is_ok()
+    }
+
+    /// The same, giving `mail` back where the mailbox is full.
+    pub(crate) fn offer(&self, mail: Mail) -> Result<(), Mail> {
+        let wake = self.mailbox.post(mail)?;
+        if wake && let Err(error) = self.waker.wake() {
+            log::error!(target: "worker", "cannot wake a worker: {error}");
         }
+        Ok(())
     }
 
     pub(crate) fn open(&self) {

@@ -62,6 +62,11 @@ impl Streams {
         }
     }
 
+    /// Bounds messages so from now on.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// How many connections stand.
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()

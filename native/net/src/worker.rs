@@ -412,6 +412,17 @@ impl Worker {
                     self.policies.remove(id);
                     self.edge.set_policy_links(self.policies.taking());
                 }
+                Mail::Reload(reload) => {
+                    self.streams.set_limits(reload.snapshot.settings.limits.message());
+                    self.edge.set_snapshot(reload.snapshot);
+                    reload.drain.into_iter().for_each(|id| self.policies.drain(id));
+                    reload.links.into_iter().for_each(|link| self.policies.add(link));
+                    self.edge.set_policy_links(self.policies.taking());
+                }
+                Mail::Calls(call_id, limit, reply) => {
+                    // Whoever asked may have given up.
+                    drop(reply.send(self.edge.live_calls(call_id.as_deref(), limit)));
+                }
                 Mail::Drain => self.edge.drain(),
                 Mail::Stop => self.stopping = true,
             }

@@ -100,6 +100,11 @@ impl<T> TimedSlab<T> {
         self.limit
     }
 
+    /// Lets the table hold `limit` entries from now on; those beyond it stay until they end.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.min(NIL as usize - 1);
+    }
+
     /// Adds an entry without a deadline; `None` where the table is full, and then `value` is dropped.
     pub fn insert(&mut self, value: T) -> Option<Key> {
         if self.len >= self.limit {

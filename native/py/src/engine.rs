@@ -22,6 +22,21 @@ impl Engine {
         py.detach(|| net::Engine::start(document, &links)).map(Self).map_err(|error| to_py(&error))
     }
 
+    #[pyo3(signature = (document, links=Vec::new(), drain=Vec::new()))]
+    fn reload(&self, py: Python<'_>, document: &[u8], links: Vec<PyRef<'_, PolicyLink>>, drain: Vec<u32>) -> PyResult<()> {
+        let links: Vec<&net::PolicyLink> = links.iter().map(|link| &link.0).collect();
+        py.detach(|| self.0.reload(document, &links, &drain)).map_err(|error| to_py(&error))
+    }
+
+    #[pyo3(signature = (call_id=None, limit=100))]
+    fn calls(&self, py: Python<'_>, call_id: Option<&str>, limit: usize) -> Vec<String> {
+        py.detach(|| self.0.calls(call_id.map(str::as_bytes), limit))
+    }
+
+    fn labelled(&self) -> Vec<(&'static str, String, u64)> {
+        self.0.labelled()
+    }
+
     fn add_policy_link(&self, link: &PolicyLink) -> PyResult<()> {
         self.0.add_policy_link(&link.0).map_err(|error| PyOSError::new_err(error.to_string()))
     }

@@ -25,6 +25,25 @@ pub enum Method {
 }
 
 impl Method {
+    /// Every method that there is a rule for, and the rest.
+    pub const ALL: [Self; 15] = [
+        Self::Invite,
+        Self::Ack,
+        Self::Cancel,
+        Self::Bye,
+        Self::Register,
+        Self::Options,
+        Self::Message,
+        Self::Subscribe,
+        Self::Notify,
+        Self::Publish,
+        Self::Refer,
+        Self::Info,
+        Self::Update,
+        Self::Prack,
+        Self::Other,
+    ];
+
     /// The method of this name, [`Method::Other`] for one that we have no rule for.
     pub fn from_bytes(name: &[u8]) -> Self {
         match name {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use edge::{Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, PolicyQuestion, Question, RouteSettings, Routes, Snapshot};
+use edge::{Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, PolicyQuestion, Question, RouteSettings, Routes, SettingsError, Snapshot};
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
 
@@ -54,6 +54,7 @@ pub struct Rig {
     /// Questions for policies.
     pub policy: Vec<PolicyQuestion>,
     now: Now,
+    snapshot: Arc<Snapshot>,
 }
 
 const WALL: u64 = 1_795_420_062_000_000;
@@ -79,7 +80,7 @@ impl Rig {
         };
         let options = EdgeOptions { worker: 0, workers: 1, route_secret: Secret::new([1; 16]), process_secret: Secret::new([2; 16]), epoch: WALL, routes };
         let edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
-        Self { edge, records: Vec::new(), questions: Vec::new(), policy: Vec::new(), now: Now { moment: Moment(0), wall: WALL } }
+        Self { edge, records: Vec::new(), questions: Vec::new(), policy: Vec::new(), now: Now { moment: Moment(0), wall: WALL }, snapshot }
     }
 
     /// The counters.
@@ -124,6 +125,21 @@ impl Rig {
             self.collect();
         }
         panicked
+    }
+
+    /// Goes by other settings from now on.
+    ///
+    /// # Errors
+    /// Where they cannot follow those of now.
+    pub fn reload(&mut self, settings: RouteSettings) -> Result<(), SettingsError> {
+        self.snapshot = Arc::new(Snapshot::build_after(&self.snapshot, settings)?);
+        self.edge.set_snapshot(Arc::clone(&self.snapshot));
+        Ok(())
+    }
+
+    /// How many peers the tables hold, those that are gone among them.
+    pub fn peers(&self) -> usize {
+        self.snapshot.settings.peers.len()
     }
 
     /// Empties the worker as after too many panics.

@@ -1,0 +1,227 @@
+"""The management API: JSON over HTTP. Unknown fields, methods and oversized bodies are refused with the reason."""
+
+import hmac
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from edgeproxy.admin import metrics
+from edgeproxy.admin.place import reachable
+from edgeproxy.config.address import split_host_port
+from edgeproxy.errors import ConfigError, EdgeProxyError
+from edgeproxy.server import Control
+
+MOST_BYTES = 4 << 20
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Body = TypeVar("Body", bound=msgspec.Struct)
+_CONTROL = web.AppKey("control", Control)
+
+
+class Apply(msgspec.Struct, forbid_unknown_fields=True):
+    """What to apply: a file on this machine, a text, or by default the file of the start."""
+
+    path: str | None = None
+    text: str | None = None
+
+
+class LogLevel(msgspec.Struct, forbid_unknown_fields=True):
+    """The log level to set; null goes back to that of the file."""
+
+    level: Literal["error", "warning", "info", "debug"] | None
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """A body without content."""
+
+
+class CallQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which live calls to list."""
+
+    call_id: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json", status=status)
+
+
+def _error(status: int, problem: str) -> web.Response:
+    return _json({"error": problem}, status)
+
+
+async def _body(request: web.Request, kind: type[Body]) -> Body:
+    data = await request.read()
+    return msgspec.json.decode(data or b"{}", type=kind)
+
+
+@web.middleware
+async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what goes wrong into a status and a reason."""
+    try:
+        return await handler(request)
+    except (web.HTTPException, msgspec.MsgspecError, UnicodeDecodeError, EdgeProxyError) as error:
+        return _error(*_reason(request, error))
+
+
+def _reason(request: web.Request, error: Exception) -> tuple[int, str]:
+    match error:
+        case web.HTTPRequestEntityTooLarge():
+            return 413, f"the body may have {MOST_BYTES} bytes at most"
+        case web.HTTPNotFound():
+            return 404, f"no such resource: {request.path}"
+        case web.HTTPMethodNotAllowed():
+            return 405, f"{request.method} is not for {request.path}; allowed: {', '.join(sorted(error.allowed_methods))}"
+        case web.HTTPException():
+            return error.status, error.reason
+        case EdgeProxyError():
+            return 422, str(error)
+        case _:
+            return 400, str(error)
+
+
+def _with_token(token: str) -> Any:
+    expected = f"Bearer {token}".encode()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode()
+        # Compared in constant time: how long a refusal takes tells nothing of the token.
+        if not hmac.compare_digest(given, expected):
+            return _error(401, "a token is needed: Authorization: Bearer TOKEN")
+        return await handler(request)
+
+    return check
+
+
+async def _status(request: web.Request) -> web.Response:
+    return _json(request.app[_CONTROL].status())
+
+
+async def _counters(request: web.Request) -> web.Response:
+    return _json(dict(request.app[_CONTROL].counters()))
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    control = request.app[_CONTROL]
+    page = metrics.text(control.counters(), control.engine.labelled(), control.loaded.config.install.node)
+    return web.Response(text=page, content_type="text/plain")
+
+
+async def _calls(request: web.Request) -> web.Response:
+    query = msgspec.convert(dict(request.query), CallQuery, strict=False)
+    found = request.app[_CONTROL].engine.calls(query.call_id, query.limit)
+    return _json({"calls": [msgspec.Raw(call.encode()) for call in found]})
+
+
+async def _reload(request: web.Request) -> web.Response:
+    control = request.app[_CONTROL]
+    apply = await _body(request, Apply)
+    return _json(await control.reload(control.read(Path(apply.path) if apply.path else None, apply.text)))
+
+
+async def _diff(request: web.Request) -> web.Response:
+    control = request.app[_CONTROL]
+    apply = await _body(request, Apply)
+    return _json(control.diff(control.read(Path(apply.path) if apply.path else None, apply.text)))
+
+
+async def _rollback(request: web.Request) -> web.Response:
+    await _body(request, Nothing)
+    return _json(await request.app[_CONTROL].rollback())
+
+
+async def _log_level(request: web.Request) -> web.Response:
+    wanted = await _body(request, LogLevel)
+    return _json({"level": request.app[_CONTROL].set_log_level(wanted.level)})
+
+
+async def _drain(request: web.Request) -> web.Response:
+    await _body(request, Nothing)
+    request.app[_CONTROL].drain()
+    return _json({"state": "draining"})
+
+
+def application(control: Control, token: str = "") -> web.Application:
+    """Return the API; with a token whoever does not bring it gets 401."""
+    middlewares = [_with_token(token), _told] if token else [_told]
+    app = web.Application(middlewares=middlewares, client_max_size=MOST_BYTES)
+    app[_CONTROL] = control
+    app.add_routes(
+        [
+            web.get("/status", _status),
+            web.get("/counters", _counters),
+            web.get("/metrics", _metrics),
+            web.get("/calls", _calls),
+            web.post("/reload", _reload),
+            web.post("/diff", _diff),
+            web.post("/rollback", _rollback),
+            web.put("/log-level", _log_level),
+            web.post("/drain", _drain),
+        ]
+    )
+    return app
+
+
+def _metrics_only(control: Control) -> web.Application:
+    app = web.Application(middlewares=[_told])
+    app[_CONTROL] = control
+    app.add_routes([web.get("/metrics", _metrics)])
+    return app
+
+
+def read_token(path: str) -> str:
+    """Return the token in the file at `path`; raise `ConfigError` where there is none worth the name."""
+    try:
+        token = Path(path).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"api.token_file: cannot be read: {error}") from error
+    if len(token) < 16:
+        raise ConfigError(f"api.token_file: expected a token of 16 characters or more in {path}")
+    return token
+
+
+@asynccontextmanager
+async def management(control: Control) -> AsyncIterator[None]:
+    """Serve the API on the control socket, and over TCP as configured; raise `ConfigError` where an address cannot be had."""
+    api = control.loaded.config.api
+    socket = Path(control.loaded.config.install.state_directory) / "control.sock"
+    runners: list[web.AppRunner] = []
+
+    async def serve(app: web.Application) -> web.AppRunner:
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        runners.append(runner)
+        return runner
+
+    try:
+        # One that ended by force left its socket behind; a second proxy on this directory is refused by its ports.
+        socket.unlink(missing_ok=True)
+        runner = await serve(application(control))
+        # Nobody may reach it even for the moment before its mode is set.
+        mask = os.umask(0o177)
+        try:
+            with reachable(socket) as path:
+                await web.UnixSite(runner, path).start()
+        finally:
+            os.umask(mask)
+        socket.chmod(0o600)
+        for address, app in (
+            (api.listen, application(control, read_token(api.token_file)) if api.listen else None),
+            (api.metrics_listen, _metrics_only(control) if api.metrics_listen else None),
+        ):
+            if app:
+                host, port = split_host_port(address)
+                await web.TCPSite(await serve(app), host, port).start()
+        yield
+    except OSError as error:
+        raise ConfigError(f"api: {error}") from error
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+        socket.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""What an operator can do to a running proxy: reload, roll back, look, drain."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeproxy import __version__, _native
+from edgeproxy.config import Loaded, load, load_text, to_document
+from edgeproxy.config.changes import changes, needs_restart
+from edgeproxy.errors import ConfigError
+from edgeproxy.server.check import check_addresses
+from edgeproxy.server.logs import LogPrinter
+from edgeproxy.server.policies import Policies
+from edgeproxy.server.revisions import Revisions
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What a reload did."""
+
+    revision: int
+    changed: list[str]
+    """Keys that differ from before; none where the file says the same."""
+
+
+class Control:
+    """The running proxy: engine, policies and the file that they go by."""
+
+    def __init__(self, loaded: Loaded, printer: LogPrinter) -> None:
+        self.loaded = loaded
+        self.printer = printer
+        self.engine: _native.Engine
+        self.policies = Policies(loaded, printer.event)
+        self.started = time.monotonic()
+        self.reloads = 0
+        self.draining = asyncio.Event()
+        self._level: str | None = None
+        self._revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
+        self._turn = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start policies and engine; raise as `run` does, with nothing left running."""
+        hooks = await self.policies.start()
+        try:
+            self.engine = _native.Engine(to_document(self.loaded.config, hooks), self.policies.links)
+        except BaseException:
+            await self.policies.stop()
+            raise
+        self.policies.watch(self.engine)
+        self._keep()
+
+    async def stop(self) -> None:
+        """End everything."""
+        for task in self._retiring:
+            task.cancel()
+        await self.policies.stop()
+        await asyncio.to_thread(self.engine.stop)
+
+    def read(self, path: Path | None = None, text: str | None = None) -> Loaded:
+        """Read what is to be applied: `text`, the file at `path`, or the file of the start; raise `ConfigError`."""
+        name = str(path) if path else self.loaded.name
+        return load_text(text, name) if text is not None else load(Path(name))
+
+    async def reload(self, staged: Loaded) -> Reloaded:
+        """Apply another configuration: all of it, or none.
+
+        Raise `ConfigError` or `PolicyError`; then everything goes on as it was. A second reload waits for the first.
+        """
+        async with self._turn:
+            before = self.loaded
+            check_addresses(staged)
+            if restart := needs_restart(before.config, staged.config):
+                raise ConfigError("\n".join(f"{staged.name}: {key}: changes with a restart only" for key in restart))
+            if self.policies.serve_also(staged):
+                await asyncio.to_thread(self.engine.reload, to_document(staged.config, self.policies.hooks))
+            else:
+                await self._reload_with_policies(staged)
+            self.loaded = staged
+            self.reloads += 1
+            _native.set_log_level(self._level or staged.config.log.level)
+            changed = changes(before.config, staged.config)
+            revision = self._keep()
+            self.printer.event("reloaded", values={"revision": revision, "changed": changed})
+            return Reloaded(revision, changed)
+
+    async def _reload_with_policies(self, staged: Loaded) -> None:
+        """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
+        policies = Policies(staged, self.printer.event)
+        hooks = await policies.start()
+        try:
+            drain = [link.id for link in self.policies.links]
+            await asyncio.to_thread(self.engine.reload, to_document(staged.config, hooks), policies.links, drain)
+        except BaseException:
+            await policies.stop()
+            raise
+        policies.watch(self.engine)
+        retired, self.policies = self.policies, policies
+        self._retire(retired, self.loaded.config.tuning.policy.drain_seconds)
+
+    def _retire(self, policies: Policies, drain_seconds: float) -> None:
+        async def retire() -> None:
+            await policies.stop(drain_seconds)
+
+        task = asyncio.create_task(retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def _keep(self) -> int:
+        try:
+            return self._revisions.add(self.loaded.name, self.loaded.text, datetime.now(UTC).isoformat(timespec="seconds"))
+        except OSError as error:
+            # A full disk keeps nobody from changing the configuration; there is only no way back to it later.
+            self.printer.event("revision not kept", level="error", values={"error": str(error)})
+            return 0
+
+    async def rollback(self) -> Reloaded:
+        """Apply the file that was applied before the last one; raise `ConfigError` where there is none."""
+        older = [revision for revision in self._revisions.all() if revision.text != self.loaded.text]
+        if not older:
+            raise ConfigError("nothing to roll back to: no other file was applied")
+        return await self.reload(load_text(older[-1].text, older[-1].name))
+
+    def diff(self, staged: Loaded) -> dict[str, Any]:
+        """Return what a reload would change, what it would refuse, and what operators set at run time."""
+        run_time = {"log.level": self._level} if self._level else {}
+        return {
+            "changed": changes(self.loaded.config, staged.config),
+            "needs_restart": needs_restart(self.loaded.config, staged.config),
+            "run_time": run_time,
+        }
+
+    def set_log_level(self, level: str | None) -> str:
+        """Set the log level until it is set again; None goes back to that of the file. Raise `ValueError` for another word."""
+        wanted = level or self.loaded.config.log.level
+        _native.set_log_level(wanted)
+        self._level = level
+        return wanted
+
+    def drain(self) -> None:
+        """Refuse new requests and end once nothing is under way, as SIGTERM does."""
+        self.draining.set()
+
+    def counters(self) -> Mapping[str, int]:
+        """Return every counter."""
+        restarts = {"policy_restarts": self.policies.restarts, "reloads": self.reloads}
+        return {**self.engine.counters(), **restarts}
+
+    def status(self) -> dict[str, Any]:
+        """Return what the proxy is and how it does."""
+        counters = self.counters()
+        config = self.loaded.config
+        return {
+            "version": __version__,
+            "node": config.install.node,
+            "file": self.loaded.name,
+            "state": "draining" if self.draining.is_set() else "serving",
+            "uptime_seconds": round(time.monotonic() - self.started),
+            "listeners": {name: listener.address for name, listener in config.install.listener.items()},
+            "peers": {name: peer.kind for name, peer in config.peer.items()},
+            "policies": [policy.module for policy in config.policy],
+            **{name: counters[name] for name in ("calls", "transactions", "connections", "reloads", "policy_restarts", "panics")},
+        }

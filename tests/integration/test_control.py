@@ -1,0 +1,217 @@
+"""Reload, rollback, and the management API of the real process."""
+
+import json
+import signal
+import stat
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.agent import Agent, bye, call
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
+
+Local = Callable[..., tuple[Proxy, int, int]]
+
+
+def wait_for(found: Callable[[], bool], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_status_metrics_and_live_calls(local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port)
+        assert stat.S_IMODE((proxy.state / "control.sock").stat().st_mode) == 0o600
+        _, ok = call(caller, core, port, "alive")
+        code, answer = manage(proxy, "status")
+        status = json.loads(answer)
+        assert (code, status["state"], status["node"], status["peers"]) == (0, "serving", "test", {"core": "core", "local": "trusted"})
+        (live,) = json.loads(manage(proxy, "calls")[1])["calls"]
+        assert (live["call_id"], live["state"], live["from_peer"], live["to_peer"]) == ("alive", "confirmed", "local", "core")
+        assert json.loads(manage(proxy, "calls", "another")[1]) == {"calls": []}
+        page = manage(proxy, "metrics")[1]
+        assert 'edgeproxy_requests_by_method_total{node="test",method="INVITE"} 1\n' in page
+        assert 'edgeproxy_responses_by_class_total{node="test",class="2xx"} 1\n' in page
+        assert 'edgeproxy_calls_started_total{node="test"} 1\n' in page
+        caller.send(bye(caller, core, ok, "alive"), port)
+        assert core.receive_until("BYE")
+
+
+def test_a_reload_changes_all_or_nothing_and_a_rollback_goes_back(local: Local) -> None:
+    with Agent() as caller, Agent() as core, Agent() as other:
+        proxy, port, _ = local(core=core.port)
+        _, ok = call(caller, core, port, "before")
+        first = proxy.file.read_text()
+        second = first.replace(f'to = ["sip:127.0.0.1:{core.port}"]', f'to = ["sip:127.0.0.1:{other.port}"]')
+        # Wrong: nothing changes, and every fault is told.
+        proxy.file.write_text(second + '\n[peer.x]\nkind = "nobody"\n[tunning]\n')
+        code, answer = manage(proxy, "reload")
+        assert (code, "peer.x.kind" in answer, "did you mean tuning?" in answer) == (1, True, True)
+        proxy.file.write_text(second.replace('node = "test"', 'node = "moved"'))
+        code, answer = manage(proxy, "reload")
+        assert (code, answer) == (1, f"{proxy.file}: install.node: changes with a restart only\n")
+        call(caller, core, port, "still")
+        # Right: the next call goes the new way, the old one on as it began.
+        proxy.file.write_text(second)
+        assert json.loads(manage(proxy, "diff")[1]) == {"changed": ["peer.core.to"], "needs_restart": [], "run_time": {}}
+        code, answer = manage(proxy, "reload")
+        assert (code, json.loads(answer)) == (0, {"revision": 2, "changed": ["peer.core.to"]})
+        call(caller, other, port, "after")
+        caller.send(bye(caller, core, ok, "before"), port)
+        assert core.receive_until("BYE")
+        assert json.loads(manage(proxy, "rollback")[1])["changed"] == ["peer.core.to"]
+        call(caller, core, port, "back")
+        assert manage(proxy, "reload", str(proxy.file))[0] == 0
+        call(caller, other, port, "again")
+
+
+def test_sighup_reloads_and_tells_why_not(local: Local) -> None:
+    with Agent() as caller, Agent() as core, Agent() as other:
+        proxy, port, _ = local(core=core.port)
+        text = proxy.file.read_text()
+        proxy.file.write_text("nonsense")
+        proxy.signal(signal.SIGHUP)
+        wait_for(lambda: any(line["event"] == "reload refused" for line in proxy.log))
+        call(caller, core, port, "same")
+        proxy.file.write_text(text.replace(f"sip:127.0.0.1:{core.port}", f"sip:127.0.0.1:{other.port}"))
+        proxy.signal(signal.SIGHUP)
+        wait_for(lambda: any(line["event"] == "reloaded" for line in proxy.log))
+        call(caller, other, port, "new")
+
+
+def test_policies_are_replaced_by_a_reload_and_a_broken_one_changes_nothing(local: Local, tmp_path: Path) -> None:
+    def policy(header: str) -> None:
+        source = f'from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request("INVITE")\ndef decide(call):\n    call.set_header("X-Version", "{header}")\n'
+        (tmp_path / "versioned.py").write_text(source)
+
+    policy("one")
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "versioned"\n[tuning.policy]\ndrain_seconds = 0.2')
+        assert "X-Version: one\r\n" in call(caller, core, port, "one")[0]
+        (tmp_path / "versioned.py").write_text("def broken(:\n")
+        code, answer = manage(proxy, "reload")
+        assert (code, "versioned.py:1: SyntaxError" in answer) == (1, True)
+        assert "X-Version: one\r\n" in call(caller, core, port, "still")[0]
+        policy("two")
+        assert manage(proxy, "reload")[0] == 0
+        assert "X-Version: two\r\n" in call(caller, core, port, "two")[0]
+        wait_for(lambda: len(children(proxy)) == 1)
+        (process,) = children(proxy)
+        assert manage(proxy, "reload")[0] == 0
+        assert children(proxy) == [process], "what did not change is not started again"
+
+
+def children(proxy: Proxy) -> list[str]:
+    assert proxy.process
+    return subprocess.run(["pgrep", "-P", str(proxy.process.pid)], capture_output=True, text=True, check=False).stdout.split()
+
+
+def test_the_log_level_is_a_layer_of_its_own_and_survives_a_reload(local: Local) -> None:
+    with Agent() as core:
+        proxy, _, _ = local(core=core.port)
+        assert json.loads(manage(proxy, "log-level", "debug")[1]) == {"level": "debug"}
+        assert manage(proxy, "reload")[0] == 0
+        assert json.loads(manage(proxy, "diff")[1])["run_time"] == {"log.level": "debug"}
+        assert json.loads(manage(proxy, "log-level", "file")[1]) == {"level": "info"}
+        assert json.loads(manage(proxy, "diff")[1])["run_time"] == {}
+
+
+def test_drain_ends_the_process(local: Local) -> None:
+    with Agent() as core:
+        proxy, _, _ = local(core=core.port)
+        assert json.loads(manage(proxy, "drain")[1]) == {"state": "draining"}
+        assert proxy.process
+        assert proxy.process.wait(10) == 0
+        assert not (proxy.state / "control.sock").exists()
+
+
+def test_who_asks_nobody_is_told_how_to_name_the_socket(tmp_path: Path) -> None:
+    done = subprocess.run([EDGEPROXY, "status", "--control", tmp_path / "none.sock"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "hint: --control names the control socket" in done.stderr) == (1, True)
+
+
+def http(method: str, url: str, body: bytes | None = None, token: str = "") -> tuple[int, Any]:
+    request = urllib.request.Request(url, method=method, data=body, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            status, text = response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, text = error.code, error.read()
+    return status, json.loads(text) if text[:1] in b"{[" else text.decode()
+
+
+@pytest.fixture
+def api(local: Local, tmp_path: Path) -> tuple[Proxy, str, str, str]:
+    """Start a proxy with its API over TCP; return it, the URLs of API and metrics, and the token."""
+    token = "0123456789abcdef0123"  # noqa: S105
+    (tmp_path / "token").write_text(f"{token}\n")
+    port, metrics = free_port(), free_port()
+    extra = f'[api]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{tmp_path}/token"\nmetrics_listen = "127.0.0.1:{metrics}"'
+    return local(extra=extra)[0], f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}", token
+
+
+def test_over_tcp_nothing_goes_without_the_token(api: tuple[Proxy, str, str, str]) -> None:
+    _, url, metrics, token = api
+    for wrong in ("", "x", token[:-1], token + "x"):
+        for path in ("/status", "/metrics", "/nothing"):
+            assert http("GET", url + path, token=wrong)[0] == 401
+    status, found = http("GET", f"{url}/status", token=token)
+    assert (status, found["state"]) == (200, "serving")
+    assert http("GET", f"{metrics}/metrics")[0] == 200
+    assert http("GET", f"{metrics}/status") == (404, {"error": "no such resource: /status"})
+    assert http("POST", f"{metrics}/reload", b"{}")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "problem"),
+    [
+        ("POST", "/reload", b'{"pa', 400, "Input data was truncated"),
+        ("POST", "/reload", b'{"file": "x"}', 400, "unknown field `file`"),
+        ("POST", "/reload", b'{"path": 1}', 400, "Expected `str | null`, got `int`"),
+        ("POST", "/reload", b"[]", 400, "Expected `object`, got `array`"),
+        ("POST", "/reload", b'{"text": "\xff"}', 400, ""),
+        ("POST", "/reload", b'{"path": "/nowhere"}', 422, "/nowhere: cannot be read"),
+        ("POST", "/reload", b'{"text": "x = 1"}', 422, "unknown key"),
+        ("POST", "/reload", b" " * (4 << 20) + b"{}", 413, "4194304 bytes at most"),
+        ("POST", "/rollback", b"{}", 422, "nothing to roll back to"),
+        ("PUT", "/log-level", b'{"level": "loud"}', 400, "Invalid enum value 'loud'"),
+        ("PUT", "/log-level", b"{}", 400, "missing required field `level`"),
+        ("DELETE", "/status", None, 405, "DELETE is not for /status; allowed: GET, HEAD"),
+        ("GET", "/calls?limit=0", None, 400, "Expected `int` >= 1"),
+        ("GET", "/calls?limit=x", None, 400, "Expected `int`"),
+        ("GET", "/calls?surplus=1", None, 400, "unknown field `surplus`"),
+        ("POST", "/drain", b'{"now": true}', 400, "unknown field `now`"),
+    ],
+)
+def test_what_the_api_cannot_use_it_refuses_with_the_reason(  # noqa: PLR0917
+    method: str, path: str, body: bytes | None, status: int, problem: str, api: tuple[Proxy, str, str, str]
+) -> None:
+    proxy, url, _, token = api
+    found, answer = http(method, url + path, body, token)
+    assert (found, problem in answer["error"]) == (status, True), answer
+    assert http("GET", f"{url}/status", token=token)[1]["state"] == "serving"
+    assert token not in json.dumps(proxy.log)
+
+
+def test_a_call_survives_a_hundred_reloads_under_load(local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra="[tuning.policy]\ndrain_seconds = 0")
+        _, ok = call(caller, core, port, "long")
+        text = proxy.file.read_text()
+        for number in range(100):
+            proxy.file.write_text(text + f'\n[peer.p{number % 7}]\nkind = "gateway"\nmatch = ["192.0.2.{number % 7 + 1}"]\n')
+            proxy.signal(signal.SIGHUP)
+            call(caller, core, port, f"r{number}")
+        wait_for(lambda: sum(line["event"] == "reloaded" for line in proxy.log) >= 50, 20)
+        caller.send(bye(caller, core, ok, "long"), port)
+        assert core.receive_until("BYE")
+        assert proxy.counters()["calls_failed"] == 0
