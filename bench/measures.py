@@ -1,9 +1,11 @@
 """What is measured: each function runs its targets and returns plain data."""
 
+import re
 import resource
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,21 +20,48 @@ SHARE = 0.25
 TARGETS = ["floor", "edgeproxy", "kamailio"]
 
 
-def cost(rates: list[int], seconds: int, rounds: int) -> list[dict[str, Any]]:
+PYTHON_TARGETS = ["floor", "edgeproxy", "edgeproxy-python", "kamailio-python"]
+
+
+def cost(rates: list[int], seconds: int, rounds: int, targets: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure each target at each rate, in turns, so that a slow minute of the machine hits all alike."""
     rows = []
     for number in range(rounds):
         for rate in rates:
-            for name in TARGETS:
+            for name in targets or TARGETS:
                 with Target(name) as target:
                     load(target, min(rate, 500), 1)
+                    before = target.processor_seconds_by_process()
                     run = load(target, rate, seconds)
-                rows.append({"target": name, "rate": rate, "round": number, **_row(run)})
+                    split = target.processor_seconds_by_process()
+                    decisions = _decisions() if name == "edgeproxy-python" else {}
+                shares = {pid: (split[pid] - before.get(pid, 0)) / max(run.report["attempted"], 1) * 1e6 for pid in split}
+                rows.append(
+                    {
+                        "target": name,
+                        "rate": rate,
+                        "round": number,
+                        "split": sorted(shares.values(), reverse=True),
+                        **decisions,
+                        **_row(run),
+                    }
+                )
                 print(
                     f"{name:10} {rate:6}/s {run.microseconds_per_call:7.1f} us/call p99 {run.report['setup_p99_microseconds']} us",
                     flush=True,
                 )
     return rows
+
+
+def _decisions() -> dict[str, int]:
+    """Return the times within which half and 99 % of the decisions were made, as upper bounds in microseconds."""
+    control = Path("/tmp/edgeproxy-bench/control.sock")  # noqa: S108
+    line = [str(Path(sys.executable).with_name("edgeproxy")), "metrics", "--control", str(control)]
+    page = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    found = [(float(bound), int(value)) for bound, value in re.findall(r'decision_seconds_bucket\{[^}]*le="([^"]+)"\} (\d+)', page)]
+    total = found[-1][1]
+    within = {name: next(bound for bound, value in found if value >= share * total) for name, share in (("p50", 0.5), ("p99", 0.99))}
+    return {f"decision_{name}_microseconds": round(bound * 1e6) if bound != float("inf") else -1 for name, bound in within.items()}
 
 
 def _row(run: Run) -> dict[str, Any]:

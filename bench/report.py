@@ -15,9 +15,9 @@ def total(rows: list[dict[str, Any]], key: str, **match: object) -> int:
     return sum(row[key] for row in rows if all(row[name] == value for name, value in match.items()))
 
 
-def _cost(rows: list[dict[str, Any]]) -> list[str]:
+def _cost(rows: list[dict[str, Any]], title: str = "Relay over UDP, INVITE to BYE") -> list[str]:
     lines = [
-        "## Relay over UDP, INVITE to BYE",
+        f"## {title}",
         "",
         "| target | calls/s | CPU per call | share of floor | set-up p50 | p99 | p99.9 | calls | retransmissions | failed |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -33,6 +33,17 @@ def _cost(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _python(rows: list[dict[str, Any]]) -> list[str]:
+    lines = _cost(rows, "The same with a handler in Python that decides every INVITE, all processes counted")
+    lines += ["", "| calls/s | proxy | policy process | decisions p50 up to | p99 up to |", "|---|---|---|---|---|"]
+    for rate in sorted({row["rate"] for row in rows}):
+        mine = [row for row in rows if row["target"] == "edgeproxy-python" and row["rate"] == rate]
+        parts = [statistics.median(row["split"][index] for row in mine) for index in (0, 1)]
+        times = " | ".join(f"{statistics.median(row[f'decision_{p}_microseconds'] for row in mine):.0f} µs" for p in ("p50", "p99"))
+        lines.append(f"| {rate} | {parts[0]:.1f} µs | {parts[1]:.1f} µs | {times} |")
+    return lines
+
+
 def _highest(rates: dict[str, int]) -> list[str]:
     rows = [f"| {name} | {rate}/s | {rate / rates['kamailio']:.2f} |" for name, rate in rates.items()]
     return ["## Highest clean rate on one processor", "", "| target | rate | share of Kamailio's |", "|---|---|---|", *rows]
@@ -44,11 +55,11 @@ def _overload(data: dict[str, Any]) -> list[str]:
         "",
         f"The proxy gets a quarter of a processor, so that the generator is not the first to be overloaded; its highest clean rate is then {data['rate']}/s.",
         "",
-        "| offered | served | share | refused | of these with Retry-After | failed | clean 5 s later |",
-        "|---|---|---|---|---|---|---|",
+        "| offered | served | share | refused | of these with Retry-After | unanswered | failed | clean 5 s later |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r['factor']} x | {r['goodput']:.0f}/s | {r['share']:.0%} | {r['refused']} | {r['refused_with_retry_after']} | {r['failed']} "
+        f"| {r['factor']} x | {r['goodput']:.0f}/s | {r['share']:.0%} | {r['refused']} | {r['refused_with_retry_after']} | {r['unanswered']} | {r['failed']} "
         f"| {'yes' if r['clean_after'] else 'no'} |"
         for r in data["rows"]
     ]

@@ -42,7 +42,11 @@ def load(specs: Sequence[ModuleSpec], directory: Path) -> list[tuple[Policy, Any
 def _load_one(spec: ModuleSpec) -> tuple[Policy, Any]:
     try:
         module = importlib.import_module(spec.module)
-    except BaseException as error:  # A module may raise anything, SystemExit included
+    except ModuleNotFoundError as error:
+        if error.name and (spec.module == error.name or spec.module.startswith(f"{error.name}.")):
+            raise PolicyError(f"policy module {spec.module}: no such module beside the file or on Python's path") from error
+        raise PolicyError(f"{_place(error, spec.module)}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # A module may raise anything, SystemExit included.
         raise PolicyError(f"{_place(error, spec.module)}: {type(error).__name__}: {error}") from error
     policy = getattr(module, "policy", None)
     if not isinstance(policy, Policy):
@@ -56,10 +60,12 @@ def _place(error: BaseException, module: str) -> str:
     """Return file and line of what went wrong: of the syntax error, else of the last frame outside of the import system."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename and frame.filename != __file__
+    package = str(Path(__file__).parent)
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not frame.filename.startswith(package)
     ]
-    own = [frame for frame in frames if "edgeproxy/policy" not in frame.filename]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else module
 
 

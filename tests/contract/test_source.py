@@ -65,6 +65,8 @@ def test_the_examples_and_the_readme_are_working_configurations(tmp_path: Path) 
     readme = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert readme
     texts = [*readme, *(path.read_text() for path in (ROOT / "examples").rglob("*.toml"))]
+    for module in (ROOT / "examples" / "policies").glob("*.py"):
+        (tmp_path / module.name).write_text(module.read_text())
     for number, text in enumerate(texts):
         file = tmp_path / f"{number}.toml"
         file.write_text(re.sub(r'state_directory = ".*"', f'state_directory = "{tmp_path}"', text))

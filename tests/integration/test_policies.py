@@ -155,6 +155,7 @@ def test_two_processes_share_the_work(decided: Local, tmp_path: Path) -> None:
 def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path: Path) -> None:
     broken = {
         "syntax": ("x = (\n", "syntax.py:1: SyntaxError"),
+        "absent": ("", "policy module absent: no such module beside the file or on Python's path"),
         "imports": ("\nimport not_there\n", "imports.py:2: ModuleNotFoundError: No module named 'not_there'"),
         "without": ("x = 1\n", "without.py: expected `policy = Policy()` in module without"),
         "empty": ("from edgeproxy.policy import Policy\npolicy = Policy()\n", "empty.py: module empty has no handler"),
@@ -173,7 +174,8 @@ def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path
         ),
     }
     for name, (source, expected) in broken.items():
-        (tmp_path / f"{name}.py").write_text(source)
+        if source:
+            (tmp_path / f"{name}.py").write_text(source)
         file = tmp_path / f"{name}.toml"
         file.write_text(
             f'[install]\nstate_directory = "{tmp_path}/state"\n[install.listener.udp]\naddress = "udp:127.0.0.1:{free_port()}"\n[peer.core]\nkind = "core"\n'
