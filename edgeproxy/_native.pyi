@@ -266,6 +266,12 @@ class SimulatedEdge:
     def questions(self) -> list[Question]:
         """Take the questions for policies."""
 
+    def put_questions(self, link: PolicyLink) -> int:
+        """Put the questions onto a link, as a worker does; return how many found room."""
+
+    def take_verdicts(self) -> int:
+        """Take the verdicts that came back on that link, as a worker does; return how many."""
+
     def answer(self, token: bytes, verdict: bytes) -> None:
         """Hand in a verdict."""
 

@@ -1,7 +1,7 @@
 """What a handler gets: the request, what may be done to it, and attempts to await."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,19 +27,26 @@ class Call:
     as it came. Names of the request (`request_uri`, `from_uri`, `header()` and so on) can be asked for here directly.
     """
 
-    __slots__ = ("_edits", "_future", "_send", "_target", "ended_with", "notes", "request", "token", "variables")
+    __slots__ = ("_edits", "_future", "_notes", "_send", "_target", "_variables", "ended_with", "request", "token")
 
     def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool]) -> None:
         self.request = request
         self.token = token
-        self.notes: dict[str, str] = {}
-        self.variables: dict[str, Any] = {}
-        """Whatever handlers of one chain want to tell each other."""
         self.ended_with: int | None = None
         self._send = send
-        self._edits: list[Edit] = []
         self._future: asyncio.Future[Failure | None] | None = None
         self._target = ""
+        # Made where they are needed: most calls change little, and this runs for every one of them.
+        self._edits: list[Edit] | None = None
+        self._notes: dict[str, str] | None = None
+        self._variables: dict[str, Any] | None = None
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Whatever handlers of one chain want to tell each other."""
+        if self._variables is None:
+            self._variables = {}
+        return self._variables
 
     @property
     def method(self) -> str:
@@ -82,9 +89,14 @@ class Call:
         return self.request.trace_id
 
     @property
-    def edits(self) -> list[Edit]:
+    def edits(self) -> Sequence[Edit]:
         """What was changed so far."""
-        return self._edits
+        return self._edits or ()
+
+    @property
+    def notes(self) -> Mapping[str, str] | None:
+        """What was noted so far."""
+        return self._notes
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header field of the request as it came."""
@@ -96,23 +108,30 @@ class Call:
 
     def set_header(self, name: str, value: str) -> None:
         """Replace every line of a header field by one."""
-        self._edits.append({"action": "set", "name": name, "value": value})
+        self._edit({"action": "set", "name": name, "value": value})
 
     def add_header(self, name: str, value: str) -> None:
         """Add a line behind all others."""
-        self._edits.append({"action": "add", "name": name, "value": value})
+        self._edit({"action": "add", "name": name, "value": value})
 
     def remove_header(self, name: str) -> None:
         """Remove every line of a header field."""
-        self._edits.append({"action": "remove", "name": name, "value": ""})
+        self._edit({"action": "remove", "name": name, "value": ""})
 
     def set_request_uri(self, uri: Uri | str) -> None:
         """Replace the Request-URI; where the request goes is not changed by that."""
-        self._edits.append({"action": "request_uri", "name": "", "value": str(uri)})
+        self._edit({"action": "request_uri", "name": "", "value": str(uri)})
+
+    def _edit(self, edit: Edit) -> None:
+        if self._edits is None:
+            self._edits = []
+        self._edits.append(edit)
 
     def note(self, name: str, value: str) -> None:
         """Write something into the call's record, 256 characters at most; a later note of one name replaces an earlier one."""
-        self.notes[name] = value
+        if self._notes is None:
+            self._notes = {}
+        self._notes[name] = value
 
     async def attempt(
         self,
@@ -131,7 +150,7 @@ class Call:
         self._target = peer or ", ".join(to)
         self._future = asyncio.get_running_loop().create_future()
         relay = Relay(to, peer, parallel, first_answer_seconds, final_answer_seconds)
-        if not self._send(self.token, encode(relay, edits=self._edits, notes=self.notes, report=True)):
+        if not self._send(self.token, encode(relay, edits=self.edits, notes=self.notes, report=True)):
             raise CallEnded(0)
         return await self._future
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,28 +27,35 @@ class Chain:
 
     def handlers(self, hook: str, method: str, peer: str) -> list[Step]:
         """Return who is asked about a request of `method` from `peer`, in order: of each module its first that fits."""
-        key = (f"{hook} {method}", peer)
-        if (found := self._found.get(key)) is None:
-            names = self._names.get(peer, frozenset((peer,)))
-            found, seen = [], set()
-            for step in self._steps:
-                if step[0].name == hook and step[0].fits(method, names) and id(step[1]) not in seen:
-                    found.append(step)
-                    seen.add(id(step[1]))
-            # Whoever sends unknown methods must not make us remember each of them.
-            if len(self._found) < 1_024:
-                self._found[key] = found
+        names = self._names.get(peer, frozenset((peer,)))
+        found, seen = [], set()
+        for step in self._steps:
+            if step[0].name == hook and step[0].fits(method, names) and id(step[1]) not in seen:
+                found.append(step)
+                seen.add(id(step[1]))
         return found
 
-    def start(self, call: Call, loop: asyncio.AbstractEventLoop) -> tuple[Verdict, asyncio.Task[Verdict] | None]:
-        """Ask the handlers: return the verdict, or a task where one of them waits. Raise what they raise."""
-        steps = self.handlers("request", call.method, call.peer)
+    def start(self, call: Call, loop: asyncio.AbstractEventLoop) -> tuple[Verdict, asyncio.Task[object] | None]:
+        """Ask the handlers: return the verdict, or a task where one of them waits, whose result is to be `checked`.
+
+        Raise what they raise.
+        """
+        request = call.request
+        key = (request.method, request.peer)
+        steps = self._found.get(key)
+        if steps is None:
+            steps = self.handlers("request", *key)
+            # Whoever sends unknown methods must not make us remember each of them.
+            if len(self._found) < 1_024:
+                self._found[key] = steps
         for index, (hook, options) in enumerate(steps):
             made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
-            if inspect.iscoroutine(made):
-                return start(_rest(made, call, steps[index + 1 :]), loop, call.why_ended)
+            if type(made) is types.CoroutineType:
+                others = steps[index + 1 :]
+                value, task = start(_rest(made, call, others) if others else made, loop, call.why_ended)
+                return (CONTINUE, task) if task else (checked(value, hook), None)
             verdict = checked(made, hook)
-            if not isinstance(verdict, Continue):
+            if verdict is not CONTINUE and not isinstance(verdict, Continue):
                 return verdict, None
         return CONTINUE, None
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from edgeproxy.errors import CallEnded
+from edgeproxy.errors import CallEnded, PolicyError
 from edgeproxy.policy.call import Call
-from edgeproxy.policy.chain import Chain
+from edgeproxy.policy.chain import Chain, checked
 from edgeproxy.policy.step import start
-from edgeproxy.policy.verdict import FAILED, PLAIN_CONTINUE, Continue, Verdict, encode
+from edgeproxy.policy.verdict import CONTINUE, FAILED, PLAIN_CONTINUE, Verdict, encode
 from edgeproxy.sip import Question, Request
 
 Log = Callable[[str, dict[str, object]], None]
@@ -23,8 +23,9 @@ class Dispatcher:
         self._chain = chain
         self._send = send
         self._log = log
-        self._running: dict[bytes, tuple[Call, asyncio.Task[Verdict]]] = {}
+        self._running: dict[bytes, tuple[Call, asyncio.Task[object]]] = {}
         self._background: set[asyncio.Task[object]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.handled = 0
         self.failures = 0
 
@@ -35,10 +36,11 @@ class Dispatcher:
 
     def handle(self, question: Question) -> None:
         """Take one question; its verdict is sent now or when its handler is done."""
-        event = question.event
         if request := question.request:
             self._ask(question, request)
-        elif event == "final":
+            return
+        event = question.event
+        if event == "final":
             self._tell(question)
         elif found := self._running.get(question.key):
             call, task = found
@@ -54,7 +56,7 @@ class Dispatcher:
         call = Call(request, question.token, self._send)
         self.handled += 1
         try:
-            verdict, task = self._chain.start(call, asyncio.get_running_loop())
+            verdict, task = self._chain.start(call, self._loop or self._running_loop())
         except Exception as error:
             self._failed(call, error)
             return
@@ -65,7 +67,11 @@ class Dispatcher:
         self._running[key] = (call, task)
         task.add_done_callback(lambda task: self._done(key, call, task))
 
-    def _done(self, key: bytes, call: Call, task: asyncio.Task[Verdict]) -> None:
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def _done(self, key: bytes, call: Call, task: asyncio.Task[object]) -> None:
         self._running.pop(key, None)
         if task.cancelled():
             if call.ended_with is None:
@@ -78,10 +84,13 @@ class Dispatcher:
         elif error:
             self._failed(call, error)
         else:
-            self._decide(call, task.result())
+            try:
+                self._decide(call, checked(task.result(), None))
+            except PolicyError as nonsense:
+                self._failed(call, nonsense)
 
     def _decide(self, call: Call, verdict: Verdict) -> None:
-        if isinstance(verdict, Continue) and not call.edits and not call.notes:
+        if verdict is CONTINUE and not call.edits and not call.notes:
             self._send(call.token, PLAIN_CONTINUE)
             return
         try:

@@ -1,6 +1,7 @@
 """The real edge, its policies in this process, no sockets, and time that passes only when the test says so."""
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -138,6 +139,8 @@ class SimulatedEdge:
 
     def close(self) -> None:
         """End it, with all handlers that still wait."""
+        if http := sys.modules.get("edgeproxy.policy.http"):
+            self._runner.run(http.close())
         self._runner.close()
 
     def __enter__(self) -> "SimulatedEdge":

@@ -89,6 +89,20 @@ pub struct QuestionView<'a> {
 }
 
 impl<'a> QuestionView<'a> {
+    /// Says nothing.
+    pub const NOTHING: Self = Self {
+        event: 0,
+        status_code: 0,
+        token: &[],
+        deadline: 0,
+        source: (IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
+        trace: [0; 16],
+        transport: "",
+        listener: "",
+        peer: "",
+        message: &[],
+    };
+
     /// Appends the encoding.
     pub fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();

@@ -1,6 +1,4 @@
 //! Another configuration while calls are under way.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use edge::{PeerKind, PeerSettings};
 use testkit::{Request, Rig, headers, listener, peer, response, settings};
 

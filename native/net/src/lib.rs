@@ -28,5 +28,5 @@ pub use bind::{BindError, inherited};
 pub use engine::{Engine, StartError};
 pub use install::{DnsSettings, Document, InstallSettings, RecordSettings, StreamSettings};
 pub use logging::{LogLine, drain_log, install_logger, set_log_level};
-pub use policies::{PolicyLink, PolicyPort};
+pub use policies::{PolicyExchange, PolicyLink, PolicyPort};
 pub use records::record_text;

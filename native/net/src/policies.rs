@@ -192,6 +192,39 @@ impl Policies {
     }
 }
 
+/// A worker's end without a worker, to measure and to test the crossing.
+pub struct PolicyExchange(Policies);
+
+impl PolicyExchange {
+    /// The end of worker 0.
+    ///
+    /// # Errors
+    /// Where the system has no descriptor left.
+    pub fn new(link: &PolicyLink) -> io::Result<Self> {
+        let mut policies = Policies::default();
+        policies.add(link.worker_end(0)?);
+        Ok(Self(policies))
+    }
+
+    /// Puts questions, whichever link they name; returns how many found no room.
+    pub fn put(&mut self, mut questions: Vec<PolicyQuestion>) -> usize {
+        let id = self.0.taking().first().copied().unwrap_or_default();
+        questions.iter_mut().for_each(|question| question.link = id);
+        let mut refused = 0;
+        self.0.put(0, &mut questions, &mut |_| refused += 1);
+        refused
+    }
+
+    /// Takes the verdicts that came.
+    pub fn take(&mut self) -> Vec<Vec<u8>> {
+        self.0.answer_bells();
+        let mut taken = Vec::new();
+        self.0.take(&mut Vec::new(), &mut |verdict| taken.push(verdict.to_vec()));
+        self.0.open();
+        taken
+    }
+}
+
 /// The process's end: questions of all workers in, verdicts out.
 pub struct PolicyPort {
     link: Link,

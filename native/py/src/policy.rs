@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard};
 
-use edge::{PolicyEvent, QuestionView};
+use edge::{PolicyEvent, QuestionView, TOKEN};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -41,20 +41,20 @@ impl PolicyLink {
 pub(crate) struct Question {
     event: u8,
     status_code: u16,
-    token: Vec<u8>,
+    token: [u8; TOKEN],
     deadline: u32,
     request: Option<Py<Request>>,
     record: Vec<u8>,
 }
 
 impl Question {
-    /// Reads one; `None` for bytes that are none.
-    pub(crate) fn read(py: Python<'_>, bytes: &[u8]) -> Option<PyResult<Self>> {
-        let view = QuestionView::read(bytes)?;
-        let request = if view.event == PolicyEvent::Request as u8 { Some(Py::new(py, Request::of(&view))) } else { None };
-        let record = if view.event == PolicyEvent::Final as u8 { view.message.to_vec() } else { Vec::new() };
-        let (event, status_code, deadline) = (view.event, view.status_code, view.deadline);
-        Some(request.transpose().map(|request| Self { event, status_code, token: view.token.to_vec(), deadline, request, record }))
+    /// Reads a frame; `None` for bytes that are none.
+    pub(crate) fn read(py: Python<'_>, frame: Vec<u8>) -> Option<PyResult<Self>> {
+        let view = QuestionView::read(&frame)?;
+        let (event, status_code, deadline, token) = (view.event, view.status_code, view.deadline, view.token.try_into().ok()?);
+        let record = if event == PolicyEvent::Final as u8 { view.message.to_vec() } else { Vec::new() };
+        let request = if event == PolicyEvent::Request as u8 { Some(Py::new(py, Request::of(frame))) } else { None };
+        Some(request.transpose().map(|request| Self { event, status_code, token, deadline, request, record }))
     }
 }
 
@@ -83,10 +83,9 @@ impl Question {
     /// What all questions about one request have in common.
     #[getter]
     fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let mut key = self.token.clone();
-        if let Some(number) = key.get_mut(1) {
-            *number = 0;
-        }
+        // All but the number of the question.
+        let mut key = self.token;
+        key[1] = 0;
         PyBytes::new(py, &key)
     }
 
@@ -140,7 +139,7 @@ impl PolicyPort {
 
     fn take(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Question>> {
         let taken = self.port()?.take(limit).map_err(|error| PyOSError::new_err(error.to_string()))?;
-        taken.iter().filter_map(|bytes| Question::read(py, bytes)).collect()
+        taken.into_iter().filter_map(|frame| Question::read(py, frame)).collect()
     }
 
     fn rest(&self) -> PyResult<bool> {

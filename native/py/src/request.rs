@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use edge::QuestionView;
+use edge::{QuestionView, TOKEN};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -84,46 +84,43 @@ impl Uri {
     }
 }
 
-/// One request.
+/// One request: the frame that crossed, read where somebody asks.
 #[pyclass(frozen)]
 pub(crate) struct Request {
-    bytes: Vec<u8>,
-    transport: String,
-    listener: String,
-    peer: String,
-    source: (String, u16),
-    trace: [u8; 16],
+    frame: Vec<u8>,
     head: OnceLock<Box<Head>>,
 }
 
 impl Request {
-    pub(crate) fn of(view: &QuestionView<'_>) -> Self {
-        Self {
-            bytes: view.message.to_vec(),
-            transport: view.transport.to_ascii_lowercase(),
-            listener: view.listener.to_owned(),
-            peer: view.peer.to_owned(),
-            source: (view.source.0.to_string(), view.source.1),
-            trace: view.trace,
-            head: OnceLock::new(),
-        }
+    /// The request of a question's frame.
+    pub(crate) fn of(frame: Vec<u8>) -> Self {
+        Self { frame, head: OnceLock::new() }
+    }
+
+    fn view(&self) -> QuestionView<'_> {
+        QuestionView::read(&self.frame).unwrap_or(QuestionView::NOTHING)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.view().message
     }
 
     /// The engine parsed these bytes before; whatever its limits let pass is readable here.
     fn message(&self) -> Message<'_> {
+        let bytes = self.bytes();
         let head = self.head.get_or_init(|| {
             let mut head = Box::<Head>::default();
-            if parse(&self.bytes, &Limits::OWN, &mut head).is_err() {
+            if parse(bytes, &Limits::OWN, &mut head).is_err() {
                 log::debug!(target: "policy", "a request is read as far as it goes");
             }
             head
         });
-        Message::new(&self.bytes, head)
+        Message::new(bytes, head)
     }
 
     fn value<'py>(&self, py: Python<'py>, value: Span) -> Bound<'py, PyString> {
         let mut line = Vec::new();
-        push_unfolded(value.of(&self.bytes), &mut line);
+        push_unfolded(value.of(self.bytes()), &mut line);
         PyString::new(py, &String::from_utf8_lossy(&line))
     }
 }
@@ -138,34 +135,42 @@ impl Request {
         if head.kind != syntax::MessageKind::Request {
             return Err(PyValueError::new_err("not a request"));
         }
-        let (peer, listener, transport) = (peer.to_owned(), listener.to_owned(), transport.to_owned());
-        Ok(Self { bytes: message.to_vec(), transport, listener, peer, source, trace: [0; 16], head: OnceLock::from(head) })
+        let ip = source.0.parse().map_err(|_| PyValueError::new_err(format!("expected an IP address, got: {}", source.0)))?;
+        let token = [0; TOKEN];
+        let view = QuestionView { token: &token, source: (ip, source.1), transport, listener, peer, message, ..QuestionView::NOTHING };
+        let mut frame = Vec::new();
+        view.write(&mut frame);
+        Ok(Self { frame, head: OnceLock::from(head) })
     }
 
     #[getter]
-    fn method(&self) -> String {
-        let message = self.message();
-        text(message.text(message.head.method_span))
+    fn method<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        // The engine refuses a request that does not begin with its method and a space.
+        let name = self.bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+        match syntax::Method::from_bytes(name) {
+            syntax::Method::Other => PyString::new(py, &String::from_utf8_lossy(name)),
+            known => PyString::intern(py, known.as_str()),
+        }
     }
 
     #[getter]
     fn request_uri(&self) -> Uri {
-        Uri::of(&self.bytes, &self.message().head.request_uri)
+        Uri::of(self.bytes(), &self.message().head.request_uri)
     }
 
     #[getter(from_uri)]
     fn uri_of_from(&self) -> PyResult<Uri> {
-        Uri::new(&text(self.message().head.from.uri.of(&self.bytes)))
+        Uri::new(&text(self.message().head.from.uri.of(self.bytes())))
     }
 
     #[getter]
     fn to_uri(&self) -> PyResult<Uri> {
-        Uri::new(&text(self.message().head.to.uri.of(&self.bytes)))
+        Uri::new(&text(self.message().head.to.uri.of(self.bytes())))
     }
 
     #[getter(from_tag)]
     fn tag_of_from(&self) -> String {
-        text(self.message().head.from.tag.of(&self.bytes))
+        text(self.message().head.from.tag.of(self.bytes()))
     }
 
     #[getter]
@@ -190,27 +195,28 @@ impl Request {
 
     #[getter]
     fn peer(&self) -> &str {
-        &self.peer
+        self.view().peer
     }
 
     #[getter]
     fn listener(&self) -> &str {
-        &self.listener
+        self.view().listener
     }
 
     #[getter]
-    fn transport(&self) -> &str {
-        &self.transport
+    fn transport(&self) -> String {
+        self.view().transport.to_ascii_lowercase()
     }
 
     #[getter]
     fn source(&self) -> (String, u16) {
-        self.source.clone()
+        let (ip, port) = self.view().source;
+        (ip.to_string(), port)
     }
 
     #[getter]
     fn trace_id(&self) -> String {
-        self.trace.iter().map(|byte| format!("{byte:02x}")).collect()
+        self.view().trace.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The first value of a header field, unfolded; `None` where there is none.
@@ -224,11 +230,11 @@ impl Request {
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.bytes)
+        PyBytes::new(py, self.bytes())
     }
 
     fn __repr__(&self) -> String {
-        format!("<Request {} {}>", self.method(), self.request_uri().whole)
+        format!("<Request {}>", text(self.bytes().split(|byte| *byte == b'\r').next().unwrap_or_default()))
     }
 }
 

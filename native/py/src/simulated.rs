@@ -4,14 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge::{Address, Answer, Edge, EdgeOptions, Hop, Routes, Snapshot};
-use net::{Document, StartError};
+use net::{Document, PolicyExchange, StartError};
 use proto::{Moment, Now, Secret, milliseconds};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::to_py;
-use crate::policy::Question;
+use crate::policy::{PolicyLink, Question};
 
 /// When the simulated clock starts: 1 January 2026.
 const WALL: u64 = 1_767_225_600_000_000;
@@ -29,6 +29,7 @@ struct Simulation {
     snapshot: Arc<Snapshot>,
     now: Now,
     names: std::collections::HashMap<String, SocketAddr>,
+    exchange: Option<PolicyExchange>,
 }
 
 /// An edge to test policies with.
@@ -58,7 +59,7 @@ impl SimulatedEdge {
         let mut edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         edge.set_policy_links(vec![1]);
         let now = Now { moment: Moment(0), wall: WALL };
-        Ok(Self(Mutex::new(Simulation { edge, snapshot, now, names: std::collections::HashMap::new() })))
+        Ok(Self(Mutex::new(Simulation { edge, snapshot, now, names: std::collections::HashMap::new(), exchange: None })))
     }
 
     /// Lets a name resolve to an address.
@@ -115,7 +116,30 @@ impl SimulatedEdge {
     /// Takes the questions for policies.
     fn questions(&self, py: Python<'_>) -> PyResult<Vec<Question>> {
         let questions = std::mem::take(&mut self.simulation()?.edge.out.policy);
-        questions.iter().filter_map(|question| Question::read(py, &question.bytes)).collect()
+        questions.into_iter().filter_map(|question| Question::read(py, question.bytes)).collect()
+    }
+
+    /// Puts the questions for policies onto a link, as a worker does; returns how many.
+    fn put_questions(&self, link: &PolicyLink) -> PyResult<usize> {
+        let mut simulation = self.simulation()?;
+        let questions = std::mem::take(&mut simulation.edge.out.policy);
+        let count = questions.len();
+        let mut exchange = match simulation.exchange.take() {
+            Some(exchange) => exchange,
+            None => PolicyExchange::new(&link.0).map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
+        };
+        let refused = exchange.put(questions);
+        simulation.exchange = Some(exchange);
+        Ok(count - refused)
+    }
+
+    /// Takes the verdicts that came back on that link; returns how many.
+    fn take_verdicts(&self) -> PyResult<usize> {
+        let mut simulation = self.simulation()?;
+        let verdicts = simulation.exchange.as_mut().map(PolicyExchange::take).unwrap_or_default();
+        let now = simulation.now;
+        verdicts.iter().for_each(|verdict| simulation.edge.handle_verdict(now, verdict));
+        Ok(verdicts.len())
     }
 
     /// Hands in a verdict.

@@ -1,0 +1,80 @@
+"""The crossing alone: 64 questions through shared memory, a handler that does next to nothing, 64 verdicts back.
+
+The figure is that of a batch; divided by 64 it is the cost of a request without the handler's own work.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from edgeproxy import _native
+from edgeproxy.config import load_text, to_document
+from edgeproxy.policy import CONTINUE, Policy
+from edgeproxy.policy.chain import Chain
+from edgeproxy.policy.dispatch import Dispatcher
+from edgeproxy.policy.load import hooks
+from edgeproxy.testing.edge import CONFIGURATION
+from edgeproxy.testing.request import request
+
+BATCH = 64
+
+
+def plain(_: object) -> object:
+    return CONTINUE
+
+
+async def coroutine(_: object) -> object:
+    return CONTINUE
+
+
+class Crossing:
+    """Both ends of one link in one process."""
+
+    def __init__(self, handler: object) -> None:
+        policy = Policy()
+        policy.on_request("INVITE")(handler)  # type: ignore[type-var]
+        config = load_text(CONFIGURATION, "bench.toml").config
+        kinds = {name: peer.kind for name, peer in config.peer.items()}
+        modules = [(policy, object())]
+        self.edge = _native.SimulatedEdge(to_document(config, hooks(modules, [1.0], [500], kinds)))
+        self.link = _native.PolicyLink(1, 1 << 20)
+        self.port = _native.PolicyPort([os.dup(fd) for fd in self.link.descriptors()])
+        self.dispatcher = Dispatcher(Chain(modules, kinds), self.port.answer, lambda *_: pytest.fail("the handler failed"))
+
+    def prepare(self) -> None:
+        """Let the edge have a batch of questions; what is sent for earlier ones is thrown away."""
+        self.edge.advance(200)
+        self.edge.sent()
+        for _ in range(BATCH):
+            self.edge.receive(request("INVITE"), "192.0.2.77:5060", "public")
+
+    async def cross(self) -> None:
+        """Put, take, handle, answer, wake: as worker and process do."""
+        assert self.edge.put_questions(self.link) == BATCH
+        self.port.answer_bell()
+        for question in self.port.take(BATCH):
+            self.dispatcher.handle(question)
+        self.port.flush()
+        self.port.rest()
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as made:
+        yield made
+
+
+@pytest.mark.parametrize("handler", [plain, coroutine])
+def test_a_batch_of_64(handler: object, runner: asyncio.Runner, benchmark: BenchmarkFixture) -> None:
+    crossing = Crossing(handler)
+
+    def setup() -> None:
+        crossing.edge.take_verdicts()
+        crossing.prepare()
+
+    benchmark.pedantic(lambda: runner.run(crossing.cross()), setup=setup, rounds=300)
+    assert crossing.edge.take_verdicts() == BATCH
+    benchmark.extra_info["microseconds_per_request"] = round(benchmark.stats.stats.median / BATCH * 1e6, 2)
