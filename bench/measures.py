@@ -1,5 +1,7 @@
 """What is measured: each function runs its targets and returns plain data."""
 
+import http.client
+import json
 import re
 import resource
 import socket
@@ -209,6 +211,88 @@ def workers(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
                     run = load(target, rate, seconds, cores="0,1")
                 rows.append({"workers": count, "rate": rate, **_row(run)})
                 print(f"{count} workers {rate:6}/s {run.microseconds_per_call:7.1f} us/call", flush=True)
+    return rows
+
+
+def reloads(count: int, rate: int) -> dict[str, Any]:
+    """So many reloads in a row under load, every other one with a peer more: calls that fail, and memory before and after."""
+    text = (ROOT / "bench/load/relay.toml").read_text()
+    line = [str(ROOT / "target/release/edge-load"), "call", "--rate", str(rate), "--duration"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("edge.toml", "more.toml")]
+        files[0].write_text(text)
+        files[1].write_text(text + '\n[peer.more]\nkind = "gateway"\nmatch = ["192.0.2.1"]\n')
+        with Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], str(files[0])]) as target:
+            load(target, rate, 2)
+            for number in range(20):
+                _manage("POST", "/reload", {"path": str(files[number % 2])})
+            before = target.memory_bytes()
+            run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *line, "20"], stdout=subprocess.PIPE, text=True)
+            begun = time.monotonic()
+            times = []
+            failed = 0
+            for number in range(count):
+                start = time.monotonic()
+                status = _manage("POST", "/reload", {"path": str(files[number % 2])})
+                times.append(time.monotonic() - start)
+                failed += status != 200
+                if run.poll() is not None:
+                    failed += _lost(run)
+                    run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *line, "20"], stdout=subprocess.PIPE, text=True)
+            seconds = time.monotonic() - begun
+            run.wait(80)
+            failed += _lost(run)
+            time.sleep(1)
+            after = target.memory_bytes()
+    print(
+        f"{count} reloads in {seconds:.0f} s under {rate} calls/s: failed {failed}, memory {before >> 10} to {after >> 10} KiB", flush=True
+    )
+    row = {"count": count, "rate": rate, "seconds": seconds, "failed": failed, "before": before, "after": after}
+    return {**row, "median_milliseconds": statistics.median(times) * 1e3}
+
+
+def _lost(run: "subprocess.Popen[str]") -> int:
+    report = json.loads(run.stdout.read() if run.stdout else "{}")
+    return int(report["failed"] + report["unanswered"] + report["refused"])
+
+
+def _manage(method: str, path: str, body: dict[str, Any] | None = None) -> int:
+    """Ask the proxy over its control socket and return the status; without our client, which would cost more than the answer."""
+
+    class Local(http.client.HTTPConnection):
+        def connect(self) -> None:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.connect("/tmp/edgeproxy-bench/control.sock")  # noqa: S108
+
+    connection = Local("edgeproxy")
+    connection.request(method, path, json.dumps(body) if body is not None else None)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response.status
+
+
+def scraping(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
+    """The relay with metrics read every second, and without."""
+    rows = []
+    for _ in range(rounds):
+        for scraped in (False, True):
+            with Target("edgeproxy") as target:
+                done = threading.Event()
+
+                def scrape(done: threading.Event = done) -> None:
+                    while not done.wait(1):
+                        _manage("GET", "/metrics")
+
+                thread = threading.Thread(target=scrape)
+                if scraped:
+                    thread.start()
+                run = load(target, rate, seconds)
+                done.set()
+                if scraped:
+                    thread.join()
+            rows.append({"scraped": scraped, "rate": rate, **_row(run)})
+            print(f"{rate}/s metrics {'read every second' if scraped else 'not read'} {run.microseconds_per_call:7.1f} us/call", flush=True)
     return rows
 
 

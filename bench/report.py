@@ -96,6 +96,8 @@ def page(data: dict[str, Any]) -> str:
             f"A live call takes {call['live']:.0f} bytes with its INVITE transaction, {call['without_transaction']:.0f} once that is over; "
             f"an ended call lingers with two transactions in at most {call['lingering']:.0f} bytes: what is freed in between is not yet given back.",
         ]
+    if data.get("python"):
+        lines += ["", *_python(data["python"])]
     if data.get("idle"):
         idle = data["idle"]
         lines += [
@@ -120,6 +122,25 @@ def page(data: dict[str, Any]) -> str:
             "## Two workers",
             "",
             f"At {rows[0]['rate']} calls/s, all processes sharing two processors: one worker {one:.1f} µs, two {two:.1f} µs, ratio {two / one:.2f}.",
+        ]
+    if data.get("reloads"):
+        done = data["reloads"]
+        lines += [
+            "",
+            "## Reloads",
+            "",
+            f"{done['count']} in a row under {done['rate']} calls/s, median {done['median_milliseconds']:.1f} ms: calls or reloads failed {done['failed']}; "
+            f"memory {done['before'] / (1 << 20):.1f} MiB before, {done['after'] / (1 << 20):.1f} MiB after.",
+        ]
+    if data.get("scraping"):
+        rows = data["scraping"]
+        without, scraped = (median(rows, "cost", scraped=value) for value in (False, True))
+        share = (scraped - without) * rows[0]["rate"] / 1e6
+        lines += [
+            "",
+            "## Metrics",
+            "",
+            f"At {rows[0]['rate']} calls/s: {without:.1f} µs a call, {scraped:.1f} µs with metrics read every second: {share:.1%} of a processor.",
         ]
     if data.get("garbage"):
         run = data["garbage"]

@@ -79,6 +79,10 @@ class PolicyLink:
     def beats(self) -> int:
         """How often the process told that it is alive."""
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a worker found its queue damaged and forgot the link."""
+
     def descriptors(self) -> list[int]:
         """Return the descriptors that the process must inherit, in the order in which `PolicyPort` takes them."""
 

@@ -90,7 +90,7 @@ def _with_token(token: str) -> Any:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode()
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         # Compared in constant time: how long a refusal takes tells nothing of the token.
         if not hmac.compare_digest(given, expected):
             return _error(401, "a token is needed: Authorization: Bearer TOKEN")
@@ -149,7 +149,7 @@ async def _drain(request: web.Request) -> web.Response:
 
 def application(control: Control, token: str = "") -> web.Application:
     """Return the API; with a token whoever does not bring it gets 401."""
-    middlewares = [_with_token(token), _told] if token else [_told]
+    middlewares = [_told, _with_token(token)] if token else [_told]
     app = web.Application(middlewares=middlewares, client_max_size=MOST_BYTES)
     app[_CONTROL] = control
     app.add_routes(

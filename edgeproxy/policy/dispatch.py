@@ -1,6 +1,7 @@
 """Questions in, verdicts out: runs handlers so that none of them can lose a request."""
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from edgeproxy.policy.step import start
 from edgeproxy.policy.verdict import CONTINUE, FAILED, PLAIN_CONTINUE, Verdict, encode
 from edgeproxy.sip import Question, Request
 
+LONGEST_SECONDS = 3_700.0
+"""No request is under way for longer: `setup_seconds` is an hour at most."""
 Log = Callable[[str, dict[str, object]], None]
 
 
@@ -23,7 +26,7 @@ class Dispatcher:
         self._chain = chain
         self._send = send
         self._log = log
-        self._running: dict[bytes, tuple[Call, asyncio.Task[object]]] = {}
+        self._running: dict[bytes, tuple[Call, asyncio.Task[object], float]] = {}
         self._background: set[asyncio.Task[object]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.handled = 0
@@ -34,6 +37,15 @@ class Dispatcher:
         """Whether no handler waits for anything."""
         return not self._running and not self._background
 
+    def forget_lost(self, seconds: float = LONGEST_SECONDS) -> None:
+        """End handlers whose request must be over: the word of its end may have found no room in the queue."""
+        now = time.monotonic()
+        for key, (call, task, since) in list(self._running.items()):
+            if now - since > seconds:
+                self._running.pop(key)
+                call.ended(0)
+                task.cancel()
+
     def handle(self, question: Question) -> None:
         """Take one question; its verdict is sent now or when its handler is done."""
         if request := question.request:
@@ -43,7 +55,7 @@ class Dispatcher:
         if event == "final":
             self._tell(question)
         elif found := self._running.get(question.key):
-            call, task = found
+            call, task, _ = found
             if event == "failed":
                 call.failed(question.token, question.status_code)
             else:
@@ -57,14 +69,15 @@ class Dispatcher:
         self.handled += 1
         try:
             verdict, task = self._chain.start(call, self._loop or self._running_loop())
-        except Exception as error:
+        except BaseException as error:
+            # A policy may raise anything; what it raises must not end the round of others' questions.
             self._failed(call, error)
             return
         if task is None:
             self._decide(call, verdict)
             return
         key = question.key
-        self._running[key] = (call, task)
+        self._running[key] = (call, task, time.monotonic())
         task.add_done_callback(lambda task: self._done(key, call, task))
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -95,7 +108,8 @@ class Dispatcher:
             return
         try:
             encoded = encode(verdict, edits=call.edits, notes=call.notes)
-        except (TypeError, ValueError, AttributeError) as error:
+        except Exception as error:
+            # Values of any type or size may stand in a verdict.
             self._failed(call, error)
             return
         self._send(call.token, encoded)
@@ -115,7 +129,7 @@ class Dispatcher:
                     if task:
                         self._background.add(task)
                         task.add_done_callback(self._told)
-        except Exception as error:
+        except BaseException as error:
             self.failures += 1
             self._log("a policy failed at the end of a call", described(error))
 
@@ -130,4 +144,8 @@ def described(error: BaseException) -> dict[str, object]:
     """Return what a log line says of an exception: its text and where it was raised last."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return {"error": f"{type(error).__name__}: {error}", "at": where}
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be had)"
+    return {"error": f"{type(error).__name__}: {text}", "at": where}

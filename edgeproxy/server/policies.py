@@ -1,6 +1,7 @@
 """Policy processes: started beside the engine, watched, replaced, and ended."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgeproxy.policy.load import ModuleSpec
 from edgeproxy.server.policy_orders import Hello, Orders
 
 Log = Callable[..., None]
+_HELLO_BYTES = 1 << 24
 _LEAST_RESTART_SECONDS = 0.2
 _MOST_RESTART_SECONDS = 10.0
 
@@ -41,28 +43,49 @@ async def start_process(loaded: Loaded, link: "_native.PolicyLink | None") -> tu
     descriptors = link.descriptors() if link else []
     line = [sys.executable, "-m", "edgeproxy.server.policy_process"]
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, pass_fds=descriptors)
-    if process.stdin is None or process.stdout is None:
-        raise PolicyError("policies: the process has no pipes")
-    process.stdin.write(msgspec.json.encode(orders(loaded, descriptors)) + b"\n")
-    seconds = loaded.config.tuning.policy.start_seconds
     try:
-        async with asyncio.timeout(seconds):
-            await process.stdin.drain()
-            hello = msgspec.json.decode(await process.stdout.readline(), type=Hello)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise PolicyError(f"policies: no sign of life within {seconds} s of the start") from None
-    except (msgspec.MsgspecError, OSError) as error:
-        code = await process.wait()
-        raise PolicyError(f"policies: the process ended with {code} before it was ready: {error}") from error
-    if hello.faults or not link:
-        process.stdin.close()
-        await process.wait()
+        process = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, pass_fds=descriptors, limit=_HELLO_BYTES)
+    except OSError as error:
+        raise PolicyError(f"policies: the process cannot be started: {error}") from error
+    try:
+        hello = await _hello(process, orders(loaded, descriptors), loaded.config.tuning.policy.start_seconds)
+        if link and not hello.faults:
+            return process, hello
+        await _end(process)
+    except BaseException:
+        # Nobody would know of it any more.
+        await _end(process, at_once=True)
+        raise
     if hello.faults:
         raise PolicyError(hello.faults)
     return process, hello
+
+
+async def _hello(process: asyncio.subprocess.Process, orders: Orders, seconds: float) -> Hello:
+    if process.stdin is None or process.stdout is None:
+        raise PolicyError("policies: the process has no pipes")
+    process.stdin.write(msgspec.json.encode(orders) + b"\n")
+    try:
+        async with asyncio.timeout(seconds):
+            await process.stdin.drain()
+            return msgspec.json.decode(await process.stdout.readline(), type=Hello)
+    except TimeoutError:
+        raise PolicyError(f"policies: no sign of life within {seconds} s of the start") from None
+    except (msgspec.MsgspecError, OSError, ValueError) as error:
+        raise PolicyError(f"policies: the process ended before it was ready: {error}") from error
+
+
+async def _end(process: asyncio.subprocess.Process, *, at_once: bool = False) -> None:
+    """End a process: it goes when its input closes, or is made to."""
+    if process.stdin:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(0 if at_once else 1):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 def _unchanged(path: Path, changed_at: int) -> bool:
@@ -116,12 +139,16 @@ class PolicyProcess:
                 await asyncio.sleep(pause)
                 try:
                     await self.start()
+                    if self._engine and self._link:
+                        self._engine.add_policy_link(self._link)
                     break
-                except PolicyError as error:
+                except Exception as error:
+                    # Whatever it was, there must be a process again: the supervisor never gives up.
+                    self._remove()
+                    if self._process:
+                        await _end(self._process, at_once=True)
                     pause = min(pause * 2, _MOST_RESTART_SECONDS)
                     self._log("policy process does not start", level="error", values={"error": str(error)})
-            if self._engine and self._link:
-                self._engine.add_policy_link(self._link)
             self._log("policy process started", values={"restarts": self.restarts})
 
     async def _until_lost(self) -> str:
@@ -137,9 +164,11 @@ class PolicyProcess:
                     return f"it ended with {await process.wait()}"
             except TimeoutError:
                 if link.beats == beats:
-                    process.kill()
-                    await process.wait()
+                    await _end(process, at_once=True)
                     return f"no sign of life for {seconds} s"
+                if link.is_damaged:
+                    await _end(process, at_once=True)
+                    return "its queue in shared memory is damaged"
                 beats = link.beats
 
     def _remove(self) -> None:
@@ -151,20 +180,15 @@ class PolicyProcess:
         """Ask it nothing more, let its handlers come to their end, and end it."""
         if self._watching:
             self._watching.cancel()
-        if self._engine and self._link and drain_seconds:
-            self._engine.drain_policy_link(self._link.id)
-            await asyncio.sleep(drain_seconds)
-        self._remove()
-        process = self._process
-        if process and process.returncode is None:
-            if process.stdin:
-                process.stdin.close()
-            try:
-                async with asyncio.timeout(1):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        try:
+            if self._engine and self._link and drain_seconds:
+                self._engine.drain_policy_link(self._link.id)
+                await asyncio.sleep(drain_seconds)
+        finally:
+            self._remove()
+            if self._process and self._process.returncode is None:
+                await _end(self._process)
 
 
 class Policies:

@@ -5,6 +5,7 @@ The first line in is a `Orders`; the first line out is the list of hooks, or wha
 
 import asyncio
 import ctypes
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import uvloop
 from edgeproxy import _native
 from edgeproxy.errors import PolicyError
 from edgeproxy.policy.chain import Chain
-from edgeproxy.policy.dispatch import Dispatcher
+from edgeproxy.policy.dispatch import Dispatcher, Log
 from edgeproxy.policy.load import hooks, load
 from edgeproxy.server import logs
 from edgeproxy.server.policy_orders import Hello, Orders
@@ -31,16 +32,17 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
-    # Modules may print; what they print must not be taken for our answer.
-    out, sys.stdout = sys.stdout, sys.stderr
+    # Modules may print, and so may what they start; that must not be taken for our answer.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     try:
         modules = load(orders.modules, Path(orders.directory))
         found = hooks(modules, orders.deadlines, orders.statuses, orders.kinds)
         hello = Hello(hooks=found, files=_files(Path(orders.directory), [module.module for module in orders.modules]))
     except PolicyError as error:
         hello = Hello(faults=str(error))
-    out.buffer.write(msgspec.json.encode(hello) + b"\n")
-    out.flush()
+    out.write(msgspec.json.encode(hello) + b"\n")
+    out.close()
     if hello.faults or not orders.descriptors:
         return
     logs.configure()
@@ -55,52 +57,62 @@ def _files(directory: Path, names: list[str]) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in own if path.exists()}
 
 
+class Exchange:
+    """Carries questions from the port to the handlers and verdicts back."""
+
+    def __init__(self, port: _native.PolicyPort, chain: Chain, log: Log) -> None:
+        self._port = port
+        self._loop = asyncio.get_running_loop()
+        self._late = False
+        self.dispatcher = Dispatcher(chain, self._answer, log)
+
+    def _answer(self, token: bytes, verdict: bytes) -> bool:
+        sent = self._port.answer(token, verdict)
+        # A verdict that comes out of a task leaves with the next turn of the loop, together with its like.
+        if not self._late:
+            self._late = True
+            self._loop.call_soon(self._flush)
+        return sent
+
+    def _flush(self) -> None:
+        self._late = False
+        self._port.flush()
+
+    def ready(self) -> None:
+        """A worker rang."""
+        self._port.answer_bell()
+        self.take()
+
+    def take(self) -> None:
+        """Handle a batch, and go on later where there is more."""
+        questions = self._port.take(BATCH)
+        self._late = True
+        try:
+            for question in questions:
+                self.dispatcher.handle(question)
+        finally:
+            self._flush()
+            # More of them wait their turn behind timers and handlers that go on.
+            if len(questions) == BATCH or self._port.rest():
+                self._loop.call_soon(self.take)
+
+
 async def _serve(orders: Orders, chain: Chain) -> None:
     loop = asyncio.get_running_loop()
     printer = logs.LogPrinter()
     port = _native.PolicyPort(orders.descriptors)
     stop = asyncio.Event()
-    late = False
-
-    def answer(token: bytes, verdict: bytes) -> bool:
-        nonlocal late
-        sent = port.answer(token, verdict)
-        # A verdict that comes out of a task leaves with the next turn of the loop, together with its like.
-        if not late:
-            late = True
-            loop.call_soon(flush)
-        return sent
-
-    def flush() -> None:
-        nonlocal late
-        late = False
-        port.flush()
 
     def log(event: str, values: dict[str, object]) -> None:
         printer.event(event, level="error", values=values)
 
-    dispatcher = Dispatcher(chain, answer, log)
-
-    def ready() -> None:
-        port.answer_bell()
-        take()
-
-    def take() -> None:
-        nonlocal late
-        questions = port.take(BATCH)
-        late = True
-        for question in questions:
-            dispatcher.handle(question)
-        late = False
-        port.flush()
-        # More of them wait their turn behind timers and handlers that go on.
-        if len(questions) == BATCH or port.rest():
-            loop.call_soon(take)
+    exchange = Exchange(port, chain, log)
 
     async def beat() -> None:
         while True:
             port.beat()
             printer.drain()
+            exchange.dispatcher.forget_lost()
             await asyncio.sleep(orders.heartbeat_seconds / 4)
 
     def ended() -> None:
@@ -108,11 +120,11 @@ async def _serve(orders: Orders, chain: Chain) -> None:
             loop.remove_reader(0)
             stop.set()
 
-    loop.add_reader(port.fileno(), ready)
+    loop.add_reader(port.fileno(), exchange.ready)
     loop.add_reader(0, ended)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     beating = asyncio.create_task(beat())
-    take()
+    exchange.take()
     await stop.wait()
     beating.cancel()
     if "edgeproxy.policy.http" in sys.modules:

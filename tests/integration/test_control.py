@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -164,6 +165,9 @@ def test_over_tcp_nothing_goes_without_the_token(api: tuple[Proxy, str, str, str
     for wrong in ("", "x", token[:-1], token + "x"):
         for path in ("/status", "/metrics", "/nothing"):
             assert http("GET", url + path, token=wrong)[0] == 401
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as raw:
+        raw.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n")
+        assert raw.recv(64).startswith(b"HTTP/1.1 401")
     status, found = http("GET", f"{url}/status", token=token)
     assert (status, found["state"]) == (200, "serving")
     assert http("GET", f"{metrics}/metrics")[0] == 200

@@ -189,6 +189,15 @@ def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path
         assert results[0].stderr == results[1].stderr
 
 
+def test_what_a_module_prints_or_starts_at_import_disturbs_nobody(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import os, subprocess\nprint('hello')\nsubprocess.run(['echo', 'noise'])\nos.write(1, b'more')\n" + POLICY
+    )
+    with Agent() as caller, Agent() as core:
+        _, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "loud"')
+        assert values(call(caller, core, port, "loud")[0], "X-Decided") == ["a"]
+
+
 def test_policy_processes_end_with_the_server_however_that_ends(decided: Local) -> None:
     with Agent() as core:
         for number in (signal.SIGTERM, signal.SIGKILL):

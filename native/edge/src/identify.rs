@@ -71,7 +71,7 @@ impl Edge {
 }
 
 /// Max-Breadth of a request, 60 where it has none or nothing that can be read (RFC 5393 section 5.3.3.1).
-fn breadth(message: &Message<'_>) -> u16 {
+pub(crate) fn breadth(message: &Message<'_>) -> u16 {
     let value = message.first(HeaderName::MaxBreadth).map(|slot| slot.value.of(message.bytes));
     value.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok()).unwrap_or(60)
 }

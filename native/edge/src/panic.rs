@@ -31,6 +31,7 @@ impl Edge {
     /// Ends what was being worked on: its timer is off the wheel and part of it may be missing.
     fn drop_in_hand(&mut self, now: Now) {
         let key = std::mem::replace(&mut self.in_hand, Key::NONE);
+        self.end_policy(key, 500);
         let Some(transaction) = self.transactions.remove(key) else { return };
         self.index.remove(transaction.key, key);
         if transaction.dialog.is_none() {
@@ -40,6 +41,9 @@ impl Edge {
 
     /// Starts afresh with empty tables; calls are recorded as ended by the proxy, dialogs go on by their tokens.
     pub fn restart(&mut self, now: Now) {
+        for key in self.transactions.keys() {
+            self.end_policy(key, 500);
+        }
         self.end_all_calls(now);
         let limit = self.transactions.limit();
         self.transactions = TimedSlab::new(limit, now.moment);

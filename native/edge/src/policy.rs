@@ -7,6 +7,7 @@ use syntax::{Message, Method, Span, Uri};
 
 use crate::edge::Edge;
 use crate::policy_edit::edited;
+use crate::route::RouteView;
 use crate::settings::PolicyTerms;
 use crate::target::{Target, TargetSet};
 use crate::transaction::{Best, WaitKind, Waiting};
@@ -31,6 +32,17 @@ pub(crate) struct PolicyState {
     strip_identity: bool,
     first_answer: Option<u64>,
     final_answer: Option<u64>,
+    /// Failures that were reported: attempts that cannot even be sent add no branch that would bound them.
+    reports: usize,
+    /// Tells a loop by the request as it came: where a policy rewrites it, that it comes back rewritten is a spiral.
+    loop_hash: u64,
+}
+
+impl PolicyState {
+    /// The time for the whole request is over: what its attempts end with is its end.
+    pub(crate) fn ask_no_more(&mut self) {
+        self.report = false;
+    }
 }
 
 /// What a verdict asks for that cannot be done.
@@ -46,6 +58,8 @@ pub(crate) enum VerdictError {
     Peer(String),
     #[error("no target")]
     NoTarget,
+    #[error("the request is too large with its edits")]
+    TooLarge,
     #[error("header field may not be changed: {0}")]
     Header(String),
     #[error("not a final status code that fits the request: {0}")]
@@ -69,6 +83,7 @@ impl Edge {
     /// Parks the request of `entry` until its policy decides.
     pub(crate) fn ask_policy(&mut self, now: Now, entry: Key, message: &Message<'_>, terms: &PolicyTerms) {
         let link = self.policy_links.get(entry.slot as usize % self.policy_links.len().max(1)).copied();
+        let loop_hash = self.loop_hash(message);
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let state = PolicyState {
             link: link.unwrap_or_default(),
@@ -80,6 +95,8 @@ impl Edge {
             strip_identity: transaction.shape.as_ref().is_some_and(|shape| shape.strip_identity),
             first_answer: None,
             final_answer: None,
+            reports: 0,
+            loop_hash,
         };
         transaction.policy = Some(Box::new(state));
         if link.is_none() {
@@ -145,9 +162,11 @@ impl Edge {
     /// Nothing is under way any more: true where a policy is asked what to do about that.
     pub(crate) fn report_to_policy(&mut self, now: Now, entry: Key) -> bool {
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
-        let may = !transaction.caller_cancelled && transaction.branches.len() < self.snapshot.settings.limits.branches && now.moment < transaction.give_up_at;
-        let Some(state) = transaction.policy.as_mut().filter(|state| may && state.report) else { return false };
+        let most = self.snapshot.settings.limits.branches;
+        let may = !transaction.caller_cancelled && transaction.branches.len() < most;
+        let Some(state) = transaction.policy.as_mut().filter(|state| may && state.report && state.reports < most) else { return false };
         state.report = false;
+        state.reports += 1;
         let status_code = transaction.last_failure;
         self.put_question(now, entry, PolicyEvent::Failed, status_code, [0; 16]);
         true
@@ -216,6 +235,8 @@ impl Edge {
             call.note(&verdict.notes);
         }
         let method = transaction.method;
+        let breadth = self.with_request(entry, |_, message| crate::identify::breadth(message)).unwrap_or(1);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         let Some(state) = transaction.policy.as_mut() else { return Ok(()) };
         match verdict.kind {
             VerdictKind::Error => {
@@ -230,14 +251,22 @@ impl Edge {
                 if let Some(found) = targets {
                     transaction.targets = found.targets;
                     transaction.addresses.clear();
+                    let count = transaction.targets.len();
+                    let wish = found.policy.and_then(|policy| self.snapshot.peer_listeners.get(usize::from(policy)).copied().flatten());
                     if let Some(shape) = transaction.shape.as_mut() {
-                        shape.policy = found.policy;
-                        shape.parallel = verdict.parallel;
-                        shape.breadth = None;
+                        (shape.policy, shape.listener) = (found.policy, wish);
+                        // RFC 5393 section 5.3.3: too little to share out is tried one after the other.
+                        shape.parallel = verdict.parallel && usize::from(breadth) >= count;
+                        shape.breadth = (shape.parallel && count > 1).then(|| breadth / count as u16);
                     }
                 }
                 if transaction.targets.is_empty() && transaction.addresses.is_empty() {
-                    state.running = false;
+                    (state.running, state.report) = (false, false);
+                    if transaction.best.is_some() {
+                        // Attempts were made and nothing more is wished for: the best of them it is.
+                        self.conclude(now, entry);
+                        return Ok(());
+                    }
                     self.mark_refused(entry, "target");
                     self.finish_saying(now, entry, 404, None, b"", b"");
                     return Ok(());
@@ -258,7 +287,8 @@ impl Edge {
                 if let Some(state) = transaction.policy.as_mut() {
                     (state.report, state.running) = (false, false);
                 }
-                if matches!(transaction.best, Some(Best { status_code, .. }) if status_code != 408 || verdict.status_code == 0) || verdict.status_code == 0 {
+                // What we made up ourselves for silence and dead transports is no answer of anybody.
+                if verdict.status_code == 0 || matches!(transaction.best, Some(Best { response: Some(_), .. })) {
                     self.conclude(now, entry);
                 } else {
                     self.end_with(now, entry, &verdict);
@@ -296,11 +326,22 @@ impl Edge {
             shape.strip_identity = strip && verdict.edits.is_empty();
         }
         if verdict.edits.is_empty() {
+            let read = self.with_request(entry, |edge, message| RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message));
+            if let (Some(Ok(route)), Some(shape)) = (read, self.transactions.get_mut(entry).and_then(|t| t.shape.as_mut())) {
+                shape.route = route;
+            }
             return Ok(());
         }
         let made = self.with_request(entry, |edge, message| edited(&mut edge.edits, message, &verdict.edits, strip)).transpose()?;
-        if let (Some(made), Some(transaction)) = (made, self.transactions.get_mut(entry)) {
+        let Some(made) = made else { return Ok(()) };
+        // Offsets into the request as it came mean nothing in this one; and one that is too large now must not be kept.
+        let read = self.with_stored(&made, |edge, message| RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message));
+        let Some(Ok(route)) = read else { return Err(VerdictError::TooLarge) };
+        if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.edited = Some(made.into_boxed_slice());
+            if let Some(shape) = transaction.shape.as_mut() {
+                shape.route = route;
+            }
         }
         Ok(())
     }
@@ -342,6 +383,11 @@ impl Edge {
         if let Some(call) = call.and_then(|key| self.calls.get_mut(key)) {
             call.refused_by = phase;
         }
+    }
+
+    /// The hash by which the attempts of `entry` tell a loop, where a policy may have rewritten them.
+    pub(crate) fn policy_loop_hash(&self, entry: Key) -> Option<u64> {
+        self.transactions.get(entry)?.policy.as_ref().map(|state| state.loop_hash)
     }
 
     /// The first and final answers that the policy of `entry` allows for, where it says.

@@ -223,7 +223,7 @@ impl Edge {
             attempt: number as u8,
             transaction: entry,
             cookie,
-            loop_hash: self.loop_hash(message),
+            loop_hash: self.policy_loop_hash(entry).unwrap_or_else(|| self.loop_hash(message)),
         };
         let call = (call != Key::NONE && shape.dialog.is_none()).then_some(call);
         self.build_request(&arrival, message, shape, &hop, &branch, call);
@@ -365,7 +365,9 @@ impl Edge {
             Server::NonInvite(server) if code == 408 && response.is_none() => {
                 server.handle_silence();
                 transaction.request = None;
+                transaction.edited = None;
                 transaction.give_up_at = Moment::NEVER;
+                self.end_policy(entry, 408);
             }
             Server::Ack => {
                 let mut ended = NonInviteServer::new(true);

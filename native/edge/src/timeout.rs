@@ -73,6 +73,9 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.give_up_at = Moment::NEVER;
         transaction.waiting = None;
+        if let Some(policy) = transaction.policy.as_mut() {
+            policy.ask_no_more();
+        }
         transaction.targets.clear();
         transaction.addresses.clear();
         for branch in &mut transaction.branches {

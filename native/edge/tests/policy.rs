@@ -233,3 +233,90 @@ fn the_end_of_a_call_is_told_to_whom_asked_for_it() {
     let record: Value = serde_json::from_slice(view.message).unwrap();
     assert_eq!((view.event, record["status_code"].as_u64(), record["from_peer"].as_str()), (PolicyEvent::Final as u8, Some(486), Some("phones")));
 }
+
+#[test]
+fn the_time_for_the_whole_request_ends_it_whatever_its_policy_would_try_next() {
+    let mut settings = with(vec![hook("request", &["INVITE"], &["phones"])]);
+    settings.timers.setup_seconds = 10;
+    let mut rig = Rig::new(settings);
+    rig.edge.set_policy_links(vec![1]);
+    let question = asked(&mut rig);
+    let first = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "report": true})));
+    rig.receive(CORE, &response(&first[0].text, 180, "bob"));
+    let sent = rig.advance(10_020);
+    assert!(sent.iter().any(|s| s.first_line().starts_with("CANCEL")));
+    let ended = rig.receive(CORE, &response(&first[0].text, 487, "bob"));
+    assert_eq!(ended.last().unwrap().status_code(), 408);
+    assert_eq!(event(&last(&mut rig)), (PolicyEvent::Ended as u8, 408));
+}
+
+#[test]
+fn whoever_decides_nothing_after_failures_leaves_the_best_of_them() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let first = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "report": true})));
+    rig.receive(CORE, &response(&first[0].text, 603, "bob"));
+    let question = last(&mut rig);
+    assert_eq!(rig.verdict(&question, &packed(&json!({"kind": "continue"})))[0].status_code(), 603);
+}
+
+#[test]
+fn what_we_made_up_for_a_dead_target_is_no_answer_of_anybody() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let first = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "report": true})));
+    rig.undeliverable(&first[0]);
+    let question = last(&mut rig);
+    assert_eq!(event(&question), (PolicyEvent::Failed as u8, 503));
+    assert_eq!(rig.verdict(&question, &packed(&json!({"kind": "best", "status_code": 480})))[0].status_code(), 480);
+}
+
+#[test]
+fn a_request_that_its_edits_make_too_large_is_refused_and_not_lost() {
+    let mut rig = rig();
+    rig.receive(CALLER, &invite().body(&"x".repeat(60_000)).text());
+    let question = last(&mut rig);
+    let edits: Vec<Value> = (0..10).map(|number| json!({"action": "add", "name": format!("X-{number}"), "value": "y".repeat(1_000)})).collect();
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "continue", "edits": edits})));
+    assert_eq!((sent[0].status_code(), rig.records.len()), (500, 1));
+    rig.advance(60_000);
+    assert_eq!(rig.edge.sizes(), (0, 0));
+}
+
+#[test]
+fn a_rewritten_request_that_comes_back_is_a_spiral_and_no_loop() {
+    let mut rig = rig();
+    let question = asked(&mut rig);
+    let edits = json!([{"action": "request_uri", "name": "", "value": "sip:+4930@example.net"}]);
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "edits": edits})));
+    let back = sent[0].text.replacen("Via:", "Via: SIP/2.0/UDP 203.0.113.9;branch=z9hG4bK-core\r\nVia:", 1);
+    let answer = rig.receive(CORE, &back);
+    assert!(answer.iter().all(|s| s.status_code() != 482), "{:?}", answer[0].first_line());
+}
+
+#[test]
+fn the_target_of_a_policy_leaves_by_its_own_listener_and_shares_the_breadth() {
+    let mut settings = with(vec![hook("request", &["INVITE"], &["phones"])]);
+    settings.listeners.push(testkit::listener("inside", "udp:192.0.2.1:5070"));
+    settings.peers[0].listener = "inside".to_owned();
+    settings.peers.push(peer("carrier", PeerKind::Gateway, "192.0.2.128/25", &["sip:192.0.2.200", "sip:192.0.2.201"]));
+    let mut rig = Rig::new(settings);
+    rig.edge.set_policy_links(vec![1]);
+    let question = asked(&mut rig);
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "relay", "peer": "carrier", "parallel": true})));
+    assert_eq!(sent.iter().map(|s| (s.listener, header(&s.text, "Max-Breadth"))).collect::<Vec<_>>(), [(0, "30"), (0, "30")]);
+    rig.receive(CALLER, &invite().branch("z9hG4bK-narrow").call_id("narrow").header("Max-Breadth: 1").text());
+    let question = last(&mut rig);
+    assert_eq!(rig.verdict(&question, &packed(&json!({"kind": "relay", "peer": "carrier", "parallel": true}))).len(), 1);
+}
+
+#[test]
+fn silence_after_another_request_is_told_to_its_policy_too() {
+    let mut rig = Rig::new(with(vec![hook("request", &["MESSAGE"], &[])]));
+    rig.edge.set_policy_links(vec![1]);
+    rig.receive(CALLER, &Request::new("MESSAGE", "sip:bob@example.net").text());
+    let question = last(&mut rig);
+    rig.verdict(&question, &packed(&json!({"kind": "relay", "targets": ["sip:203.0.113.9"], "report": true})));
+    rig.advance(40_000);
+    assert_eq!(event(&last(&mut rig)).0, PolicyEvent::Ended as u8);
+}

@@ -27,7 +27,8 @@ pub struct BindError {
 
 /// One worker's socket of one listener.
 pub(crate) enum Bound {
-    Datagram(UdpSocket),
+    /// With whether it is this worker's alone: an inherited one is shared by all.
+    Datagram(UdpSocket, bool),
     /// For sending only: others receive.
     Sender(UdpSocket),
     Stream(TcpListener),
@@ -54,10 +55,10 @@ pub(crate) fn bind_all(listeners: &[ListenerSettings], install: &InstallSettings
                 None => socket(listener.address, kind, true, install),
             };
             let socket = socket.map_err(fail)?;
-            worker.push(if kind == Type::DGRAM { Bound::Datagram(socket.into()) } else { Bound::Stream(socket.into()) });
+            worker.push(if kind == Type::DGRAM { Bound::Datagram(socket.into(), given.is_none()) } else { Bound::Stream(socket.into()) });
         }
         let shared = workers.iter().find_map(|bound| match bound.last() {
-            Some(Bound::Datagram(socket)) if bound.len() > number => Some(socket),
+            Some(Bound::Datagram(socket, _)) if bound.len() > number => Some(socket),
             _ => None,
         });
         let shared = shared.map(UdpSocket::try_clone).transpose().map_err(fail)?;

@@ -48,6 +48,23 @@ pub enum StartError {
     },
 }
 
+/// How long a name may take: a little less than its call waits, so that the last good answer still comes in time.
+fn patience(snapshot: &Snapshot) -> Duration {
+    Duration::from_millis(snapshot.settings.timers.resolve_milliseconds * 4 / 5)
+}
+
+/// Posts what must not be left out. A worker empties its mailbox all the time; one that has ended needs nothing any more.
+fn insist(post: &Post, mut mail: Mail) {
+    for _ in 0..5_000 {
+        match post.offer(mail) {
+            Ok(()) => return,
+            Err(back) => mail = back,
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    log::error!(target: "worker", "a worker has not looked at its mail for five seconds");
+}
+
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     let what = what.into();
     move |error| StartError::System { what, error }
@@ -103,8 +120,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             statuses: (0..workers).map(|_| Arc::new(Status::default())).collect(),
             records: records.is_active().then(|| Arc::clone(&records.queue)),
-            resolver: Resolver::start(&install.dns, Duration::from_millis(snapshot.settings.timers.resolve_milliseconds), posts.clone())
-                .map_err(system("name resolution"))?,
+            resolver: Resolver::start(&install.dns, patience(&snapshot), posts.clone()).map_err(system("name resolution"))?,
             addresses: snapshot.settings.listeners.iter().map(|l| l.address).collect(),
             posts,
         });
@@ -171,12 +187,7 @@ impl Engine {
         let ends = (0..self.shared.posts.len()).map(|worker| links.iter().map(|link| link.worker_end(worker)).collect::<io::Result<Vec<_>>>());
         let ends = ends.collect::<io::Result<Vec<_>>>().map_err(system("a policy link"))?;
         for (post, links) in self.shared.posts.iter().zip(ends) {
-            // A worker must not be left with the old one: its mailbox is emptied all the time, so this comes to an end.
-            let mut mail = Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec() }));
-            while let Err(back) = post.offer(mail) {
-                mail = back;
-                thread::sleep(Duration::from_millis(1));
-            }
+            insist(post, Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec() })));
         }
         *current = next;
         Ok(())
@@ -223,9 +234,7 @@ impl Engine {
     pub fn add_policy_link(&self, link: &PolicyLink) -> io::Result<()> {
         let ends: Vec<_> = (0..self.shared.posts.len()).map(|worker| link.worker_end(worker)).collect::<io::Result<_>>()?;
         for (post, end) in self.shared.posts.iter().zip(ends) {
-            if !post.post(Mail::Link(Box::new(end))) {
-                return Err(io::Error::other("a worker's mailbox is full"));
-            }
+            insist(post, Mail::Link(Box::new(end)));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use edge::{PolicyEvent, PolicyQuestion, PolicyToken};
 use ring_queue::{ByteReader, ByteWriter, Link};
@@ -25,6 +25,8 @@ pub struct PolicyLink {
     bell: (PipeReader, Arc<PipeWriter>),
     /// Wake the workers.
     worker_bells: Vec<(PipeReader, PipeWriter)>,
+    /// Some worker found a queue damaged: the process must go.
+    damaged: Arc<AtomicBool>,
 }
 
 impl PolicyLink {
@@ -35,8 +37,11 @@ impl PolicyLink {
     pub fn new(workers: usize, queue_bytes: usize) -> io::Result<Self> {
         let (link, memory) = Link::create(workers, queue_bytes)?;
         let (reader, writer) = io::pipe()?;
-        let worker_bells = (0..workers).map(|_| io::pipe()).collect::<io::Result<_>>()?;
-        Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), link, memory, bell: (reader, Arc::new(writer)), worker_bells })
+        let worker_bells = (0..workers).map(|_| io::pipe()).collect::<io::Result<Vec<_>>>()?;
+        // Who rings must never wait: a bell that is full of rings has been rung.
+        crate::wait::set_nonblocking(&writer)?;
+        worker_bells.iter().try_for_each(|(_, writer)| crate::wait::set_nonblocking(writer))?;
+        Ok(Self { damaged: Arc::default(), id: NEXT.fetch_add(1, Ordering::Relaxed), link, memory, bell: (reader, Arc::new(writer)), worker_bells })
     }
 
     /// Names the link in this process.
@@ -55,10 +60,15 @@ impl PolicyLink {
         self.link.beats()
     }
 
+    /// Whether a worker found its queue damaged and forgot the link.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn worker_end(&self, worker: usize) -> io::Result<WorkerLink> {
         let (questions, verdicts) = self.link.worker_end(worker);
         let bell = self.worker_bells.get(worker).ok_or_else(|| io::Error::other("a link for fewer workers"))?.0.try_clone()?;
-        Ok(WorkerLink { id: self.id, takes: true, questions, verdicts, bell, process: Arc::clone(&self.bell.1) })
+        Ok(WorkerLink { id: self.id, takes: true, questions, verdicts, bell, process: Arc::clone(&self.bell.1), damaged: Arc::clone(&self.damaged) })
     }
 }
 
@@ -71,6 +81,7 @@ pub(crate) struct WorkerLink {
     verdicts: ByteReader,
     bell: PipeReader,
     process: Arc<PipeWriter>,
+    damaged: Arc<AtomicBool>,
 }
 
 /// All links of one worker.
@@ -148,6 +159,7 @@ impl Policies {
                     Ok(false) => break,
                     Err(error) => {
                         log::error!(target: "policy", "link {}: {error}", link.id);
+                        link.damaged.store(true, Ordering::Relaxed);
                         damaged.push(link.id);
                         break;
                     }
@@ -180,7 +192,9 @@ impl Policies {
             }
         }
         for link in self.links.iter().filter(|link| wake.contains(&link.id)) {
-            if let Err(error) = (&*link.process).write(&[0]) {
+            if let Err(error) = (&*link.process).write(&[0])
+                && error.kind() != io::ErrorKind::WouldBlock
+            {
                 log::debug!(target: "policy", "cannot wake policy process {}: {error}", link.id);
             }
         }
@@ -316,6 +330,7 @@ impl PolicyPort {
         for (wake, mut bell) in self.wake.iter_mut().zip(&self.worker_bells) {
             if std::mem::take(wake)
                 && let Err(error) = bell.write(&[0])
+                && error.kind() != io::ErrorKind::WouldBlock
             {
                 log::debug!(target: "policy", "cannot wake a worker: {error}");
             }

@@ -36,6 +36,16 @@ impl Bell {
     }
 }
 
+/// Lets reads and writes of `descriptor` fail instead of wait.
+pub(crate) fn set_nonblocking(descriptor: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: these commands of fcntl take and return numbers only.
+    let done = unsafe {
+        let flags = libc::fcntl(descriptor.as_raw_fd(), libc::F_GETFL);
+        if flags < 0 { flags } else { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Whether a read of `descriptor` would not wait.
 pub(crate) fn is_readable(descriptor: RawFd) -> bool {
     let mut ready = Vec::new();

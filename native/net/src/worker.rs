@@ -40,6 +40,8 @@ enum Port {
         socket: UdpSocket,
         more: bool,
         errors: bool,
+        /// It is this worker's alone, so that a filter on it concerns no other.
+        own: bool,
     },
     /// Another worker receives here; what we have to say leaves by its socket.
     Sender(UdpSocket),
@@ -108,15 +110,15 @@ impl Worker {
     ) -> io::Result<Self> {
         let mut ports = Vec::new();
         let mut sieve = Sieve::new(install.drop_unread);
-        if let Some(Bound::Datagram(socket)) = bound.iter().find(|socket| matches!(socket, Bound::Datagram(_))) {
+        if let Some(Bound::Datagram(socket, _)) = bound.iter().find(|socket| matches!(socket, Bound::Datagram(_, true))) {
             sieve.try_out(socket);
         }
         for (number, socket) in bound.into_iter().enumerate() {
             ports.push(match socket {
-                Bound::Datagram(socket) => {
+                Bound::Datagram(socket, own) => {
                     let mut socket = UdpSocket::from_std(socket);
                     poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
-                    Port::Datagram { socket, more: false, errors: false }
+                    Port::Datagram { socket, more: false, errors: false, own }
                 }
                 Bound::Sender(socket) => Port::Sender(UdpSocket::from_std(socket)),
                 Bound::Nothing => Port::Nothing,
@@ -156,7 +158,8 @@ impl Worker {
 
     /// Whether there is something to do without waiting.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.has_datagrams() || self.has_mail() || self.policies.came() || !self.readable.is_empty()
+        let unsent = !self.edge.out.sends().is_empty() || !self.edge.out.policy.is_empty();
+        unsent || self.has_datagrams() || self.has_mail() || self.policies.came() || !self.readable.is_empty()
     }
 
     /// Whether there is surely more to do than one round does. A connection that trickles keeps us awake, but only one
@@ -222,7 +225,7 @@ impl Worker {
         let Some(share) = self.sieve.adjust(now.moment.0, self.counters.calls_started.get(), self.counters.shed_overload.get()) else { return };
         self.status.unread_percent.store(((1.0 - share) * 100.0) as u64, Ordering::Relaxed);
         for port in &self.ports {
-            if let Port::Datagram { socket, .. } = port {
+            if let Port::Datagram { socket, own: true, .. } = port {
                 self.sieve.apply(socket, share);
             }
         }
@@ -270,7 +273,6 @@ impl Worker {
         if self.stopping {
             self.guarded(now, |edge| edge.end_all_calls(now));
         }
-        self.ask_policies(now);
         self.housekeeping(now);
         count
     }
@@ -288,14 +290,17 @@ impl Worker {
     }
 
     /// Puts the questions of this round; a refusal may make the edge ask again, of another.
-    fn ask_policies(&mut self, now: Now) {
+    pub(crate) fn ask_policies(&mut self, now: Now) {
         for _ in 0..4 {
             if self.edge.out.policy.is_empty() {
                 return;
             }
             let mut questions = std::mem::take(&mut self.edge.out.policy);
             let mut refused = Vec::new();
-            self.policies.put(now.moment.0, &mut questions, &mut |token| refused.push(token));
+            let policies = &mut self.policies;
+            if catch_unwind(AssertUnwindSafe(|| policies.put(now.moment.0, &mut questions, &mut |token| refused.push(token)))).is_err() {
+                self.panicked(now);
+            }
             for token in refused {
                 self.guarded(now, |edge| edge.handle_policy_refusal(now, token));
             }
@@ -331,7 +336,7 @@ impl Worker {
     fn datagrams(&mut self, now: Now) -> usize {
         let mut received = 0;
         for number in 0..self.ports.len() {
-            let Port::Datagram { socket, more: more @ true, errors } = &mut self.ports[number] else { continue };
+            let Port::Datagram { socket, more: more @ true, errors, .. } = &mut self.ports[number] else { continue };
             match self.receive.receive(socket) {
                 Ok(count) => {
                     // A batch that was not filled emptied the socket: the next datagram will wake us.

@@ -31,6 +31,11 @@ impl PolicyLink {
         self.0.beats()
     }
 
+    #[getter]
+    fn is_damaged(&self) -> bool {
+        self.0.is_damaged()
+    }
+
     fn descriptors(&self) -> Vec<RawFd> {
         self.0.descriptors()
     }

@@ -118,6 +118,23 @@ async def raising_later(_: Call) -> Verdict:
     raise ValueError("broken")
 
 
+def exits(_: Call) -> Verdict:
+    raise SystemExit(1)
+
+
+async def cancelled_at_once(_: Call) -> Verdict:
+    raise asyncio.CancelledError
+
+
+class Mute(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def mute(_: Call) -> Verdict:
+    raise Mute
+
+
 async def cancelled(_: Call) -> Verdict:
     await asyncio.sleep(0)
     raise asyncio.CancelledError
@@ -129,6 +146,12 @@ async def cancelled(_: Call) -> Verdict:
         raising,
         raising_later,
         cancelled,
+        cancelled_at_once,
+        exits,
+        mute,
+        lambda _: Verdict(),
+        lambda _: Reject(2**70),
+        lambda _: Relay(("sip:203.0.113.1",), first_answer_seconds=float("inf")),
         lambda _: "nonsense",
         lambda _: Reject(200),
         lambda _: Relay(("not a uri",)),
@@ -314,3 +337,22 @@ def test_a_wrong_handler_is_refused_where_it_is_declared() -> None:
         policy.on_request("invite")
     with pytest.raises(PolicyError, match="a handler must be a function"):
         policy.on_request("INVITE")("nothing")  # type: ignore[type-var]
+
+
+def test_a_handler_whose_end_was_never_told_is_ended_after_all() -> None:
+    ended = []
+
+    async def waits(call: Call) -> None:
+        try:
+            await call.attempt("sip:203.0.113.1")
+        except CallEnded:
+            ended.append(call.call_id)
+            raise
+
+    with SimulatedEdge(one(waits)) as edge:
+        edge.receive(request("INVITE", call_id="lost"))
+        edge._dispatcher.forget_lost()
+        assert ended == []
+        edge._dispatcher.forget_lost(seconds=-1)
+        edge.wait()
+        assert (ended, edge.failures) == (["lost"], [])
