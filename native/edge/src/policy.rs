@@ -30,12 +30,14 @@ pub(crate) struct PolicyState {
     running: bool,
     /// Header fields of the trust domain are to be taken out of the request as it came.
     strip_identity: bool,
-    first_answer: Option<u64>,
-    final_answer: Option<u64>,
+    /// How long an attempt may take to its first answer, where the policy says.
+    pub(crate) first_answer: Option<u64>,
+    /// And from there to its final answer.
+    pub(crate) final_answer: Option<u64>,
     /// Failures that were reported: attempts that cannot even be sent add no branch that would bound them.
     reports: usize,
     /// Tells a loop by the request as it came: where a policy rewrites it, that it comes back rewritten is a spiral.
-    loop_hash: u64,
+    pub(crate) loop_hash: u64,
 }
 
 impl PolicyState {
@@ -383,17 +385,6 @@ impl Edge {
         if let Some(call) = call.and_then(|key| self.calls.get_mut(key)) {
             call.refused_by = phase;
         }
-    }
-
-    /// The hash by which the attempts of `entry` tell a loop, where a policy may have rewritten them.
-    pub(crate) fn policy_loop_hash(&self, entry: Key) -> Option<u64> {
-        self.transactions.get(entry)?.policy.as_ref().map(|state| state.loop_hash)
-    }
-
-    /// The first and final answers that the policy of `entry` allows for, where it says.
-    pub(crate) fn policy_timers(&self, entry: Key) -> (Option<u64>, Option<u64>) {
-        let state = self.transactions.get(entry).and_then(|t| t.policy.as_deref());
-        state.map_or((None, None), |state| (state.first_answer, state.final_answer))
     }
 
     /// Tells policies that asked for it how a call ended.

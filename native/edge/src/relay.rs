@@ -215,6 +215,8 @@ impl Edge {
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
         let decided = transaction.policy.is_some();
+        let wished = transaction.policy.as_ref().and_then(|policy| policy.first_answer);
+        let loop_hash = transaction.policy.as_ref().map(|policy| policy.loop_hash);
         let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty();
         let cookie = self.random() as u32;
         let branch = BranchToken {
@@ -223,7 +225,7 @@ impl Edge {
             attempt: number as u8,
             transaction: entry,
             cookie,
-            loop_hash: self.policy_loop_hash(entry).unwrap_or_else(|| self.loop_hash(message)),
+            loop_hash: loop_hash.unwrap_or_else(|| self.loop_hash(message)),
         };
         let call = (call != Key::NONE && shape.dialog.is_none()).then_some(call);
         self.build_request(&arrival, message, shape, &hop, &branch, call);
@@ -249,7 +251,7 @@ impl Edge {
         }
         let reliable = hop.transport.is_reliable();
         let timers = self.snapshot.timers;
-        let first_answer = self.policy_timers(entry).0.unwrap_or_else(|| self.first_answer(shape.policy));
+        let first_answer = wished.unwrap_or_else(|| self.first_answer(shape.policy));
         let client = if method == Method::Invite {
             Client::Invite(InviteClient::new(now.moment, reliable, first_answer, &timers))
         } else {

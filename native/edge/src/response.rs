@@ -89,10 +89,9 @@ impl Edge {
         let code = message.head.status_code;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
-        let final_answer = self
-            .policy_timers(entry)
-            .1
-            .unwrap_or_else(|| policy.map_or(timers.c, |p| milliseconds(self.snapshot.settings.peers[usize::from(p)].final_answer_milliseconds)));
+        let wished = transaction.policy.as_ref().and_then(|policy| policy.final_answer);
+        let final_answer =
+            wished.unwrap_or_else(|| policy.map_or(timers.c, |p| milliseconds(self.snapshot.settings.peers[usize::from(p)].final_answer_milliseconds)));
         let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
         if !branch.client.is_open() {
             return;
