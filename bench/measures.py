@@ -226,6 +226,8 @@ def reloads(count: int, rate: int) -> dict[str, Any]:
             load(target, rate, 2)
             for number in range(20):
                 _manage("POST", "/reload", {"path": str(files[number % 2])})
+            # What lingers of calls is no matter of reloads.
+            time.sleep(45)
             before = target.memory_bytes()
             run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *line, "20"], stdout=subprocess.PIPE, text=True)
             begun = time.monotonic()
@@ -242,7 +244,7 @@ def reloads(count: int, rate: int) -> dict[str, Any]:
             seconds = time.monotonic() - begun
             run.wait(80)
             failed += _lost(run)
-            time.sleep(1)
+            time.sleep(45)
             after = target.memory_bytes()
     print(
         f"{count} reloads in {seconds:.0f} s under {rate} calls/s: failed {failed}, memory {before >> 10} to {after >> 10} KiB", flush=True

@@ -59,7 +59,7 @@ def _overload(data: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r['factor']} x | {r['goodput']:.0f}/s | {r['share']:.0%} | {r['refused']} | {r['refused_with_retry_after']} | {r['unanswered']} | {r['failed']} "
+        f"| {r['factor']} x | {r['goodput']:.0f}/s | {r['share']:.0%} | {r['refused']} | {r['refused_with_retry_after']} | {r.get('unanswered', 0)} | {r['failed']} "
         f"| {'yes' if r['clean_after'] else 'no'} |"
         for r in data["rows"]
     ]

@@ -12,7 +12,8 @@ from edgeproxy.admin import management
 from edgeproxy.admin.client import ask
 from edgeproxy.config import load
 from edgeproxy.errors import EdgeProxyError
-from edgeproxy.server import check_world
+from edgeproxy.policy.compiled import compile_module
+from edgeproxy.server import check_world, compiled_cache
 from edgeproxy.server import run as serve
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
@@ -60,6 +61,25 @@ def check(file: Path) -> None:
     """Tell everything that is wrong with FILE; the verdict is that of starting with it."""
     _told(lambda: check_world(load(file)))
     click.echo(f"{file}: ok")
+
+
+@main.group()
+def policy() -> None:
+    """Work on policy modules."""
+
+
+@policy.command("compile")
+@_FILE
+def compile_policies(file: Path) -> None:
+    """Compile the policy modules of FILE with Cython, for the next start or reload; a changed source runs interpreted until then."""
+
+    def work() -> None:
+        loaded = load(file)
+        for module in loaded.config.policy:
+            place = compile_module(module.module, file.resolve().parent, compiled_cache(loaded))
+            click.echo(f"{module.module}: {place}")
+
+    _told(work)
 
 
 @main.command()

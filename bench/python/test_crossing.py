@@ -6,16 +6,19 @@ The figure is that of a batch; divided by 64 it is the cost of a request without
 import asyncio
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from edgeproxy import _native
 from edgeproxy.config import load_text, to_document
-from edgeproxy.policy import CONTINUE, Policy
+from edgeproxy.policy import CONTINUE, Call, Policy
 from edgeproxy.policy.chain import Chain
+from edgeproxy.policy.compiled import compile_module
 from edgeproxy.policy.dispatch import Dispatcher
-from edgeproxy.policy.load import hooks
+from edgeproxy.policy.load import ModuleSpec, hooks, load
+from edgeproxy.sip import Request
 from edgeproxy.testing.edge import CONFIGURATION
 from edgeproxy.testing.request import request
 
@@ -78,3 +81,32 @@ def test_a_batch_of_64(handler: object, runner: asyncio.Runner, benchmark: Bench
     benchmark.pedantic(lambda: runner.run(crossing.cross()), setup=setup, rounds=300)
     assert crossing.edge.take_verdicts() == BATCH
     benchmark.extra_info["microseconds_per_request"] = round(benchmark.stats.stats.median / BATCH * 1e6, 2)
+
+
+HANDLER = """
+from edgeproxy.policy import Policy, Relay
+
+policy = Policy()
+TARGETS = {"bob": ("sip:203.0.113.1",)}
+
+
+@policy.on_request("INVITE")
+def decide(call):
+    digits = 0
+    for character in call.request_uri.user + call.from_uri.user:
+        digits = digits * 31 + ord(character) & 0xFFFF
+    call.set_header("X-Decided", f"{call.from_uri.user} {digits}")
+    return Relay(TARGETS[call.request_uri.user])
+"""
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["interpreted", "compiled"])
+def test_a_handler_by_itself(compiled: bool, tmp_path: Path, benchmark: BenchmarkFixture) -> None:
+    name = "handler_compiled" if compiled else "handler_interpreted"
+    (tmp_path / f"{name}.py").write_text(HANDLER)
+    if compiled:
+        compile_module(name, tmp_path, tmp_path / "cache")
+    ((policy, _),) = load([ModuleSpec(name)], tmp_path, tmp_path / "cache")
+    handler = policy.hooks[0].handler
+    message = Request(request("INVITE"))
+    benchmark(lambda: handler(Call(message, b"", lambda *_: True)))

@@ -2,8 +2,7 @@
 
 import asyncio
 import inspect
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -50,7 +49,8 @@ class Chain:
                 self._found[key] = steps
         for index, (hook, options) in enumerate(steps):
             made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
-            if type(made) is types.CoroutineType:
+            # Of any kind: those of compiled modules are of a type of their own.
+            if isinstance(made, Coroutine):
                 others = steps[index + 1 :]
                 value, task = start(_rest(made, call, others) if others else made, loop, call.why_ended)
                 return (CONTINUE, task) if task else (checked(value, hook), None)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import msgspec
 
@@ -124,7 +124,7 @@ class Dispatcher:
             record = msgspec.json.decode(question.record, type=dict[str, object])
             for hook, options in self._chain.handlers("final", "INVITE", str(record.get("from_peer", ""))):
                 made = hook.handler(record, options) if hook.takes_options else hook.handler(record)
-                if asyncio.iscoroutine(made):
+                if isinstance(made, Coroutine):
                     _, task = start(made, asyncio.get_running_loop())
                     if task:
                         self._background.add(task)

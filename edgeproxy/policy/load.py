@@ -11,6 +11,7 @@ import msgspec
 
 from edgeproxy.errors import PolicyError
 from edgeproxy.policy.chain import convert_options
+from edgeproxy.policy.compiled import load_compiled
 from edgeproxy.policy.policy import Policy
 
 
@@ -21,8 +22,8 @@ class ModuleSpec(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
 
 
-def load(specs: Sequence[ModuleSpec], directory: Path) -> list[tuple[Policy, Any]]:
-    """Import modules by name, those beside the file first; return each policy with its options.
+def load(specs: Sequence[ModuleSpec], directory: Path, cache: Path | None = None) -> list[tuple[Policy, Any]]:
+    """Import modules by name, those beside the file first, compiled where the cache has them; return each policy with its options.
 
     Raise `PolicyError` with one line for each module that does not import, declares no policy, or refuses its options.
     """
@@ -31,7 +32,7 @@ def load(specs: Sequence[ModuleSpec], directory: Path) -> list[tuple[Policy, Any
     loaded, faults = [], []
     for spec in specs:
         try:
-            loaded.append(_load_one(spec))
+            loaded.append(_load_one(spec, directory, cache))
         except PolicyError as error:
             faults.append(str(error))
     if faults:
@@ -39,9 +40,9 @@ def load(specs: Sequence[ModuleSpec], directory: Path) -> list[tuple[Policy, Any
     return loaded
 
 
-def _load_one(spec: ModuleSpec) -> tuple[Policy, Any]:
+def _load_one(spec: ModuleSpec, directory: Path, cache: Path | None) -> tuple[Policy, Any]:
     try:
-        module = importlib.import_module(spec.module)
+        module = load_compiled(spec.module, directory, cache) or importlib.import_module(spec.module)
     except ModuleNotFoundError as error:
         if error.name and (spec.module == error.name or spec.module.startswith(f"{error.name}.")):
             raise PolicyError(f"policy module {spec.module}: no such module beside the file or on Python's path") from error

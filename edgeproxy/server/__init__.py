@@ -2,6 +2,7 @@
 
 from edgeproxy.server.check import check_world
 from edgeproxy.server.control import Control
+from edgeproxy.server.policies import compiled_cache
 from edgeproxy.server.process import run
 
-__all__ = ["Control", "check_world", "run"]
+__all__ = ["Control", "check_world", "compiled_cache", "run"]

@@ -21,6 +21,11 @@ _LEAST_RESTART_SECONDS = 0.2
 _MOST_RESTART_SECONDS = 10.0
 
 
+def compiled_cache(loaded: Loaded) -> Path:
+    """Return where compiled modules of this configuration lie."""
+    return Path(loaded.config.install.state_directory) / "compiled"
+
+
 def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
     """Return what a policy process of this configuration is told."""
     config = loaded.config
@@ -30,6 +35,7 @@ def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
         statuses=[policy.on_error.status for policy in config.policy],
         kinds={name: peer.kind for name, peer in config.peer.items()},
         directory=str(Path(loaded.name).resolve().parent),
+        cache=str(compiled_cache(loaded)),
         descriptors=descriptors,
         heartbeat_seconds=config.tuning.policy.heartbeat_seconds,
     )

@@ -16,6 +16,8 @@ class Orders(msgspec.Struct):
     kinds: dict[str, str]
     """The kind of each peer."""
     directory: str
+    cache: str
+    """Where compiled modules lie."""
     descriptors: list[int]
     """Of the link; none where the modules are only to be checked."""
     heartbeat_seconds: float

@@ -36,7 +36,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        modules = load(orders.modules, Path(orders.directory))
+        modules = load(orders.modules, Path(orders.directory), Path(orders.cache))
         found = hooks(modules, orders.deadlines, orders.statuses, orders.kinds)
         hello = Hello(hooks=found, files=_files(Path(orders.directory), [module.module for module in orders.modules]))
     except PolicyError as error:

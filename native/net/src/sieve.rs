@@ -15,7 +15,7 @@ const WINDOW: u64 = 200_000;
 /// One step up; downwards it is what the refusals suggest, but no more than to a third.
 const STEP: f64 = 1.4;
 /// Messages let through for each that is served.
-const SPARE: f64 = 2.0;
+const SPARE: f64 = 1.25;
 const LEAST_SHARE: f64 = 1.0 / 64.0;
 /// Refusals in a window that are not worth a filter.
 const FEW: u64 = 20;
@@ -48,19 +48,20 @@ impl Sieve {
         }
     }
 
-    /// At `now` so many calls were ever started and so many requests ever shed. Returns the share of INVITEs that should
-    /// pass from now on, where that changes.
-    pub(crate) fn adjust(&mut self, now: u64, started: u64, shed: u64) -> Option<f64> {
+    /// At `now` so many calls were ever started and so many requests ever shed; `behind` says that the sockets have not
+    /// been empty for long, so that requests within dialogs wait too. Returns the share of INVITEs that should pass from
+    /// now on, where that changes.
+    pub(crate) fn adjust(&mut self, now: u64, started: u64, shed: u64, behind: bool) -> Option<f64> {
         let window = now / WINDOW;
         if !self.enabled || window == self.window {
             return None;
         }
         let (served, refused) = (started - self.started, shed - self.shed);
         (self.window, self.started, self.shed) = (window, started, shed);
-        let share = if refused > FEW && refused * 10 > served * 13 {
+        let share = if refused > FEW && (behind || refused * 10 > served * 6) {
             let wanted = SPARE * served as f64 / (served + refused) as f64;
-            (self.share * wanted.max(0.33)).max(LEAST_SHARE)
-        } else if refused * 2 < served || refused == 0 {
+            (self.share * wanted.clamp(0.33, 0.7)).max(LEAST_SHARE)
+        } else if refused * 10 < served || refused == 0 {
             (self.share * STEP).min(1.0)
         } else {
             self.share
@@ -196,14 +197,15 @@ mod tests {
         let mut sieve = Sieve::new(true);
         let mut at = |window: u64, served: u64, refused: u64| {
             let (started, shed) = (sieve.started + served, sieve.shed + refused);
-            sieve.adjust(window * WINDOW, started, shed)
+            sieve.adjust(window * WINDOW, started, shed, false)
         };
         assert_eq!(at(1, 100, 10), None, "a few refusals are no matter");
-        assert_eq!(at(2, 100, 300), Some(0.5));
+        assert_eq!(at(2, 100, 150), Some(0.5));
         assert_eq!(at(3, 0, 1_000), Some(0.5 * 0.33));
-        assert_eq!(at(4, 100, 100), None, "in the band between");
+        assert_eq!(at(4, 100, 30), None, "in the band between");
         assert_eq!(at(5, 100, 0), Some(0.5 * 0.33 * STEP));
         assert!((6..11).filter_map(|window| at(window, 0, 0)).last().is_some_and(|share| share >= 1.0));
         assert_eq!(at(11, 0, 0), None);
+        assert_eq!(sieve.adjust(12 * WINDOW, sieve.started + 1_000, sieve.shed + 50, true), Some(0.7), "the sockets never get empty");
     }
 }

@@ -222,7 +222,11 @@ impl Worker {
     /// What is refused from now on, and how much of it the kernel need not even hand us.
     pub(crate) fn set_shedding(&mut self, now: Now, shedding: Shedding) {
         self.edge.set_shedding(shedding);
-        let Some(share) = self.sieve.adjust(now.moment.0, self.counters.calls_started.get(), self.counters.shed_overload.get()) else { return };
+        let Some(share) =
+            self.sieve.adjust(now.moment.0, self.counters.calls_started.get(), self.counters.shed_overload.get(), shedding >= Shedding::Registrations)
+        else {
+            return;
+        };
         self.status.unread_percent.store(((1.0 - share) * 100.0) as u64, Ordering::Relaxed);
         for port in &self.ports {
             if let Port::Datagram { socket, own: true, .. } = port {
