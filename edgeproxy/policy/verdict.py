@@ -10,11 +10,11 @@ Edit = dict[str, str]
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a handler decided."""
+    """What a handler decided; by itself it decides nothing, which counts as a failure."""
 
     def fields(self) -> dict[str, Any]:
         """Return what crosses to the native side."""
-        raise NotImplementedError
+        return {"kind": "error"}
 
 
 class Continue(Verdict, frozen=True):
