@@ -90,7 +90,9 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
     run.go();
     let mut report = run.report;
     report.seconds = run.start.elapsed().as_secs_f64();
-    report.failed += run.calls.len() as u64;
+    let unanswered = run.calls.values().filter(|call| call.state == State::Calling).count() as u64;
+    report.unanswered += unanswered;
+    report.failed += run.calls.len() as u64 - unanswered;
     for (place, share) in [
         (&mut report.setup_p50_microseconds, 0.5),
         (&mut report.setup_p90_microseconds, 0.9),
@@ -193,7 +195,7 @@ impl Run<'_> {
                 State::Calling | State::Ending if self.arguments.reliable => self.timers.push(Reverse((now + 1_000_000, number))),
                 State::Calling | State::Ending => {
                     call.interval = (call.interval * 2).min(if call.state == State::Ending { 4_000_000 } else { GIVE_UP });
-                    let again = now + call.interval;
+                    let again = (now + call.interval).min(call.since + GIVE_UP);
                     self.report.retransmissions += 1;
                     self.send_request(number);
                     self.timers.push(Reverse((again, number)));
