@@ -264,9 +264,7 @@ impl Worker {
 
     /// Takes what came in from the network; returns how many messages that were.
     pub(crate) fn receive(&mut self, now: Now) -> usize {
-        let count = self.datagrams(now);
-        self.connections(now);
-        count
+        self.datagrams(now) + self.connections(now)
     }
 
     /// Does what other workers asked for and what is due, then sends; returns how many messages others had for it.
@@ -378,11 +376,12 @@ impl Worker {
         }
     }
 
-    fn connections(&mut self, now: Now) {
+    fn connections(&mut self, now: Now) -> usize {
         self.full_reads = false;
+        let mut received = 0;
         // Each connection gets one read a round, so that none starves the others.
         for _ in 0..self.readable.len() {
-            let Some(slot) = self.readable.pop_front() else { return };
+            let Some(slot) = self.readable.pop_front() else { break };
             let mut buffer = std::mem::take(&mut self.buffer);
             let mut messages: Vec<(Hop, Box<[u8]>)> = Vec::new();
             match self.streams.read(slot, &mut buffer, &mut |hop, message| messages.push((*hop, message.into()))) {
@@ -394,10 +393,12 @@ impl Worker {
                 }
             }
             self.buffer = buffer;
+            received += messages.len();
             for (hop, message) in messages {
                 self.deliver(now, &hop, &message, false);
             }
         }
+        received
     }
 
     fn mail(&mut self, now: Now) -> usize {
