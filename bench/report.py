@@ -53,7 +53,7 @@ def _overload(data: dict[str, Any]) -> list[str]:
     lines = [
         "## Overload",
         "",
-        f"The proxy gets a quarter of a processor, so that the generator is not the first to be overloaded; its highest clean rate is then {data['rate']}/s.",
+        f"The proxy gets a quarter of a processor, so that the generator is not the first to be overloaded; the highest rate that it keeps clean for as long is then {data['rate']}/s.",
         "",
         "| offered | served | share | refused | of these with Retry-After | unanswered | failed | clean 5 s later |",
         "|---|---|---|---|---|---|---|---|",

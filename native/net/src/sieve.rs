@@ -58,7 +58,7 @@ impl Sieve {
         }
         let (served, refused) = (started - self.started, shed - self.shed);
         (self.window, self.started, self.shed) = (window, started, shed);
-        let share = if refused > FEW && (behind || refused * 10 > served * 6) {
+        let share = if refused > FEW && (behind || refused * 10 > served * 4) {
             let wanted = SPARE * served as f64 / (served + refused) as f64;
             (self.share * wanted.clamp(0.33, 0.7)).max(LEAST_SHARE)
         } else if refused * 10 < served || refused == 0 {
