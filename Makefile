@@ -47,8 +47,9 @@ soak: system-test $(NATIVE) ## Mutated messages and steady load for SOAK_SECONDS
 	cargo build --release --locked -p edge-load
 	SOAK_SECONDS=$(SOAK_SECONDS) ci/python-tests tests/soak --timeout=100000 -s
 
-docs: $(NATIVE) ## Write docs/configuration.md from the fields' docstrings
+docs: $(NATIVE) ## Write docs/configuration.md and docs/events.md from docstrings
 	$(PYTHON) ci/configuration_page.py docs/configuration.md
+	$(PYTHON) ci/events_page.py docs/events.md
 
 system: ## Install system packages for building and running
 	ci/system build-essential python3 python3-venv

@@ -105,7 +105,8 @@ def overload(seconds: int) -> dict[str, Any]:
         print(f"edgeproxy  {rate:6}/s for {seconds} s {'clean' if run.clean else 'not clean: ' + run.fault}", flush=True)
         if run.clean:
             break
-        rate = int(rate * 0.95)
+        served = statistics.mean(run.report["completed_by_second"][2 : seconds - 1])
+        rate = int(min(rate * 0.95, served * 0.98))
     for factor in (2, 4):
         with Target("edgeproxy", share=SHARE) as target:
             run = load(target, rate * factor, seconds)

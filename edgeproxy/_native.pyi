@@ -9,10 +9,14 @@ __all__ = [
     "Question",
     "Request",
     "SimulatedEdge",
+    "TraceEntry",
     "Uri",
+    "become_user",
     "check_document",
     "drain_log",
+    "event_shapes",
     "install_logger",
+    "may_bind_low",
     "set_log_level",
 ]
 
@@ -36,8 +40,24 @@ class Engine:
     def calls(self, call_id: str | None = None, limit: int = 100) -> list[str]:
         """Return live calls as JSON, the oldest first; workers that do not answer within a second are left out."""
 
-    def labelled(self) -> list[tuple[str, str, int]]:
-        """Return counts with a label: name, label, value. Decisions of policies are cumulative by their bound in microseconds."""
+    def trace(self, needle: bytes = ..., places: list[int] = ..., limit: int = 10_000) -> tuple[list[TraceEntry], list[int], int]:
+        """Return the latest messages and decisions that contain `needle`, `limit` at most, in order of time.
+
+        From `places` on, which are what the last call returned, else from the oldest. Also returned: where to go on, and how
+        many bytes were overwritten since the last call.
+        """
+
+    def listen(self, names: list[str]) -> None:
+        """Build events of these names from now on, and no others; names of other producers are left out."""
+
+    def take_events(self, limit: int) -> list[tuple[str, int, list[int | str]]]:
+        """Take events that came, `limit` at most: name, wall clock in microseconds, values of the parameters in order."""
+
+    def trace_places(self) -> list[int]:
+        """Return the places at which everything that comes from now on begins."""
+
+    def labelled(self) -> list[tuple[str, list[tuple[str, str]], int]]:
+        """Return counts with labels: name, labels, value. Decisions of policies are cumulative by their bound in microseconds."""
 
     def add_policy_link(self, link: PolicyLink) -> None:
         """Ask the policy process behind `link` from now on, beside those asked already; raise `OSError` where that cannot be."""
@@ -119,12 +139,12 @@ class Question:
     """What a worker asks or tells."""
 
     @property
-    def event(self) -> Literal["request", "failed", "ended", "final"]:
+    def event(self) -> Literal["request", "failed", "ended", "final", "in_dialog", "failure", "branch", "response", "answer"]:
         """What happened."""
 
     @property
     def status_code(self) -> int:
-        """The status code of what failed or ended; 0 for a request."""
+        """The status code of what failed, ended, or answered; 0 for a request, the number of the attempt for `branch`."""
 
     @property
     def token(self) -> bytes:
@@ -140,11 +160,15 @@ class Question:
 
     @property
     def request(self) -> Request | None:
-        """The request, for the event of that name."""
+        """The request, for events that bring one; for `response` the response, whose fields are those of its request."""
 
     @property
-    def record(self) -> bytes:
-        """The record of a call as JSON, for the event `final`."""
+    def message(self) -> bytes:
+        """The record of a call as JSON, for `final`; the response, for `response` and `answer`."""
+
+    @property
+    def target(self) -> str:
+        """Where the attempt goes, for `branch`, or the response came from, for `response`: `transport:address:port`."""
 
 @final
 class Request:
@@ -282,8 +306,72 @@ class SimulatedEdge:
     def records(self) -> list[str]:
         """Take the records of calls that ended, as JSON."""
 
+@final
+class TraceEntry:
+    """A message that came or left, without credentials and media keys, or a decision."""
+
+    @property
+    def worker(self) -> int:
+        """The worker that saw it."""
+
+    @property
+    def kind(self) -> Literal["received", "sent", "decision"]:
+        """What it tells."""
+
+    @property
+    def microseconds(self) -> int:
+        """Wall clock, microseconds since 1970."""
+
+    @property
+    def transport(self) -> str:
+        """The transport of a message, in lower case."""
+
+    @property
+    def listener(self) -> str:
+        """The listener of a message."""
+
+    @property
+    def remote(self) -> tuple[str, int]:
+        """The far end of a message."""
+
+    @property
+    def call_id(self) -> str:
+        """The Call-ID; empty for a message that does not parse."""
+
+    @property
+    def users(self) -> list[str]:
+        """The users of From, To and Request-URI."""
+
+    @property
+    def cseq(self) -> str:
+        """Number and method of CSeq."""
+
+    @property
+    def branch(self) -> str:
+        """The branch of the topmost Via."""
+
+    @property
+    def text(self) -> str:
+        """The start line, or what was decided."""
+
+    @property
+    def message(self) -> bytes:
+        """The message; empty for a decision."""
+
+def become_user(user: int, group: int, bind_low: bool) -> None:
+    """Become another user for good, in all threads, with no right but to bind low ports where `bind_low` says so.
+
+    Raises `OSError` where the system refuses; the process may then be neither user and has to end.
+    """
+
+def may_bind_low() -> bool:
+    """Whether the process may bind ports below `net.ipv4.ip_unprivileged_port_start`."""
+
 def check_document(document: bytes) -> None:
     """Check a document as far as that needs no socket; raise as `Engine` does."""
+
+def event_shapes() -> list[tuple[str, list[str]]]:
+    """Return the name of every native event with the names of its parameters."""
 
 def install_logger() -> None:
     """Take over the logging of native threads; a second call changes nothing."""

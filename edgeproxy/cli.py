@@ -9,7 +9,7 @@ import msgspec
 
 from edgeproxy import __version__
 from edgeproxy.admin import management
-from edgeproxy.admin.client import ask
+from edgeproxy.admin.client import ask, follow_events, show_trace
 from edgeproxy.config import load
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.policy.compiled import compile_module
@@ -129,6 +129,57 @@ def calls(call_id: str | None, limit: int, control: Path) -> None:
     """List live calls, or those with CALL_ID."""
     query = {"limit": str(limit)} | ({"call_id": call_id} if call_id else {})
     _told(lambda: _show(ask(control, "GET", "/calls", query=query)))
+
+
+@main.command()
+@click.argument("call_id", required=False)
+@click.option("--user", default="", help="Calls that name USER in From, To or Request-URI.")
+@click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted; without CALL_ID and --user only with that.")
+@click.option("--messages", is_flag=True, help="Show whole messages, without credentials and media keys.")
+@click.option("--mask", is_flag=True, help="Leave out users and display names.")
+@_CONTROL
+def trace(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    call_id: str | None, user: str, follow: bool, messages: bool, mask: bool, control: Path
+) -> None:
+    """Draw the ladder of a recent call: messages with their times, retransmissions, and what was decided."""
+    query = {"messages": str(messages).lower(), "mask": str(mask).lower()}
+    query |= ({"call_id": call_id} if call_id else {}) | ({"user": user} if user else {})
+    _told(lambda: show_trace(control, query, follow=follow))
+
+
+@main.group()
+def events() -> None:
+    """List, follow or try out events."""
+
+
+@events.command("list")
+@_CONTROL
+def list_events(control: Path) -> None:
+    """List every event with its parameters and who listens to it."""
+    _told(lambda: _show(ask(control, "GET", "/events")))
+
+
+@events.command()
+@click.argument("names", nargs=-1)
+@_CONTROL
+def follow(names: tuple[str, ...], control: Path) -> None:
+    """Print events as they come, one JSON object a line; those called NAMES, or all of the proxy."""
+    _told(lambda: follow_events(control, ",".join(names)))
+
+
+@events.command("raise")
+@click.argument("name")
+@click.argument("parameters", nargs=-1)
+@_CONTROL
+def raise_event(name: str, parameters: tuple[str, ...], control: Path) -> None:
+    """Tell the event NAME with PARAMETERS (key=value) to whoever listens, to try a handler out."""
+
+    def work() -> None:
+        pairs = [parameter.partition("=") for parameter in parameters]
+        values = {key: int(value) if value.lstrip("-").isdigit() else value for key, _, value in pairs}
+        _show(ask(control, "POST", "/events", {"event": name, "parameters": values}))
+
+    _told(work)
 
 
 @main.command("log-level")

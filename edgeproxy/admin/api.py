@@ -1,7 +1,9 @@
 """The management API: JSON over HTTP. Unknown fields, methods and oversized bodies are refused with the reason."""
 
+import asyncio
 import hmac
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,13 +13,18 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from edgeproxy.admin import metrics
+from edgeproxy.admin import metrics, trace
 from edgeproxy.admin.place import reachable
 from edgeproxy.config.address import split_host_port
 from edgeproxy.errors import ConfigError, EdgeProxyError
+from edgeproxy.events import CATALOGUE, Event, is_known, make, name_of, parameter_names
+from edgeproxy.policy.dispatch import described
 from edgeproxy.server import Control
 
 MOST_BYTES = 4 << 20
+MOST_EVENTS = 1_024
+"""Events that wait for one follower; more are dropped and counted."""
+Place = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=msgspec.Struct)
 _CONTROL = web.AppKey("control", Control)
@@ -47,6 +54,31 @@ class CallQuery(msgspec.Struct, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 
+class TraceQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """What of the trace to show: one call, the calls of a user, or all; from a cursor on, or from the oldest."""
+
+    call_id: str = ""
+    user: str = ""
+    cursor: str = ""
+    """What the last answer gave, or `now`."""
+    messages: bool = False
+    mask: bool = False
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+
+
+class Raise(msgspec.Struct, forbid_unknown_fields=True):
+    """An event to tell, as if it had happened: the way to try a handler."""
+
+    event: str
+    parameters: dict[str, int | str] = {}
+
+
+class FollowQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Events to follow, by name with commas between; by default all of the proxy."""
+
+    names: str = ""
+
+
 def _json(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json", status=status)
 
@@ -67,6 +99,11 @@ async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except (web.HTTPException, msgspec.MsgspecError, UnicodeDecodeError, EdgeProxyError) as error:
         return _error(*_reason(request, error))
+    except Exception as error:
+        # A fault of ours: whoever asked learns that there was one, the log says which.
+        values = {"path": request.path, **described(error)}
+        request.app[_CONTROL].printer.event("management request failed", level="error", values=values)
+        return _error(500, "internal error: the log has it")
 
 
 def _reason(request: web.Request, error: Exception) -> tuple[int, str]:
@@ -119,6 +156,79 @@ async def _calls(request: web.Request) -> web.Response:
     return _json({"calls": [msgspec.Raw(call.encode()) for call in found]})
 
 
+async def _trace(request: web.Request) -> web.Response:
+    control = request.app[_CONTROL]
+    query = msgspec.convert(dict(request.query), TraceQuery, strict=False)
+    if query.cursor == "now":
+        return _json({"steps": [], "cursor": _cursor(control.engine.trace_places()), "lost_bytes": 0})
+    try:
+        places = msgspec.convert(query.cursor.split("-") if query.cursor else [], list[Place], strict=False)
+    except msgspec.ValidationError:
+        return _error(400, f"cursor: expected `now` or what an earlier answer gave, got: {query.cursor}")
+    mask = query.mask or control.loaded.config.log.mask_identities
+
+    def look() -> dict[str, Any]:
+        ids = {query.call_id} if query.call_id else None
+        if query.user:
+            found = trace.call_ids(control.engine.trace(query.user.encode())[0], query.user)
+            ids = found if ids is None else ids & found
+        entries, after, lost = control.engine.trace(query.call_id.encode(), places, query.limit)
+        return {"steps": trace.steps(entries, ids=ids, messages=query.messages, mask=mask), "cursor": _cursor(after), "lost_bytes": lost}
+
+    # Some thousand messages are parsed: other requests go on meanwhile.
+    return _json(await asyncio.to_thread(look))
+
+
+def _cursor(places: list[int]) -> str:
+    return "-".join(map(str, places))
+
+
+async def _events(request: web.Request) -> web.Response:
+    bus = request.app[_CONTROL].announcer.bus
+    subscribers = bus.subscribers()
+    known = {name: {"parameters": parameter_names(kind), "subscribers": subscribers.pop(name, [])} for name, kind in CATALOGUE.items()}
+    return _json({"events": known | {name: {"parameters": [], "subscribers": who} for name, who in subscribers.items()}})
+
+
+async def _raise(request: web.Request) -> web.Response:
+    wanted = await _body(request, Raise)
+    try:
+        event = make(wanted.event, time.time_ns() // 1_000, wanted.parameters)
+    except ValueError as error:
+        return _error(400, str(error))
+    return _json({"taken_by": request.app[_CONTROL].announcer.bus.publish(event)})
+
+
+async def _follow(request: web.Request) -> web.StreamResponse:
+    query = msgspec.convert(dict(request.query), FollowQuery, strict=False)
+    names = [name for name in query.names.split(",") if name] or sorted(CATALOGUE)
+    if unknown := [name for name in names if not is_known(name)]:
+        return _error(400, f"no such event: {', '.join(unknown)}")
+    bus = request.app[_CONTROL].announcer.bus
+    queue: asyncio.Queue[Event] = asyncio.Queue(MOST_EVENTS)
+
+    def take(event: Event) -> bool:
+        if queue.full():
+            return False
+        queue.put_nowait(event)
+        return True
+
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    with bus.subscribed(names, take, "follower"):
+        await response.prepare(request)
+        while not request.app[_CONTROL].draining.is_set():
+            try:
+                async with asyncio.timeout(1):
+                    event = await queue.get()
+            except TimeoutError:
+                # An empty line finds out whether the far end is still there.
+                await response.write(b"\n")
+                continue
+            line = {"event": name_of(event), "time": event.time_text, "parameters": event.parameters()}
+            await response.write(msgspec.json.encode(line) + b"\n")
+    return response
+
+
 async def _reload(request: web.Request) -> web.Response:
     control = request.app[_CONTROL]
     apply = await _body(request, Apply)
@@ -158,6 +268,10 @@ def application(control: Control, token: str = "") -> web.Application:
             web.get("/counters", _counters),
             web.get("/metrics", _metrics),
             web.get("/calls", _calls),
+            web.get("/trace", _trace),
+            web.get("/events", _events),
+            web.post("/events", _raise),
+            web.get("/events/follow", _follow),
             web.post("/reload", _reload),
             web.post("/diff", _diff),
             web.post("/rollback", _rollback),

@@ -33,6 +33,7 @@ def _install(config: Config) -> dict[str, Any]:
         "coalesce_messages": tuning.coalesce_messages,
         "drop_unread": tuning.drop_unread,
         "gather_percent": tuning.gather_percent,
+        "events": tuning.event_queue,
         "overload_milliseconds": tuning.overload_milliseconds,
         "stream": msgspec.to_builtins(tuning.tcp),
         "dns": {**msgspec.to_builtins(dns), "servers": [_server(server) for server in dns.servers]},
@@ -57,7 +58,18 @@ def _routing(config: Config) -> dict[str, Any]:
         "timers": msgspec.to_builtins(config.tuning.timers),
         "limits": {**limits, "retry_after_seconds": (least, most)},
         "mask_identities": config.log.mask_identities,
+        "slow_milliseconds": config.events.slow_milliseconds,
+        "trace": {
+            "memory_bytes": config.trace.memory_bytes,
+            "collector": _endpoint(config.trace.collector),
+            "capture_id": config.trace.capture_id,
+        },
     }
+
+
+def _endpoint(text: str) -> str | None:
+    host, port = split_host_port(text) if text else ("", 0)
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if text else None
 
 
 def _server(text: str) -> str:

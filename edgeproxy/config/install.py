@@ -62,6 +62,10 @@ class Install(msgspec.Struct, frozen=True):
     """Processors to pin the workers to, in turn; empty leaves it to the kernel."""
     state_directory: Annotated[str, Meta(min_length=1)] = "/var/lib/edgeproxy"
     """Where keys and records are kept; made if missing. A relative path starts where the process was started."""
+    user: str = ""
+    """User to become before anything else, where the process starts as root; only the right to bind low ports is kept, and that only where a listener has one."""
+    group: str = ""
+    """Group to become; by default that of `user`."""
     database: str = "sqlite:///edgeproxy.db"
     """Where provisioned data lives, as a URL; `EDGEPROXY_DATABASE` overrides it. No system reads it yet."""
     drain_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 10
@@ -73,6 +77,8 @@ class Install(msgspec.Struct, frozen=True):
         """Check what types cannot."""
         if not self.listener:
             faults.add((*path, "listener"), "no listener", 'add [install.listener.NAME] with address = "udp:ADDRESS:PORT"')
+        if self.group and not self.user:
+            faults.add((*path, "group"), "a group needs a user")
         seen: dict[str, str] = {}
         for name, listener in self.listener.items():
             listener.check((*path, "listener", name), faults, self.workers)

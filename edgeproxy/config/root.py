@@ -7,7 +7,7 @@ from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
 from edgeproxy.config.peer import Peer
 from edgeproxy.config.policy import PolicyModule
-from edgeproxy.config.services import Api, Dns, Log, Records, Sip
+from edgeproxy.config.services import Api, Dns, Events, Log, Records, Sip, Trace
 from edgeproxy.config.tuning import Tuning
 
 
@@ -32,6 +32,11 @@ class Config(msgspec.Struct, frozen=True):
     """Logging."""
     api: Api = field(default_factory=Api)
     """Management and metrics."""
+    trace: Trace = field(default_factory=Trace)
+    """The latest messages, kept to be looked at."""
+
+    events: Events = field(default_factory=Events)
+    """What is told of what happens."""
 
     def check(self, faults: Faults) -> None:
         """Check what types cannot, over all tables."""
@@ -40,6 +45,8 @@ class Config(msgspec.Struct, frozen=True):
         self.dns.check(("dns",), faults)
         self.sip.check(("sip",), faults)
         self.api.check(("api",), faults)
+        self.trace.check(("trace",), faults)
+        self.events.check(("events",), faults)
         for number, module in enumerate(self.policy):
             module.check(("policy", str(number)), faults)
         has_core = any(peer.kind == "core" and peer.to for peer in self.peer.values())

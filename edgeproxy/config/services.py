@@ -1,4 +1,4 @@
-"""`[dns]`, `[records]`, `[log]` and `[sip]`: what serves the engine or is served by it."""
+"""`[dns]`, `[records]`, `[log]`, `[api]`, `[trace]`, `[events]` and `[sip]`: what serves the engine or is served by it."""
 
 import ipaddress
 from typing import Annotated, Literal
@@ -9,6 +9,7 @@ from msgspec import Meta, field
 from edgeproxy.config.address import check_host, split_host_port
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.positions import KeyPath
+from edgeproxy.events import CATALOGUE, is_known
 
 
 class Dns(msgspec.Struct, frozen=True):
@@ -86,6 +87,48 @@ class Api(msgspec.Struct, frozen=True):
                 "missing",
                 "management over TCP is never open: name a file that holds a token of 16 characters or more",
             )
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """`[trace]`: the latest messages and decisions, for `edgeproxy trace` and a Homer collector."""
+
+    memory_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 4 << 20
+    """Memory for them, per worker; the oldest make room for the newest. 4 MiB hold some 5,000 messages; 0 keeps none."""
+    collector: str = ""
+    """`address:port` of a collector that takes HEP version 3 over UDP; by default none. Credentials and media keys are not sent."""
+    capture_id: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+    """What the collector knows this node by."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        if not self.collector:
+            return
+        if self.memory_bytes == 0:
+            faults.add((*path, "memory_bytes"), "expected more than 0 where a collector is named: what it gets passes through this memory")
+        try:
+            host, port = split_host_port(self.collector)
+            ipaddress.ip_address(host)
+        except ValueError:
+            port = None
+        if port is None:
+            faults.add((*path, "collector"), f"expected an IP address with a port, got: {self.collector}")
+
+
+class Events(msgspec.Struct, frozen=True):
+    """`[events]`: facts for whoever listens; those that nobody listens to cost nothing."""
+
+    log: list[str] = field(default_factory=list)
+    """Events that are written to the log, by name: `docs/events.md` lists them."""
+    slow_milliseconds: Annotated[int, Meta(ge=0, le=60_000)] = 0
+    """A name resolution or a policy's decision that takes longer is told as `E_CORE_THRESHOLD`; 0 tells nothing."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        for name in self.log:
+            if not is_known(name):
+                faults.add(
+                    (*path, "log"), f"no such event: {name}", f"there are {', '.join(sorted(CATALOGUE))}; those of policies begin with X_"
+                )
 
 
 class Sip(msgspec.Struct, frozen=True):

@@ -1,18 +1,24 @@
 """Policies in Python: what a handler gets, what it may do, and what it may decide (`docs/policy-contract.md`)."""
 
 from edgeproxy.errors import CallEnded, LookupFailed, PolicyError
-from edgeproxy.policy.call import Call, Failure
+from edgeproxy.policy.call import Branch, Call, Failure, PassingResponse
+from edgeproxy.policy.originate import Answer
 from edgeproxy.policy.policy import Policy
-from edgeproxy.policy.verdict import CONTINUE, BestResponse, Continue, Redirect, Reject, Relay, Reply, Verdict
+from edgeproxy.policy.verdict import CONTINUE, DROP, BestResponse, Continue, Drop, Redirect, Reject, Relay, Reply, Verdict
 
 __all__ = [
     "CONTINUE",
+    "DROP",
+    "Answer",
     "BestResponse",
+    "Branch",
     "Call",
     "CallEnded",
     "Continue",
+    "Drop",
     "Failure",
     "LookupFailed",
+    "PassingResponse",
     "Policy",
     "PolicyError",
     "Redirect",

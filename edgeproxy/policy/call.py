@@ -27,12 +27,13 @@ class Call:
     as it came. Names of the request (`request_uri`, `from_uri`, `header()` and so on) can be asked for here directly.
     """
 
-    __slots__ = ("_edits", "_future", "_notes", "_send", "_target", "_variables", "ended_with", "request", "token")
+    __slots__ = ("_edits", "_future", "_notes", "_send", "_target", "_variables", "ended_with", "failed_with", "request", "token")
 
     def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool]) -> None:
         self.request = request
         self.token = token
         self.ended_with: int | None = None
+        self.failed_with = 0
         self._send = send
         self._future: asyncio.Future[Failure | None] | None = None
         self._target = ""
@@ -133,6 +134,11 @@ class Call:
             self._notes = {}
         self._notes[name] = value
 
+    @property
+    def body(self) -> bytes:
+        """The body."""
+        return self.request.body
+
     async def attempt(
         self,
         *to: str,
@@ -212,3 +218,29 @@ class Call:
                 self._future.set_result(None)
             else:
                 self._future.set_exception(CallEnded(status_code))
+
+
+class Branch(Call):
+    """One attempt that is about to be made. What is changed here goes out with this attempt only."""
+
+    __slots__ = ("number", "target")
+
+    def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool], target: str, number: int) -> None:
+        super().__init__(request, token, send)
+        self.target = target
+        """Where it goes: `transport:address:port`."""
+        self.number = number
+        """Which attempt of its request it is, from 1."""
+
+
+class PassingResponse(Call):
+    """A response on its way to the caller. `request_uri` and what else only requests have means nothing here."""
+
+    __slots__ = ("status_code", "target")
+
+    def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool], target: str, status_code: int) -> None:
+        super().__init__(request, token, send)
+        self.target = target
+        """Where it came from: `transport:address:port`."""
+        self.status_code = status_code
+        """Its status code."""

@@ -22,7 +22,8 @@ class Chain:
     def __init__(self, modules: Sequence[tuple[Policy, Any]], kinds: Mapping[str, str]) -> None:
         self._steps = [(hook, options) for policy, options in modules for hook in policy.hooks]
         self._names = {name: frozenset((name, kind)) for name, kind in kinds.items()}
-        self._found: dict[tuple[str, str], list[Step]] = {}
+        self._found: dict[tuple[str, str, str], list[Step]] = {}
+        self.policies = [policy for policy, _ in modules]
 
     def handlers(self, hook: str, method: str, peer: str) -> list[Step]:
         """Return who is asked about a request of `method` from `peer`, in order: of each module its first that fits."""
@@ -34,16 +35,20 @@ class Chain:
                 seen.add(id(step[1]))
         return found
 
-    def start(self, call: Call, loop: asyncio.AbstractEventLoop) -> tuple[Verdict, asyncio.Task[object] | None]:
+    def event_handlers(self, name: str) -> list[Step]:
+        """Return who wants to be told of an event."""
+        return [step for step in self._steps if step[0].name == "event" and name in step[0].methods]
+
+    def start(self, call: Call, loop: asyncio.AbstractEventLoop, event: str = "request") -> tuple[Verdict, asyncio.Task[object] | None]:
         """Ask the handlers: return the verdict, or a task where one of them waits, whose result is to be `checked`.
 
         Raise what they raise.
         """
         request = call.request
-        key = (request.method, request.peer)
+        key = (event, request.method, request.peer)
         steps = self._found.get(key)
         if steps is None:
-            steps = self.handlers("request", *key)
+            steps = self.handlers(*key)
             # Whoever sends unknown methods must not make us remember each of them.
             if len(self._found) < 1_024:
                 self._found[key] = steps

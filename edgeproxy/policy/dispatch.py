@@ -8,24 +8,31 @@ from collections.abc import Callable, Coroutine
 import msgspec
 
 from edgeproxy.errors import CallEnded, PolicyError
-from edgeproxy.policy.call import Call
+from edgeproxy.events import Event, name_of
+from edgeproxy.policy.call import Branch, Call, PassingResponse
 from edgeproxy.policy.chain import Chain, checked
+from edgeproxy.policy.originate import Originator
 from edgeproxy.policy.step import start
 from edgeproxy.policy.verdict import CONTINUE, FAILED, PLAIN_CONTINUE, Verdict, encode
 from edgeproxy.sip import Question, Request
 
 LONGEST_SECONDS = 3_700.0
 """No request is under way for longer: `setup_seconds` is an hour at most."""
+MOST_BACKGROUND = 10_000
+"""Handlers of ends and events that wait for something."""
 Log = Callable[[str, dict[str, object]], None]
 
 
 class Dispatcher:
     """Runs the chain for each question; `send` takes a token and a verdict, and is false where there is no room."""
 
-    def __init__(self, chain: Chain, send: Callable[[bytes, bytes], bool], log: Log) -> None:
+    def __init__(self, chain: Chain, send: Callable[[bytes, bytes], bool], log: Log, workers: int = 1) -> None:
         self._chain = chain
         self._send = send
         self._log = log
+        self._originator = Originator(send, workers)
+        for policy in chain.policies:
+            policy.originator = self._originator
         self._running: dict[bytes, tuple[Call, asyncio.Task[object], float]] = {}
         self._background: set[asyncio.Task[object]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -35,7 +42,7 @@ class Dispatcher:
     @property
     def is_idle(self) -> bool:
         """Whether no handler waits for anything."""
-        return not self._running and not self._background
+        return not self._running and not self._background and self._originator.is_idle
 
     def forget_lost(self, seconds: float = LONGEST_SECONDS) -> None:
         """End handlers whose request must be over: the word of its end may have found no room in the queue."""
@@ -54,6 +61,8 @@ class Dispatcher:
         event = question.event
         if event == "final":
             self._tell(question)
+        elif event == "answer":
+            self._originator.answered(question)
         elif found := self._running.get(question.key):
             call, task, _ = found
             if event == "failed":
@@ -65,10 +74,12 @@ class Dispatcher:
                     task.cancel()
 
     def _ask(self, question: Question, request: Request) -> None:
-        call = Call(request, question.token, self._send)
+        event = question.event
+        call = self._object(event, question, request)
+        loop = self._loop or self._running_loop()
         self.handled += 1
         try:
-            verdict, task = self._chain.start(call, self._loop or self._running_loop())
+            verdict, task = self._chain.start(call, loop, event)
         except BaseException as error:
             # A policy may raise anything; what it raises must not end the round of others' questions.
             self._failed(call, error)
@@ -78,7 +89,20 @@ class Dispatcher:
             return
         key = question.key
         self._running[key] = (call, task, time.monotonic())
+        if isinstance(call, Branch | PassingResponse):
+            # Nobody tells of its end but the deadline.
+            loop.call_later(question.deadline_seconds, task.cancel)
         task.add_done_callback(lambda task: self._done(key, call, task))
+
+    def _object(self, event: str, question: Question, request: Request) -> Call:
+        """Return what the handlers of a hook take."""
+        if event == "branch":
+            return Branch(request, question.token, self._send, question.target, question.status_code)
+        if event == "response":
+            return PassingResponse(request, question.token, self._send, question.target, question.status_code)
+        call = Call(request, question.token, self._send)
+        call.failed_with = question.status_code
+        return call
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
@@ -121,7 +145,7 @@ class Dispatcher:
 
     def _tell(self, question: Question) -> None:
         try:
-            record = msgspec.json.decode(question.record, type=dict[str, object])
+            record = msgspec.json.decode(question.message, type=dict[str, object])
             for hook, options in self._chain.handlers("final", "INVITE", str(record.get("from_peer", ""))):
                 made = hook.handler(record, options) if hook.takes_options else hook.handler(record)
                 if isinstance(made, Coroutine):
@@ -133,11 +157,29 @@ class Dispatcher:
             self.failures += 1
             self._log("a policy failed at the end of a call", described(error))
 
+    def event(self, event: Event) -> None:
+        """Tell handlers of an event."""
+        for hook, options in self._chain.event_handlers(name_of(event)):
+            try:
+                made = hook.handler(event, options) if hook.takes_options else hook.handler(event)
+                if isinstance(made, Coroutine):
+                    if len(self._background) >= MOST_BACKGROUND:
+                        made.close()
+                        self._log("too many handlers of events wait", {"event": name_of(event)})
+                        continue
+                    _, task = start(made, asyncio.get_running_loop())
+                    if task:
+                        self._background.add(task)
+                        task.add_done_callback(self._told)
+            except BaseException as error:
+                self.failures += 1
+                self._log("a policy failed at an event", described(error))
+
     def _told(self, task: asyncio.Task[object]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self.failures += 1
-            self._log("a policy failed at the end of a call", described(error))
+            self._log("a policy failed after the fact", described(error))
 
 
 def described(error: BaseException) -> dict[str, object]:

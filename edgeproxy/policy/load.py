@@ -70,6 +70,11 @@ def _place(error: BaseException, module: str) -> str:
     return f"{own[-1].filename}:{own[-1].lineno}" if own else module
 
 
+def event_names(modules: Sequence[tuple[Policy, Any]]) -> list[str]:
+    """Return the events that handlers want to be told of."""
+    return sorted({name for policy, _ in modules for hook in policy.hooks if hook.name == "event" for name in hook.methods})
+
+
 def hooks(
     modules: Sequence[tuple[Policy, Any]], deadlines: Sequence[float], statuses: Sequence[int], kinds: Mapping[str, str]
 ) -> list[dict[str, Any]]:
@@ -77,6 +82,8 @@ def hooks(
     found = []
     for (policy, _), deadline, status in zip(modules, deadlines, statuses, strict=True):
         for hook in policy.hooks:
+            if hook.name == "event":
+                continue
             known = {*kinds, *kinds.values()}
             if unknown := [peer for peer in hook.peers if peer not in known]:
                 raise PolicyError(

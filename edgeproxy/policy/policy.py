@@ -1,12 +1,14 @@
 """What a policy module declares: its options and its handlers."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from edgeproxy.errors import PolicyError
+from edgeproxy.events import is_known
+from edgeproxy.policy.originate import Answer, Originator, build
 from edgeproxy.policy.verdict import Verdict
 
 Handler = Callable[..., Verdict | Awaitable[Verdict | None] | None]
@@ -17,10 +19,10 @@ class Hook(msgspec.Struct, frozen=True):
     """One handler with what it is for."""
 
     name: str
-    """`request` or `final`."""
+    """`request`, `branch`, `response`, `in_dialog`, `failure`, `final` or `event`."""
     handler: Handler
     methods: tuple[str, ...]
-    """Methods; none means all that open something."""
+    """Methods, none means all that open something; names of events for `event`."""
     peers: tuple[str, ...]
     """Names or kinds of peers; none means all."""
     takes_options: bool
@@ -36,6 +38,7 @@ class Policy:
     def __init__(self, options: type[msgspec.Struct] | None = None) -> None:
         self.options_type = options
         self.hooks: list[Hook] = []
+        self.originator: Originator | None = None
 
     def on_request(self, *methods: str, peer: str | Sequence[str] = ()) -> Callable[[AnyHandler], AnyHandler]:
         """Decide what becomes of requests of `methods` from `peer` (names or kinds): called once for each that opens something.
@@ -45,13 +48,70 @@ class Policy:
         """
         return self._hook("request", methods, peer)
 
+    def on_branch(self, *methods: str, peer: str | Sequence[str] = ()) -> Callable[[AnyHandler], AnyHandler]:
+        """Look at each attempt before it is made: the handler takes a `Branch`, which it may edit.
+
+        `CONTINUE` makes the attempt, `Reject` passes it over as if it had failed with that status code. `peer` is who called.
+        """
+        return self._hook("branch", methods, peer)
+
+    def on_response(self, *methods: str, peer: str | Sequence[str] = ()) -> Callable[[AnyHandler], AnyHandler]:
+        """Look at each response but 100 before it is passed on: the handler takes a `PassingResponse`, which it may edit.
+
+        `DROP` keeps a provisional response back; a final one is passed on in any case. `peer` is who called.
+        """
+        return self._hook("response", methods, peer)
+
+    def on_in_dialog(self, *methods: str, peer: str | Sequence[str] = ()) -> Callable[[AnyHandler], AnyHandler]:
+        """Decide on requests within dialogs, but ACK and CANCEL: `CONTINUE`, with edits, or a reply. `peer` is who sent the request."""
+        return self._hook("in_dialog", methods, peer)
+
+    def on_failure(self, *methods: str, peer: str | Sequence[str] = ()) -> Callable[[AnyHandler], AnyHandler]:
+        """Decide once more when every attempt has failed and the caller is about to be told; `call.failed_with` says how.
+
+        Everything that `on_request` may decide is possible; `CONTINUE` passes the best response on. Asked once for a request.
+        """
+        return self._hook("failure", methods, peer)
+
+    async def send_request(  # noqa: PLR0913 - the parts of one request
+        self,
+        method: str,
+        uri: str,
+        *,
+        from_uri: str,
+        to_uri: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: str = "",
+        to: Sequence[str] = (),
+        peer: str = "",
+        deadline_seconds: float = 32.0,
+    ) -> Answer:
+        """Send a request of this policy's own (OPTIONS, MESSAGE, NOTIFY and the like) and return its final answer.
+
+        It goes to the targets `to`, to those of a peer, or to its Request-URI `uri`; the proxy retransmits and fails over.
+        No answer in time is 408, none that could be reached 503. Raise `PolicyError` for what cannot be sent.
+        """
+        if self.originator is None:
+            raise PolicyError("send_request: there is no proxy to send by; call it from a handler")
+        request = build(method, uri, from_uri=from_uri, to_uri=to_uri, headers=headers or {}, body=body)
+        return await self.originator.send(request, to=tuple(to), peer=peer, deadline_seconds=deadline_seconds)
+
     def on_final(self, *, peer: str | Sequence[str] = ()) -> Callable[[AnyHandler], AnyHandler]:
         """Be told of each call's end: the handler takes the call's record as a dict, and the options; what it returns is ignored."""
         return self._hook("final", (), peer)
 
+    def on_event(self, *names: str) -> Callable[[AnyHandler], AnyHandler]:
+        """Be told of events of these names: the handler takes an `Event`, and the options; what it returns is ignored.
+
+        Runs in one of the policy processes, some time after the fact. Events that come faster than handlers take them are dropped.
+        """
+        if not names or (unknown := [name for name in names if not is_known(name)]):
+            raise PolicyError(f"on_event: no such event: {', '.join(unknown)}" if names else "on_event: name the events")
+        return self._hook("event", names, ())
+
     def _hook(self, name: str, methods: tuple[str, ...], peer: str | Sequence[str]) -> Callable[[AnyHandler], AnyHandler]:
         peers = (peer,) if isinstance(peer, str) else tuple(peer)
-        for method in methods:
+        for method in methods if name != "event" else ():
             if not method.isalnum() or method != method.upper():
                 raise PolicyError(f"expected methods in capital letters, got: {method!r}")
 
@@ -61,7 +121,9 @@ class Policy:
             kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
             parameters = [p for p in inspect.signature(handler).parameters.values() if p.default is p.empty]
             if not 1 <= len(parameters) <= 2 or any(p.kind not in kinds for p in parameters):
-                shape = "the record" if name == "final" else "the call"
+                shape = {"final": "the record", "branch": "the branch", "response": "the response", "event": "the event"}.get(
+                    name, "the call"
+                )
                 raise PolicyError(f"{handler.__qualname__}: expected parameters for {shape} and, if wished, the options")
             self.hooks.append(Hook(name, handler, methods, peers, len(parameters) == 2))
             return handler

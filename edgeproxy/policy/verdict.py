@@ -29,6 +29,18 @@ CONTINUE = Continue()
 """The only value of `Continue` that anybody needs."""
 
 
+class Drop(Verdict, frozen=True):
+    """Keep a provisional response back; only for `on_response`."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        return {"kind": "drop"}
+
+
+DROP = Drop()
+"""The only value of `Drop` that anybody needs."""
+
+
 class Relay(Verdict, frozen=True):
     """Send the request on, to `to` or to the targets of a peer."""
 

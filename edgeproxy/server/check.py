@@ -11,6 +11,7 @@ from edgeproxy.config.address import ListenAddress
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.positions import Positions
 from edgeproxy.server.policies import start_process
+from edgeproxy.server.privileges import check_privileges
 
 
 def check_world(loaded: Loaded) -> None:
@@ -25,6 +26,7 @@ def check_addresses(loaded: Loaded) -> None:
     faults = Faults(loaded.name, Positions(loaded.text))
     _check_addresses(loaded.config, faults)
     _check_directory(loaded.config, faults)
+    check_privileges(loaded.config, faults)
     if faults:
         raise faults.error()
 

@@ -13,6 +13,7 @@ from edgeproxy import __version__, _native
 from edgeproxy.config import Loaded, load, load_text, to_document
 from edgeproxy.config.changes import changes, needs_restart
 from edgeproxy.errors import ConfigError
+from edgeproxy.server.announcer import Announcer
 from edgeproxy.server.check import check_addresses
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies
@@ -34,7 +35,8 @@ class Control:
         self.loaded = loaded
         self.printer = printer
         self.engine: _native.Engine
-        self.policies = Policies(loaded, printer.event)
+        self.announcer = Announcer(printer)
+        self.policies = Policies(loaded, printer.event, self._policies_state)
         self.started = time.monotonic()
         self.reloads = 0
         self.draining = asyncio.Event()
@@ -51,8 +53,16 @@ class Control:
         except BaseException:
             await self.policies.stop()
             raise
+        self.announcer.attach(self.engine)
+        self.announcer.stand(self.loaded, self.policies)
         self.policies.watch(self.engine)
+        self.announcer.state("node", 1, "serving")
+        if self.loaded.config.policy:
+            self._policies_state(1, "started")
         self._keep()
+
+    def _policies_state(self, status: int, details: str) -> None:
+        self.announcer.state("policies", status, details)
 
     async def stop(self) -> None:
         """End everything."""
@@ -82,6 +92,7 @@ class Control:
                 await self._reload_with_policies(staged)
             self.loaded = staged
             self.reloads += 1
+            self.announcer.stand(staged, self.policies)
             _native.set_log_level(self._level or staged.config.log.level)
             changed = changes(before.config, staged.config)
             revision = self._keep()
@@ -90,7 +101,7 @@ class Control:
 
     async def _reload_with_policies(self, staged: Loaded) -> None:
         """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
-        policies = Policies(staged, self.printer.event)
+        policies = Policies(staged, self.printer.event, self._policies_state)
         hooks = await policies.start()
         try:
             drain = [link.id for link in self.policies.links]
@@ -143,12 +154,19 @@ class Control:
 
     def drain(self) -> None:
         """Refuse new requests and end once nothing is under way, as SIGTERM does."""
+        self.announcer.state("node", -1, "draining")
         self.draining.set()
 
     def counters(self) -> Mapping[str, int]:
         """Return every counter."""
-        restarts = {"policy_restarts": self.policies.restarts, "reloads": self.reloads}
-        return {**self.engine.counters(), **restarts}
+        bus = self.announcer.bus
+        own = {
+            "policy_restarts": self.policies.restarts,
+            "reloads": self.reloads,
+            "events_told": bus.told,
+            "events_not_taken": bus.dropped,
+        }
+        return {**self.engine.counters(), **own}
 
     def status(self) -> dict[str, Any]:
         """Return what the proxy is and how it does."""

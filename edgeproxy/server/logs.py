@@ -1,7 +1,7 @@
 """Prints what native threads log, as JSON lines on standard error."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -32,6 +32,8 @@ class LogPrinter:
     def __init__(self) -> None:
         self._log = structlog.get_logger()
         self._lost = 0
+        self.listener: Callable[[str, str, str, str], None] | None = None
+        """Is told time, level, part and text of lines from level warning on."""
 
     def drain(self) -> None:
         """Print what waits."""
@@ -39,10 +41,23 @@ class LogPrinter:
         for wall, level, target, message in lines:
             time = datetime.fromtimestamp(wall / 1_000_000, UTC).isoformat(timespec="microseconds")
             self._log.msg(message, time=time, level=level, part=target)
+            self._tell(time, level, target, message)
         if lost > self._lost:
             self._log.msg("log lines lost", level="warning", part="log", lost=lost - self._lost)
             self._lost = lost
 
     def event(self, message: str, level: str = "info", values: Mapping[str, object] | None = None) -> None:
         """Print a line of our own."""
-        self._log.msg(message, time=datetime.now(UTC).isoformat(timespec="microseconds"), level=level, part="server", **(values or {}))
+        time = datetime.now(UTC).isoformat(timespec="microseconds")
+        self._log.msg(message, time=time, level=level, part="server", **(values or {}))
+        self._tell(time, level, "server", message)
+
+    def _tell(self, time: str, level: str, part: str, message: str) -> None:
+        """Tell the listener; what it prints because of that is not told again."""
+        listener = self.listener
+        if listener and level in {"warning", "error"}:
+            self.listener = None
+            try:
+                listener(time, level, part, message)
+            finally:
+                self.listener = listener

@@ -12,11 +12,16 @@ import msgspec
 from edgeproxy import _native
 from edgeproxy.config import Loaded
 from edgeproxy.errors import PolicyError
+from edgeproxy.events import Event, name_of
 from edgeproxy.policy.load import ModuleSpec
-from edgeproxy.server.policy_orders import Hello, Orders
+from edgeproxy.server.policy_orders import Hello, Orders, Told
 
 Log = Callable[..., None]
+State = Callable[[int, str], None]
+"""Is told how the processes do: negative is not ready, with the reason."""
 _HELLO_BYTES = 1 << 24
+MOST_EVENT_BYTES = 1 << 20
+"""Events that wait to be read by a policy process; more are dropped."""
 _LEAST_RESTART_SECONDS = 0.2
 _MOST_RESTART_SECONDS = 10.0
 
@@ -104,9 +109,10 @@ def _unchanged(path: Path, changed_at: int) -> bool:
 class PolicyProcess:
     """One process with its link, started anew whenever it ends or hangs."""
 
-    def __init__(self, loaded: Loaded, log: Log) -> None:
+    def __init__(self, loaded: Loaded, log: Log, state: State) -> None:
         self._loaded = loaded
         self._log = log
+        self._state = state
         self._engine: _native.Engine | None = None
         self._link: _native.PolicyLink | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -139,6 +145,7 @@ class PolicyProcess:
             self._remove()
             self.restarts += 1
             self._log("policy process lost", level="error", values={"reason": reason, "restarts": self.restarts})
+            self._state(-1, reason)
             lived = asyncio.get_running_loop().time() - started
             pause = _LEAST_RESTART_SECONDS if lived > _MOST_RESTART_SECONDS else min(pause * 2, _MOST_RESTART_SECONDS)
             while True:
@@ -156,6 +163,7 @@ class PolicyProcess:
                     pause = min(pause * 2, _MOST_RESTART_SECONDS)
                     self._log("policy process does not start", level="error", values={"error": str(error)})
             self._log("policy process started", values={"restarts": self.restarts})
+            self._state(1, "started anew")
 
     async def _until_lost(self) -> str:
         """Wait until the process ends or shows no sign of life; return why."""
@@ -176,6 +184,14 @@ class PolicyProcess:
                     await _end(process, at_once=True)
                     return "its queue in shared memory is damaged"
                 beats = link.beats
+
+    def tell(self, event: Event) -> bool:
+        """Tell its handlers of an event; false where it does not take them as fast as they come, or is not there."""
+        stdin = self._process.stdin if self._process and self._link else None
+        if stdin is None or stdin.transport.get_write_buffer_size() > MOST_EVENT_BYTES:
+            return False
+        stdin.write(msgspec.json.encode(Told(name_of(event), event.at, event.parameters())) + b"\n")
+        return True
 
     def _remove(self) -> None:
         if self._engine and self._link:
@@ -200,10 +216,10 @@ class PolicyProcess:
 class Policies:
     """The processes of one configuration."""
 
-    def __init__(self, loaded: Loaded, log: Log) -> None:
+    def __init__(self, loaded: Loaded, log: Log, state: State) -> None:
         count = loaded.config.install.policy_processes if loaded.config.policy else 0
         self._loaded = loaded
-        self._processes = [PolicyProcess(loaded, log) for _ in range(count)]
+        self._processes = [PolicyProcess(loaded, log, state) for _ in range(count)]
 
     async def start(self) -> list[dict[str, Any]]:
         """Start every process and return the hooks of the modules; raise `PolicyError` where one fails, with none left running."""
@@ -234,6 +250,15 @@ class Policies:
         """Watch over them from now on; the engine has their links."""
         for process in self._processes:
             process.watch(engine)
+
+    @property
+    def events(self) -> list[str]:
+        """The events that handlers want to be told of."""
+        return self._processes[0].hello.events if self._processes else []
+
+    def tell(self, event: Event) -> bool:
+        """Tell the handlers of one process of an event; false where it was dropped."""
+        return any(process.tell(event) for process in self._processes)
 
     @property
     def restarts(self) -> int:

@@ -1,4 +1,4 @@
-"""What the server and a policy process tell each other at its start, each in one line of JSON."""
+"""What the server and a policy process tell each other, each in one line of JSON: orders and hello at its start, then events."""
 
 from typing import Any
 
@@ -23,10 +23,20 @@ class Orders(msgspec.Struct):
     heartbeat_seconds: float
 
 
+class Told(msgspec.Struct):
+    """An event for the handlers of a policy process."""
+
+    name: str
+    at: int
+    values: dict[str, int | str]
+
+
 class Hello(msgspec.Struct):
     """What it answers."""
 
     hooks: list[dict[str, Any]] = []
+    events: list[str] = []
+    """The events that handlers want to be told of."""
     files: dict[str, int] = {}
     """The modules' own files, and when each was changed last, in nanoseconds."""
     faults: str = ""

@@ -15,11 +15,12 @@ import uvloop
 
 from edgeproxy import _native
 from edgeproxy.errors import PolicyError
+from edgeproxy.events import make
 from edgeproxy.policy.chain import Chain
 from edgeproxy.policy.dispatch import Dispatcher, Log
-from edgeproxy.policy.load import hooks, load
+from edgeproxy.policy.load import event_names, hooks, load
 from edgeproxy.server import logs
-from edgeproxy.server.policy_orders import Hello, Orders
+from edgeproxy.server.policy_orders import Hello, Orders, Told
 
 BATCH = 64
 """Questions handled before verdicts leave."""
@@ -31,14 +32,17 @@ def main() -> None:
     # The server's end must be ours, however it comes about: nobody else would tell us to go.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
+    # Unbuffered: what follows the first line is for the loop to read.
+    orders = msgspec.json.decode(os.fdopen(0, "rb", 0, closefd=False).readline(), type=Orders)
     # Modules may print, and so may what they start; that must not be taken for our answer.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
         modules = load(orders.modules, Path(orders.directory), Path(orders.cache))
         found = hooks(modules, orders.deadlines, orders.statuses, orders.kinds)
-        hello = Hello(hooks=found, files=_files(Path(orders.directory), [module.module for module in orders.modules]))
+        hello = Hello(
+            hooks=found, events=event_names(modules), files=_files(Path(orders.directory), [module.module for module in orders.modules])
+        )
     except PolicyError as error:
         hello = Hello(faults=str(error))
     out.write(msgspec.json.encode(hello) + b"\n")
@@ -60,11 +64,11 @@ def _files(directory: Path, names: list[str]) -> dict[str, int]:
 class Exchange:
     """Carries questions from the port to the handlers and verdicts back."""
 
-    def __init__(self, port: _native.PolicyPort, chain: Chain, log: Log) -> None:
+    def __init__(self, port: _native.PolicyPort, chain: Chain, log: Log, workers: int) -> None:
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._late = False
-        self.dispatcher = Dispatcher(chain, self._answer, log)
+        self.dispatcher = Dispatcher(chain, self._answer, log, workers)
 
     def _answer(self, token: bytes, verdict: bytes) -> bool:
         sent = self._port.answer(token, verdict)
@@ -106,7 +110,8 @@ async def _serve(orders: Orders, chain: Chain) -> None:
     def log(event: str, values: dict[str, object]) -> None:
         printer.event(event, level="error", values=values)
 
-    exchange = Exchange(port, chain, log)
+    # Memory, our bell, and a bell for each worker.
+    exchange = Exchange(port, chain, log, len(orders.descriptors) - 2)
 
     async def beat() -> None:
         while True:
@@ -115,13 +120,24 @@ async def _serve(orders: Orders, chain: Chain) -> None:
             exchange.dispatcher.forget_lost()
             await asyncio.sleep(orders.heartbeat_seconds / 4)
 
-    def ended() -> None:
-        if not sys.stdin.buffer.read1(64):  # type: ignore[union-attr]
+    rest = bytearray()
+
+    def word() -> None:
+        """The server tells of events, or that it ends."""
+        data = os.read(0, 65_536)
+        if not data:
             loop.remove_reader(0)
             stop.set()
+            return
+        rest.extend(data)
+        *lines, last = rest.split(b"\n")
+        rest[:] = last
+        for line in lines:
+            told = msgspec.json.decode(line, type=Told)
+            exchange.dispatcher.event(make(told.name, told.at, told.values))
 
     loop.add_reader(port.fileno(), exchange.ready)
-    loop.add_reader(0, ended)
+    loop.add_reader(0, word)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     beating = asyncio.create_task(beat())
     exchange.take()

@@ -15,6 +15,7 @@ from edgeproxy.server import logs
 from edgeproxy.server.check import check_addresses
 from edgeproxy.server.control import Control
 from edgeproxy.server.notify import notify
+from edgeproxy.server.privileges import become_user
 
 Management = Callable[[Control], AbstractAsyncContextManager[None]]
 
@@ -25,6 +26,7 @@ def run(loaded: Loaded, management: Management) -> None:
     Raise `ConfigError`, `PolicyError`, `BindError` or `EngineError` where it cannot start.
     """
     check_addresses(loaded)
+    become_user(loaded)
     logs.configure()
     _native.set_log_level(loaded.config.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -39,7 +41,10 @@ async def _serve(loaded: Loaded, management: Management) -> None:
     reloads: set[asyncio.Task[None]] = set()
 
     def on_end() -> None:
-        (stop_now if control.draining.is_set() else control.draining).set()
+        if control.draining.is_set():
+            stop_now.set()
+        else:
+            control.drain()
 
     def on_reload() -> None:
         task = loop.create_task(_reload(control))
@@ -52,6 +57,7 @@ async def _serve(loaded: Loaded, management: Management) -> None:
     loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", values=control.counters()))
     loop.add_signal_handler(signal.SIGHUP, on_reload)
     printing = asyncio.create_task(_print_logs(printer))
+    announcing = asyncio.create_task(control.announcer.run())
     try:
         async with management(control):
             printer.event("serving", values={"listeners": [listener.address for listener in loaded.config.install.listener.values()]})
@@ -61,6 +67,8 @@ async def _serve(loaded: Loaded, management: Management) -> None:
             notify("STOPPING=1")
             await _drain(control, stop_now)
     finally:
+        control.announcer.pump()
+        announcing.cancel()
         await control.stop()
         printing.cancel()
         printer.event("stopped", values=control.counters())

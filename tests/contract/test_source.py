@@ -42,9 +42,11 @@ def test_unsafe_code_stays_in_net_and_ring_and_says_why() -> None:
     assert "#![deny(unsafe_code)]" in (ROOT / "native/ring/src/lib.rs").read_text()
 
 
-def test_the_configuration_page_is_that_of_the_fields() -> None:
+def test_the_generated_pages_are_those_of_the_source() -> None:
     made = subprocess.run([ROOT / ".venv/bin/python", ROOT / "ci/configuration_page.py"], capture_output=True, text=True, check=True).stdout
     assert (ROOT / "docs" / "configuration.md").read_text() == made
+    made = subprocess.run([ROOT / ".venv/bin/python", ROOT / "ci/events_page.py"], capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "events.md").read_text() == made
 
 
 def test_every_counter_is_explained() -> None:

@@ -35,7 +35,7 @@ class Proxy:
         self.folder = folder
         self.file = folder / f"{name}.toml"
         self.state = folder / f"{name}-state"
-        self.file.write_text(toml.replace("STATE", str(self.state)))
+        self.file.write_text(toml.replace('"STATE"', f'"{self.state}"'))
         self._log_path = folder / f"{name}.log"
         self._environment = environment
         self.process: subprocess.Popen[str] | None = None

@@ -42,6 +42,7 @@ impl Edge {
         }
         let outcome = if call.refused_by.is_empty() || call.answered.is_some() { outcome } else { "refused" };
         let record = self.record(now, &call, status_code, outcome, call.refused_by, ended_by);
+        self.tell_end(now, &call, &record);
         self.tell_final(&record, call.from_peer, call.arrival.address);
         log::debug!(target: "account", "call {} {outcome} {status_code} ended by {ended_by}", self.shown_text(call.texts.call_id()));
         self.out.records.push(record);
@@ -79,6 +80,11 @@ impl Edge {
         }
     }
 
+    /// Unique over nodes and restarts: node, start of the process, worker, number.
+    pub(crate) fn record_id(&self, call: &Call) -> String {
+        format!("{}-{:x}-{}-{}", self.snapshot.settings.node, self.options.epoch, self.options.worker, call.number)
+    }
+
     fn record(&self, now: Now, call: &Call, status_code: u16, outcome: &'static str, refused_by: &'static str, ended_by: &'static str) -> CallRecord {
         let settings = &self.snapshot.settings;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -88,7 +94,7 @@ impl Edge {
         let setup_end = answered.map_or(now.moment, |a| a.moment);
         CallRecord {
             version: RECORD_VERSION,
-            id: format!("{}-{:x}-{}-{}", settings.node, self.options.epoch, self.options.worker, call.number),
+            id: self.record_id(call),
             node: settings.node.clone(),
             call_id: text(call.texts.call_id()),
             caller_tag: text(call.texts.caller_tag()),

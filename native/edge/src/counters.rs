@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use syntax::Method;
 
+use crate::peer_counters::PeerCounts;
+
 /// Upper bounds of the times that decisions of policies take, in microseconds.
 pub const DECISION_BOUNDS: [u64; 12] = [50, 100, 150, 250, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000];
 
@@ -21,6 +23,8 @@ macro_rules! counters {
             pub decisions: [Counter; DECISION_BOUNDS.len() + 1],
             /// The sum of those times, in microseconds.
             pub decision_microseconds: Counter,
+            /// Counts for each peer.
+            pub peers: PeerCounts,
         }
 
         impl Counters {
@@ -110,6 +114,10 @@ counters! {
     calls,
     /// Transactions held now, lingering ones among them.
     transactions,
+    /// Bytes of the places of live calls, without what they point to.
+    calls_bytes,
+    /// Bytes of the places of transactions, without the messages that they keep.
+    transactions_bytes,
     /// Attempts that failed over to another address or target.
     fail_overs,
     /// Attempts whose far end never answered.
@@ -128,12 +136,16 @@ counters! {
     policy_unavailable,
     /// Policies that did not decide in time.
     policy_deadlines,
+    /// Requests that policies sent of their own accord.
+    requests_originated,
     /// Policies that failed, or decided what cannot be done.
     policy_errors,
     /// Calls of strangers that left no record because there were too many.
     stranger_records_suppressed,
     /// Responses dropped because their call has too many dialogs.
     dialogs_refused,
+    /// Events dropped because too many waited.
+    events_dropped,
     /// Log lines left out because there were too many.
     log_lines_suppressed,
 }

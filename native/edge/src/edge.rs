@@ -10,7 +10,9 @@ use syntax::{Edits, Head, Limits, Message, Transport, parse};
 use crate::admit::Shedding;
 use crate::call::{Call, CallView, Leases};
 use crate::counters::Counters;
+use crate::event::{EventKind, Listening};
 use crate::outbox::Outbox;
+use crate::peer_counters::PeerCounters;
 use crate::question::Address;
 use crate::recent::Recent;
 use crate::settings::Snapshot;
@@ -36,6 +38,8 @@ pub struct EdgeOptions {
     pub epoch: u64,
     /// The kernel's routes.
     pub routes: Box<dyn Routes>,
+    /// What somebody listens to.
+    pub listening: Listening,
 }
 
 /// One worker: its transactions, calls and timers. Inputs are `handle_*`, outputs gather in [`Edge::out`].
@@ -49,7 +53,8 @@ pub struct Edge {
     /// Calls by Call-ID and caller's tag, for in-dialog requests that bring no token.
     pub(crate) dialogs: TransactionIndex,
     pub(crate) leases: Arc<Leases>,
-    pub(crate) dead: HashMap<Address, Moment>,
+    /// Targets that are passed over: until when, and of which peer they are.
+    pub(crate) dead: HashMap<Address, (Moment, Option<u16>)>,
     /// When targets of a peer's `to` were last heard: who drops one request may well serve others.
     pub(crate) heard: HashMap<SocketAddr, Moment>,
     pub(crate) refused: Recent,
@@ -58,6 +63,7 @@ pub struct Edge {
     /// What to do in answer to the inputs of a batch.
     pub out: Outbox,
     pub(crate) counters: Arc<Counters>,
+    peer_counters: Arc<Vec<Arc<PeerCounters>>>,
     pub(crate) edits: Edits,
     pub(crate) scratch: Vec<u8>,
     pub(crate) shedding: Shedding,
@@ -66,6 +72,8 @@ pub struct Edge {
     pub(crate) call_number: u64,
     pub(crate) log_second: u64,
     pub(crate) log_lines: u32,
+    /// Tables that were nearly full at the last look: calls, transactions.
+    full: [bool; 2],
     head: Option<Box<Head>>,
     stored_head: Option<Box<Head>>,
     random: u64,
@@ -81,6 +89,8 @@ impl Edge {
     fn new(snapshot: Arc<Snapshot>, options: EdgeOptions, leases: Arc<Leases>, now: Moment) -> Self {
         let share = |total: usize| total.div_ceil(usize::from(options.workers).max(1));
         let limits = &snapshot.settings.limits;
+        let counters: Arc<Counters> = Arc::default();
+        let peer_counters = counters.peers.grow(snapshot.settings.peers.len());
         Self {
             node_id: stable_id(&snapshot.settings.node) as u16,
             transactions: TimedSlab::new(share(limits.transactions), now),
@@ -93,7 +103,8 @@ impl Edge {
             refused: Recent::default(),
             in_hand: Key::NONE,
             out: Outbox::default(),
-            counters: Arc::default(),
+            counters,
+            peer_counters,
             edits: Edits::default(),
             scratch: Vec::with_capacity(4096),
             shedding: Shedding::Nothing,
@@ -102,6 +113,7 @@ impl Edge {
             call_number: 0,
             log_second: 0,
             log_lines: 0,
+            full: [false; 2],
             head: None,
             stored_head: None,
             random: options.epoch ^ u64::from(options.worker),
@@ -115,7 +127,14 @@ impl Edge {
         let limits = &snapshot.settings.limits;
         self.transactions.set_limit(limits.transactions.div_ceil(usize::from(self.options.workers).max(1)));
         self.calls.set_limit(limits.calls);
+        self.peer_counters = self.counters.peers.grow(snapshot.settings.peers.len());
         self.snapshot = snapshot;
+    }
+
+    /// The counts of a peer, or of all that have none of their own.
+    pub(crate) fn counts_of(&self, peer: Option<u16>) -> &PeerCounters {
+        let last = self.peer_counters.len() - 1;
+        &self.peer_counters[peer.map_or(last, |index| usize::from(index).min(last))]
     }
 
     /// The counters, for others to read.
@@ -151,11 +170,47 @@ impl Edge {
     pub fn tidy(&mut self, now: Now) {
         self.index.shrink();
         self.dialogs.shrink();
-        self.dead.retain(|_, until| *until > now.moment);
+        self.revive(now);
+        self.look_at_tables(now);
         self.heard.retain(|_, at| now.moment.since(*at) < seconds(600));
         self.refused.begin_second();
         self.counters.calls.set(self.calls.len() as u64);
+        self.counters.calls_bytes.set(self.calls.bytes() as u64);
+        self.counters.transactions_bytes.set(self.transactions.bytes() as u64);
         self.counters.transactions.set(self.transactions.len() as u64);
+    }
+
+    /// Targets that were passed over long enough may be tried again.
+    fn revive(&mut self, now: Now) {
+        let mut over = Vec::new();
+        self.dead.retain(|target, (until, peer)| {
+            let dead = *until > now.moment;
+            if !dead {
+                over.push((*target, *peer));
+            }
+            dead
+        });
+        for (target, peer) in over {
+            self.tell_target(now, target, peer, "active");
+        }
+    }
+
+    /// Tells once when a table gets fuller than nine tenths.
+    fn look_at_tables(&mut self, now: Now) {
+        let sizes = [(self.calls.len(), self.snapshot.settings.limits.calls, "calls"), (self.transactions.len(), self.transactions.limit(), "transactions")];
+        for (place, (used, size, table)) in sizes.into_iter().enumerate() {
+            let usage = used * 100 / size.max(1);
+            if usage >= 90 && !self.full[place] {
+                let numbers = [usage, 90, used, size].map(|number| (number as u64).into());
+                self.tell(now, EventKind::CoreShmThreshold, |_| numbers.into_iter().chain([table.into()]).collect());
+            }
+            self.full[place] = usage >= 90;
+        }
+    }
+
+    /// Tells what became of a target.
+    pub(crate) fn tell_target(&mut self, now: Now, target: Address, peer: Option<u16>, status: &'static str) {
+        self.tell(now, EventKind::DispatcherStatus, |edge| vec!["default".into(), edge.peer_name(peer).into(), target.to_string().into(), status.into()]);
     }
 
     /// Calls held by this worker in their versioned form, for hand-over and tests.
@@ -172,6 +227,40 @@ impl Edge {
     /// Live calls and transactions held.
     pub fn sizes(&self) -> (usize, usize) {
         (self.calls.len(), self.transactions.len())
+    }
+
+    /// Whether somebody may look at messages and decisions later.
+    pub fn keeps_traces(&self) -> bool {
+        self.snapshot.settings.trace.memory_bytes > 0
+    }
+
+    /// Notes what was decided about the call of `call_id`, where traces are kept.
+    pub(crate) fn decide(&mut self, call_id: &[u8], text: impl FnOnce(&Self) -> String) {
+        if self.snapshot.settings.trace.memory_bytes > 0 {
+            let text = text(self);
+            self.out.decisions.add(call_id, &text);
+        }
+    }
+
+    /// The same for the request of `entry`.
+    pub(crate) fn decide_for(&mut self, entry: Key, text: impl FnOnce(&Self) -> String) {
+        if self.snapshot.settings.trace.memory_bytes == 0 {
+            return;
+        }
+        let text = text(self);
+        let call = self.transactions.get(entry).map_or(Key::NONE, |transaction| transaction.call);
+        if let Some(call) = self.calls.get(call) {
+            self.out.decisions.add(call.texts.call_id(), &text);
+        } else {
+            // Requests without a call are few: their bytes tell.
+            let id = self.with_request(entry, |_, message| message.call_id().to_vec()).unwrap_or_default();
+            self.out.decisions.add(&id, &text);
+        }
+    }
+
+    /// How a peer is named in texts.
+    pub(crate) fn peer_name(&self, peer: Option<u16>) -> &str {
+        peer.and_then(|index| self.snapshot.settings.peers.get(usize::from(index))).map_or("nobody known", |peer| peer.name.as_str())
     }
 
     /// An unguessable number.

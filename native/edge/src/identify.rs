@@ -12,6 +12,7 @@ use crate::route::RouteView;
 use crate::settings::Forking;
 use crate::target::{NoTarget, TargetSet};
 use crate::transaction::Shape;
+use crate::verdict::PolicyEvent;
 
 impl Edge {
     /// A request that belongs to nothing we know: who sent it, may it, and where does it go?
@@ -23,13 +24,15 @@ impl Edge {
             }
             return self.refuse(now, arrival, message, None, &Refusal::new(403, "identify"));
         };
+        self.counts_of(Some(peer)).requests.add();
         if self.is_ping(message, route) {
             return self.answer_ping(arrival, message);
         }
         if let Err(refusal) = self.admit(Class::of(message, false)) {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
-        let terms = self.policy_for(message, peer);
+        self.decide(message.call_id(), |edge| format!("identify: {} from peer {}", message.head.method.as_str(), edge.peer_name(Some(peer))));
+        let terms = self.policy_for(PolicyEvent::Request, message, peer);
         let found = match self.find_targets(message, route, peer) {
             Ok(found) => found,
             // A policy may know better.
@@ -63,6 +66,7 @@ impl Edge {
             breadth: (parallel && found.targets.len() > 1).then(|| breadth / found.targets.len() as u16),
             dialog: None,
             call: proto::Key::NONE,
+            originated: false,
         };
         // One with a To tag too: whoever forges that must not escape the record.
         let is_call = message.head.method == Method::Invite;

@@ -12,6 +12,7 @@ use crate::question::Address;
 use crate::route::RouteView;
 use crate::settings::PeerKind;
 use crate::transaction::Shape;
+use crate::verdict::PolicyEvent;
 
 /// An in-dialog request with what proves it to be one.
 #[derive(Clone, Copy)]
@@ -74,7 +75,8 @@ impl Edge {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));
         };
         let shape = self.dialog_shape(route, found);
-        self.relay(now, arrival, message, key, shape, SmallVec::from_buf([target]), false, None);
+        let terms = shape.from_peer.and_then(|peer| self.policy_for(PolicyEvent::InDialog, message, peer));
+        self.relay(now, arrival, message, key, shape, SmallVec::from_buf([target]), false, terms);
     }
 
     /// How requests of this direction leave: by the listener, and if possible the connection, that the dialog began with.
@@ -100,6 +102,7 @@ impl Edge {
             breadth: None,
             dialog: Some(found.direction),
             call: token.call,
+            originated: false,
         }
     }
 

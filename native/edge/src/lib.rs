@@ -10,18 +10,25 @@ mod admit;
 mod call;
 mod cancel;
 mod counters;
+mod decision;
 mod edge;
+mod event;
+mod hide;
 mod hop;
 mod identify;
 mod in_dialog;
 mod local;
 mod matching;
+mod origin;
 mod outbox;
 mod ownership;
 mod panic;
 mod peer;
+mod peer_counters;
 mod policy;
+mod policy_branch;
 mod policy_edit;
+mod policy_response;
 mod question;
 mod receive;
 mod recent;
@@ -39,14 +46,18 @@ mod verdict;
 pub use admit::Shedding;
 pub use call::{CallSummary, CallView, decode_call};
 pub use counters::{Counters, DECISION_BOUNDS};
+pub use decision::Decisions;
 pub use edge::{Edge, EdgeOptions, Routes};
+pub use event::{Event, EventKind, EventValue, Listening};
+pub use hide::hide_secrets;
 pub use hop::{ConnectionId, Hop};
 pub use outbox::{Outbox, Transmit};
+pub use peer_counters::{COUNTED_PEERS, PeerCounters, PeerCounts};
 pub use question::{Address, Answer, Question, QuestionId};
 pub use record::{AttemptRecord, CallRecord, RECORD_VERSION};
 pub use route::is_own_host;
 pub use settings::{
     Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, PolicySettings, RouteSettings, SettingsError, Snapshot,
-    TimerSettings,
+    TimerSettings, TraceSettings,
 };
 pub use verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

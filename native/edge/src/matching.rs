@@ -81,6 +81,10 @@ impl Edge {
 
     /// Refuses a request without keeping state; an INVITE leaves its record.
     pub(crate) fn refuse(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: Option<u16>, refusal: &Refusal) {
+        self.decide(message.call_id(), |_| format!("{}: refused with {}", refusal.phase, refusal.status_code));
+        if let Some(peer) = peer {
+            self.counts_of(Some(peer)).refused.add();
+        }
         self.reply(arrival, message, refusal.status_code, None, &refusal.headers);
         if message.head.method != Method::Invite || !message.head.to.tag.is_empty() {
             return;

@@ -1,6 +1,7 @@
 //! What the edge wants done, collected over one batch of input.
 
-use crate::{CallRecord, Hop, PolicyQuestion, Question};
+use crate::decision::Decisions;
+use crate::{CallRecord, Event, Hop, PolicyQuestion, Question};
 
 /// One message to send.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,10 @@ pub struct Outbox {
     pub policy: Vec<PolicyQuestion>,
     /// Records of calls that have ended.
     pub records: Vec<CallRecord>,
+    /// What happened, while somebody listens.
+    pub events: Vec<Event>,
+    /// What was decided, while somebody may look at it.
+    pub decisions: Decisions,
 }
 
 impl Outbox {

@@ -7,35 +7,42 @@ use syntax::{Message, Method, Span, Uri};
 
 use crate::edge::Edge;
 use crate::policy_edit::edited;
+use crate::question::Address;
 use crate::route::RouteView;
 use crate::settings::PolicyTerms;
 use crate::target::{Target, TargetSet};
-use crate::transaction::{Best, WaitKind, Waiting};
+use crate::transaction::{Best, Transaction, WaitKind, Waiting};
 use crate::verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
 
 /// What a request's transaction remembers of the policy that decides it.
 #[derive(Debug)]
 pub(crate) struct PolicyState {
     /// The process that was asked.
-    link: u32,
+    pub(crate) link: u32,
+    /// What it was asked last.
+    pub(crate) event: PolicyEvent,
+    /// Where the attempt goes that it is asked about.
+    pub(crate) pending: Option<Address>,
+    /// It was asked about the failure of all attempts; that is done once.
+    pub(crate) failure_asked: bool,
     /// How long each answer may take.
-    deadline: u64,
+    pub(crate) deadline: u64,
     /// When it was asked last.
-    asked: Moment,
+    pub(crate) asked: Moment,
     /// What the caller gets where the policy fails.
-    status_code: u16,
+    pub(crate) status_code: u16,
     /// The policy waits for what comes of its attempts.
-    report: bool,
+    pub(crate) report: bool,
     /// Something at the policy still runs: it is to be told of the end.
-    running: bool,
+    pub(crate) running: bool,
     /// Header fields of the trust domain are to be taken out of the request as it came.
-    strip_identity: bool,
+    pub(crate) strip_identity: bool,
     /// How long an attempt may take to its first answer, where the policy says.
     pub(crate) first_answer: Option<u64>,
     /// And from there to its final answer.
     pub(crate) final_answer: Option<u64>,
     /// Failures that were reported: attempts that cannot even be sent add no branch that would bound them.
-    reports: usize,
+    pub(crate) reports: usize,
     /// Tells a loop by the request as it came: where a policy rewrites it, that it comes back rewritten is a spiral.
     pub(crate) loop_hash: u64,
 }
@@ -66,6 +73,8 @@ pub(crate) enum VerdictError {
     Header(String),
     #[error("not a final status code that fits the request: {0}")]
     StatusCode(u16),
+    #[error("not a verdict for this hook")]
+    Hook,
 }
 
 impl Edge {
@@ -83,12 +92,31 @@ impl Edge {
     }
 
     /// Parks the request of `entry` until its policy decides.
-    pub(crate) fn ask_policy(&mut self, now: Now, entry: Key, message: &Message<'_>, terms: &PolicyTerms) {
+    pub(crate) fn ask_policy(&mut self, now: Now, entry: Key, message: &Message<'_>, event: PolicyEvent, terms: &PolicyTerms) {
+        let there = self.begin_policy(now, entry, message, event, terms);
+        self.counters.policy_questions.add();
+        if !there {
+            self.counters.policy_unavailable.add();
+            return self.policy_failed(now, entry);
+        }
+        let trace = self.trace_id(message.call_id(), message.text(message.head.from.tag));
+        self.put_question(now, entry, event, 0, trace, Some(message.bytes));
+    }
+
+    /// Makes a place for what is to be remembered of the policy for `entry`; false where no process is there.
+    pub(crate) fn begin_policy(&mut self, now: Now, entry: Key, message: &Message<'_>, event: PolicyEvent, terms: &PolicyTerms) -> bool {
         let link = self.policy_links.get(entry.slot as usize % self.policy_links.len().max(1)).copied();
         let loop_hash = self.loop_hash(message);
-        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        if let Some(state) = transaction.policy.as_mut() {
+            (state.event, state.deadline, state.status_code) = (event, terms.deadline, terms.status_code);
+            return link.is_some();
+        }
         let state = PolicyState {
             link: link.unwrap_or_default(),
+            event,
+            pending: None,
+            failure_asked: false,
             deadline: terms.deadline,
             asked: now.moment,
             status_code: terms.status_code,
@@ -101,36 +129,64 @@ impl Edge {
             loop_hash,
         };
         transaction.policy = Some(Box::new(state));
-        if link.is_none() {
-            self.counters.policy_unavailable.add();
-            return self.policy_failed(now, entry);
-        }
-        self.counters.policy_questions.add();
-        let trace = self.trace_id(message.call_id(), message.text(message.head.from.tag));
-        self.put_question(now, entry, PolicyEvent::Request, 0, trace);
+        link.is_some()
     }
 
-    /// Writes a question about `entry` for its policy and waits for the verdict.
-    fn put_question(&mut self, now: Now, entry: Key, event: PolicyEvent, status_code: u16, trace: [u8; 16]) {
+    /// Writes a question about `entry` for its policy and waits for the verdict. `request` is what is in somebody's hands at
+    /// the moment, where it is not in its place.
+    pub(crate) fn put_question(&mut self, now: Now, entry: Key, event: PolicyEvent, status_code: u16, trace: [u8; 16], request: Option<&[u8]>) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let Some(state) = transaction.policy.as_mut() else { return };
-        state.running = true;
+        // What is asked about an attempt is over with its verdict.
+        state.running |= event != PolicyEvent::Branch;
+        state.event = event;
         state.asked = now.moment;
         let deadline = state.deadline;
         transaction.questions = transaction.questions.wrapping_add(1);
         transaction.waiting = Some(Waiting { number: transaction.questions, deadline: now.moment + deadline, kind: WaitKind::Policy });
-        self.tell_policy(entry, event, status_code, deadline, trace);
+        self.tell_policy(entry, event, status_code, deadline, trace, request);
     }
 
-    fn tell_policy(&mut self, entry: Key, event: PolicyEvent, status_code: u16, deadline: u64, trace: [u8; 16]) {
+    fn tell_policy(&mut self, entry: Key, event: PolicyEvent, status_code: u16, deadline: u64, trace: [u8; 16], request: Option<&[u8]>) {
         let Some(transaction) = self.transactions.get(entry) else { return };
         let Some(state) = transaction.policy.as_ref() else { return };
-        let token = PolicyToken { worker: self.options.worker, number: transaction.questions, transaction: entry };
+        // A later question about what a handler knows carries nothing: the process keeps it.
+        let request = request.or(transaction.request.as_deref());
+        let message = if PolicyEvent::brings_request(event as u8) { request.unwrap_or_default() } else { &[] };
+        let target = state.pending.map_or_else(String::new, |address| address.to_string());
+        let question = self.question(entry, event, status_code, deadline, trace, transaction.questions, &target, message);
+        if let Some(question) = question {
+            self.out.policy.push(question);
+        }
+    }
+
+    /// Who sent a request; after its answer only the call knows.
+    pub(crate) fn caller_peer(&self, transaction: &Transaction) -> Option<u16> {
+        match transaction.shape.as_ref() {
+            Some(shape) => shape.from_peer,
+            None => self.calls.get(transaction.call)?.from_peer,
+        }
+    }
+
+    /// A question about `entry`.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(crate) fn question(
+        &self,
+        entry: Key,
+        event: PolicyEvent,
+        status_code: u16,
+        deadline: u64,
+        trace: [u8; 16],
+        number: u8,
+        target: &str,
+        message: &[u8],
+    ) -> Option<PolicyQuestion> {
+        let transaction = self.transactions.get(entry)?;
+        let state = transaction.policy.as_ref()?;
+        let token = PolicyToken { worker: self.options.worker, number, originated: false, transaction: entry };
         let mut written = Vec::with_capacity(crate::verdict::TOKEN);
         token.write(&mut written);
-        // Only the first question carries the request: the process keeps it.
-        let message = if event == PolicyEvent::Request { transaction.request.as_deref().unwrap_or_default() } else { &[] };
-        let peer = transaction.shape.as_ref().and_then(|shape| shape.from_peer).and_then(|index| self.snapshot.settings.peers.get(usize::from(index)));
+        let peer = self.caller_peer(transaction).and_then(|index| self.snapshot.settings.peers.get(usize::from(index)));
         let view = QuestionView {
             event: event as u8,
             status_code,
@@ -141,11 +197,12 @@ impl Edge {
             transport: transaction.arrival.transport.as_str(),
             listener: &self.snapshot.listener(transaction.arrival.listener).name,
             peer: peer.map_or("", |peer| &peer.name),
+            target,
             message,
         };
         let mut bytes = Vec::with_capacity(128 + message.len());
         view.write(&mut bytes);
-        self.out.policy.push(PolicyQuestion { link: state.link, bytes, token });
+        Some(PolicyQuestion { link: state.link, bytes, token })
     }
 
     /// The W3C trace id of a call, the same wherever it is asked for.
@@ -157,7 +214,7 @@ impl Edge {
     pub(crate) fn end_policy(&mut self, entry: Key, status_code: u16) {
         let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) else { return };
         if std::mem::take(&mut state.running) {
-            self.tell_policy(entry, PolicyEvent::Ended, status_code, 0, [0; 16]);
+            self.tell_policy(entry, PolicyEvent::Ended, status_code, 0, [0; 16], None);
         }
     }
 
@@ -170,7 +227,7 @@ impl Edge {
         state.report = false;
         state.reports += 1;
         let status_code = transaction.last_failure;
-        self.put_question(now, entry, PolicyEvent::Failed, status_code, [0; 16]);
+        self.put_question(now, entry, PolicyEvent::Failed, status_code, [0; 16], None);
         true
     }
 
@@ -182,6 +239,8 @@ impl Edge {
             self.in_hand = token.transaction;
             self.policy_failed(now, token.transaction);
             self.rearm(token.transaction);
+        } else {
+            self.release(now, token.transaction, token.number, None);
         }
     }
 
@@ -198,22 +257,34 @@ impl Edge {
             // Attempts were made: what they ended with says more than that the policy failed.
             return self.conclude(now, entry);
         }
+        self.decide_for(entry, |_| format!("policy: no usable verdict, {status_code} by configuration"));
         let headers = self.retry_after();
         self.mark_refused(entry, "policy");
         self.finish_saying(now, entry, status_code, None, &headers, b"");
     }
 
-    /// Takes a verdict: its token and the decision as MessagePack.
-    pub fn handle_verdict(&mut self, now: Now, bytes: &[u8]) {
+    /// Takes what came by `link`: a token, and a decision or a request to send as MessagePack.
+    pub fn handle_verdict(&mut self, now: Now, link: u32, bytes: &[u8]) {
         let Some((token, decision)) = PolicyToken::read(bytes) else { return self.counters.policy_errors.add() };
         let entry = token.transaction;
+        if token.originated {
+            return self.originate(now, link, token, decision);
+        }
         let waits = |w: Waiting| w.kind == WaitKind::Policy && w.number == token.number;
+        if token.worker == self.options.worker && self.release(now, entry, token.number, Some(decision)) {
+            return;
+        }
         if token.worker != self.options.worker || !self.transactions.get(entry).is_some_and(|t| t.waiting.is_some_and(waits)) {
             return self.counters.late_answers.add();
         }
         self.in_hand = entry;
         if let Some(state) = self.transactions.get(entry).and_then(|t| t.policy.as_ref()) {
-            self.counters.decided(now.moment.since(state.asked));
+            let took = now.moment.since(state.asked);
+            self.counters.decided(took);
+            self.tell_slow(now, "policy decision", took, |edge| {
+                let call = edge.transactions.get(entry).and_then(|transaction| edge.calls.get(transaction.call));
+                call.map_or_else(String::new, |call| String::from_utf8_lossy(call.texts.call_id()).into_owned())
+            });
         }
         let verdict = rmp_serde::from_slice::<Verdict>(decision).map_err(|error| VerdictError::Unreadable(error.to_string()));
         match verdict.and_then(|verdict| self.apply_verdict(now, entry, verdict)) {
@@ -230,6 +301,15 @@ impl Edge {
     }
 
     fn apply_verdict(&mut self, now: Now, entry: Key, verdict: Verdict) -> Result<(), VerdictError> {
+        let asked = self.transactions.get(entry).and_then(|t| t.policy.as_ref()).map_or(now.moment, |state| state.asked);
+        self.decide_for(entry, |_| format!("policy: {} after {} us", verdict.in_words(), now.moment.since(asked)));
+        let event = self.transactions.get(entry).and_then(|t| t.policy.as_ref()).map_or(PolicyEvent::Request, |state| state.event);
+        if event == PolicyEvent::Branch {
+            return self.decide_branch(now, entry, &verdict);
+        }
+        if event == PolicyEvent::InDialog && matches!(verdict.kind, VerdictKind::Relay | VerdictKind::Best) {
+            return Err(VerdictError::Hook);
+        }
         let targets = self.verdict_targets(&verdict)?;
         self.edit_request(entry, &verdict)?;
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
@@ -245,6 +325,7 @@ impl Edge {
                 self.counters.policy_errors.add();
                 self.policy_failed(now, entry);
             }
+            VerdictKind::Drop | VerdictKind::Originate => return Err(VerdictError::Hook),
             VerdictKind::Continue | VerdictKind::Relay => {
                 (state.report, state.running) = (verdict.report, verdict.report);
                 state.first_answer = verdict.first_answer_milliseconds.map(milliseconds);
@@ -300,7 +381,7 @@ impl Edge {
         Ok(())
     }
 
-    fn verdict_targets(&self, verdict: &Verdict) -> Result<Option<TargetSet>, VerdictError> {
+    pub(crate) fn verdict_targets(&self, verdict: &Verdict) -> Result<Option<TargetSet>, VerdictError> {
         if verdict.kind != VerdictKind::Relay {
             return Ok(None);
         }
@@ -349,7 +430,7 @@ impl Edge {
     }
 
     /// A reply of ours ends the request; only endpoints make dialogs, so an INVITE can only be refused.
-    fn check_reply(&self, method: Method, verdict: &Verdict) -> Result<(), VerdictError> {
+    pub(crate) fn check_reply(&self, method: Method, verdict: &Verdict) -> Result<(), VerdictError> {
         let least = if method == Method::Invite { 300 } else { 200 };
         if !(least..700).contains(&verdict.status_code) {
             return Err(VerdictError::StatusCode(verdict.status_code));
@@ -391,7 +472,7 @@ impl Edge {
     pub(crate) fn tell_final(&mut self, record: &crate::CallRecord, peer: Option<u16>, source: std::net::SocketAddr) {
         let Some(rule) = peer.and_then(|peer| self.policy_rule(PolicyEvent::Final, b"INVITE", peer)) else { return };
         let Some(link) = self.policy_links.get(self.call_number as usize % self.policy_links.len().max(1)).copied() else { return };
-        let token = PolicyToken { worker: self.options.worker, number: 0, transaction: Key::NONE };
+        let token = PolicyToken { worker: self.options.worker, number: 0, originated: false, transaction: Key::NONE };
         let mut written = Vec::new();
         token.write(&mut written);
         let Ok(json) = serde_json::to_vec(record) else { return };
@@ -405,6 +486,7 @@ impl Edge {
             transport: "",
             listener: &record.listener,
             peer: &record.from_peer,
+            target: "",
             message: &json,
         };
         let mut bytes = Vec::with_capacity(128 + json.len());
@@ -412,9 +494,9 @@ impl Edge {
         self.out.policy.push(PolicyQuestion { link, bytes, token });
     }
 
-    /// Whether a policy wants to decide on a request of `message`'s kind.
-    pub(crate) fn policy_for(&self, message: &Message<'_>, peer: u16) -> Option<PolicyTerms> {
-        if self.snapshot.policies.is_empty() { None } else { self.policy_rule(PolicyEvent::Request, message.text(message.head.method_span), peer) }
+    /// Whether a policy wants to decide on `event` for a request of `message`'s kind.
+    pub(crate) fn policy_for(&self, event: PolicyEvent, message: &Message<'_>, peer: u16) -> Option<PolicyTerms> {
+        if self.snapshot.policies.is_empty() { None } else { self.policy_rule(event, message.text(message.head.method_span), peer) }
     }
 
     /// The wait for a policy is over without an answer.

@@ -40,11 +40,19 @@ pub struct Address {
     pub address: SocketAddr,
 }
 
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.transport.as_str().to_ascii_lowercase(), self.address)
+    }
+}
+
 /// The answer: addresses in the order to try them, none where there are none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Which question.
     pub id: QuestionId,
+    /// The name asked for.
+    pub host: String,
     /// The addresses.
     pub addresses: Vec<Address>,
 }

@@ -14,6 +14,7 @@ use crate::settings::OversizeRequest;
 use crate::settings::PolicyTerms;
 use crate::target::Target;
 use crate::transaction::{Best, Branch, Client, Server, Shape, Transaction, WaitKind, Waiting};
+use crate::verdict::PolicyEvent;
 
 /// A larger request may not go over UDP where TCP is offered (RFC 3261 section 18.1.1).
 const LARGEST_DATAGRAM: usize = 1_300;
@@ -51,6 +52,8 @@ impl Edge {
             request: Some(message.bytes.into()),
             edited: None,
             policy: None,
+            held: Vec::new(),
+            origin: None,
             response: None,
             best: None,
             last_failure: 0,
@@ -87,7 +90,10 @@ impl Edge {
             self.send_trying(entry, message);
         }
         match policy {
-            Some(terms) => self.ask_policy(now, entry, message, &terms),
+            Some(terms) => {
+                let event = if shape.dialog.is_some() { PolicyEvent::InDialog } else { PolicyEvent::Request };
+                self.ask_policy(now, entry, message, event, &terms);
+            }
             None => {
                 self.advance(now, entry, message);
                 self.conclude(now, entry);
@@ -107,6 +113,7 @@ impl Edge {
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.call = call;
         }
+        self.tell_state(now, call, b"", 0, 1);
     }
 
     /// Sends 100, which stops the caller's retransmissions.
@@ -140,22 +147,29 @@ impl Edge {
                 },
             };
             let alternatives = !transaction.addresses.is_empty() || !transaction.targets.is_empty();
-            if alternatives && self.dead.get(&address).is_some_and(|until| *until > now.moment) {
+            if alternatives && self.dead.get(&address).is_some_and(|(until, _)| *until > now.moment) {
                 continue;
             }
-            if !self.attempt(now, entry, message, address, &shape, false) {
-                self.counters.attempts_undeliverable.add();
-                self.note_failure(entry, 503, None);
-                continue;
-            }
-            if !shape.parallel {
+            if self.ask_about_branch(now, entry, message, address) || self.start_branch(now, entry, message, address, &shape) {
                 return;
             }
-            // The addresses of one name are alternatives; only targets are tried at once.
-            if let Some(transaction) = self.transactions.get_mut(entry) {
-                transaction.addresses.clear();
-            }
         }
+    }
+
+    /// Makes one attempt; false where the next one should follow at once.
+    pub(crate) fn start_branch(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape) -> bool {
+        if !self.attempt(now, entry, message, address, shape, false) {
+            self.counters.attempts_undeliverable.add();
+            self.note_failure(entry, 503, None);
+            return false;
+        }
+        if shape.parallel
+            && let Some(transaction) = self.transactions.get_mut(entry)
+        {
+            // The addresses of one name are alternatives; only targets are tried at once.
+            transaction.addresses.clear();
+        }
+        !shape.parallel
     }
 
     fn ask(&mut self, now: Now, entry: Key, host: &str, port: Option<u16>, transport: Option<Transport>) {
@@ -181,12 +195,16 @@ impl Edge {
         }
         self.in_hand = entry;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
-        transaction.waiting = None;
+        let patience = milliseconds(self.snapshot.settings.timers.resolve_milliseconds);
+        let took = transaction.waiting.take().map_or(0, |waiting| patience.saturating_sub(waiting.deadline.since(now.moment)));
         transaction.addresses = answer.addresses;
         transaction.addresses.reverse();
-        if transaction.addresses.is_empty() {
+        let count = transaction.addresses.len();
+        if count == 0 {
             self.note_failure(entry, 503, None);
         }
+        self.decide_for(entry, |_| format!("resolve: {count} addresses"));
+        self.tell_slow(now, "dns query", took, |_| answer.host.clone());
         self.with_request(entry, |edge, message| edge.advance(now, entry, message));
         self.conclude(now, entry);
         self.rearm(entry);
@@ -262,10 +280,13 @@ impl Edge {
         if shape.policy.is_some() && self.heard.len() < self.snapshot.settings.limits.targets {
             self.heard.entry(hop.address).or_insert(Moment(0));
         }
+        let peer = self.far_peer(&hop, shape.policy);
+        self.counts_of(peer).attempts.add();
         let branch = Branch {
             client,
             cookie,
             hop,
+            peer,
             sent: self.scratch.as_slice().into(),
             cancel_wanted: None,
             cancelling: None,
@@ -275,7 +296,11 @@ impl Edge {
         };
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         transaction.branches.push(branch);
-        self.note_attempt(now, entry, &hop);
+        self.decide(message.call_id(), |edge| {
+            let peer = edge.peer_name(peer);
+            format!("relay: attempt {} to {}:{} ({peer})", number + 1, hop.transport.as_str().to_ascii_lowercase(), edge.shown(hop.address))
+        });
+        self.note_attempt(now, entry, &hop, peer);
         true
     }
 
@@ -289,9 +314,7 @@ impl Edge {
         peer.is_some_and(|peer| self.snapshot.settings.peers[usize::from(peer)].oversize == OversizeRequest::Tcp)
     }
 
-    fn note_attempt(&mut self, now: Now, entry: Key, hop: &Hop) {
-        let policy = self.transactions.get(entry).and_then(|t| t.shape.as_ref()?.policy);
-        let peer = self.far_peer(hop, policy);
+    fn note_attempt(&mut self, now: Now, entry: Key, hop: &Hop, peer: Option<u16>) {
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
         let Some(call) = self.calls.get_mut(transaction.call) else { return };
         let to = Address { transport: hop.transport, address: hop.address };
@@ -345,7 +368,7 @@ impl Edge {
     /// Sends the caller the best refusal once nothing is under way any more (section 16.7 step 6).
     pub(crate) fn conclude(&mut self, now: Now, entry: Key) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
-        if !transaction.is_open() || transaction.is_trying() || self.report_to_policy(now, entry) {
+        if !transaction.is_open() || transaction.is_trying() || self.report_to_policy(now, entry) || self.ask_about_failure(now, entry) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -362,6 +385,12 @@ impl Edge {
             Some(best) => (best.status_code, best.response),
             None => (408, None),
         };
+        if transaction.branches.len() > 1 || response.is_none() {
+            self.decide_for(entry, |_| {
+                format!("relay: every attempt has ended, {} goes to the caller", if code == 408 { "408 or silence".to_owned() } else { code.to_string() })
+            });
+        }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         match &mut transaction.server {
             // RFC 4320 section 4.2: a late 408 to anything but INVITE only makes it worse.
             Server::NonInvite(server) if code == 408 && response.is_none() => {
@@ -370,6 +399,7 @@ impl Edge {
                 transaction.edited = None;
                 transaction.give_up_at = Moment::NEVER;
                 self.end_policy(entry, 408);
+                self.answer_origin(entry, 408, b"");
             }
             Server::Ack => {
                 let mut ended = NonInviteServer::new(true);
@@ -421,7 +451,12 @@ impl Edge {
         if !first {
             return;
         }
-        self.out.send(transaction.reply_to, response);
+        if transaction.origin.is_some() {
+            self.answer_origin(entry, status_code, response);
+        } else {
+            self.out.send(transaction.reply_to, response);
+        }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let invite = matches!(transaction.server, Server::Invite(_));
         // Kept for retransmissions: timers G and J. A reliable transport needs none, and a 2xx is the endpoint's.
         let keep = !(transaction.reply_to.transport.is_reliable() || invite && status_code < 300);

@@ -25,14 +25,26 @@ impl Edge {
         if message.head.method != transaction.method {
             return self.counters.stray_responses.add();
         }
+        if !self.ask_about_response(now, arrival, entry, attempt, message) {
+            self.take_response(now, arrival, entry, attempt, message);
+        }
+        self.rearm(entry);
+    }
+
+    /// A response of the right method, as it came or as a policy wants it.
+    pub(crate) fn take_response(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
+        let Some(transaction) = self.transactions.get(entry) else { return };
         let code = message.head.status_code;
+        let peer = transaction.branches.get(attempt).and_then(|branch| branch.peer);
+        if let Some(counter) = self.counts_of(peer).classes.get(usize::from(code / 100)) {
+            counter.add();
+        }
         match (transaction.method, code) {
             (_, 100..=199) => self.provisional(now, arrival, entry, attempt, message),
             (Method::Invite, 200..=299) => self.success(now, arrival, entry, attempt, message),
             (Method::Invite, _) => self.refusal(now, arrival, entry, attempt, message),
             _ => self.non_invite_final(now, arrival, entry, attempt, message),
         }
-        self.rearm(entry);
     }
 
     /// The branch that our own topmost Via names; the cookie keeps others from guessing one.
@@ -48,10 +60,12 @@ impl Edge {
     }
 
     /// Writes the response as the caller gets it to [`Edge::scratch`]: without our Via, and without what only a trusted
-    /// peer may say of identities (RFC 3325 section 5). False where no other Via is left and it has nowhere to go.
-    fn strip_via(&mut self, arrival: &Hop, message: &Message<'_>) -> bool {
+    /// peer may say of identities (RFC 3325 section 5). False where no other Via is left and it has nowhere to go, unless
+    /// the request was our own.
+    fn strip_via(&mut self, arrival: &Hop, entry: Key, message: &Message<'_>) -> bool {
         let Some(slot) = message.first(HeaderName::Via) else { return false };
-        if message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none() {
+        let own = self.transactions.get(entry).is_some_and(|transaction| transaction.origin.is_some());
+        if !own && message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none() {
             return false;
         }
         self.edits.clear();
@@ -73,11 +87,16 @@ impl Edge {
     }
 
     /// Notes the dialog of a response; false where its call has too many, so that the response must go no further.
-    fn admit_dialog(&mut self, entry: Key, message: &Message<'_>, state: DialogState) -> bool {
+    fn admit_dialog(&mut self, now: Now, entry: Key, message: &Message<'_>, state: DialogState) -> bool {
         let most = self.snapshot.settings.limits.dialogs;
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return true };
-        let Some(call) = self.calls.get_mut(transaction.call) else { return true };
+        let key = transaction.call;
+        let Some(call) = self.calls.get_mut(key) else { return true };
+        let first = call.dialogs.is_empty() && call.answered.is_none();
         let admitted = message.head.to.tag.is_empty() || call.note_dialog(message.text(message.head.to.tag), state, most);
+        if first && state == DialogState::Early && !message.head.to.tag.is_empty() {
+            self.tell_state(now, key, message.text(message.head.to.tag), 1, 2);
+        }
         if !admitted {
             self.counters.dialogs_refused.add();
         }
@@ -107,7 +126,7 @@ impl Edge {
         if let Some(reason) = wanted {
             self.send_cancel(now, entry, attempt, &reason);
         }
-        if code == 100 || !self.strip_via(arrival, message) || !self.admit_dialog(entry, message, DialogState::Early) {
+        if code == 100 || !self.strip_via(arrival, entry, message) || !self.admit_dialog(now, entry, message, DialogState::Early) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -116,7 +135,7 @@ impl Edge {
             Server::NonInvite(server) => server.handle_provisional(),
             Server::Ack => false,
         };
-        if !may {
+        if !may || transaction.origin.is_some() {
             return;
         }
         transaction.trying_at = proto::Moment::NEVER;
@@ -133,10 +152,12 @@ impl Edge {
         let Some(branch) = transaction.branches.get_mut(attempt) else { return };
         let Client::Invite(client) = &mut branch.client else { return };
         let outcome = client.handle_final(now.moment, code, &timers);
-        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(arrival, message) {
+        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(arrival, entry, message) {
             return;
         }
-        if !self.admit_dialog(entry, message, DialogState::Confirmed) {
+        let before = self.transactions.get(entry).and_then(|transaction| self.calls.get(transaction.call));
+        let rang = before.is_some_and(|call| !call.dialogs.is_empty());
+        if !self.admit_dialog(now, entry, message, DialogState::Confirmed) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -173,7 +194,9 @@ impl Edge {
         {
             call.answered = Some(now);
             call.callee = Some(*arrival);
+            let old = if rang { 2 } else { 1 };
             self.counters.calls_answered.add();
+            self.tell_state(now, call_key, message.text(message.head.to.tag), old, 4);
         }
     }
 
@@ -232,7 +255,7 @@ impl Edge {
             self.collect(arrival, entry, code, message);
             return self.after_failure(now, entry, code);
         }
-        if self.strip_via(arrival, message) {
+        if self.strip_via(arrival, entry, message) {
             let response = std::mem::take(&mut self.scratch);
             self.finish(now, entry, code, &response, "callee");
             self.scratch = response;
@@ -251,7 +274,8 @@ impl Edge {
                 transaction.challenges.extend_from_slice(b"\r\n");
             }
         }
-        let response = if status_code == message.head.status_code && self.strip_via(arrival, message) { Some(self.scratch.as_slice().into()) } else { None };
+        let response =
+            if status_code == message.head.status_code && self.strip_via(arrival, entry, message) { Some(self.scratch.as_slice().into()) } else { None };
         self.note_failure(entry, status_code, response);
     }
 

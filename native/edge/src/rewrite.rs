@@ -51,7 +51,10 @@ impl Edge {
                 out.extend_from_slice(if crosses { b";lr;r2=on>\r\n" } else { b";lr>\r\n" });
             }
         });
-        self.edit_top_via(arrival, message);
+        match message.first(HeaderName::Via).filter(|_| shape.originated) {
+            Some(placeholder) => self.edits.remove(placeholder.line),
+            None => self.edit_top_via(arrival, message),
+        }
         match head.max_forwards {
             Some(hops) => {
                 if let Some(slot) = message.first(HeaderName::MaxForwards) {

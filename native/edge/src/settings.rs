@@ -228,13 +228,29 @@ pub struct RouteSettings {
     pub mask_identities: bool,
     /// What policies want to decide or to be told.
     pub policies: Vec<PolicySettings>,
+    /// What takes longer is told as an event; 0 tells nothing.
+    pub slow_milliseconds: u64,
+    /// What is kept and sent on of the messages themselves.
+    pub trace: TraceSettings,
+}
+
+/// Messages kept to be looked at.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceSettings {
+    /// Bytes of memory for the latest messages, per worker; 0 keeps none.
+    pub memory_bytes: usize,
+    /// A collector that takes HEP version 3 over UDP.
+    pub collector: Option<SocketAddr>,
+    /// What the collector knows this node by.
+    pub capture_id: u32,
 }
 
 /// One hook of one policy module.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicySettings {
-    /// `request` or `final`.
+    /// `request`, `branch`, `response`, `in_dialog`, `failure` or `final`.
     pub hook: String,
     /// Methods that it is for; none means all that open something.
     pub methods: Vec<String>,
@@ -269,6 +285,10 @@ impl PolicyRule {
         let event = match settings.hook.as_str() {
             "request" => PolicyEvent::Request,
             "final" => PolicyEvent::Final,
+            "in_dialog" => PolicyEvent::InDialog,
+            "failure" => PolicyEvent::Failure,
+            "branch" => PolicyEvent::Branch,
+            "response" => PolicyEvent::Response,
             other => return Err(fault("no such hook", other)),
         };
         let peer = |name: &String| peers.iter().position(|peer| peer.name == *name).map(|index| index as u16).ok_or_else(|| fault("no such peer", name));
@@ -302,6 +322,8 @@ pub struct Snapshot {
     /// What Via says behind the transport and a space: host and port.
     pub(crate) sent_by: Vec<Vec<u8>>,
     pub(crate) policies: Vec<PolicyRule>,
+    /// Events that some policy has a hook for, a bit each.
+    asked: u16,
 }
 
 impl Snapshot {
@@ -356,8 +378,14 @@ impl Snapshot {
         let by_name = |name: &String| settings.listeners.iter().position(|l| l.name == *name).map(|index| index as u16);
         let peer_listeners = settings.peers.iter().map(|p| by_name(&p.listener)).collect();
         let sent_by = settings.listeners.iter().map(crate::route::host_port).collect();
-        let policies = settings.policies.iter().map(|policy| PolicyRule::new(policy, &settings.peers)).collect::<Result<_, _>>()?;
-        Ok(Self { policies, message_limits: settings.limits.message(), peers, own, timers, listener_ids, peer_ids, peer_listeners, sent_by, settings })
+        let policies = settings.policies.iter().map(|policy| PolicyRule::new(policy, &settings.peers)).collect::<Result<Vec<_>, _>>()?;
+        let asked = policies.iter().fold(0, |asked, rule| asked | 1 << rule.event as u16);
+        Ok(Self { asked, policies, message_limits: settings.limits.message(), peers, own, timers, listener_ids, peer_ids, peer_listeners, sent_by, settings })
+    }
+
+    /// Whether some policy has a hook for `event`.
+    pub(crate) fn asks(&self, event: PolicyEvent) -> bool {
+        self.asked & 1 << event as u16 != 0
     }
 
     pub(crate) fn listener(&self, index: u16) -> &ListenerSettings {

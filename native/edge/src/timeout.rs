@@ -48,6 +48,7 @@ impl Edge {
             ServerAction::Wait => {}
         }
         let (trying_at, give_up_at) = (transaction.trying_at, transaction.give_up_at);
+        let held = !transaction.held.is_empty();
         let due = transaction.waiting.filter(|w| now.moment >= w.deadline).map(|w| w.kind);
         if due == Some(WaitKind::Policy) {
             self.policy_due(now, entry);
@@ -56,6 +57,9 @@ impl Edge {
             self.note_failure(entry, 503, None);
             self.with_request(entry, |edge, message| edge.advance(now, entry, message));
             self.conclude(now, entry);
+        }
+        if held {
+            self.release_late(now, entry);
         }
         if now.moment >= trying_at {
             if let Some(transaction) = self.transactions.get_mut(entry) {
@@ -78,8 +82,13 @@ impl Edge {
         }
         transaction.targets.clear();
         transaction.addresses.clear();
+        let own = transaction.origin.is_some();
         for branch in &mut transaction.branches {
             branch.timed_out = true;
+            if own {
+                // Whoever waits for a request of ours wants to know now.
+                branch.client.handle_transport_error();
+            }
         }
         self.note_failure(entry, 408, None);
         self.cancel_branches(now, entry, None, &CancelReason::Timeout);
@@ -103,14 +112,16 @@ impl Edge {
             }
             ClientAction::Terminated => branch.sent = Box::default(),
             ClientAction::NoAnswer => {
-                self.counters.attempts_unanswered.add();
                 branch.sent = Box::default();
+                let peer = branch.peer;
                 let target = Address { transport: branch.hop.transport, address: branch.hop.address };
                 let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
+                self.counters.attempts_unanswered.add();
+                self.counts_of(peer).unanswered.add();
                 // One request that nobody answers says little about a machine that answers others.
                 let silence = self.first_answer(policy);
                 if self.heard.get(&target.address).is_none_or(|at| now.moment.since(*at) >= silence) {
-                    self.mark_dead(now, target);
+                    self.mark_dead(now, target, peer);
                 }
                 self.attempt_failed(now, entry, attempt, 408);
             }
@@ -159,14 +170,17 @@ impl Edge {
         self.rearm(entry);
     }
 
-    fn mark_dead(&mut self, now: Now, target: Address) {
+    fn mark_dead(&mut self, now: Now, target: Address, peer: Option<u16>) {
         let for_seconds = self.snapshot.settings.timers.dead_target_seconds;
         // The table is bounded by what it protects from: an attacker who names many dead addresses gains nothing.
         if for_seconds == 0 || self.dead.len() >= self.snapshot.settings.limits.targets {
             return;
         }
         self.counters.targets_marked_dead.add();
-        self.dead.insert(target, now.moment + seconds(for_seconds));
+        if !self.dead.contains_key(&target) {
+            self.tell_target(now, target, peer, "inactive");
+        }
+        self.dead.insert(target, (now.moment + seconds(for_seconds), peer));
     }
 
     /// The worker whose attempt `request` was, if it was ours.
@@ -206,6 +220,7 @@ impl Edge {
         branch.client.handle_transport_error();
         branch.sent = Box::default();
         let target = Address { transport: branch.hop.transport, address: branch.hop.address };
+        let peer = branch.peer;
         if branch.fall_back_to_udp
             && let Some(shape) = shape
         {
@@ -215,7 +230,7 @@ impl Edge {
             self.conclude(now, entry);
             return self.rearm(entry);
         }
-        self.mark_dead(now, target);
+        self.mark_dead(now, target, peer);
         self.attempt_failed(now, entry, attempt, 503);
     }
 }

@@ -5,7 +5,9 @@ use smallvec::SmallVec;
 use syntax::Method;
 
 use crate::hop::Hop;
+use crate::origin::Origin;
 use crate::policy::PolicyState;
+use crate::policy_response::Held;
 use crate::question::Address;
 use crate::route::RouteView;
 use crate::target::Target;
@@ -80,6 +82,8 @@ pub(crate) struct Branch {
     pub(crate) client: Client,
     pub(crate) cookie: u32,
     pub(crate) hop: Hop,
+    /// Who is there.
+    pub(crate) peer: Option<u16>,
     /// The request as sent, until a final response; then, for a refused INVITE, the ACK.
     pub(crate) sent: Box<[u8]>,
     /// A CANCEL is wanted as soon as a provisional response allows it.
@@ -141,6 +145,8 @@ pub(crate) struct Shape {
     pub(crate) dialog: Option<proto::Direction>,
     /// The call of that dialog.
     pub(crate) call: Key,
+    /// It is our own: its Via is a placeholder.
+    pub(crate) originated: bool,
 }
 
 /// One request under way, or lingering after its final response.
@@ -158,6 +164,10 @@ pub(crate) struct Transaction {
     /// The request as a policy wants it to go out, where that differs.
     pub(crate) edited: Option<Box<[u8]>>,
     pub(crate) policy: Option<Box<PolicyState>>,
+    /// Responses that wait for a policy.
+    pub(crate) held: Vec<Held>,
+    /// The policy that sent it, where no network did.
+    pub(crate) origin: Option<Box<Origin>>,
     /// The last response sent, while a retransmission could ask for it.
     pub(crate) response: Option<Box<[u8]>>,
     pub(crate) best: Option<Best>,
@@ -216,7 +226,8 @@ impl Transaction {
             Server::Ack => Moment::NEVER,
         };
         let branch = |b: &Branch| b.client.poll_timeout().min(b.cancelling.as_ref().map_or(Moment::NEVER, |c| c.client.poll_timeout()));
-        let own = self.waiting.map_or(Moment::NEVER, |w| w.deadline).min(self.trying_at).min(self.give_up_at);
+        let held = self.held.iter().map(|held| held.deadline).fold(Moment::NEVER, Moment::min);
+        let own = self.waiting.map_or(Moment::NEVER, |w| w.deadline).min(self.trying_at).min(self.give_up_at).min(held);
         self.branches.iter().map(branch).fold(server.min(own), Moment::min)
     }
 }

@@ -22,6 +22,28 @@ pub enum PolicyEvent {
     Ended = 3,
     /// A call is over; its record follows.
     Final = 4,
+    /// A request within a dialog: may it go on?
+    InDialog = 5,
+    /// Every attempt has failed, and the caller is about to be told so: is there another way?
+    Failure = 6,
+    /// One attempt is about to be made: how, and at all?
+    Branch = 7,
+    /// A response is about to be passed on; it follows.
+    Response = 8,
+    /// A request that a policy sent was answered, or not; the response follows.
+    Answer = 9,
+}
+
+impl PolicyEvent {
+    /// Whether somebody waits for a verdict.
+    pub fn decides(event: u8) -> bool {
+        [Self::Request, Self::Failed, Self::InDialog, Self::Failure, Self::Branch, Self::Response].into_iter().any(|known| known as u8 == event)
+    }
+
+    /// Whether a request comes with it, so that a handler of its own begins.
+    pub fn brings_request(event: u8) -> bool {
+        [Self::Request, Self::InDialog, Self::Failure, Self::Branch].into_iter().any(|known| known as u8 == event)
+    }
 }
 
 /// One message to a policy process.
@@ -42,6 +64,8 @@ pub struct PolicyToken {
     pub worker: u8,
     /// Which question of its transaction.
     pub number: u8,
+    /// It is no question of ours: the policy sends a request of its own, and the key is its name for that.
+    pub originated: bool,
     /// The transaction.
     pub transaction: Key,
 }
@@ -49,7 +73,7 @@ pub struct PolicyToken {
 impl PolicyToken {
     /// Writes the token in front of `out`'s end.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[self.worker, self.number, 0, 0]);
+        out.extend_from_slice(&[self.worker, self.number, u8::from(self.originated), 0]);
         out.extend_from_slice(&self.transaction.slot.to_le_bytes());
         out.extend_from_slice(&self.transaction.generation.to_le_bytes());
     }
@@ -57,9 +81,9 @@ impl PolicyToken {
     /// Reads a token and returns what follows it.
     pub fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (token, rest) = bytes.split_first_chunk::<TOKEN>()?;
-        let [worker, number, _, _, s0, s1, s2, s3, g0, g1, g2, g3] = *token;
+        let [worker, number, originated, _, s0, s1, s2, s3, g0, g1, g2, g3] = *token;
         let transaction = Key { slot: u32::from_le_bytes([s0, s1, s2, s3]), generation: u32::from_le_bytes([g0, g1, g2, g3]) };
-        Some((Self { worker, number, transaction }, rest))
+        Some((Self { worker, number, originated: originated != 0, transaction }, rest))
     }
 }
 
@@ -84,6 +108,8 @@ pub struct QuestionView<'a> {
     pub listener: &'a str,
     /// The peer's name.
     pub peer: &'a str,
+    /// Where an attempt goes, or a response came from.
+    pub target: &'a str,
     /// The request, or the record of a call as JSON.
     pub message: &'a [u8],
 }
@@ -100,6 +126,7 @@ impl<'a> QuestionView<'a> {
         transport: "",
         listener: "",
         peer: "",
+        target: "",
         message: &[],
     };
 
@@ -117,11 +144,11 @@ impl<'a> QuestionView<'a> {
         out.extend_from_slice(&ip.octets());
         out.extend_from_slice(&self.source.1.to_le_bytes());
         out.extend_from_slice(&self.trace);
-        for text in [self.transport, self.listener, self.peer] {
+        for text in [self.transport, self.listener, self.peer, self.target] {
             out.push(text.len().min(255) as u8);
         }
         out.resize(start + HEAD, 0);
-        for text in [self.transport, self.listener, self.peer] {
+        for text in [self.transport, self.listener, self.peer, self.target] {
             out.extend_from_slice(&text.as_bytes()[..text.len().min(255)]);
         }
         out.extend_from_slice(self.message);
@@ -132,10 +159,11 @@ impl<'a> QuestionView<'a> {
         let (head, rest) = bytes.split_at_checked(HEAD)?;
         let array = |at: usize| head.get(at..at + 16).and_then(|part| <[u8; 16]>::try_from(part).ok());
         let half = |at: usize| Some(u16::from_le_bytes([*head.get(at)?, *head.get(at + 1)?]));
-        let lengths = head.get(54..57)?;
+        let lengths = head.get(54..58)?;
         let (transport, rest) = rest.split_at_checked(usize::from(*lengths.first()?))?;
         let (listener, rest) = rest.split_at_checked(usize::from(*lengths.get(1)?))?;
-        let (peer, message) = rest.split_at_checked(usize::from(*lengths.get(2)?))?;
+        let (peer, rest) = rest.split_at_checked(usize::from(*lengths.get(2)?))?;
+        let (target, message) = rest.split_at_checked(usize::from(*lengths.get(3)?))?;
         let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).ok();
         Some(Self {
             event: *head.first()?,
@@ -147,6 +175,7 @@ impl<'a> QuestionView<'a> {
             transport: text(transport)?,
             listener: text(listener)?,
             peer: text(peer)?,
+            target: text(target)?,
             message,
         })
     }
@@ -167,6 +196,10 @@ pub(crate) enum VerdictKind {
     Best,
     /// The policy failed: answer as the configuration says.
     Error,
+    /// Do not pass this provisional response on.
+    Drop,
+    /// Send `request` for the policy itself.
+    Originate,
 }
 
 /// A change to the request as it goes out.
@@ -206,6 +239,28 @@ pub(crate) struct Verdict {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
     pub(crate) notes: Vec<(String, String)>,
+    /// A request to send, whole but for its Via.
+    pub(crate) request: String,
+    /// How long its answer may take.
+    pub(crate) deadline_milliseconds: u64,
+}
+
+impl Verdict {
+    /// The verdict as a trace tells it.
+    pub(crate) fn in_words(&self) -> String {
+        let edits: Vec<&str> = self.edits.iter().map(|edit| if edit.name.is_empty() { "Request-URI" } else { edit.name.as_str() }).collect();
+        let edits = if edits.is_empty() { String::new() } else { format!(", edits {}", edits.join(" ")) };
+        match self.kind {
+            VerdictKind::Continue => format!("go on{edits}"),
+            VerdictKind::Relay if !self.peer.is_empty() => format!("relay to peer {}{edits}", self.peer),
+            VerdictKind::Relay => format!("relay to {}{edits}", self.targets.join(if self.parallel { " and " } else { ", then " })),
+            VerdictKind::Reply => format!("reply {}", self.status_code),
+            VerdictKind::Best => "the best response so far".to_owned(),
+            VerdictKind::Error => "failed".to_owned(),
+            VerdictKind::Drop => "drop the response".to_owned(),
+            VerdictKind::Originate => "send a request".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -214,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_question_is_read_as_it_was_written_and_nothing_short_is() {
-        let token = PolicyToken { worker: 3, number: 9, transaction: Key { slot: 70_000, generation: 5 } };
+        let token = PolicyToken { worker: 3, number: 9, originated: false, transaction: Key { slot: 70_000, generation: 5 } };
         let mut written = Vec::new();
         token.write(&mut written);
         assert_eq!(PolicyToken::read(&written), Some((token, &[][..])));
@@ -229,6 +284,7 @@ mod tests {
                 transport: "UDP",
                 listener: "public",
                 peer: "phones",
+                target: "udp:203.0.113.1:5060",
                 message: b"INVITE",
             };
             let mut bytes = Vec::new();

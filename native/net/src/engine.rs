@@ -1,18 +1,20 @@
 //! The whole of it: starts the threads in order, tells their state, and ends them.
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use edge::{CallView, Counters, DECISION_BOUNDS, Edge, EdgeOptions, SettingsError, Snapshot};
+use edge::{CallView, Counters, DECISION_BOUNDS, Edge, EdgeOptions, Event, PeerCounters, SettingsError, Snapshot};
 use mio::{Poll, Waker};
 use proto::Secret;
 use syntax::Method;
 
 use crate::bind::{BindError, bind_all};
 use crate::clock::{Clock, wall};
+use crate::events::EventQueue;
+use crate::hep::{HepCounts, HepExporter};
 use crate::install::Document;
 use crate::limits;
 use crate::mail::{Mail, Post, Reload};
@@ -22,8 +24,11 @@ use crate::resolve::Resolver;
 use crate::roster::Roster;
 use crate::routes::KernelRoutes;
 use crate::runner::Runner;
+use crate::status::{Shared, Status};
 use crate::stream::{Sources, Streams};
-use crate::worker::{MAILBOX, Shared, Status, Worker};
+use crate::trace::{TraceEntry, TraceRing};
+use crate::watchdog::Watchdog;
+use crate::worker::{MAILBOX, Worker};
 
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +75,12 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::System { what, error }
 }
 
+/// Reads one count of a peer.
+type ReadPeer = fn(&PeerCounters) -> u64;
+
+/// A metric's name, its labels, and its value.
+pub type LabelledCount = (&'static str, Vec<(&'static str, String)>, u64);
+
 /// A running proxy.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -79,6 +90,9 @@ pub struct Engine {
     records: Mutex<RecordWriter>,
     drain_seconds: u64,
     snapshot: Mutex<Arc<Snapshot>>,
+    exporter: Mutex<Option<HepExporter>>,
+    exported: Arc<HepCounts>,
+    watchdog: Mutex<Option<Watchdog>>,
 }
 
 impl Engine {
@@ -122,6 +136,8 @@ impl Engine {
             records: records.is_active().then(|| Arc::clone(&records.queue)),
             resolver: Resolver::start(&install.dns, patience(&snapshot), posts.clone()).map_err(system("name resolution"))?,
             addresses: snapshot.settings.listeners.iter().map(|l| l.address).collect(),
+            events: EventQueue::new(install.events),
+            traces: (0..install.workers).map(|worker| Arc::new(TraceRing::new(worker, snapshot.settings.trace.memory_bytes))).collect(),
             posts,
         });
         let epoch = wall();
@@ -132,6 +148,7 @@ impl Engine {
             process_secret,
             epoch,
             routes: Box::new(KernelRoutes::default()),
+            listening: shared.events.listening.clone(),
         });
         let edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
         let counters = edges.iter().map(Edge::counters).collect();
@@ -145,17 +162,25 @@ impl Engine {
             records: Mutex::new(records),
             drain_seconds: install.drain_seconds,
             snapshot: Mutex::new(Arc::clone(&snapshot)),
+            exporter: Mutex::default(),
+            exported: Arc::default(),
+            watchdog: Mutex::default(),
         };
+        engine.export(&snapshot)?;
         for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
-            let streams = Streams::new(index as u8, install.stream.clone(), snapshot.settings.limits.message(), Arc::clone(&sources));
+            let streams =
+                Streams::new(index as u8, install.stream.clone(), snapshot.settings.limits.message(), Arc::clone(&sources), shared.events.listening.clone());
             let mut worker = Worker::new(index, Arc::clone(&shared), poll, sockets, streams, edge, &install).map_err(system("sockets"))?;
             for link in links {
                 worker.add_policy_link(link.worker_end(index).map_err(system("a policy link"))?);
             }
             engine.roster.give(engine.roster.first_place(index), vec![worker]);
         }
+        let mut beats = Vec::new();
         for index in 0..workers {
-            let runner = Runner::new(index, clock, Arc::clone(&engine.roster), &install);
+            let beat = Arc::new(AtomicU64::new(0));
+            beats.push(Arc::clone(&beat));
+            let runner = Runner::new(index, clock, Arc::clone(&engine.roster), &install, beat);
             let processor = (!install.pin_processors.is_empty()).then(|| install.pin_processors[index % install.pin_processors.len()]);
             let body = move || {
                 limits::block_signals();
@@ -171,6 +196,9 @@ impl Engine {
             if let Ok(mut threads) = engine.threads.lock() {
                 threads.push(thread);
             }
+        }
+        if let Ok(mut watchdog) = engine.watchdog.lock() {
+            *watchdog = Watchdog::start(beats).map_err(system("the watchdog"))?;
         }
         Ok(engine)
     }
@@ -189,8 +217,70 @@ impl Engine {
         for (post, links) in self.shared.posts.iter().zip(ends) {
             insist(post, Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec() })));
         }
+        self.export(&next)?;
         *current = next;
         Ok(())
+    }
+
+    /// Keeps traces as `snapshot` says, and sends them to its collector.
+    fn export(&self, snapshot: &Snapshot) -> Result<(), StartError> {
+        let settings = &snapshot.settings.trace;
+        self.shared.traces.iter().for_each(|ring| ring.resize(settings.memory_bytes));
+        let Ok(mut exporter) = self.exporter.lock() else { return Ok(()) };
+        // The last one ends first: it sends what it has.
+        drop(exporter.take());
+        let addresses = snapshot.settings.listeners.iter().map(|listener| listener.address).collect();
+        let next = HepExporter::start(settings, self.shared.traces.clone(), addresses, Arc::clone(&self.exported));
+        *exporter = next.map_err(system("the collector of traces"))?;
+        Ok(())
+    }
+
+    /// Entries of all workers' traces that contain `needle`, in order of time, `limit` at most; from the `places` of the last
+    /// look on, else from the oldest. Returns where to go on and how many bytes were lost in between.
+    pub fn trace(&self, needle: &[u8], places: &[u64], limit: usize) -> (Vec<TraceEntry>, Vec<u64>, u64) {
+        let (mut found, mut next, mut lost) = (Vec::new(), Vec::new(), 0);
+        for (index, ring) in self.shared.traces.iter().enumerate() {
+            let mut place = places.get(index).copied().unwrap_or(0);
+            // What is written meanwhile is left for the next look.
+            let last = ring.place();
+            loop {
+                let look = ring.look(place, needle);
+                if !places.is_empty() {
+                    lost += look.lost;
+                }
+                place = look.next;
+                found.extend(look.entries);
+                if look.end || place >= last {
+                    break;
+                }
+            }
+            next.push(place);
+        }
+        found.sort_by_key(|entry| entry.wall);
+        let many = found.len().saturating_sub(limit);
+        found.drain(..many);
+        (found, next, lost)
+    }
+
+    /// The name of a listener by its number.
+    pub fn listener_name(&self, index: u16) -> String {
+        let Ok(snapshot) = self.snapshot.lock() else { return String::new() };
+        snapshot.settings.listeners.get(usize::from(index)).map_or_else(String::new, |listener| listener.name.clone())
+    }
+
+    /// From now on somebody listens to events of these names; those of other producers are left out.
+    pub fn listen(&self, names: &[String]) {
+        self.shared.events.listening.set(names);
+    }
+
+    /// Takes events that came, the oldest first, `limit` at most.
+    pub fn take_events(&self, limit: usize) -> Vec<Event> {
+        self.shared.events.take(limit)
+    }
+
+    /// Where every worker's trace will go on.
+    pub fn trace_places(&self) -> Vec<u64> {
+        self.shared.traces.iter().map(|ring| ring.place()).collect()
     }
 
     /// Live calls, as JSON: those with `call_id`, or all, `limit` at most; workers that do not answer in a second are left out.
@@ -208,23 +298,73 @@ impl Engine {
         found.iter().filter_map(|call| serde_json::to_string(call).ok()).collect()
     }
 
-    /// Counts with a label: requests by method, responses by class; and decisions of policies by their bound in microseconds.
-    pub fn labelled(&self) -> Vec<(&'static str, String, u64)> {
-        let mut found: Vec<(&'static str, String, u64)> = Vec::new();
+    /// Counts with labels: requests by method, responses by class, decisions of policies by their bound in microseconds, what
+    /// is counted for each peer and each worker, and how full tables and queues are.
+    pub fn labelled(&self) -> Vec<LabelledCount> {
+        let mut found: Vec<LabelledCount> = Vec::new();
         let sum = |read: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|counters| read(counters)).sum();
         for (index, method) in Method::ALL.into_iter().enumerate() {
-            found.push(("requests_by_method", method.as_str().to_owned(), sum(&|c| c.methods[index].get())));
+            found.push(("requests_by_method", vec![("method", method.as_str().to_owned())], sum(&|c| c.methods[index].get())));
         }
         for class in 1..7 {
-            found.push(("responses_by_class", format!("{class}xx"), sum(&|c| c.classes[class].get())));
+            found.push(("responses_by_class", vec![("class", format!("{class}xx"))], sum(&|c| c.classes[class].get())));
         }
         let mut below = 0;
         for (index, bound) in DECISION_BOUNDS.iter().map(u64::to_string).chain(["+Inf".to_owned()]).enumerate() {
             below += sum(&|c| c.decisions[index].get());
-            found.push(("policy_decisions", bound, below));
+            found.push(("policy_decisions", vec![("le", bound)], below));
         }
-        found.push(("policy_decision_microseconds", String::new(), sum(&|c| c.decision_microseconds.get())));
+        found.push(("policy_decision_microseconds", Vec::new(), sum(&|c| c.decision_microseconds.get())));
+        self.count_peers(&mut found);
+        self.count_tables(&mut found);
         found
+    }
+
+    fn count_peers(&self, found: &mut Vec<LabelledCount>) {
+        let names: Vec<String> = self.snapshot.lock().map(|s| s.settings.peers.iter().map(|peer| peer.name.clone()).collect()).unwrap_or_default();
+        let workers: Vec<_> = self.counters.iter().map(|counters| counters.peers.all()).collect();
+        let places = workers.iter().map(|peers| peers.len()).max().unwrap_or(0);
+        let name = |place: usize| if place + 1 == places { "(others)".to_owned() } else { names.get(place).cloned().unwrap_or_default() };
+        let sum = |place: usize, read: &dyn Fn(&PeerCounters) -> u64| workers.iter().filter_map(|peers| peers.get(place)).map(|peer| read(peer)).sum();
+        let reads: [(&'static str, ReadPeer); 4] = [
+            ("peer_requests", |peer| peer.requests.get()),
+            ("peer_refused", |peer| peer.refused.get()),
+            ("peer_attempts", |peer| peer.attempts.get()),
+            ("peer_attempts_unanswered", |peer| peer.unanswered.get()),
+        ];
+        for (metric, read) in reads {
+            (0..places).for_each(|place| found.push((metric, vec![("peer", name(place))], sum(place, &read))));
+        }
+        for place in 0..places {
+            for class in 1..7 {
+                let labels = vec![("peer", name(place)), ("class", format!("{class}xx"))];
+                found.push(("peer_responses", labels, sum(place, &|peer| peer.classes[class].get())));
+            }
+        }
+    }
+
+    fn count_tables(&self, found: &mut Vec<LabelledCount>) {
+        for (index, (status, post)) in self.shared.statuses.iter().zip(&self.shared.posts).enumerate() {
+            let worker = vec![("worker", index.to_string())];
+            found.push(("worker_lag_microseconds", worker.clone(), status.lag.load(Ordering::Relaxed)));
+            found.push(("worker_mailbox_messages", worker, post.len() as u64));
+        }
+        let sum = |read: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|counters| read(counters)).sum();
+        let limits = self.snapshot.lock().map(|snapshot| snapshot.settings.limits.clone());
+        let (calls, transactions) = limits.map(|limits| (limits.calls, limits.transactions)).unwrap_or_default();
+        let tables: [(&str, u64, u64, u64); 2] = [
+            ("calls", sum(&|c| c.calls.get()), calls as u64, sum(&|c| c.calls_bytes.get())),
+            ("transactions", sum(&|c| c.transactions.get()), transactions as u64, sum(&|c| c.transactions_bytes.get())),
+        ];
+        for (table, entries, limit, bytes) in tables {
+            for (metric, value) in [("table_entries", entries), ("table_limit", limit), ("table_bytes", bytes)] {
+                found.push((metric, vec![("table", table.to_owned())], value));
+            }
+        }
+        let records = self.records.lock().map(|records| records.queue.len()).unwrap_or(0);
+        for (queue, depth) in [("records", records), ("events", self.shared.events.len())] {
+            found.push(("queue_depth", vec![("queue", queue.to_owned())], depth as u64));
+        }
     }
 
     /// Asks the policy process behind `link` from now on, beside those asked already.
@@ -266,6 +406,9 @@ impl Engine {
 
     /// Ends all threads and writes the records that wait. A second call does nothing.
     pub fn stop(&self) {
+        if let Ok(mut watchdog) = self.watchdog.lock() {
+            drop(watchdog.take());
+        }
         self.roster.stop();
         self.tell(|| Mail::Stop);
         let threads = self.threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
@@ -313,6 +456,11 @@ impl Engine {
         // The worst of all, not their sum.
         let unread = self.shared.statuses.iter().map(|status| status.unread_percent.load(Ordering::Relaxed)).max().unwrap_or(0);
         sums.push(("invites_unread_percent", unread));
+        sums.push(("events_lost", self.shared.events.dropped.load(Ordering::Relaxed)));
+        sums.push(("trace_bytes", self.shared.traces.iter().map(|ring| ring.len()).sum()));
+        sums.push(("hep_sent", self.exported.sent.load(Ordering::Relaxed)));
+        sums.push(("hep_failed", self.exported.failed.load(Ordering::Relaxed)));
+        sums.push(("hep_lost_bytes", self.exported.lost_bytes.load(Ordering::Relaxed)));
         if let Ok(records) = self.records.lock() {
             sums.push(("records_written", records.queue.written.load(Ordering::Relaxed)));
             sums.push(("records_dropped", records.queue.dropped.load(Ordering::Relaxed)));

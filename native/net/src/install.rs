@@ -78,6 +78,8 @@ pub struct InstallSettings {
     pub drop_unread: bool,
     /// Workers share a thread while it is busy for less than this share of a processor; 0 never.
     pub gather_percent: u8,
+    /// Events that may wait to be told.
+    pub events: usize,
     /// Longest pause between two looks at the sockets under load; 0 never pauses.
     pub coalesce_microseconds: u64,
     /// Messages that one pause should gather.

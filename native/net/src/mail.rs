@@ -75,6 +75,11 @@ impl Post {
         !self.mailbox.is_empty()
     }
 
+    /// Items that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.mailbox.len()
+    }
+
     pub(crate) fn take(&self) -> Option<Mail> {
         self.mailbox.take()
     }

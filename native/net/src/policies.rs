@@ -146,14 +146,14 @@ impl Policies {
     }
 
     /// Hands every verdict that came to `take`; a link that is damaged is dropped.
-    pub(crate) fn take(&mut self, buffer: &mut Vec<u8>, take: &mut dyn FnMut(&[u8])) -> usize {
+    pub(crate) fn take(&mut self, buffer: &mut Vec<u8>, take: &mut dyn FnMut(u32, &[u8])) -> usize {
         let mut count = 0;
         let mut damaged = Vec::new();
         for link in &mut self.links {
             for _ in 0..VERDICTS {
                 match link.verdicts.pop(buffer) {
                     Ok(true) => {
-                        take(buffer);
+                        take(link.id, buffer);
                         count += 1;
                     }
                     Ok(false) => break,
@@ -175,7 +175,7 @@ impl Policies {
     pub(crate) fn put(&mut self, now: u64, questions: &mut Vec<PolicyQuestion>, refused: &mut dyn FnMut(PolicyToken)) {
         let mut wake: Vec<u32> = Vec::new();
         for question in questions.drain(..) {
-            let decides = question.bytes.first().is_some_and(|event| *event == PolicyEvent::Request as u8 || *event == PolicyEvent::Failed as u8);
+            let decides = question.bytes.first().is_some_and(|event| PolicyEvent::decides(*event));
             let link = self.links.iter_mut().find(|link| link.id == question.link);
             match link.map(|link| link.questions.push(&[&question.bytes])) {
                 Some(Ok(asleep)) => {
@@ -233,7 +233,7 @@ impl PolicyExchange {
     pub fn take(&mut self) -> Vec<Vec<u8>> {
         self.0.answer_bells();
         let mut taken = Vec::new();
-        self.0.take(&mut Vec::new(), &mut |verdict| taken.push(verdict.to_vec()));
+        self.0.take(&mut Vec::new(), &mut |_, verdict| taken.push(verdict.to_vec()));
         self.0.open();
         taken
     }
@@ -344,7 +344,7 @@ mod tests {
     use proto::Key;
 
     fn question(link: u32, text: &[u8]) -> PolicyQuestion {
-        let token = PolicyToken { worker: 1, number: 1, transaction: Key { slot: 1, generation: 1 } };
+        let token = PolicyToken { worker: 1, number: 1, originated: false, transaction: Key { slot: 1, generation: 1 } };
         PolicyQuestion { link, bytes: [&[PolicyEvent::Request as u8], text].concat(), token }
     }
 
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(policies.descriptors().filter(|fd| crate::wait::is_readable(*fd)).count(), 1);
         policies.answer_bells();
         let mut verdicts = Vec::new();
-        assert_eq!(policies.take(&mut Vec::new(), &mut |bytes| verdicts.push(bytes[3])), 2);
+        assert_eq!(policies.take(&mut Vec::new(), &mut |_, bytes| verdicts.push(bytes[3])), 2);
         assert!(verdicts == b"xy" && !policies.expects(1));
     }
 

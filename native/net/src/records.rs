@@ -33,6 +33,11 @@ pub(crate) struct RecordQueue {
 }
 
 impl RecordQueue {
+    /// Records that wait to be written.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn push(&self, record: CallRecord) {
         if self.records.post(record).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);

@@ -60,7 +60,7 @@ impl Resolver {
             if self.warned.swap(second, Ordering::Relaxed) != second {
                 log::warn!(target: "dns", "more names to look up than dns.questions allows: calls to them fail");
             }
-            reply(&self.posts, Answer { id: question.id, addresses: Vec::new() });
+            reply(&self.posts, Answer { id: question.id, host: question.host, addresses: Vec::new() });
         }
     }
 }
@@ -116,7 +116,7 @@ async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, pos
         // Names that nobody resolves may hold every place: those known to work need none.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             let addresses = last.lock().map(|last| last.get(&asked, Instant::now())).unwrap_or_default();
-            reply(&posts, Answer { id: question.id, addresses });
+            reply(&posts, Answer { id: question.id, host: question.host, addresses });
             continue;
         };
         let lookups = Lookups { resolver: Arc::clone(&resolver), silent: AtomicBool::new(false) };
@@ -134,7 +134,7 @@ async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, pos
                     (false, _) => last.note(asked, &addresses, Instant::now()),
                 }
             }
-            reply(&posts, Answer { id: question.id, addresses });
+            reply(&posts, Answer { id: question.id, host: question.host, addresses });
         });
     }
 }

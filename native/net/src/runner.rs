@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use edge::Shedding;
@@ -44,10 +45,15 @@ pub(crate) struct Runner {
     ready: Vec<bool>,
     /// How policy processes wake this thread.
     bells: Vec<RawFd>,
+    /// Rounds made, for the watchdog.
+    beat: Arc<AtomicU64>,
+    /// The longest time between two looks at the sockets in this second, in microseconds.
+    lag: u64,
+    lag_since: u64,
 }
 
 impl Runner {
-    pub(crate) fn new(place: usize, clock: Clock, roster: Arc<Roster>, install: &InstallSettings) -> Self {
+    pub(crate) fn new(place: usize, clock: Clock, roster: Arc<Roster>, install: &InstallSettings, beat: Arc<AtomicU64>) -> Self {
         Self {
             place,
             clock,
@@ -64,6 +70,9 @@ impl Runner {
             descriptors: Vec::new(),
             ready: Vec::new(),
             bells: Vec::new(),
+            beat,
+            lag: 0,
+            lag_since: 0,
         }
     }
 
@@ -95,6 +104,7 @@ impl Runner {
     }
 
     fn round(&mut self, events: &mut Events) -> bool {
+        self.beat.fetch_add(1, Ordering::Relaxed);
         let backlog = self.workers.iter().any(Worker::has_backlog);
         let shedding = self.overload.round(self.workers.iter().any(Worker::is_behind), thread_time);
         let now = self.clock.now();
@@ -110,16 +120,28 @@ impl Runner {
             return false;
         }
         let now = self.clock.now();
+        let looked = now.moment.0;
         // First all that comes in, then all that follows from it: what one worker hands to another here is done at once.
         let came: usize = self.workers.iter_mut().map(|worker| worker.receive(now)).sum();
         let mail: usize = self.workers.iter_mut().map(|worker| worker.work(now)).sum();
         self.flush(now);
+        self.note_lag(looked);
         // What the workers of one thread hand to each other came from the network in this very round.
         let messages = if self.workers.len() > 1 { came } else { came + mail };
         if messages > 0 {
             self.coalesce.received(now.moment.0, messages);
         }
         true
+    }
+
+    /// A message that came right after we `looked` at the sockets has waited until now.
+    fn note_lag(&mut self, looked: u64) {
+        let now = self.clock.now().moment.0;
+        self.lag = self.lag.max(now.saturating_sub(looked));
+        if now.saturating_sub(self.lag_since) >= 1_000_000 {
+            self.workers.iter().for_each(|worker| worker.set_lag(self.lag));
+            (self.lag, self.lag_since) = (0, now);
+        }
     }
 
     /// Sends what the workers have to send, with one system call for all of them where it leaves by one listener.
@@ -129,7 +151,7 @@ impl Runner {
             self.workers.iter_mut().for_each(|worker| worker.ask_policies(now));
             let mut failed = self.send_datagrams();
             for worker in &mut self.workers {
-                worker.flush_streams(&mut failed);
+                worker.flush_streams(now, &mut failed);
             }
             let Some(first) = self.workers.first_mut().filter(|_| !failed.is_empty()) else { break };
             for bytes in failed {

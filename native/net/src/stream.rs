@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use edge::{ConnectionId, Hop};
+use edge::{ConnectionId, EventKind, Hop, Listening};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -39,6 +39,9 @@ pub(crate) struct Streams {
     sources: Sources,
     /// Messages that were queued on connections that failed.
     pub(crate) undelivered: Vec<Box<[u8]>>,
+    /// Connections that are gone, with the address that they were accepted or made at, while somebody listens to that.
+    pub(crate) gone: Vec<(SocketAddr, SocketAddr)>,
+    listening: Listening,
     /// Connections with something queued since the last write.
     queued: Vec<usize>,
     swept: usize,
@@ -46,7 +49,7 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn new(worker: u8, settings: StreamSettings, limits: Limits, sources: Sources) -> Self {
+    pub(crate) fn new(worker: u8, settings: StreamSettings, limits: Limits, sources: Sources, listening: Listening) -> Self {
         Self {
             worker,
             settings,
@@ -56,6 +59,8 @@ impl Streams {
             by_remote: HashMap::new(),
             sources,
             undelivered: Vec::new(),
+            gone: Vec::new(),
+            listening,
             queued: Vec::new(),
             swept: 0,
             refused: 0,
@@ -242,6 +247,11 @@ impl Streams {
             Closing::Unreadable(error) => log::debug!(target: "tcp", "closing a connection: {error}"),
             Closing::Flooding => log::info!(target: "tcp", "closing a connection that floods us with keep-alives"),
             Closing::Stuck => log::info!(target: "tcp", "closing a connection whose far end does not read"),
+        }
+        if self.listening.to(EventKind::CoreTcpDisconnect)
+            && let Ok(local) = connection.stream.local_addr()
+        {
+            self.gone.push((connection.remote, local));
         }
         self.undelivered.extend(connection.unsent());
         if connection.accepted {

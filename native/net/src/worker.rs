@@ -1,31 +1,30 @@
 //! One worker: its sockets, its edge, and what one round of a loop does with them. Which thread that is may change.
 
+mod guarded;
+mod input;
+mod letters;
+mod output;
+
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use edge::{Counters, Edge, Hop, Shedding, Transmit};
-use mio::event::Event;
+use edge::{Counters, Edge, Shedding};
 use mio::net::{TcpListener, UdpSocket};
 use mio::{Events, Interest, Poll, Token};
 use proto::{Moment, Now};
-use syntax::Transport;
 
 use crate::bind::Bound;
-use crate::connection::Reading;
-use crate::datagram::{ReceiveBatch, failed_datagram};
+use crate::datagram::ReceiveBatch;
 use crate::install::InstallSettings;
 use crate::limits::trim_memory;
-use crate::mail::{Mail, Post};
 use crate::policies::{Policies, WorkerLink};
-use crate::records::RecordQueue;
-use crate::resolve::Resolver;
 use crate::sieve::Sieve;
+use crate::status::{Shared, Status};
 use crate::stream::{FIRST_TOKEN, Streams};
 
 pub(crate) const MAILBOX: Token = Token(FIRST_TOKEN - 1);
@@ -50,32 +49,6 @@ enum Port {
     Nothing,
 }
 
-/// What a worker tells others while it runs.
-#[derive(Default)]
-pub(crate) struct Status {
-    pub(crate) drained: AtomicBool,
-    pub(crate) connections: AtomicU64,
-    pub(crate) connections_refused: AtomicU64,
-    pub(crate) send_errors: AtomicU64,
-    /// Bytes that wait for policy processes.
-    pub(crate) policy_bytes: AtomicU64,
-    pub(crate) handed_over: AtomicU64,
-    pub(crate) mailbox_full: AtomicU64,
-    pub(crate) panics: AtomicU64,
-    pub(crate) restarts: AtomicU64,
-    /// Share of the new INVITEs that the kernel drops unread, at present.
-    pub(crate) unread_percent: AtomicU64,
-}
-
-/// Everything that a worker shares with others.
-pub(crate) struct Shared {
-    pub(crate) posts: Vec<Arc<Post>>,
-    pub(crate) statuses: Vec<Arc<Status>>,
-    pub(crate) records: Option<Arc<RecordQueue>>,
-    pub(crate) resolver: Resolver,
-    pub(crate) addresses: Vec<SocketAddr>,
-}
-
 pub(crate) struct Worker {
     index: usize,
     shared: Arc<Shared>,
@@ -96,6 +69,8 @@ pub(crate) struct Worker {
     /// A connection filled the whole buffer in the last round.
     full_reads: bool,
     stopping: bool,
+    /// Messages are kept to be looked at.
+    tracing: bool,
 }
 
 impl Worker {
@@ -108,6 +83,7 @@ impl Worker {
         edge: Edge,
         install: &InstallSettings,
     ) -> io::Result<Self> {
+        let tracing = edge.keeps_traces();
         let mut ports = Vec::new();
         let mut sieve = Sieve::new(install.drop_unread);
         if let Some(Bound::Datagram(socket, _)) = bound.iter().find(|socket| matches!(socket, Bound::Datagram(_, true))) {
@@ -148,6 +124,7 @@ impl Worker {
             swept: 0,
             full_reads: false,
             stopping: false,
+            tracing,
         })
     }
 
@@ -219,6 +196,11 @@ impl Worker {
         self.edge.set_policy_links(self.policies.taking());
     }
 
+    /// Tells the longest time between two looks at the sockets.
+    pub(crate) fn set_lag(&self, microseconds: u64) {
+        self.status.lag.store(microseconds, Ordering::Relaxed);
+    }
+
     /// What is refused from now on, and how much of it the kernel need not even hand us.
     pub(crate) fn set_shedding(&mut self, now: Now, shedding: Shedding) {
         self.edge.set_shedding(shedding);
@@ -285,7 +267,7 @@ impl Worker {
         }
         let mut policies = std::mem::take(&mut self.policies);
         let mut buffer = std::mem::take(&mut self.buffer);
-        policies.take(&mut buffer, &mut |bytes| self.guarded(now, |edge| edge.handle_verdict(now, bytes)));
+        policies.take(&mut buffer, &mut |link, bytes| self.guarded(now, |edge| edge.handle_verdict(now, link, bytes)));
         buffer.resize(65_536, 0);
         (self.buffer, self.policies) = (buffer, policies);
         self.edge.set_policy_links(self.policies.taking());
@@ -309,202 +291,6 @@ impl Worker {
         }
     }
 
-    fn event(&mut self, event: &Event) {
-        match event.token() {
-            // Looked at in every round.
-            MAILBOX => {}
-            Token(token) if token >= FIRST_TOKEN => {
-                if event.is_writable() {
-                    self.streams.flush(token - FIRST_TOKEN);
-                }
-                let slot = token - FIRST_TOKEN;
-                let ends = event.is_read_closed() || event.is_error();
-                if (event.is_readable() || ends) && self.streams.enqueue(slot, ends) {
-                    self.readable.push_back(slot);
-                }
-            }
-            Token(number) => match &mut self.ports[number] {
-                Port::Datagram { more, errors, .. } => {
-                    *more = true;
-                    *errors |= event.is_error();
-                }
-                Port::Sender(_) | Port::Nothing => {}
-                Port::Stream(socket) => self.streams.accept(self.poll.registry(), number as u16, socket),
-            },
-        }
-    }
-
-    /// Takes one batch from each UDP socket that has something.
-    fn datagrams(&mut self, now: Now) -> usize {
-        let mut received = 0;
-        for number in 0..self.ports.len() {
-            let Port::Datagram { socket, more: more @ true, errors, .. } = &mut self.ports[number] else { continue };
-            match self.receive.receive(socket) {
-                Ok(count) => {
-                    // A batch that was not filled emptied the socket: the next datagram will wake us.
-                    *more = count == self.receive.size();
-                    received += count;
-                    let receive = std::mem::replace(&mut self.receive, ReceiveBatch::new(0));
-                    for index in 0..count {
-                        let Some((source, bytes)) = receive.datagram(index) else { continue };
-                        // Keep-alives of two or four bytes and the like (RFC 5626 section 4.4.1).
-                        if bytes.len() > 4 {
-                            let hop = Hop { listener: number as u16, transport: Transport::Udp, address: source, connection: None };
-                            self.deliver(now, &hop, bytes, false);
-                        }
-                    }
-                    self.receive = receive;
-                }
-                Err(error) => {
-                    *more = error.kind() != io::ErrorKind::WouldBlock;
-                    if std::mem::take(errors) || *more {
-                        self.undelivered(now, number);
-                    }
-                }
-            }
-        }
-        received
-    }
-
-    /// Takes back what ICMP reported as not delivered.
-    fn undelivered(&mut self, now: Now, number: usize) {
-        for _ in 0..64 {
-            let Port::Datagram { socket, .. } = &self.ports[number] else { return };
-            let Some(bytes) = failed_datagram(socket, &mut self.buffer).map(Box::<[u8]>::from) else { return };
-            // The kernel tells it to any of the sockets that share the port.
-            self.handle_undeliverable(now, &bytes);
-        }
-    }
-
-    fn connections(&mut self, now: Now) -> usize {
-        self.full_reads = false;
-        let mut received = 0;
-        // Each connection gets one read a round, so that none starves the others.
-        for _ in 0..self.readable.len() {
-            let Some(slot) = self.readable.pop_front() else { break };
-            let mut buffer = std::mem::take(&mut self.buffer);
-            let mut messages: Vec<(Hop, Box<[u8]>)> = Vec::new();
-            match self.streams.read(slot, &mut buffer, &mut |hop, message| messages.push((*hop, message.into()))) {
-                Reading::Empty => {}
-                Reading::Some => self.readable.push_back(slot),
-                Reading::Full => {
-                    self.full_reads = true;
-                    self.readable.push_back(slot);
-                }
-            }
-            self.buffer = buffer;
-            received += messages.len();
-            for (hop, message) in messages {
-                self.deliver(now, &hop, &message, false);
-            }
-        }
-        received
-    }
-
-    fn mail(&mut self, now: Now) -> usize {
-        // The rest waits for the next round: others must not keep us from our own sockets.
-        let mut count = 0;
-        while count < MAILS
-            && let Some(mail) = self.shared.posts[self.index].take()
-        {
-            count += 1;
-            match mail {
-                Mail::Message(hop, bytes) => self.deliver(now, &hop, &bytes, true),
-                Mail::Send(hop, bytes) => self.send_stream(&hop, &bytes),
-                Mail::Undeliverable(bytes) => self.guarded(now, |edge| edge.handle_undeliverable(now, &bytes)),
-                Mail::Answer(answer) => self.guarded(now, |edge| edge.handle_answer(now, answer)),
-                Mail::Link(link) => self.add_policy_link(*link),
-                Mail::DrainLink(id) => {
-                    self.policies.drain(id);
-                    self.edge.set_policy_links(self.policies.taking());
-                }
-                Mail::Unlink(id) => {
-                    self.policies.remove(id);
-                    self.edge.set_policy_links(self.policies.taking());
-                }
-                Mail::Reload(reload) => {
-                    self.streams.set_limits(reload.snapshot.settings.limits.message());
-                    self.edge.set_snapshot(reload.snapshot);
-                    reload.drain.into_iter().for_each(|id| self.policies.drain(id));
-                    reload.links.into_iter().for_each(|link| self.policies.add(link));
-                    self.edge.set_policy_links(self.policies.taking());
-                }
-                Mail::Calls(call_id, limit, reply) => {
-                    // Whoever asked may have given up.
-                    drop(reply.send(self.edge.live_calls(call_id.as_deref(), limit)));
-                }
-                Mail::Drain => self.edge.drain(),
-                Mail::Stop => self.stopping = true,
-            }
-        }
-        count
-    }
-
-    fn deliver(&mut self, now: Now, hop: &Hop, bytes: &[u8], handed_over: bool) {
-        let edge = &mut self.edge;
-        match catch_unwind(AssertUnwindSafe(|| edge.handle_message(now, hop, bytes, handed_over))) {
-            Ok(None) => {}
-            Ok(Some(owner)) => {
-                self.status.handed_over.fetch_add(1, Ordering::Relaxed);
-                if !self.shared.posts[usize::from(owner)].post(Mail::Message(*hop, bytes.into())) {
-                    self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            Err(_) => {
-                self.panicked(now);
-                let edge = &mut self.edge;
-                if catch_unwind(AssertUnwindSafe(|| edge.handle_panic(now, hop, bytes))).is_err() {
-                    log::error!(target: "worker", "a message that made us panic cannot be answered either");
-                }
-            }
-        }
-    }
-
-    /// Runs one input; a panic ends that input, not the worker.
-    fn guarded(&mut self, now: Now, work: impl FnOnce(&mut Edge)) {
-        let edge = &mut self.edge;
-        if catch_unwind(AssertUnwindSafe(|| work(edge))).is_err() {
-            self.panicked(now);
-            let edge = &mut self.edge;
-            if catch_unwind(AssertUnwindSafe(|| edge.handle_inner_panic(now))).is_err() {
-                log::error!(target: "worker", "what a panic left cannot be put away either");
-            }
-        }
-    }
-
-    fn panicked(&mut self, now: Now) {
-        self.status.panics.fetch_add(1, Ordering::Relaxed);
-        let second = now.moment.0 / 1_000_000;
-        self.panics.retain(|at| second - at < 10);
-        self.panics.push(second);
-        if self.panics.len() >= PANICS {
-            self.panics.clear();
-            self.status.restarts.fetch_add(1, Ordering::Relaxed);
-            log::error!(target: "worker", "worker {} panicked {PANICS} times in ten seconds and starts afresh", self.index);
-            self.edge.restart(now);
-        }
-    }
-
-    /// Datagrams to send by `listener`.
-    pub(crate) fn datagrams_for(&self, listener: usize) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        let out = &self.edge.out;
-        let mine = move |t: &&Transmit| usize::from(t.hop.listener) == listener && !t.hop.transport.is_reliable();
-        out.sends().iter().filter(mine).map(|t| (t.hop.address, out.bytes(t)))
-    }
-
-    /// The socket by which datagrams leave `listener`, whichever worker they are of.
-    pub(crate) fn socket(&self, listener: usize) -> Option<&UdpSocket> {
-        match self.ports.get(listener) {
-            Some(Port::Datagram { socket, .. } | Port::Sender(socket)) => Some(socket),
-            Some(Port::Stream(_) | Port::Nothing) | None => None,
-        }
-    }
-
-    /// How many listeners there are.
-    pub(crate) fn listeners(&self) -> usize {
-        self.ports.len()
-    }
-
     /// The kernel told of an ICMP error while something was sent: what it was about waits to be taken.
     pub(crate) fn expect_errors(&mut self) {
         for port in &mut self.ports {
@@ -512,60 +298,6 @@ impl Worker {
                 (*more, *errors) = (true, true);
             }
         }
-    }
-
-    /// Sends what goes by connections; the datagrams went before. What could not be sent is added to `failed`.
-    pub(crate) fn flush_streams(&mut self, failed: &mut Vec<Box<[u8]>>) {
-        if self.edge.out.sends().iter().any(|t| t.hop.transport.is_reliable()) {
-            let out = std::mem::take(&mut self.edge.out);
-            for transmit in out.sends().iter().filter(|t| t.hop.transport.is_reliable()) {
-                self.send_stream(&transmit.hop, out.bytes(transmit));
-            }
-            self.edge.out = out;
-        }
-        self.edge.out.clear_sends();
-        self.streams.flush_queued();
-        failed.append(&mut self.streams.undelivered);
-    }
-
-    /// Asks what the edge wants to know, and passes its records on.
-    pub(crate) fn hand_out(&mut self) {
-        for question in std::mem::take(&mut self.edge.out.questions) {
-            self.shared.resolver.ask(question);
-        }
-        match &self.shared.records {
-            Some(records) => self.edge.out.records.drain(..).for_each(|record| records.push(record)),
-            None => self.edge.out.records.clear(),
-        }
-    }
-
-    /// A datagram that the kernel would not send.
-    pub(crate) fn count_send_error(&self) {
-        self.status.send_errors.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A message came back undelivered: its attempt failed, or the worker whose attempt it was is told.
-    pub(crate) fn handle_undeliverable(&mut self, now: Now, bytes: &[u8]) {
-        match self.edge.attempt_owner(bytes) {
-            Some(owner) if usize::from(owner) != self.index => {
-                if !self.shared.posts[usize::from(owner)].post(Mail::Undeliverable(bytes.into())) {
-                    self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            _ => self.guarded(now, |edge| edge.handle_undeliverable(now, bytes)),
-        }
-    }
-
-    fn send_stream(&mut self, hop: &Hop, bytes: &[u8]) {
-        let owner = hop.connection.map_or(self.index, |id| usize::from(id.worker));
-        if owner != self.index && owner < self.shared.posts.len() {
-            if !self.shared.posts[owner].post(Mail::Send(*hop, bytes.into())) {
-                self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
-            }
-            return;
-        }
-        let local = self.shared.addresses[usize::from(hop.listener)].ip();
-        self.streams.send(self.poll.registry(), hop, local, bytes);
     }
 
     fn housekeeping(&mut self, now: Now) {

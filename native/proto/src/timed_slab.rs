@@ -95,6 +95,11 @@ impl<T> TimedSlab<T> {
         self.len == 0
     }
 
+    /// Bytes of the entries' places, without what they point to.
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().flatten().count() * size_of::<Entry<T>>() * CHUNK as usize
+    }
+
     /// How many entries there may be.
     pub const fn limit(&self) -> usize {
         self.limit

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::errors::to_py;
 use crate::policy::PolicyLink;
+use crate::trace::TraceEntry;
 
 /// A running proxy.
 #[pyclass(frozen)]
@@ -33,7 +34,35 @@ impl Engine {
         py.detach(|| self.0.calls(call_id.map(str::as_bytes), limit))
     }
 
-    fn labelled(&self) -> Vec<(&'static str, String, u64)> {
+    #[pyo3(signature = (needle=&b""[..], places=Vec::new(), limit=10_000))]
+    fn trace(&self, py: Python<'_>, needle: &[u8], places: Vec<u64>, limit: usize) -> (Vec<TraceEntry>, Vec<u64>, u64) {
+        py.detach(|| {
+            let (entries, places, lost) = self.0.trace(needle, &places, limit);
+            let named = |entry: net::TraceEntry| {
+                let listener = self.0.listener_name(entry.listener);
+                TraceEntry::new(entry, listener)
+            };
+            (entries.into_iter().map(named).collect(), places, lost)
+        })
+    }
+
+    fn listen(&self, names: Vec<String>) {
+        self.0.listen(&names);
+    }
+
+    fn take_events(&self, limit: usize) -> Vec<(&'static str, u64, Vec<EventValue>)> {
+        let convert = |value| match value {
+            edge::EventValue::Number(number) => EventValue::Number(number),
+            edge::EventValue::Text(text) => EventValue::Text(text),
+        };
+        self.0.take_events(limit).into_iter().map(|event| (event.kind.shape().0, event.wall, event.values.into_iter().map(convert).collect())).collect()
+    }
+
+    fn trace_places(&self) -> Vec<u64> {
+        self.0.trace_places()
+    }
+
+    fn labelled(&self) -> Vec<net::LabelledCount> {
         self.0.labelled()
     }
 
@@ -69,6 +98,31 @@ impl Engine {
     fn counters(&self) -> BTreeMap<&'static str, u64> {
         self.0.counters().into_iter().collect()
     }
+}
+
+/// A parameter of an event.
+#[derive(IntoPyObject)]
+pub(crate) enum EventValue {
+    Number(i64),
+    Text(String),
+}
+
+/// Every event of the native side with its parameters.
+#[pyfunction]
+pub(crate) fn event_shapes() -> Vec<(&'static str, Vec<&'static str>)> {
+    edge::EventKind::ALL.into_iter().map(|kind| (kind.shape().0, kind.shape().1.to_vec())).collect()
+}
+
+/// Becomes another user for good.
+#[pyfunction]
+pub(crate) fn become_user(user: u32, group: u32, bind_low: bool) -> PyResult<()> {
+    Ok(net::become_user(user, group, bind_low)?)
+}
+
+/// Whether the process may bind low ports.
+#[pyfunction]
+pub(crate) fn may_bind_low() -> bool {
+    net::may_bind_low()
 }
 
 /// Reads a document and checks all that needs no socket.

@@ -8,16 +8,19 @@ mod errors;
 mod policy;
 mod request;
 mod simulated;
+mod trace;
 
 /// The native half of edgeproxy.
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use crate::engine::{Engine, check_document, drain_log, install_logger, set_log_level};
+    use crate::engine::{Engine, become_user, check_document, drain_log, event_shapes, install_logger, may_bind_low, set_log_level};
     #[pymodule_export]
     use crate::policy::{PolicyLink, PolicyPort, Question};
     #[pymodule_export]
     use crate::request::{Request, Uri};
     #[pymodule_export]
     use crate::simulated::SimulatedEdge;
+    #[pymodule_export]
+    use crate::trace::TraceEntry;
 }

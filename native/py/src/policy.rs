@@ -49,7 +49,9 @@ pub(crate) struct Question {
     token: [u8; TOKEN],
     deadline: u32,
     request: Option<Py<Request>>,
-    record: Vec<u8>,
+    /// The record of a call, a response, or what comes back for a request of the policy's own.
+    message: Vec<u8>,
+    target: String,
 }
 
 impl Question {
@@ -57,9 +59,13 @@ impl Question {
     pub(crate) fn read(py: Python<'_>, frame: Vec<u8>) -> Option<PyResult<Self>> {
         let view = QuestionView::read(&frame)?;
         let (event, status_code, deadline, token) = (view.event, view.status_code, view.deadline, view.token.try_into().ok()?);
-        let record = if event == PolicyEvent::Final as u8 { view.message.to_vec() } else { Vec::new() };
-        let request = if event == PolicyEvent::Request as u8 { Some(Py::new(py, Request::of(frame))) } else { None };
-        Some(request.transpose().map(|request| Self { event, status_code, token, deadline, request, record }))
+        let target = view.target.to_owned();
+        let brings_request = PolicyEvent::brings_request(event);
+        let message = if brings_request { Vec::new() } else { view.message.to_vec() };
+        // A response is read like a request: its fields are those of the request that it answers.
+        let readable = brings_request || event == PolicyEvent::Response as u8;
+        let request = if readable { Some(Py::new(py, Request::of(frame))) } else { None };
+        Some(request.transpose().map(|request| Self { event, status_code, token, deadline, request, message, target }))
     }
 }
 
@@ -71,6 +77,11 @@ impl Question {
             event if event == PolicyEvent::Request as u8 => "request",
             event if event == PolicyEvent::Failed as u8 => "failed",
             event if event == PolicyEvent::Ended as u8 => "ended",
+            event if event == PolicyEvent::InDialog as u8 => "in_dialog",
+            event if event == PolicyEvent::Failure as u8 => "failure",
+            event if event == PolicyEvent::Branch as u8 => "branch",
+            event if event == PolicyEvent::Response as u8 => "response",
+            event if event == PolicyEvent::Answer as u8 => "answer",
             _ => "final",
         }
     }
@@ -88,9 +99,13 @@ impl Question {
     /// What all questions about one request have in common.
     #[getter]
     fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        // All but the number of the question.
+        // All but the number of the question; what is asked about an attempt or a response stands for itself.
         let mut key = self.token;
-        key[1] = 0;
+        if [PolicyEvent::Branch, PolicyEvent::Response].into_iter().any(|event| event as u8 == self.event) {
+            key[3] = self.event;
+        } else {
+            key[1] = 0;
+        }
         PyBytes::new(py, &key)
     }
 
@@ -105,8 +120,13 @@ impl Question {
     }
 
     #[getter]
-    fn record<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.record)
+    fn message<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.message)
+    }
+
+    #[getter]
+    fn target(&self) -> &str {
+        &self.target
     }
 }
 

@@ -147,6 +147,11 @@ impl Request {
     fn method<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         // The engine refuses a request that does not begin with its method and a space.
         let name = self.bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+        if name.starts_with(b"SIP/") {
+            // A response: the method is that of its CSeq.
+            let value = self.message().first(HeaderName::CSeq).map_or(&[][..], |slot| slot.value.of(self.bytes()));
+            return PyString::new(py, &String::from_utf8_lossy(value.rsplit(|byte| *byte == b' ').next().unwrap_or_default()));
+        }
         match syntax::Method::from_bytes(name) {
             syntax::Method::Other => PyString::new(py, &String::from_utf8_lossy(name)),
             known => PyString::intern(py, known.as_str()),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use edge::{Address, Answer, Edge, EdgeOptions, Hop, Routes, Snapshot};
+use edge::{Address, Answer, Edge, EdgeOptions, Hop, Listening, Routes, Snapshot};
 use net::{Document, PolicyExchange, StartError};
 use proto::{Moment, Now, Secret, milliseconds};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -55,6 +55,7 @@ impl SimulatedEdge {
             process_secret: Secret::new([2; 16]),
             epoch: WALL,
             routes: Box::new(NoRoutes),
+            listening: Listening::default(),
         };
         let mut edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         edge.set_policy_links(vec![1]);
@@ -105,7 +106,7 @@ impl SimulatedEdge {
         for question in questions {
             let found = simulation.names.get(&question.host).map(|address| Address { transport: syntax::Transport::Udp, address: *address });
             let now = simulation.now;
-            simulation.edge.handle_answer(now, Answer { id: question.id, addresses: found.into_iter().collect() });
+            simulation.edge.handle_answer(now, Answer { id: question.id, host: question.host, addresses: found.into_iter().collect() });
         }
         let out = &mut simulation.edge.out;
         let sent = out.sends().iter().map(|t| (PyBytes::new(py, out.bytes(t)), t.hop.address.to_string())).collect();
@@ -138,7 +139,7 @@ impl SimulatedEdge {
         let mut simulation = self.simulation()?;
         let verdicts = simulation.exchange.as_mut().map(PolicyExchange::take).unwrap_or_default();
         let now = simulation.now;
-        verdicts.iter().for_each(|verdict| simulation.edge.handle_verdict(now, verdict));
+        verdicts.iter().for_each(|verdict| simulation.edge.handle_verdict(now, 1, verdict));
         Ok(verdicts.len())
     }
 
@@ -146,7 +147,7 @@ impl SimulatedEdge {
     fn answer(&self, token: &[u8], verdict: &[u8]) -> PyResult<()> {
         let mut simulation = self.simulation()?;
         let now = simulation.now;
-        simulation.edge.handle_verdict(now, &[token, verdict].concat());
+        simulation.edge.handle_verdict(now, 1, &[token, verdict].concat());
         Ok(())
     }
 

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use edge::{Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, PolicyQuestion, Question, RouteSettings, Routes, SettingsError, Snapshot};
+use edge::{
+    Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, Listening, PolicyQuestion, Question, RouteSettings, Routes, SettingsError, Snapshot,
+};
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
 
@@ -78,7 +80,15 @@ impl Rig {
             Ok(snapshot) => Arc::new(snapshot),
             Err(error) => panic!("{error}"),
         };
-        let options = EdgeOptions { worker: 0, workers: 1, route_secret: Secret::new([1; 16]), process_secret: Secret::new([2; 16]), epoch: WALL, routes };
+        let options = EdgeOptions {
+            worker: 0,
+            workers: 1,
+            route_secret: Secret::new([1; 16]),
+            process_secret: Secret::new([2; 16]),
+            epoch: WALL,
+            routes,
+            listening: Listening::default(),
+        };
         let edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         Self { edge, records: Vec::new(), questions: Vec::new(), policy: Vec::new(), now: Now { moment: Moment(0), wall: WALL }, snapshot }
     }
@@ -173,7 +183,7 @@ impl Rig {
     /// Answers a question with UDP addresses.
     pub fn answer(&mut self, question: &Question, addresses: &[&str]) -> Vec<Sent> {
         let address = |text: &&str| text.parse().ok().map(|address| Address { transport: Transport::Udp, address });
-        self.edge.handle_answer(self.now, Answer { id: question.id, addresses: addresses.iter().filter_map(address).collect() });
+        self.edge.handle_answer(self.now, Answer { id: question.id, host: question.host.clone(), addresses: addresses.iter().filter_map(address).collect() });
         self.collect()
     }
 
@@ -182,7 +192,7 @@ impl Rig {
         let mut bytes = Vec::new();
         question.token.write(&mut bytes);
         bytes.extend_from_slice(decision);
-        self.edge.handle_verdict(self.now, &bytes);
+        self.edge.handle_verdict(self.now, 1, &bytes);
         self.collect()
     }
 

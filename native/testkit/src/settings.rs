@@ -1,6 +1,6 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
-use edge::{Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, RouteSettings, TimerSettings};
+use edge::{Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, RouteSettings, TimerSettings, TraceSettings};
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
 pub fn listener(name: &str, address: &str) -> ListenerSettings {
@@ -80,5 +80,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         },
         mask_identities: false,
         policies: Vec::new(),
+        slow_milliseconds: 0,
+        trace: TraceSettings { memory_bytes: 0, collector: None, capture_id: 0 },
     }
 }

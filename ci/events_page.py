@@ -1,0 +1,54 @@
+"""Prints docs/events.md from the docstrings of the events."""
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+
+from edgeproxy.events import catalogue
+
+HEAD = """# Events
+
+Facts for whoever listens: the log (`events.log`), handlers of policies (`@policy.on_event`), and `edgeproxy events follow`. An event that nobody listens to is not even built. Producers never wait:
+workers put events into a bounded queue (`tuning.event_queue`), and a listener that is slow loses some, which is counted. Names and parameters are those that operators of OpenSIPS know;
+values come from the network and are not to be trusted as they stand. `edgeproxy events raise NAME KEY=VALUE` tells an event as if it had happened. Events of a policy's or operator's own
+begin with `X_`.
+
+| event | when | parameters |
+|---|---|---|"""
+
+
+def attributes(kind: type[catalogue.Event]) -> dict[str, str]:
+    """Return what stands below each field."""
+    (body,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    name = ""
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+            found[name] = ""
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            found[name] = str(node.value.value)
+    return found
+
+
+def main() -> None:
+    """Print the page, or write it to the file named."""
+    lines = [HEAD]
+    for kind in catalogue.KINDS:
+        told = attributes(kind)
+        parameters = "; ".join(
+            f"`{name}`" + (f" {told[name][0].lower()}{told[name][1:].rstrip('.')}" if told[name] else "")
+            for name in catalogue.parameter_names(kind)
+        )
+        lines.append(f"| `{kind.name}` | {(kind.__doc__ or '').rstrip('.')} | {parameters} |")
+    page = "\n".join([*lines, ""])
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(page)
+    else:
+        sys.stdout.write(page)
+
+
+if __name__ == "__main__":
+    main()

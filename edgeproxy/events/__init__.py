@@ -1,0 +1,18 @@
+"""Events: typed facts, and the bus that carries them to whoever listens."""
+
+from edgeproxy.events.bus import Bus, Listener
+from edgeproxy.events.catalogue import CATALOGUE, CoreLog, CoreStatusChanged, Custom, Event, is_known, make, name_of, parameter_names
+
+__all__ = [
+    "CATALOGUE",
+    "Bus",
+    "CoreLog",
+    "CoreStatusChanged",
+    "Custom",
+    "Event",
+    "Listener",
+    "is_known",
+    "make",
+    "name_of",
+    "parameter_names",
+]

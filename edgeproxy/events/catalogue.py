@@ -1,0 +1,212 @@
+"""Every event with its parameters, under the names that operators of OpenSIPS know; what is ours beside them is said."""
+
+from datetime import UTC, datetime
+from typing import ClassVar
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact; `name` is what it is known by."""
+
+    name: ClassVar[str] = ""
+    at: int = 0
+    """Wall clock, microseconds since 1970."""
+
+    def parameters(self) -> dict[str, int | str]:
+        """Return the parameters by name."""
+        return {key: value for key, value in msgspec.structs.asdict(self).items() if key != "at"}
+
+    @property
+    def time_text(self) -> str:
+        """The time as RFC 3339 in UTC."""
+        return datetime.fromtimestamp(self.at / 1e6, UTC).isoformat(timespec="microseconds")
+
+
+class CoreThreshold(Event, frozen=True):
+    """Something took longer than `events.slow_milliseconds`."""
+
+    name = "E_CORE_THRESHOLD"
+    source: str
+    """`dns query` or `policy decision`."""
+    time: int
+    """Microseconds."""
+    extra: str
+    """The name that was asked for, or the Call-ID."""
+
+
+class CoreShmThreshold(Event, frozen=True):
+    """A table of a worker is nine tenths full; told once until it was emptier."""
+
+    name = "E_CORE_SHM_THRESHOLD"
+    usage: int
+    """Percent."""
+    threshold: int
+    """Percent."""
+    used: int
+    """Entries."""
+    size: int
+    """Entries."""
+    table: str
+    """Ours: `calls` or `transactions`."""
+
+
+class CoreTcpDisconnect(Event, frozen=True):
+    """A connection is gone."""
+
+    name = "E_CORE_TCP_DISCONNECT"
+    src_ip: str
+    src_port: int
+    dst_ip: str
+    dst_port: int
+    proto: str
+
+
+class CoreStatusChanged(Event, frozen=True):
+    """A part of the proxy is ready, or no more: negative is not ready."""
+
+    name = "E_CORE_SR_STATUS_CHANGED"
+    group: str
+    """`edgeproxy`."""
+    identifier: str
+    """`node`, `policies` or `configuration`."""
+    status: int
+    details: str
+    old_status: int
+
+
+class CoreLog(Event, frozen=True):
+    """A line of the log, from level warning on."""
+
+    name = "E_CORE_LOG"
+    time: str
+    pid: int
+    level: str
+    module: str
+    """The part of the proxy."""
+    function: str
+    """Empty: lines do not name functions."""
+    prefix: str
+    """Empty."""
+    message: str
+
+
+class DispatcherStatus(Event, frozen=True):
+    """A target did not answer and is passed over (`inactive`), or may be tried again (`active`)."""
+
+    name = "E_DISPATCHER_STATUS"
+    partition: str
+    """Always `default`."""
+    group: str
+    """The peer."""
+    address: str
+    """`transport:address:port`."""
+    status: str
+
+
+class DialogState(Event, frozen=True):
+    """A call began (1), rang (2), was answered (4), or is over (5)."""
+
+    name = "E_DLG_STATE_CHANGED"
+    id: str
+    """That of the call record."""
+    db_id: int
+    """The number of the call on its worker."""
+    callid: str
+    from_tag: str
+    to_tag: str
+    old_state: int
+    new_state: int
+
+
+class AccCdr(Event, frozen=True):
+    """A call that was answered is over."""
+
+    name = "E_ACC_CDR"
+    method: str
+    from_tag: str
+    to_tag: str
+    callid: str
+    code: int
+    reason: str
+    time: int
+    """When it ended, seconds since 1970."""
+    duration: int
+    """Seconds, rounded up."""
+    ms_duration: int
+    """Milliseconds."""
+    setuptime: int
+    """Seconds from the INVITE to the answer."""
+    created: int
+    """When the INVITE came, seconds since 1970."""
+    trace_id: str
+    """Ours: the W3C trace id."""
+
+
+class AccMissed(Event, frozen=True):
+    """A call was not answered."""
+
+    name = "E_ACC_MISSED_EVENT"
+    method: str
+    from_tag: str
+    to_tag: str
+    callid: str
+    code: int
+    reason: str
+    time: int
+    """When it ended, seconds since 1970."""
+    trace_id: str
+    """Ours: the W3C trace id."""
+
+
+class Custom(Event, frozen=True):
+    """An event of an operator's or a policy's own making."""
+
+    own_name: str
+    values: dict[str, int | str]
+
+    def parameters(self) -> dict[str, int | str]:
+        """Return the parameters by name."""
+        return self.values
+
+
+KINDS: tuple[type[Event], ...] = (
+    CoreThreshold,
+    CoreShmThreshold,
+    CoreTcpDisconnect,
+    CoreStatusChanged,
+    CoreLog,
+    DispatcherStatus,
+    DialogState,
+    AccCdr,
+    AccMissed,
+)
+CATALOGUE: dict[str, type[Event]] = {kind.name: kind for kind in KINDS}
+"""Every event of the proxy by its name; those of operators and policies begin with `X_`."""
+
+
+def name_of(event: Event) -> str:
+    """Return what an event is known by."""
+    return event.own_name if isinstance(event, Custom) else event.name
+
+
+def is_known(name: str) -> bool:
+    """Whether somebody may listen to `name`."""
+    return name in CATALOGUE or name.startswith("X_")
+
+
+def make(name: str, at: int, values: dict[str, int | str]) -> Event:
+    """Return the event; raise `ValueError` where name or parameters are wrong."""
+    if name.startswith("X_"):
+        return Custom(at=at, own_name=name, values=values)
+    if (kind := CATALOGUE.get(name)) is None:
+        raise ValueError(f"no such event: {name}; an event of your own begins with X_")
+    try:
+        return msgspec.convert({**values, "at": at}, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def parameter_names(kind: type[Event]) -> list[str]:
+    """Return the names of a kind's parameters in order."""
+    return [field.name for field in msgspec.structs.fields(kind) if field.name != "at"]

@@ -1,0 +1,98 @@
+"""What the server itself has to say on the bus, and the way of native events onto it."""
+
+import asyncio
+import os
+import time
+
+from edgeproxy import _native
+from edgeproxy.config import Loaded
+from edgeproxy.events import Bus, CoreLog, CoreStatusChanged, Event, make, name_of
+from edgeproxy.policy.dispatch import described
+from edgeproxy.server.logs import LogPrinter
+from edgeproxy.server.policies import Policies
+
+ROUND_SECONDS = 0.05
+"""How often native events are taken."""
+MOST = 2_048
+"""Events taken at once: more wait, and what finds no place to wait is counted."""
+
+
+class Announcer:
+    """The bus of a running proxy with its standing listeners: the log and the policies."""
+
+    def __init__(self, printer: LogPrinter) -> None:
+        self._printer = printer
+        self._engine: _native.Engine | None = None
+        self._names: list[str] = []
+        self.bus = Bus(self._listen)
+        self._standing: list[int] = []
+        self._states: dict[str, int] = {}
+
+    def _listen(self, names: list[str]) -> None:
+        self._names = names
+        # Lines of the log become events only where somebody wants them.
+        self._printer.listener = self._log_line if "E_CORE_LOG" in names else None
+        if self._engine:
+            self._engine.listen(names)
+
+    def attach(self, engine: _native.Engine) -> None:
+        """Take the events of `engine` from now on."""
+        self._engine = engine
+        engine.listen(self._names)
+
+    def stand(self, loaded: Loaded, policies: Policies) -> None:
+        """Let the log and the policies listen as the configuration says, instead of as the last one said."""
+        last, self._standing = self._standing, []
+        if names := loaded.config.events.log:
+            self._standing.append(self.bus.subscribe(names, self._to_log, "log"))
+        if names := policies.events:
+            self._standing.append(self.bus.subscribe(names, policies.tell, "policies"))
+        for number in last:
+            self.bus.unsubscribe(number)
+
+    def _to_log(self, event: Event) -> bool:
+        self._printer.event(name_of(event), values={"at": event.time_text, "parameters": event.parameters()})
+        return True
+
+    def _log_line(self, time_text: str, level: str, part: str, message: str) -> None:
+        at = time.time_ns() // 1_000
+        self.bus.publish(CoreLog(at=at, time=time_text, pid=os.getpid(), level=level, module=part, function="", prefix="", message=message))
+
+    def state(self, identifier: str, status: int, details: str) -> None:
+        """Tell that a part of the proxy is ready, or no more, where that is news."""
+        old = self._states.get(identifier, 0)
+        self._states[identifier] = status
+        if old != status and self.bus.listens("E_CORE_SR_STATUS_CHANGED"):
+            at = time.time_ns() // 1_000
+            self.bus.publish(
+                CoreStatusChanged(at=at, group="edgeproxy", identifier=identifier, status=status, details=details, old_status=old)
+            )
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How each part does: negative is not ready."""
+        return dict(self._states)
+
+    def pump(self) -> int:
+        """Publish native events that came; return how many."""
+        if self._engine is None or not self._names:
+            return 0
+        taken = self._engine.take_events(MOST)
+        for name, wall, values in taken:
+            names = _PARAMETERS[name]
+            self.bus.publish(make(name, wall, dict(zip(names, values, strict=True))))
+        return len(taken)
+
+    async def run(self) -> None:
+        """Publish native events as they come."""
+        while True:
+            try:
+                busy = self.pump() == MOST
+            except Exception as error:
+                # An event that nobody can make sense of must not end all others.
+                self._printer.event("events failed", level="error", values=described(error))
+                busy = False
+            await asyncio.sleep(0 if busy else ROUND_SECONDS)
+
+
+_PARAMETERS = dict(_native.event_shapes())

@@ -1,0 +1,78 @@
+"""The user that the process becomes before it does anything, and what it may do then."""
+
+import grp
+import os
+import pwd
+from pathlib import Path
+
+from edgeproxy import _native
+from edgeproxy.config import Config, Loaded
+from edgeproxy.config.address import ListenAddress
+from edgeproxy.config.faults import Faults
+from edgeproxy.errors import ConfigError
+
+
+def first_unprivileged_port() -> int:
+    """Return the lowest port that anybody may bind."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1_024
+
+
+def low_listeners(config: Config) -> list[str]:
+    """Return the listeners whose ports not everybody may bind."""
+    first = first_unprivileged_port()
+    return [name for name, listener in config.install.listener.items() if ListenAddress.parse(listener.address).port < first]
+
+
+def check_privileges(config: Config, faults: Faults) -> None:
+    """Add what this process has not the rights for, or cannot become."""
+    user, group = config.install.user, config.install.group
+    root = os.geteuid() == 0
+    if user and not _known(pwd.getpwnam, user):
+        faults.add(("install", "user"), f"no such user on this machine, got: {user}")
+    elif user and not root and pwd.getpwnam(user).pw_uid != os.geteuid():
+        faults.add(("install", "user"), f"only root can become another user, got: {user}", "start as root, or as that user")
+    if group and not _known(grp.getgrnam, group):
+        faults.add(("install", "group"), f"no such group on this machine, got: {group}")
+    if not _native.may_bind_low():
+        for name in low_listeners(config):
+            faults.add(
+                ("install", "listener", name, "address"),
+                f"ports below {first_unprivileged_port()} need a right that this process has not, got: {config.install.listener[name].address}",
+                "start as root with install.user, or with CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities)",
+            )
+    directory = Path(config.install.state_directory).absolute()
+    existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    if existing.is_dir() and not os.access(existing, os.W_OK | os.X_OK):
+        faults.add(("install", "state_directory"), f"{existing} cannot be written by this user")
+
+
+def _known(find: object, name: str) -> bool:
+    try:
+        find(name)  # type: ignore[operator]
+    except KeyError:
+        return False
+    return True
+
+
+def become_user(loaded: Loaded) -> None:
+    """Become the configured user, keeping only the right to bind low ports, and that only where a listener has one.
+
+    The state directory is made, and given to that user with all that is in it. Raise `ConfigError` where the system refuses.
+    """
+    install = loaded.config.install
+    if not install.user or os.geteuid() != 0:
+        return
+    user = pwd.getpwnam(install.user)
+    group = grp.getgrnam(install.group).gr_gid if install.group else user.pw_gid
+    directory = Path(install.state_directory)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, user.pw_uid, group, follow_symlinks=False)
+        _native.become_user(user.pw_uid, group, bool(low_listeners(loaded.config)))
+    except OSError as error:
+        raise ConfigError(f"{loaded.name}: install.user: cannot become {install.user}: {error}") from error
+    os.environ.update(HOME=user.pw_dir, USER=install.user, LOGNAME=install.user)

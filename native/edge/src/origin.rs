@@ -1,0 +1,139 @@
+//! Requests that a policy sends of its own accord (OPTIONS, MESSAGE, NOTIFY), over native transactions: the proxy is their
+//! user agent client (RFC 3261 section 8.1), the answer goes back by the link that the request came by.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use proto::{Key, Moment, NonInviteServer, Now, milliseconds};
+use smallvec::SmallVec;
+use syntax::{Method, Transport};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::policy::VerdictError;
+use crate::route::RouteView;
+use crate::target::TargetSet;
+use crate::transaction::{Server, Shape, Transaction};
+use crate::verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN, Verdict, VerdictKind};
+
+/// Who waits for the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    link: u32,
+    token: PolicyToken,
+}
+
+impl Edge {
+    /// Sends a request for the policy process behind `link`; whatever keeps it from that is told like an answer, with status 0
+    /// where the fault is the policy's.
+    pub(crate) fn originate(&mut self, now: Now, link: u32, token: PolicyToken, decision: &[u8]) {
+        let origin = Origin { link, token };
+        let verdict = rmp_serde::from_slice::<Verdict>(decision).map_err(|error| VerdictError::Unreadable(error.to_string()));
+        match verdict.and_then(|verdict| self.send_for(now, origin, &verdict)) {
+            Ok(true) => self.counters.requests_originated.add(),
+            Ok(false) => self.tell_origin(origin, 503, b""),
+            Err(error) => {
+                self.counters.policy_errors.add();
+                self.tell_origin(origin, 0, error.to_string().as_bytes());
+            }
+        }
+    }
+
+    fn send_for(&mut self, now: Now, origin: Origin, verdict: &Verdict) -> Result<bool, VerdictError> {
+        if verdict.kind != VerdictKind::Originate {
+            return Err(VerdictError::Hook);
+        }
+        let found = self.with_stored(verdict.request.as_bytes(), |edge, message| {
+            let head = message.head;
+            if !message.is_request() || matches!(head.method, Method::Invite | Method::Ack | Method::Cancel) {
+                return Err(VerdictError::Unreadable("not a request that a policy may send".to_owned()));
+            }
+            let route = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message).map_err(|_| VerdictError::TooLarge)?;
+            let targets = if verdict.peer.is_empty() && verdict.targets.is_empty() {
+                let next = Self::next_hop(message, &route).ok_or(VerdictError::NoTarget)?;
+                TargetSet { targets: SmallVec::from_buf([next]), policy: None }
+            } else {
+                let wanted = Verdict { kind: VerdictKind::Relay, peer: verdict.peer.clone(), targets: verdict.targets.clone(), ..Verdict::default() };
+                edge.verdict_targets(&wanted)?.ok_or(VerdictError::NoTarget)?
+            };
+            Ok((head.method, route, targets))
+        });
+        let (method, route, targets): (Method, RouteView, TargetSet) =
+            found.unwrap_or_else(|| Err(VerdictError::Unreadable("not a SIP request".to_owned())))?;
+        let number = self.random();
+        let key = u128::from(number) << 64 | u128::from(self.random());
+        let nowhere = Hop { listener: 0, transport: Transport::Udp, address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), connection: None };
+        let shape = Shape {
+            route,
+            from_peer: None,
+            policy: targets.policy,
+            listener: targets.policy.and_then(|policy| self.snapshot.peer_listeners.get(usize::from(policy)).copied().flatten()),
+            flow: None,
+            bound_to: None,
+            record_route: false,
+            strip_identity: false,
+            parallel: false,
+            breadth: None,
+            dialog: None,
+            call: Key::NONE,
+            originated: true,
+        };
+        let most = 64 * self.snapshot.timers.t1;
+        let wait = if verdict.deadline_milliseconds == 0 { most } else { milliseconds(verdict.deadline_milliseconds).min(most) };
+        let transaction = Transaction {
+            key,
+            method,
+            server: Server::NonInvite(NonInviteServer::new(true)),
+            arrival: nowhere,
+            reply_to: nowhere,
+            request: Some(verdict.request.as_bytes().into()),
+            edited: None,
+            policy: None,
+            held: Vec::new(),
+            origin: Some(Box::new(origin)),
+            response: None,
+            best: None,
+            last_failure: 0,
+            challenges: Vec::new(),
+            branches: SmallVec::new(),
+            targets: targets.targets,
+            addresses: Vec::new(),
+            waiting: None,
+            questions: 0,
+            shape: Some(Box::new(shape)),
+            call: Key::NONE,
+            dialog: None,
+            caller_cancelled: false,
+            trying_at: Moment::NEVER,
+            give_up_at: now.moment + wait,
+        };
+        // What policies send counts as new work.
+        let most = crate::admit::Class::Registration.share(self.transactions.limit());
+        let Some(entry) = (if self.transactions.len() >= most { None } else { self.transactions.insert(transaction) }) else {
+            self.counters.shed_table_full.add();
+            return Ok(false);
+        };
+        self.in_hand = entry;
+        self.index.insert(key, entry);
+        self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+        self.conclude(now, entry);
+        self.rearm(entry);
+        Ok(true)
+    }
+
+    /// The request of `entry` is over: whoever sent it is told, once.
+    pub(crate) fn answer_origin(&mut self, entry: Key, status_code: u16, response: &[u8]) {
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        if let Some(origin) = transaction.origin.as_deref().copied() {
+            self.tell_origin(origin, status_code, response);
+        }
+    }
+
+    fn tell_origin(&mut self, origin: Origin, status_code: u16, message: &[u8]) {
+        let mut token = Vec::with_capacity(TOKEN);
+        origin.token.write(&mut token);
+        let view = QuestionView { event: PolicyEvent::Answer as u8, status_code, token: &token, message, ..QuestionView::NOTHING };
+        let mut bytes = Vec::with_capacity(128 + message.len());
+        view.write(&mut bytes);
+        self.out.policy.push(PolicyQuestion { link: origin.link, bytes, token: origin.token });
+    }
+}

@@ -1,0 +1,120 @@
+//! Hooks by opt-in: a policy is asked about each attempt before it is made, and once when all have failed.
+
+use proto::{Key, Moment, Now};
+use syntax::Message;
+
+use crate::edge::Edge;
+use crate::policy::VerdictError;
+use crate::policy_edit::edited;
+use crate::question::Address;
+use crate::route::RouteView;
+use crate::verdict::{PolicyEvent, Verdict, VerdictKind};
+
+impl Edge {
+    /// Parks an attempt until a policy has looked at it; false where none wants to.
+    pub(crate) fn ask_about_branch(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address) -> bool {
+        if !self.snapshot.asks(PolicyEvent::Branch) {
+            return false;
+        }
+        let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none() && t.origin.is_none()) else { return false };
+        let Some(peer) = transaction.shape.as_ref().and_then(|shape| shape.from_peer) else { return false };
+        let Some(terms) = self.policy_for(PolicyEvent::Branch, message, peer) else { return false };
+        let there = self.begin_policy(now, entry, message, PolicyEvent::Branch, &terms);
+        self.counters.policy_questions.add();
+        if !there {
+            self.counters.policy_unavailable.add();
+            self.policy_failed(now, entry);
+            return true;
+        }
+        if let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) {
+            state.pending = Some(address);
+        }
+        let trace = self.trace_id(message.call_id(), message.text(message.head.from.tag));
+        let count = self.transactions.get(entry).map_or(0, |t| t.branches.len());
+        self.put_question(now, entry, PolicyEvent::Branch, count as u16 + 1, trace, Some(message.bytes));
+        true
+    }
+
+    /// Makes the attempt that a policy has looked at, with its edits, or passes it over.
+    pub(crate) fn decide_branch(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
+        let call = transaction.call;
+        let strip = transaction.shape.as_ref().is_some_and(|shape| shape.strip_identity);
+        let Some(mut shape) = transaction.shape.as_deref().copied() else { return Ok(()) };
+        let pending = transaction.policy.as_mut().and_then(|state| state.pending.take());
+        let made = match verdict.kind {
+            VerdictKind::Continue if verdict.edits.is_empty() => None,
+            VerdictKind::Continue => {
+                let made = self.with_request(entry, |edge, message| edited(&mut edge.edits, message, &verdict.edits, strip)).transpose()?;
+                Some(made.ok_or(VerdictError::TooLarge)?)
+            }
+            VerdictKind::Reply if (300..700).contains(&verdict.status_code) => None,
+            VerdictKind::Reply => return Err(VerdictError::StatusCode(verdict.status_code)),
+            VerdictKind::Error => {
+                self.counters.policy_errors.add();
+                self.policy_failed(now, entry);
+                return Ok(());
+            }
+            VerdictKind::Relay | VerdictKind::Best | VerdictKind::Drop | VerdictKind::Originate => return Err(VerdictError::Hook),
+        };
+        if let Some(call) = self.calls.get_mut(call) {
+            call.note(&verdict.notes);
+        }
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.waiting = None;
+        }
+        let started = match (verdict.kind, pending, made) {
+            (VerdictKind::Continue, Some(address), Some(bytes)) => {
+                shape.strip_identity = false;
+                let tried = self.with_stored(&bytes, |edge, message| {
+                    // Offsets into the request as it came mean nothing in this one.
+                    shape.route = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message).map_err(|_| VerdictError::TooLarge)?;
+                    Ok(edge.start_branch(now, entry, message, address, &shape))
+                });
+                tried.unwrap_or(Err(VerdictError::TooLarge))?
+            }
+            (VerdictKind::Continue, Some(address), None) => {
+                self.with_request(entry, |edge, message| edge.start_branch(now, entry, message, address, &shape)).unwrap_or(false)
+            }
+            _ => {
+                self.note_failure(entry, verdict.status_code, None);
+                false
+            }
+        };
+        if !started {
+            self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+        }
+        self.conclude(now, entry);
+        Ok(())
+    }
+
+    /// Every attempt has failed: true where a policy is asked whether there is another way. That is done once.
+    pub(crate) fn ask_about_failure(&mut self, now: Now, entry: Key) -> bool {
+        if !self.snapshot.asks(PolicyEvent::Failure) {
+            return false;
+        }
+        let Some(transaction) = self.transactions.get(entry) else { return false };
+        // Past `setup_seconds` there is no time for another way.
+        let may = transaction.dialog.is_none() && transaction.origin.is_none() && !transaction.caller_cancelled && transaction.give_up_at != Moment::NEVER;
+        let asked = transaction.policy.as_ref().is_some_and(|state| state.failure_asked);
+        let status_code = transaction.best.as_ref().map_or(408, |best| best.status_code);
+        let peer = transaction.shape.as_ref().and_then(|shape| shape.from_peer);
+        let Some(peer) = peer.filter(|_| may && !asked && transaction.best.is_some()) else { return false };
+        let found = self.with_request(entry, |edge, message| {
+            let terms = edge.policy_for(PolicyEvent::Failure, message, peer)?;
+            let there = edge.begin_policy(now, entry, message, PolicyEvent::Failure, &terms);
+            Some((there, edge.trace_id(message.call_id(), message.text(message.head.from.tag))))
+        });
+        let Some(Some((there, trace))) = found else { return false };
+        if let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) {
+            state.failure_asked = true;
+        }
+        self.counters.policy_questions.add();
+        if !there {
+            self.counters.policy_unavailable.add();
+            return false;
+        }
+        self.put_question(now, entry, PolicyEvent::Failure, status_code, trace, None);
+        true
+    }
+}

@@ -1,0 +1,128 @@
+//! Hook by opt-in: a response is held until a policy has looked at it. It is passed on in any case, but for a provisional
+//! one that the policy drops; whatever goes wrong there only means that it goes on as it came.
+
+use proto::{Key, Moment, Now};
+use syntax::{HeaderName, Message, Method};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::policy::VerdictError;
+use crate::policy_edit::edited;
+use crate::transaction::Client;
+use crate::verdict::{EditAction, PolicyEvent, Verdict, VerdictKind};
+
+/// Responses of one request held at once; more go on unseen.
+const MOST: usize = 16;
+
+/// A response that waits for its policy.
+#[derive(Debug)]
+pub(crate) struct Held {
+    number: u8,
+    attempt: u8,
+    arrival: Hop,
+    bytes: Box<[u8]>,
+    pub(crate) deadline: Moment,
+    asked: Moment,
+}
+
+impl Edge {
+    /// Holds a response until a policy has looked at it; false where none wants to.
+    pub(crate) fn ask_about_response(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) -> bool {
+        if !self.snapshot.asks(PolicyEvent::Response) || message.head.status_code == 100 {
+            return false;
+        }
+        let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none() && t.origin.is_none()) else { return false };
+        // A repeated refusal is only acknowledged; a repeated 2xx is passed on, so it must be edited like the first.
+        let success = transaction.method == Method::Invite && (200..300).contains(&message.head.status_code);
+        let open = transaction.branches.get(attempt).is_some_and(|branch| branch.client.is_open() || success && matches!(branch.client, Client::Invite(_)));
+        let Some(peer) = self.caller_peer(transaction).filter(|_| open && transaction.held.len() < MOST) else { return false };
+        // The method stands in CSeq only.
+        let cseq = message.first(HeaderName::CSeq).map_or(&[][..], |slot| slot.value.of(message.bytes));
+        let method = cseq.rsplit(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
+        let Some(terms) = self.policy_rule(PolicyEvent::Response, method, peer) else { return false };
+        let there =
+            if transaction.policy.is_some() { !self.policy_links.is_empty() } else { self.begin_policy(now, entry, message, PolicyEvent::Response, &terms) };
+        self.counters.policy_questions.add();
+        if !there {
+            self.counters.policy_unavailable.add();
+            return false;
+        }
+        let trace = self.trace_id(message.call_id(), message.text(message.head.from.tag));
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        transaction.questions = transaction.questions.wrapping_add(1);
+        let number = transaction.questions;
+        transaction.held.push(Held {
+            number,
+            attempt: attempt as u8,
+            arrival: *arrival,
+            bytes: message.bytes.into(),
+            deadline: now.moment + terms.deadline,
+            asked: now.moment,
+        });
+        let from = crate::question::Address { transport: arrival.transport, address: arrival.address }.to_string();
+        let code = message.head.status_code;
+        let question = self.question(entry, PolicyEvent::Response, code, terms.deadline, trace, number, &from, message.bytes);
+        if let Some(question) = question {
+            self.out.policy.push(question);
+        }
+        true
+    }
+
+    /// Lets a held response go on as `decision` says, or as it came; false where no such response is held.
+    pub(crate) fn release(&mut self, now: Now, entry: Key, number: u8, decision: Option<&[u8]>) -> bool {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        let Some(place) = transaction.held.iter().position(|held| held.number == number) else { return false };
+        let held = transaction.held.remove(place);
+        self.in_hand = entry;
+        let wanted = decision.map(|bytes| rmp_serde::from_slice::<Verdict>(bytes).map_err(|error| VerdictError::Unreadable(error.to_string())));
+        if wanted.is_some() {
+            self.counters.decided(now.moment.since(held.asked));
+        }
+        let made = wanted.unwrap_or_else(|| Ok(Verdict::default())).and_then(|verdict| self.response_as_wanted(&held.bytes, &verdict));
+        let bytes = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.counters.policy_errors.add();
+                if self.may_log(now) {
+                    log::warn!(target: "policy", "a verdict on a response cannot be carried out: {error}");
+                }
+                Some(held.bytes)
+            }
+        };
+        if let Some(bytes) = bytes {
+            self.with_stored(&bytes, |edge, message| edge.take_response(now, &held.arrival, entry, usize::from(held.attempt), message));
+        }
+        self.rearm(entry);
+        true
+    }
+
+    /// The response as a policy wants it; nothing where it drops it.
+    fn response_as_wanted(&mut self, bytes: &[u8], verdict: &Verdict) -> Result<Option<Box<[u8]>>, VerdictError> {
+        match verdict.kind {
+            VerdictKind::Continue if verdict.edits.is_empty() => Ok(Some(bytes.into())),
+            VerdictKind::Continue => {
+                if verdict.edits.iter().any(|edit| edit.action == EditAction::RequestUri) {
+                    return Err(VerdictError::Hook);
+                }
+                let made = self.with_stored(bytes, |edge, message| edited(&mut edge.edits, message, &verdict.edits, false));
+                Ok(Some(made.unwrap_or(Err(VerdictError::TooLarge))?.into_boxed_slice()))
+            }
+            VerdictKind::Drop => {
+                let code = self.with_stored(bytes, |_, message| message.head.status_code).unwrap_or(0);
+                if code < 200 { Ok(None) } else { Err(VerdictError::StatusCode(code)) }
+            }
+            VerdictKind::Error | VerdictKind::Relay | VerdictKind::Reply | VerdictKind::Best | VerdictKind::Originate => Err(VerdictError::Hook),
+        }
+    }
+
+    /// Responses that waited for too long go on as they came.
+    pub(crate) fn release_late(&mut self, now: Now, entry: Key) {
+        while let Some(transaction) = self.transactions.get(entry)
+            && let Some(held) = transaction.held.iter().find(|held| now.moment >= held.deadline)
+        {
+            let number = held.number;
+            self.counters.policy_deadlines.add();
+            self.release(now, entry, number, None);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What a worker shares with others.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crate::events::EventQueue;
+use crate::mail::Post;
+use crate::records::RecordQueue;
+use crate::resolve::Resolver;
+use crate::trace::TraceRing;
+
+/// What a worker tells others while it runs.
+#[derive(Default)]
+pub(crate) struct Status {
+    pub(crate) drained: AtomicBool,
+    pub(crate) connections: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+    pub(crate) send_errors: AtomicU64,
+    /// Bytes that wait for policy processes.
+    pub(crate) policy_bytes: AtomicU64,
+    pub(crate) handed_over: AtomicU64,
+    pub(crate) mailbox_full: AtomicU64,
+    pub(crate) panics: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+    /// The longest time between two looks at the sockets in the last second, in microseconds.
+    pub(crate) lag: AtomicU64,
+    /// Share of the new INVITEs that the kernel drops unread, at present.
+    pub(crate) unread_percent: AtomicU64,
+}
+
+/// Everything that a worker shares with others.
+pub(crate) struct Shared {
+    pub(crate) posts: Vec<Arc<Post>>,
+    pub(crate) statuses: Vec<Arc<Status>>,
+    pub(crate) records: Option<Arc<RecordQueue>>,
+    pub(crate) resolver: Resolver,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) traces: Vec<Arc<TraceRing>>,
+    pub(crate) events: EventQueue,
+}

@@ -1,0 +1,48 @@
+//! What others ask of a worker.
+
+use proto::Now;
+
+use super::{MAILS, Worker};
+use crate::mail::Mail;
+
+impl Worker {
+    pub(super) fn mail(&mut self, now: Now) -> usize {
+        // The rest waits for the next round: others must not keep us from our own sockets.
+        let mut count = 0;
+        while count < MAILS
+            && let Some(mail) = self.shared.posts[self.index].take()
+        {
+            count += 1;
+            match mail {
+                Mail::Message(hop, bytes) => self.deliver(now, &hop, &bytes, true),
+                Mail::Send(hop, bytes) => self.send_stream(&hop, &bytes),
+                Mail::Undeliverable(bytes) => self.guarded(now, |edge| edge.handle_undeliverable(now, &bytes)),
+                Mail::Answer(answer) => self.guarded(now, |edge| edge.handle_answer(now, answer)),
+                Mail::Link(link) => self.add_policy_link(*link),
+                Mail::DrainLink(id) => {
+                    self.policies.drain(id);
+                    self.edge.set_policy_links(self.policies.taking());
+                }
+                Mail::Unlink(id) => {
+                    self.policies.remove(id);
+                    self.edge.set_policy_links(self.policies.taking());
+                }
+                Mail::Reload(reload) => {
+                    self.streams.set_limits(reload.snapshot.settings.limits.message());
+                    self.tracing = reload.snapshot.settings.trace.memory_bytes > 0;
+                    self.edge.set_snapshot(reload.snapshot);
+                    reload.drain.into_iter().for_each(|id| self.policies.drain(id));
+                    reload.links.into_iter().for_each(|link| self.policies.add(link));
+                    self.edge.set_policy_links(self.policies.taking());
+                }
+                Mail::Calls(call_id, limit, reply) => {
+                    // Whoever asked may have given up.
+                    drop(reply.send(self.edge.live_calls(call_id.as_deref(), limit)));
+                }
+                Mail::Drain => self.edge.drain(),
+                Mail::Stop => self.stopping = true,
+            }
+        }
+        count
+    }
+}
