@@ -293,6 +293,24 @@ def scraping(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+def tracing(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
+    """The relay with the trace that the configuration has by default, without any, and with a collector that takes it all."""
+    rows = []
+    text = (ROOT / "bench/load/relay.toml").read_text()
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as collector:
+        collector.bind(("127.0.0.1", 0))
+        kinds = {"off": "memory_bytes = 0", "memory": "", "collector": f'collector = "127.0.0.1:{collector.getsockname()[1]}"'}
+        for _ in range(rounds):
+            for kind, line in kinds.items():
+                file = Path(folder) / "edge.toml"
+                file.write_text(f"{text}\n[trace]\n{line}\n")
+                with Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], str(file)]) as target:
+                    run = load(target, rate, seconds)
+                rows.append({"trace": kind, "rate": rate, **_row(run)})
+                print(f"{rate}/s trace {kind:9} {run.microseconds_per_call:7.1f} us/call failed {run.report['failed']}", flush=True)
+    return rows
+
+
 def garbage(seconds: int) -> dict[str, Any]:
     """20,000 datagrams of garbage a second beside 500 calls a second."""
     line = [str(ROOT / "target/release/edge-load"), "garbage", "--caller", "127.0.0.1:5081", "--callee", "127.0.0.1:5082"]

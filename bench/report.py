@@ -142,6 +142,16 @@ def page(data: dict[str, Any]) -> str:
             "",
             f"At {rows[0]['rate']} calls/s: {without:.1f} µs a call, {scraped:.1f} µs with metrics read every second: {share:.1%} of a processor.",
         ]
+    if data.get("tracing"):
+        rows = data["tracing"]
+        off, memory, collector = (median(rows, "cost", trace=kind) for kind in ("off", "memory", "collector"))
+        lines += [
+            "",
+            "## Trace",
+            "",
+            f"At {rows[0]['rate']} calls/s: {off:.1f} µs a call without any, {memory:.1f} µs with the memory of the configuration's default ({memory / off - 1:+.1%}), "
+            f"{collector:.1f} µs where a collector gets it too ({collector / off - 1:+.1%}).",
+        ]
     if data.get("garbage"):
         run = data["garbage"]
         lines += [
