@@ -31,14 +31,23 @@ class Engine:
         `EngineError` for anything else that the system refuses. Nothing is left running then.
         """
 
-    def reload(self, document: bytes, links: list[PolicyLink] = ..., drain: list[int] = ...) -> None:
+    def reload(self, document: bytes, links: list[PolicyLink] = ..., drain: list[int] = ...) -> list[int]:
         """Go by another configuration, with the policy processes behind `links`; ask those behind `drain` nothing more.
 
-        Raises `ConfigError` where the document means nothing or changes what needs a restart; then nothing was changed.
+        Returns the numbers of listeners that are gone: they take nothing new, and are to be closed later.
+
+        Raises `ConfigError` where the document means nothing or changes what needs a restart, `BindError` where a new
+        listener cannot be had; then nothing was changed.
         """
+
+    def close_listeners(self, numbers: list[int]) -> None:
+        """Close listeners that have drained, unless a reload brought them back meanwhile."""
 
     def calls(self, call_id: str | None = None, limit: int = 100) -> list[str]:
         """Return live calls as JSON, the oldest first; workers that do not answer within a second are left out."""
+
+    def end_calls(self, call_id: str) -> tuple[int, int]:
+        """End the calls of this Call-ID; return how many those were, and how many could not be ended."""
 
     def trace(self, needle: bytes = ..., places: list[int] = ..., limit: int = 10_000) -> tuple[list[TraceEntry], list[int], int]:
         """Return the latest messages and decisions that contain `needle`, `limit` at most, in order of time.
@@ -73,10 +82,6 @@ class Engine:
 
     def is_drained(self) -> bool:
         """Whether a drain has come to its end: nothing is under way that a stop would cut; may lag by a second."""
-
-    @property
-    def drain_seconds(self) -> int:
-        """How long the configuration lets a drain last."""
 
     def stop(self) -> None:
         """End all threads and write the records that wait; a second call does nothing."""

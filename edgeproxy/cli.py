@@ -131,6 +131,14 @@ def calls(call_id: str | None, limit: int, control: Path) -> None:
     _told(lambda: _show(ask(control, "GET", "/calls", query=query)))
 
 
+@main.command("end-call")
+@click.argument("call_id")
+@_CONTROL
+def end_call(call_id: str, control: Path) -> None:
+    """End the live call CALL_ID: BYE to both sides, or CANCEL and 480 where it rings."""
+    _told(lambda: _show(ask(control, "POST", "/calls/end", {"call_id": call_id})))
+
+
 @main.command()
 @click.argument("call_id", required=False)
 @click.option("--user", default="", help="Calls that name USER in From, To or Request-URI.")

@@ -54,6 +54,12 @@ class CallQuery(msgspec.Struct, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 
+class End(msgspec.Struct, forbid_unknown_fields=True):
+    """Which calls to end."""
+
+    call_id: str
+
+
 class TraceQuery(msgspec.Struct, forbid_unknown_fields=True):
     """What of the trace to show: one call, the calls of a user, or all; from a cursor on, or from the oldest."""
 
@@ -154,6 +160,16 @@ async def _calls(request: web.Request) -> web.Response:
     query = msgspec.convert(dict(request.query), CallQuery, strict=False)
     found = request.app[_CONTROL].engine.calls(query.call_id, query.limit)
     return _json({"calls": [msgspec.Raw(call.encode()) for call in found]})
+
+
+async def _end(request: web.Request) -> web.Response:
+    wanted = await _body(request, End)
+    found, untold = await asyncio.to_thread(request.app[_CONTROL].engine.end_calls, wanted.call_id)
+    if not found:
+        return _error(404, f"no live call {wanted.call_id}")
+    if untold:
+        return _error(409, f"{untold} of {found} calls cannot be ended: their Contact or route set is not known, or too long")
+    return _json({"ended": found})
 
 
 async def _trace(request: web.Request) -> web.Response:
@@ -268,6 +284,7 @@ def application(control: Control, token: str = "") -> web.Application:
             web.get("/counters", _counters),
             web.get("/metrics", _metrics),
             web.get("/calls", _calls),
+            web.post("/calls/end", _end),
             web.get("/trace", _trace),
             web.get("/events", _events),
             web.post("/events", _raise),

@@ -9,7 +9,7 @@ from edgeproxy.config.root import Config
 
 _FIXED = ("install.", "dns.", "records.", "tuning.", "api.")
 """Lives as long as the process..."""
-_FREE = ("tuning.limits.", "tuning.timers.", "tuning.policy.")
+_FREE = ("install.listener.", "install.drain_seconds", "tuning.limits.", "tuning.timers.", "tuning.policy.")
 """...but for these."""
 _FIXED_TIMER = "tuning.timers.resolve_milliseconds"
 

@@ -24,7 +24,6 @@ def _install(config: Config) -> dict[str, Any]:
         "workers": install.workers,
         "pin_processors": install.pin_processors,
         "state_directory": install.state_directory,
-        "drain_seconds": install.drain_seconds,
         "receive_buffer_bytes": tuning.receive_buffer_bytes,
         "send_buffer_bytes": tuning.send_buffer_bytes,
         "batch": tuning.batch_messages,

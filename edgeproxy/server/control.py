@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,11 @@ class Control:
             if restart := needs_restart(before.config, staged.config):
                 raise ConfigError("\n".join(f"{staged.name}: {key}: changes with a restart only" for key in restart))
             if self.policies.serve_also(staged):
-                await asyncio.to_thread(self.engine.reload, to_document(staged.config, self.policies.hooks))
+                gone = await asyncio.to_thread(self.engine.reload, to_document(staged.config, self.policies.hooks))
             else:
-                await self._reload_with_policies(staged)
+                gone = await self._reload_with_policies(staged)
+            if gone:
+                self._later(self._close_listeners(gone, before.config.install.drain_seconds))
             self.loaded = staged
             self.reloads += 1
             self.announcer.stand(staged, self.policies)
@@ -99,25 +101,29 @@ class Control:
             self.printer.event("reloaded", values={"revision": revision, "changed": changed})
             return Reloaded(revision, changed)
 
-    async def _reload_with_policies(self, staged: Loaded) -> None:
+    async def _reload_with_policies(self, staged: Loaded) -> list[int]:
         """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
         policies = Policies(staged, self.printer.event, self._policies_state)
         hooks = await policies.start()
         try:
             drain = [link.id for link in self.policies.links]
-            await asyncio.to_thread(self.engine.reload, to_document(staged.config, hooks), policies.links, drain)
+            gone = await asyncio.to_thread(self.engine.reload, to_document(staged.config, hooks), policies.links, drain)
         except BaseException:
             await policies.stop()
             raise
         policies.watch(self.engine)
         retired, self.policies = self.policies, policies
-        self._retire(retired, self.loaded.config.tuning.policy.drain_seconds)
+        self._later(retired.stop(self.loaded.config.tuning.policy.drain_seconds))
+        return gone
 
-    def _retire(self, policies: Policies, drain_seconds: float) -> None:
-        async def retire() -> None:
-            await policies.stop(drain_seconds)
+    async def _close_listeners(self, numbers: list[int], drain_seconds: float) -> None:
+        """Close listeners once what was under way on them had time to end."""
+        await asyncio.sleep(drain_seconds)
+        await asyncio.to_thread(self.engine.close_listeners, numbers)
+        self.printer.event("listeners closed", values={"count": len(numbers)})
 
-        task = asyncio.create_task(retire())
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 

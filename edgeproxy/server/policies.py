@@ -57,7 +57,7 @@ async def start_process(loaded: Loaded, link: "_native.PolicyLink | None") -> tu
     try:
         process = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, pass_fds=descriptors, limit=_HELLO_BYTES)
     except OSError as error:
-        raise PolicyError(f"policies: the process cannot be started: {error}") from error
+        raise PolicyError(f"policies: no process can be started with {sys.executable} (may this user run it?): {error}") from error
     try:
         hello = await _hello(process, orders(loaded, descriptors), loaded.config.tuning.policy.start_seconds)
         if link and not hello.faults:

@@ -86,10 +86,10 @@ async def _reload(control: Control) -> None:
 
 async def _drain(control: Control, stop_now: asyncio.Event) -> None:
     """Refuse new calls and wait for those that are live, as long as the configuration allows."""
-    engine = control.engine
-    control.printer.event("draining", values={"at_most_seconds": engine.drain_seconds})
+    engine, seconds = control.engine, control.loaded.config.install.drain_seconds
+    control.printer.event("draining", values={"at_most_seconds": seconds})
     engine.drain()
-    deadline = asyncio.get_running_loop().time() + engine.drain_seconds
+    deadline = asyncio.get_running_loop().time() + seconds
     while not engine.is_drained() and asyncio.get_running_loop().time() < deadline and not stop_now.is_set():
         await asyncio.sleep(0.1)
 

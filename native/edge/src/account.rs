@@ -106,7 +106,7 @@ impl Edge {
             from_peer: peer(call.from_peer),
             to_peer: peer(call.attempts.last().and_then(|attempt| attempt.peer)),
             source: place(call.arrival.transport, call.arrival.address),
-            listener: self.snapshot.listener(call.arrival.listener).name.clone(),
+            listener: self.snapshot.listener(call.arrival.listener).label().to_owned(),
             attempts: call.attempts.iter().map(|attempt| AttemptRecord { peer: peer(attempt.peer), ..told(attempt, call.started.moment) }).collect(),
             outcome,
             status_code,

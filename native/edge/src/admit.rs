@@ -52,13 +52,13 @@ impl Class {
 
 impl Edge {
     /// Whether a request that opens something is let in. Only here is 503 said: it tells the sender that the node as a whole sheds.
-    pub(crate) fn admit(&mut self, class: Class) -> Result<(), Refusal> {
+    pub(crate) fn admit(&mut self, class: Class, listener: u16) -> Result<(), Refusal> {
         let overloaded = match self.shedding {
             Shedding::Nothing => false,
             Shedding::Calls => class == Class::New,
             Shedding::Registrations => class <= Class::Registration,
         };
-        let counter = if self.draining {
+        let counter = if self.draining || self.snapshot.listener(listener).drained {
             &self.counters.shed_draining
         } else if overloaded {
             &self.counters.shed_overload

@@ -8,6 +8,7 @@ use proto::{Dialog, DialogState, Moment, Now};
 use smallvec::SmallVec;
 use syntax::{Message, Transport};
 
+use crate::hang_up::Ends;
 use crate::hop::Hop;
 use crate::question::Address;
 
@@ -111,6 +112,8 @@ pub(crate) struct Call {
     pub(crate) answered: Option<Now>,
     /// The Request-URI of the last attempt, where that is not the one received.
     pub(crate) sent_request_uri: Option<Box<[u8]>>,
+    /// What a BYE to both sides needs; nothing where that is not known.
+    pub(crate) ends: Option<Box<Ends>>,
     /// What policies noted, for the record.
     pub(crate) notes: Vec<(String, String)>,
     /// The phase that refused it, empty where none did.
@@ -143,6 +146,7 @@ impl Call {
             started: now,
             answered: None,
             sent_request_uri: None,
+            ends: None,
             notes: Vec::new(),
             refused_by: "",
         }

@@ -323,7 +323,9 @@ impl Edge {
     pub(crate) fn listener_for(&mut self, to: Address, wish: Option<u16>) -> Option<u16> {
         let listeners = &self.snapshot.settings.listeners;
         let fits = |index: u16| {
-            listeners.get(usize::from(index)).is_some_and(|l| l.transport() == to.transport && l.address.is_ipv4() == to.address.ip().to_canonical().is_ipv4())
+            listeners
+                .get(usize::from(index))
+                .is_some_and(|l| !l.drained && l.transport() == to.transport && l.address.is_ipv4() == to.address.ip().to_canonical().is_ipv4())
         };
         if let Some(index) = wish.filter(|index| fits(*index)) {
             return Some(index);
@@ -338,9 +340,14 @@ impl Edge {
         Some(by_route.unwrap_or(first))
     }
 
+    /// The local address of a listener.
+    pub fn listener_address(&self, index: u16) -> SocketAddr {
+        self.snapshot.listener(index).address
+    }
+
     /// Transports that some listener offers.
     pub(crate) fn offered_transports(&self) -> Vec<Transport> {
-        let mut offered: Vec<_> = self.snapshot.settings.listeners.iter().map(crate::settings::ListenerSettings::transport).collect();
+        let mut offered: Vec<_> = self.snapshot.settings.listeners.iter().filter(|l| !l.drained).map(crate::settings::ListenerSettings::transport).collect();
         offered.dedup();
         offered
     }

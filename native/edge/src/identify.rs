@@ -28,7 +28,7 @@ impl Edge {
         if self.is_ping(message, route) {
             return self.answer_ping(arrival, message);
         }
-        if let Err(refusal) = self.admit(Class::of(message, false)) {
+        if let Err(refusal) = self.admit(Class::of(message, false), arrival.listener) {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
         self.decide(message.call_id(), |edge| format!("identify: {} from peer {}", message.head.method.as_str(), edge.peer_name(Some(peer))));

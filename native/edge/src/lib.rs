@@ -13,6 +13,7 @@ mod counters;
 mod decision;
 mod edge;
 mod event;
+mod hang_up;
 mod hide;
 mod hop;
 mod identify;

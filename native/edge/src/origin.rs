@@ -7,6 +7,7 @@ use proto::{Key, Moment, NonInviteServer, Now, milliseconds};
 use smallvec::SmallVec;
 use syntax::{Method, Transport};
 
+use crate::admit::Class;
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::policy::VerdictError;
@@ -17,16 +18,18 @@ use crate::verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOK
 
 /// Who waits for the answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin {
-    link: u32,
-    token: PolicyToken,
+pub(crate) enum Origin {
+    /// A policy, by the link that the request came by.
+    Policy { link: u32, token: PolicyToken },
+    /// Nobody: the proxy tells both sides of a call that it is over.
+    Nobody,
 }
 
 impl Edge {
     /// Sends a request for the policy process behind `link`; whatever keeps it from that is told like an answer, with status 0
     /// where the fault is the policy's.
     pub(crate) fn originate(&mut self, now: Now, link: u32, token: PolicyToken, decision: &[u8]) {
-        let origin = Origin { link, token };
+        let origin = Origin::Policy { link, token };
         let verdict = rmp_serde::from_slice::<Verdict>(decision).map_err(|error| VerdictError::Unreadable(error.to_string()));
         match verdict.and_then(|verdict| self.send_for(now, origin, &verdict)) {
             Ok(true) => self.counters.requests_originated.add(),
@@ -59,15 +62,33 @@ impl Edge {
         });
         let (method, route, targets): (Method, RouteView, TargetSet) =
             found.unwrap_or_else(|| Err(VerdictError::Unreadable("not a SIP request".to_owned())))?;
-        let number = self.random();
-        let key = u128::from(number) << 64 | u128::from(self.random());
+        let most = 64 * self.snapshot.timers.t1;
+        let wait = if verdict.deadline_milliseconds == 0 { most } else { milliseconds(verdict.deadline_milliseconds).min(most) };
+        Ok(self.send_own(now, origin, verdict.request.as_bytes(), method, route, targets, None, wait))
+    }
+
+    /// Sends a request of our own, whole but for its Via, and by `flow` where one is named; false where there is no room for it.
+    #[expect(clippy::too_many_arguments, reason = "one request with where it goes and who waits")]
+    pub(crate) fn send_own(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: &[u8],
+        method: Method,
+        route: RouteView,
+        targets: TargetSet,
+        flow: Option<Hop>,
+        wait: u64,
+    ) -> bool {
+        let key = u128::from(self.random()) << 64 | u128::from(self.random());
         let nowhere = Hop { listener: 0, transport: Transport::Udp, address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), connection: None };
+        let wish = targets.policy.and_then(|policy| self.snapshot.peer_listeners.get(usize::from(policy)).copied().flatten());
         let shape = Shape {
             route,
             from_peer: None,
             policy: targets.policy,
-            listener: targets.policy.and_then(|policy| self.snapshot.peer_listeners.get(usize::from(policy)).copied().flatten()),
-            flow: None,
+            listener: flow.map(|hop| hop.listener).or(wish),
+            flow,
             bound_to: None,
             record_route: false,
             strip_identity: false,
@@ -77,15 +98,13 @@ impl Edge {
             call: Key::NONE,
             originated: true,
         };
-        let most = 64 * self.snapshot.timers.t1;
-        let wait = if verdict.deadline_milliseconds == 0 { most } else { milliseconds(verdict.deadline_milliseconds).min(most) };
         let transaction = Transaction {
             key,
             method,
             server: Server::NonInvite(NonInviteServer::new(true)),
             arrival: nowhere,
             reply_to: nowhere,
-            request: Some(verdict.request.as_bytes().into()),
+            request: Some(request.into()),
             edited: None,
             policy: None,
             held: Vec::new(),
@@ -106,18 +125,19 @@ impl Edge {
             trying_at: Moment::NEVER,
             give_up_at: now.moment + wait,
         };
-        // What policies send counts as new work.
-        let most = crate::admit::Class::Registration.share(self.transactions.limit());
-        let Some(entry) = (if self.transactions.len() >= most { None } else { self.transactions.insert(transaction) }) else {
+        // What policies send counts as new work, what ends a call does not.
+        let class = if matches!(origin, Origin::Nobody) { Class::Last } else { Class::Registration };
+        let full = self.transactions.len() >= class.share(self.transactions.limit());
+        let Some(entry) = (if full { None } else { self.transactions.insert(transaction) }) else {
             self.counters.shed_table_full.add();
-            return Ok(false);
+            return false;
         };
         self.in_hand = entry;
         self.index.insert(key, entry);
         self.with_request(entry, |edge, message| edge.advance(now, entry, message));
         self.conclude(now, entry);
         self.rearm(entry);
-        Ok(true)
+        true
     }
 
     /// The request of `entry` is over: whoever sent it is told, once.
@@ -129,11 +149,12 @@ impl Edge {
     }
 
     fn tell_origin(&mut self, origin: Origin, status_code: u16, message: &[u8]) {
+        let Origin::Policy { link, token: name } = origin else { return };
         let mut token = Vec::with_capacity(TOKEN);
-        origin.token.write(&mut token);
+        name.write(&mut token);
         let view = QuestionView { event: PolicyEvent::Answer as u8, status_code, token: &token, message, ..QuestionView::NOTHING };
         let mut bytes = Vec::with_capacity(128 + message.len());
         view.write(&mut bytes);
-        self.out.policy.push(PolicyQuestion { link: origin.link, bytes, token: origin.token });
+        self.out.policy.push(PolicyQuestion { link, bytes, token: name });
     }
 }

@@ -195,7 +195,7 @@ impl Edge {
             source: (transaction.arrival.address.ip().to_canonical(), transaction.arrival.address.port()),
             trace,
             transport: transaction.arrival.transport.as_str(),
-            listener: &self.snapshot.listener(transaction.arrival.listener).name,
+            listener: self.snapshot.listener(transaction.arrival.listener).label(),
             peer: peer.map_or("", |peer| &peer.name),
             target,
             message,

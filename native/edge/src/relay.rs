@@ -7,6 +7,7 @@ use syntax::{LocalReply, Message, Method, Transport};
 use crate::admit::Class;
 use crate::call::{Attempt, Call};
 use crate::edge::Edge;
+use crate::hang_up::Ends;
 use crate::hop::Hop;
 use crate::question::{Address, Answer, Question, QuestionId};
 use crate::receive::reply_hop;
@@ -104,7 +105,8 @@ impl Edge {
 
     fn begin_call(&mut self, now: Now, entry: Key, message: &Message<'_>, arrival: &Hop, shape: &Shape, lease: Option<crate::call::Lease>) {
         self.call_number += 1;
-        let call = Call::new(message, arrival, shape.from_peer, now, self.call_number, lease);
+        let mut call = Call::new(message, arrival, shape.from_peer, now, self.call_number, lease);
+        call.ends = Ends::of_request(message);
         let dialog = self.dialog_key(message.call_id(), message.text(message.head.from.tag));
         let Some(call) = self.calls.insert(call) else { return };
         self.dialogs.insert(dialog, call);

@@ -186,6 +186,8 @@ impl Edge {
         if outcome == FinalOutcome::First {
             self.note_answer(now, entry, attempt, code);
             self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
+            let dialog = self.transactions.get(entry).and_then(|t| t.dialog);
+            self.note_success(call_key, dialog, message);
         }
         let in_dialog = self.transactions.get(entry).is_none_or(|t| t.dialog.is_some());
         if !in_dialog

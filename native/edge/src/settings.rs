@@ -9,6 +9,9 @@ use syntax::{Limits, Transport};
 
 use crate::verdict::PolicyEvent;
 
+/// Listeners since the start of the process, those that are gone among them.
+const MOST_LISTENERS: usize = 4_000;
+
 /// Why a snapshot cannot be built: a fault of whoever sent it, since Python checks first.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
@@ -42,9 +45,17 @@ pub struct ListenerSettings {
     pub network: String,
     /// Workers that receive here; none means all.
     pub workers: Vec<u8>,
+    /// A reload has taken it away: what is under way on it goes on for a while, nothing new begins.
+    #[serde(skip)]
+    pub drained: bool,
 }
 
 impl ListenerSettings {
+    /// Its name as the file had it: one that drains gave that up.
+    pub fn label(&self) -> &str {
+        self.name.split('~').next().unwrap_or_default()
+    }
+
     /// The transport.
     pub fn transport(&self) -> Transport {
         Transport::from_bytes(self.transport.as_bytes()).unwrap_or(Transport::Udp)
@@ -328,14 +339,19 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Builds the snapshot that follows `before`: what both have keeps its number, so that requests under way may go on
-    /// naming peers by number; a peer that is gone keeps its place, with no rule and no target.
+    /// naming peers by number; a peer that is gone keeps its place, with no rule and no target. A listener is known by its
+    /// transport and address; those whose sockets are `closed` cannot come back to their places.
     ///
     /// # Errors
-    /// As [`Snapshot::build`]; and where the listeners are not the same.
-    pub fn build_after(before: &Self, mut settings: RouteSettings) -> Result<Self, SettingsError> {
-        let names = |settings: &RouteSettings| settings.listeners.iter().map(|l| (l.name.clone(), l.address)).collect::<Vec<_>>();
-        if names(&before.settings) != names(&settings) || before.settings.node != settings.node {
-            return Err(SettingsError::Value { path: "install".to_owned(), problem: "listeners and node change with a restart only", value: settings.node });
+    /// As [`Snapshot::build`]; and where the node is another one.
+    pub fn build_after(before: &Self, mut settings: RouteSettings, closed: &[u16]) -> Result<Self, SettingsError> {
+        if before.settings.node != settings.node {
+            return Err(SettingsError::Value { path: "install.node".to_owned(), problem: "changes with a restart only", value: settings.node });
+        }
+        settings.listeners = listeners_after(&before.settings.listeners, settings.listeners, closed);
+        if settings.listeners.len() > MOST_LISTENERS {
+            let count = settings.listeners.len().to_string();
+            return Err(SettingsError::Value { path: "install.listener".to_owned(), problem: "too many listeners since the start", value: count });
         }
         let core = first_core(&settings);
         let mut peers = Vec::new();
@@ -373,7 +389,10 @@ impl Snapshot {
         };
         let own = crate::route::OwnNames::new(&settings)?;
         let peers = crate::peer::PeerTable::new(&settings, &own, core)?;
-        let listener_ids = stable_ids("install.listener", 0xffff, settings.listeners.iter().map(|l| &l.name))?.into_iter().map(|id| id as u16).collect();
+        let live = settings.listeners.iter().filter(|listener| !listener.drained).map(|listener| &listener.name);
+        let mut ids = stable_ids("install.listener", 0xffff, live)?.into_iter();
+        // 0 is nobody: no token names a listener that is gone.
+        let listener_ids = settings.listeners.iter().map(|listener| if listener.drained { 0 } else { ids.next().unwrap_or(0) as u16 }).collect();
         let peer_ids = stable_ids("peer", u32::MAX, settings.peers.iter().map(|p| &p.name))?;
         let by_name = |name: &String| settings.listeners.iter().position(|l| l.name == *name).map(|index| index as u16);
         let peer_listeners = settings.peers.iter().map(|p| by_name(&p.listener)).collect();
@@ -401,8 +420,24 @@ impl Snapshot {
     }
 
     pub(crate) fn listener_by_id(&self, id: u16) -> Option<u16> {
-        self.listener_ids.iter().position(|have| *have == id).map(|index| index as u16)
+        self.listener_ids.iter().position(|have| *have == id && id != 0).map(|index| index as u16)
     }
+}
+
+/// The listeners of `next` at the places that they had, new ones behind, and those that are gone in between as drained.
+fn listeners_after(before: &[ListenerSettings], mut next: Vec<ListenerSettings>, closed: &[u16]) -> Vec<ListenerSettings> {
+    let mut all = Vec::new();
+    for (index, old) in before.iter().enumerate() {
+        let same = |new: &ListenerSettings| new.transport == old.transport && new.address == old.address && !closed.contains(&(index as u16));
+        all.push(match next.iter().position(same) {
+            Some(place) => next.remove(place),
+            // The number keeps its name from being that of another one.
+            None if old.drained => old.clone(),
+            None => ListenerSettings { name: format!("{}~{index}", old.name), drained: true, ..old.clone() },
+        });
+    }
+    all.append(&mut next);
+    all
 }
 
 /// The core that calls go to where nothing else is said: the first of the file that has targets.

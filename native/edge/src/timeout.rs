@@ -68,12 +68,13 @@ impl Edge {
             self.with_request(entry, |edge, message| edge.send_trying(entry, message));
         }
         if now.moment >= give_up_at {
-            self.give_up(now, entry);
+            // The whole request took too long.
+            self.stop_trying(now, entry, 408, &CancelReason::Timeout);
         }
     }
 
-    /// The whole request took too long: whatever rings is cancelled and the caller is told.
-    fn give_up(&mut self, now: Now, entry: Key) {
+    /// No more attempts: whatever rings is cancelled, and the caller is told `status_code` unless somebody said something better.
+    pub(crate) fn stop_trying(&mut self, now: Now, entry: Key, status_code: u16, reason: &CancelReason) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.give_up_at = Moment::NEVER;
         transaction.waiting = None;
@@ -90,8 +91,8 @@ impl Edge {
                 branch.client.handle_transport_error();
             }
         }
-        self.note_failure(entry, 408, None);
-        self.cancel_branches(now, entry, None, &CancelReason::Timeout);
+        self.note_failure(entry, status_code, None);
+        self.cancel_branches(now, entry, None, reason);
         self.conclude(now, entry);
     }
 

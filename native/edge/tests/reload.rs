@@ -41,13 +41,36 @@ fn calls_go_on_under_peers_that_moved_or_are_gone_and_new_ones_go_by_the_new_fil
 #[test]
 fn what_lives_as_long_as_the_process_does_not_change() {
     let mut rig = Rig::new(settings(vec![core(), phones()]));
-    let mut moved = settings(vec![core(), phones()]);
-    moved.listeners.push(listener("more", "udp:192.0.2.1:5070"));
-    assert!(rig.reload(moved).is_err());
     let mut renamed = settings(vec![core(), phones()]);
     renamed.node = "another".to_owned();
     assert!(rig.reload(renamed).is_err());
     assert_eq!(rig.receive(CALLER, &invite("z9hG4bK-1"))[1].to.to_string(), CORE, "nothing changed");
+}
+
+#[test]
+fn a_listener_that_is_gone_refuses_what_is_new_and_comes_back_under_its_number() {
+    let both = |first: &str, second: &str| {
+        let mut settings = settings(vec![core(), phones()]);
+        settings.listeners = vec![listener(first, "udp:192.0.2.1:5060"), listener(second, "udp:192.0.2.1:5070")];
+        settings
+    };
+    let mut rig = Rig::new(both("main", "more"));
+    let mut gone = both("main", "more");
+    gone.listeners.remove(0);
+    rig.reload(gone).unwrap();
+    let refused = &rig.receive(CALLER, &invite("z9hG4bK-1"))[0];
+    assert_eq!((refused.status_code(), rig.records[0].listener.as_str()), (503, "main"));
+    rig.reload(both("renamed", "more")).unwrap();
+    assert_eq!(rig.receive(CALLER, &invite("z9hG4bK-2"))[1].to.to_string(), CORE);
+    for port in 0..4_000 {
+        let mut other = both("main", "more");
+        other.listeners[1] = listener("moving", &format!("udp:192.0.2.1:{}", 10_000 + port));
+        if let Err(error) = rig.reload(other) {
+            assert!(error.to_string().contains("too many listeners since the start"), "{error}");
+            return;
+        }
+    }
+    panic!("the table of listeners grows without end");
 }
 
 #[test]

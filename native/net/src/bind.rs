@@ -36,8 +36,7 @@ pub(crate) enum Bound {
 }
 
 /// One set of sockets for each worker, in the order of the listeners.
-pub(crate) fn bind_all(listeners: &[ListenerSettings], install: &InstallSettings) -> Result<Vec<Vec<Bound>>, BindError> {
-    let mut inherited = inherited_sockets();
+pub(crate) fn bind_all(listeners: &[ListenerSettings], install: &InstallSettings, mut inherited: Vec<Socket>) -> Result<Vec<Vec<Bound>>, BindError> {
     let mut workers: Vec<Vec<Bound>> = (0..install.workers).map(|_| Vec::new()).collect();
     for (number, listener) in listeners.iter().enumerate() {
         let fail = |error| BindError { name: listener.name.clone(), transport: listener.transport.clone(), address: listener.address, error };
@@ -136,7 +135,7 @@ pub fn inherited(descriptors: Vec<RawFd>) -> io::Result<Vec<OwnedFd>> {
 }
 
 /// Sockets passed by the service manager (LISTEN_FDS, LISTEN_PID).
-fn inherited_sockets() -> Vec<Socket> {
+pub(crate) fn inherited_sockets() -> Vec<Socket> {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     if number("LISTEN_PID") != Some(std::process::id()) {
         return Vec::new();

@@ -11,7 +11,7 @@ use mio::{Poll, Waker};
 use proto::Secret;
 use syntax::Method;
 
-use crate::bind::{BindError, bind_all};
+use crate::bind::{BindError, bind_all, inherited_sockets};
 use crate::clock::{Clock, wall};
 use crate::events::EventQueue;
 use crate::hep::{HepCounts, HepExporter};
@@ -88,11 +88,12 @@ pub struct Engine {
     counters: Vec<Arc<Counters>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     records: Mutex<RecordWriter>,
-    drain_seconds: u64,
     snapshot: Mutex<Arc<Snapshot>>,
     exporter: Mutex<Option<HepExporter>>,
     exported: Arc<HepCounts>,
     watchdog: Mutex<Option<Watchdog>>,
+    /// Listeners whose sockets are closed.
+    closed: Mutex<Vec<u16>>,
 }
 
 impl Engine {
@@ -114,7 +115,7 @@ impl Engine {
         let document = Document::read(document)?;
         let install = document.install;
         let snapshot = Arc::new(Snapshot::build(document.routing)?);
-        let bound = bind_all(&snapshot.settings.listeners, &install)?;
+        let bound = bind_all(&snapshot.settings.listeners, &install, inherited_sockets())?;
         let workers = usize::from(install.workers);
         limits::raise_open_files((install.stream.connections * workers) as u64 + 256);
         let route_secret =
@@ -135,7 +136,6 @@ impl Engine {
             statuses: (0..workers).map(|_| Arc::new(Status::default())).collect(),
             records: records.is_active().then(|| Arc::clone(&records.queue)),
             resolver: Resolver::start(&install.dns, patience(&snapshot), posts.clone()).map_err(system("name resolution"))?,
-            addresses: snapshot.settings.listeners.iter().map(|l| l.address).collect(),
             events: EventQueue::new(install.events),
             traces: (0..install.workers).map(|worker| Arc::new(TraceRing::new(worker, snapshot.settings.trace.memory_bytes))).collect(),
             posts,
@@ -160,11 +160,11 @@ impl Engine {
             counters,
             threads: Mutex::default(),
             records: Mutex::new(records),
-            drain_seconds: install.drain_seconds,
             snapshot: Mutex::new(Arc::clone(&snapshot)),
             exporter: Mutex::default(),
             exported: Arc::default(),
             watchdog: Mutex::default(),
+            closed: Mutex::default(),
         };
         engine.export(&snapshot)?;
         for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
@@ -204,22 +204,41 @@ impl Engine {
     }
 
     /// Goes by another configuration: built beside the live one, then swapped on each worker at once with its policy
-    /// processes. Those behind `drain` are asked nothing more.
+    /// processes. Those behind `drain` are asked nothing more. Returns the numbers of listeners that are gone: they drain, and
+    /// are to be closed some time later by [`Engine::close_listeners`].
     ///
     /// # Errors
     /// As [`Engine::check`], and where something changed that lives as long as the process; then nothing was changed.
-    pub fn reload(&self, document: &[u8], links: &[&PolicyLink], drain: &[u32]) -> Result<(), StartError> {
+    pub fn reload(&self, document: &[u8], links: &[&PolicyLink], drain: &[u32]) -> Result<Vec<u16>, StartError> {
         let document = Document::read(document)?;
         let mut current = self.snapshot.lock().map_err(|_| StartError::System { what: "the configuration".to_owned(), error: io::ErrorKind::Other.into() })?;
-        let next = Arc::new(Snapshot::build_after(&current, document.routing)?);
+        let mut closed = self.closed.lock().map_err(|_| StartError::System { what: "the listeners".to_owned(), error: io::ErrorKind::Other.into() })?;
+        let next = Arc::new(Snapshot::build_after(&current, document.routing, &closed)?);
+        // What cannot be bound is told before anything changes.
+        let mut bound = bind_all(next.settings.listeners.get(current.settings.listeners.len()..).unwrap_or_default(), &document.install, Vec::new())?;
+        let fresh = |index: &usize| next.settings.listeners[*index].drained && current.settings.listeners.get(*index).is_some_and(|old| !old.drained);
+        let draining: Vec<u16> = (0..current.settings.listeners.len()).filter(fresh).map(|index| index as u16).collect();
+        // A TCP listener of which only connections are left cannot come back either.
+        closed.extend(draining.iter().filter(|index| next.settings.listeners[usize::from(**index)].transport().is_reliable()));
         let ends = (0..self.shared.posts.len()).map(|worker| links.iter().map(|link| link.worker_end(worker)).collect::<io::Result<Vec<_>>>());
         let ends = ends.collect::<io::Result<Vec<_>>>().map_err(system("a policy link"))?;
-        for (post, links) in self.shared.posts.iter().zip(ends) {
-            insist(post, Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec() })));
+        for ((post, links), bound) in self.shared.posts.iter().zip(ends).zip(bound.drain(..)) {
+            insist(post, Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec(), bound })));
         }
         self.export(&next)?;
         *current = next;
-        Ok(())
+        Ok(draining)
+    }
+
+    /// Closes listeners that have drained, unless a reload brought them back meanwhile.
+    pub fn close_listeners(&self, numbers: &[u16]) {
+        let (Ok(current), Ok(mut closed)) = (self.snapshot.lock(), self.closed.lock()) else { return };
+        let gone = |number: &&u16| current.settings.listeners.get(usize::from(**number)).is_some_and(|listener| listener.drained);
+        let gone: Vec<u16> = numbers.iter().filter(gone).copied().collect();
+        closed.extend(&gone);
+        for post in &self.shared.posts {
+            insist(post, Mail::CloseListeners(gone.clone()));
+        }
     }
 
     /// Keeps traces as `snapshot` says, and sends them to its collector.
@@ -265,7 +284,7 @@ impl Engine {
     /// The name of a listener by its number.
     pub fn listener_name(&self, index: u16) -> String {
         let Ok(snapshot) = self.snapshot.lock() else { return String::new() };
-        snapshot.settings.listeners.get(usize::from(index)).map_or_else(String::new, |listener| listener.name.clone())
+        snapshot.settings.listeners.get(usize::from(index)).map_or_else(String::new, |listener| listener.label().to_owned())
     }
 
     /// From now on somebody listens to events of these names; those of other producers are left out.
@@ -296,6 +315,19 @@ impl Engine {
         found.sort_by_key(|call: &CallView| call.started_at);
         found.truncate(limit);
         found.iter().filter_map(|call| serde_json::to_string(call).ok()).collect()
+    }
+
+    /// Ends the calls of `call_id`: how many those were, and how many of them could not be told.
+    pub fn end_calls(&self, call_id: &[u8]) -> (usize, usize) {
+        let (reply, answers) = mpsc::channel();
+        let asked = self.shared.posts.iter().filter(|post| post.post(Mail::EndCalls(call_id.into(), reply.clone()))).count();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut sum = (0, 0);
+        for _ in 0..asked {
+            let Ok((ended, untold)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) else { break };
+            sum = (sum.0 + ended, sum.1 + untold);
+        }
+        sum
     }
 
     /// Counts with labels: requests by method, responses by class, decisions of policies by their bound in microseconds, what
@@ -397,11 +429,6 @@ impl Engine {
     /// Whether a drain has come to its end on every worker; told at most a second late.
     pub fn is_drained(&self) -> bool {
         self.shared.statuses.iter().all(|status| status.drained.load(Ordering::Acquire))
-    }
-
-    /// How long the configuration lets a drain last.
-    pub fn drain_seconds(&self) -> u64 {
-        self.drain_seconds
     }
 
     /// Ends all threads and writes the records that wait. A second call does nothing.

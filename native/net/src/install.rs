@@ -84,8 +84,6 @@ pub struct InstallSettings {
     pub coalesce_microseconds: u64,
     /// Messages that one pause should gather.
     pub coalesce_messages: u64,
-    /// Longest wait for calls to end when stopping.
-    pub drain_seconds: u64,
     /// TCP.
     pub stream: StreamSettings,
     /// Name resolution.

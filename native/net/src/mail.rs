@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use edge::{Answer, CallView, Hop, Snapshot};
 use ring_queue::Mailbox;
 
+use crate::bind::Bound;
 use crate::policies::WorkerLink;
 
 /// What a worker changes at once when the configuration does.
@@ -13,6 +14,8 @@ pub(crate) struct Reload {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) links: Vec<WorkerLink>,
     pub(crate) drain: Vec<u32>,
+    /// Sockets of listeners that are new, to be put behind those that there are.
+    pub(crate) bound: Vec<Bound>,
 }
 
 /// One item for a worker.
@@ -33,8 +36,12 @@ pub(crate) enum Mail {
     Unlink(u32),
     /// Go by another configuration, with the processes that belong to it, and ask those of the last one nothing more.
     Reload(Box<Reload>),
+    /// Close the sockets of these listeners.
+    CloseListeners(Vec<u16>),
     /// Tell of live calls: those with this Call-ID, or all, so many at most.
     Calls(Option<Box<[u8]>>, usize, Sender<Vec<CallView>>),
+    /// End the calls of this Call-ID; tell how many those were, and how many could not be told.
+    EndCalls(Box<[u8]>, Sender<(usize, usize)>),
     /// Refuse new work from now on.
     Drain,
     /// End.

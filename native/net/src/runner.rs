@@ -164,8 +164,10 @@ impl Runner {
     fn send_datagrams(&mut self) -> Vec<Box<[u8]>> {
         let mut failed: Vec<Box<[u8]>> = Vec::new();
         let Some((first, _)) = self.workers.split_first() else { return failed };
-        for listener in 0..first.listeners() {
-            let Some(socket) = first.socket(listener) else { continue };
+        // In the moment of a reload not all of them have the same listeners.
+        let listeners = self.workers.iter().map(Worker::listeners).max().unwrap_or(0);
+        for listener in 0..listeners {
+            let Some(socket) = self.workers.iter().find_map(|worker| worker.socket(listener)) else { continue };
             let mut datagrams = self.workers.iter().flat_map(|worker| worker.datagrams_for(listener));
             self.send.send(socket, &mut datagrams, &mut |bytes, error| {
                 first.count_send_error();

@@ -1,6 +1,5 @@
 //! What a worker shares with others.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -35,7 +34,6 @@ pub(crate) struct Shared {
     pub(crate) statuses: Vec<Arc<Status>>,
     pub(crate) records: Option<Arc<RecordQueue>>,
     pub(crate) resolver: Resolver,
-    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) traces: Vec<Arc<TraceRing>>,
     pub(crate) events: EventQueue,
 }

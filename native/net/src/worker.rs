@@ -4,6 +4,7 @@ mod guarded;
 mod input;
 mod letters;
 mod output;
+mod port;
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,10 +15,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edge::{Counters, Edge, Shedding};
-use mio::net::{TcpListener, UdpSocket};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use proto::{Moment, Now};
 
+use self::port::Port;
 use crate::bind::Bound;
 use crate::datagram::ReceiveBatch;
 use crate::install::InstallSettings;
@@ -32,22 +33,6 @@ pub(crate) const MAILBOX: Token = Token(FIRST_TOKEN - 1);
 const MAILS: usize = 512;
 /// Panics in ten seconds after which a worker starts afresh.
 const PANICS: usize = 3;
-
-enum Port {
-    /// There may be `more` to read, or `errors` that ICMP reported.
-    Datagram {
-        socket: UdpSocket,
-        more: bool,
-        errors: bool,
-        /// It is this worker's alone, so that a filter on it concerns no other.
-        own: bool,
-    },
-    /// Another worker receives here; what we have to say leaves by its socket.
-    Sender(UdpSocket),
-    Stream(TcpListener),
-    /// A listener for connections that other workers accept.
-    Nothing,
-}
 
 pub(crate) struct Worker {
     index: usize,
@@ -90,20 +75,7 @@ impl Worker {
             sieve.try_out(socket);
         }
         for (number, socket) in bound.into_iter().enumerate() {
-            ports.push(match socket {
-                Bound::Datagram(socket, own) => {
-                    let mut socket = UdpSocket::from_std(socket);
-                    poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
-                    Port::Datagram { socket, more: false, errors: false, own }
-                }
-                Bound::Sender(socket) => Port::Sender(UdpSocket::from_std(socket)),
-                Bound::Nothing => Port::Nothing,
-                Bound::Stream(socket) => {
-                    let mut socket = TcpListener::from_std(socket);
-                    poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
-                    Port::Stream(socket)
-                }
-            });
+            ports.push(Port::open(poll.registry(), number, socket)?);
         }
         Ok(Self {
             index,

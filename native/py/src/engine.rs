@@ -24,9 +24,14 @@ impl Engine {
     }
 
     #[pyo3(signature = (document, links=Vec::new(), drain=Vec::new()))]
-    fn reload(&self, py: Python<'_>, document: &[u8], links: Vec<PyRef<'_, PolicyLink>>, drain: Vec<u32>) -> PyResult<()> {
+    fn reload(&self, py: Python<'_>, document: &[u8], links: Vec<PyRef<'_, PolicyLink>>, drain: Vec<u32>) -> PyResult<Vec<u16>> {
         let links: Vec<&net::PolicyLink> = links.iter().map(|link| &link.0).collect();
         py.detach(|| self.0.reload(document, &links, &drain)).map_err(|error| to_py(&error))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
+    fn close_listeners(&self, py: Python<'_>, numbers: Vec<u16>) {
+        py.detach(|| self.0.close_listeners(&numbers));
     }
 
     #[pyo3(signature = (call_id=None, limit=100))]
@@ -62,6 +67,10 @@ impl Engine {
         self.0.trace_places()
     }
 
+    fn end_calls(&self, py: Python<'_>, call_id: &str) -> (usize, usize) {
+        py.detach(|| self.0.end_calls(call_id.as_bytes()))
+    }
+
     fn labelled(&self) -> Vec<net::LabelledCount> {
         self.0.labelled()
     }
@@ -84,11 +93,6 @@ impl Engine {
 
     fn is_drained(&self) -> bool {
         self.0.is_drained()
-    }
-
-    #[getter]
-    fn drain_seconds(&self) -> u64 {
-        self.0.drain_seconds()
     }
 
     fn stop(&self, py: Python<'_>) {

@@ -142,7 +142,7 @@ impl Rig {
     /// # Errors
     /// Where they cannot follow those of now.
     pub fn reload(&mut self, settings: RouteSettings) -> Result<(), SettingsError> {
-        self.snapshot = Arc::new(Snapshot::build_after(&self.snapshot, settings)?);
+        self.snapshot = Arc::new(Snapshot::build_after(&self.snapshot, settings, &[])?);
         self.edge.set_snapshot(Arc::clone(&self.snapshot));
         Ok(())
     }

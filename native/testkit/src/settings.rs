@@ -14,6 +14,7 @@ pub fn listener(name: &str, address: &str) -> ListenerSettings {
         address,
         network: String::new(),
         workers: Vec::new(),
+        drained: false,
     }
 }
 

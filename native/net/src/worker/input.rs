@@ -8,7 +8,8 @@ use mio::event::Event;
 use proto::Now;
 use syntax::Transport;
 
-use super::{MAILBOX, Port, Worker};
+use super::port::Port;
+use super::{MAILBOX, Worker};
 use crate::connection::Reading;
 use crate::datagram::{ReceiveBatch, failed_datagram};
 use crate::stream::FIRST_TOKEN;

@@ -27,7 +27,10 @@ impl Worker {
                     self.policies.remove(id);
                     self.edge.set_policy_links(self.policies.taking());
                 }
+                Mail::CloseListeners(numbers) => numbers.into_iter().for_each(|number| self.close_port(number)),
                 Mail::Reload(reload) => {
+                    self.open_ports(reload.bound);
+                    self.stop_accepting(&reload.snapshot);
                     self.streams.set_limits(reload.snapshot.settings.limits.message());
                     self.tracing = reload.snapshot.settings.trace.memory_bytes > 0;
                     self.edge.set_snapshot(reload.snapshot);
@@ -38,6 +41,13 @@ impl Worker {
                 Mail::Calls(call_id, limit, reply) => {
                     // Whoever asked may have given up.
                     drop(reply.send(self.edge.live_calls(call_id.as_deref(), limit)));
+                }
+                Mail::EndCalls(call_id, reply) => {
+                    let mut done = (0, 0);
+                    self.guarded(now, |edge| done = edge.end_calls(now, &call_id));
+                    if reply.send(done).is_err() {
+                        log::debug!(target: "worker", "whoever wanted a call ended has given up waiting");
+                    }
                 }
                 Mail::Drain => self.edge.drain(),
                 Mail::Stop => self.stopping = true,

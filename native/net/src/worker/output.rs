@@ -7,7 +7,8 @@ use edge::{Event, EventKind, EventValue, Hop, Transmit};
 use mio::net::UdpSocket;
 use proto::Now;
 
-use super::{Port, Worker};
+use super::Worker;
+use super::port::Port;
 use crate::mail::Mail;
 use crate::trace::TraceKind;
 
@@ -86,7 +87,7 @@ impl Worker {
             }
             return;
         }
-        let local = self.shared.addresses[usize::from(hop.listener)].ip();
+        let local = self.edge.listener_address(hop.listener).ip();
         self.streams.send(self.poll.registry(), hop, local, bytes);
     }
 }

@@ -1,0 +1,194 @@
+//! Ends a call by command: BYE to both sides of an answered one (RFC 3261 section 15.1), CANCEL and 480 for one that rings.
+
+use proto::{Direction, Key, Now};
+use smallvec::SmallVec;
+use syntax::{HeaderName, Message, Span, list_elements, push_unfolded};
+
+use crate::call::Call;
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::origin::Origin;
+use crate::question::Address;
+use crate::route::RouteView;
+use crate::target::{Target, TargetSet};
+use crate::transaction::{CancelReason, Transaction};
+
+/// Bytes of a Contact or of a route set that are kept; a call with more cannot be ended by command.
+const LONGEST: usize = 512;
+/// How far our CSeq goes beyond the last one seen: the side in whose name we speak may send something meanwhile.
+const CSEQ_STEP: u32 = 1;
+
+/// What a request to each side of an answered call needs: caller first, callee second. Kept as it came, since hardly any
+/// call is ended by command.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ends {
+    /// Contact header field values.
+    contacts: [Box<[u8]>; 2],
+    /// Record-Route header field values.
+    routes: [Box<[u8]>; 2],
+    /// The last CSeq number that each side used.
+    cseqs: [u32; 2],
+}
+
+fn side(direction: Direction) -> usize {
+    match direction {
+        Direction::FromCaller => 0,
+        Direction::FromCallee => 1,
+    }
+}
+
+/// The values of a header field with commas between; `None` where they are too long.
+fn values(message: &Message<'_>, name: HeaderName) -> Option<Box<[u8]>> {
+    let mut line = Vec::new();
+    for slot in message.all(name) {
+        if !line.is_empty() {
+            line.extend_from_slice(b", ");
+        }
+        line.extend_from_slice(slot.value.of(message.bytes));
+    }
+    (line.len() <= LONGEST).then(|| line.into_boxed_slice())
+}
+
+fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list_elements(line, Span::new(0, line.len())).map(|element| element.of(line))
+}
+
+/// The URI of the first Contact.
+fn contact_uri(line: &[u8]) -> Option<String> {
+    let element = elements(line).next()?;
+    let uri = crate::route::element_uri(element, Span::new(0, element.len()))?;
+    Some(String::from_utf8_lossy(uri.whole.of(element)).into_owned())
+}
+
+impl Ends {
+    /// What the INVITE tells of the caller's side.
+    pub(crate) fn of_request(request: &Message<'_>) -> Option<Box<Self>> {
+        Some(Box::new(Self {
+            contacts: [values(request, HeaderName::Contact)?, Box::default()],
+            routes: [values(request, HeaderName::RecordRoute)?, Box::default()],
+            cseqs: [request.head.cseq, 0],
+        }))
+    }
+}
+
+impl Edge {
+    /// A 2xx passes: what it tells of the side that sent it.
+    pub(crate) fn note_success(&mut self, call: Key, dialog: Option<Direction>, response: &Message<'_>) {
+        let Some(call) = self.calls.get_mut(call) else { return };
+        let Some(ends) = call.ends.as_mut() else { return };
+        match (dialog, values(response, HeaderName::Contact)) {
+            (Some(direction), Some(contact)) if !contact.is_empty() => ends.contacts[1 - side(direction)] = contact,
+            (Some(_), _) => {}
+            (None, contact) => match (contact, values(response, HeaderName::RecordRoute)) {
+                (Some(contact), Some(routes)) => (ends.contacts[1], ends.routes[1]) = (contact, routes),
+                // Of one side nothing is known, so neither can be told.
+                _ => call.ends = None,
+            },
+        }
+    }
+
+    /// A request within a dialog passes: its number, and where its sender is from now on (RFC 3261 section 12.2).
+    pub(crate) fn note_within(&mut self, call: Key, direction: Direction, message: &Message<'_>) {
+        let Some(ends) = self.calls.get_mut(call).and_then(|call| call.ends.as_mut()) else { return };
+        let side = side(direction);
+        ends.cseqs[side] = ends.cseqs[side].max(message.head.cseq);
+        if matches!(message.head.method, syntax::Method::Invite | syntax::Method::Update)
+            && let Some(contact) = values(message, HeaderName::Contact).filter(|contact| !contact.is_empty())
+        {
+            ends.contacts[side] = contact;
+        }
+    }
+
+    /// Ends the calls of `call_id`; returns how many that were, and how many of them could not be told.
+    pub fn end_calls(&mut self, now: Now, call_id: &[u8]) -> (usize, usize) {
+        let named: Vec<Key> = self.calls.keys().into_iter().filter(|key| self.calls.get(*key).is_some_and(|call| call.texts.call_id() == call_id)).collect();
+        let mut untold = 0;
+        for key in &named {
+            let answered = self.calls.get(*key).is_some_and(|call| call.answered.is_some());
+            if !answered {
+                self.end_ringing(now, *key);
+            } else if self.say_bye(now, *key) {
+                self.end_call(now, *key, 200, "answered", "proxy");
+            } else {
+                untold += 1;
+            }
+        }
+        (named.len(), untold)
+    }
+
+    fn end_ringing(&mut self, now: Now, key: Key) {
+        let mine = |transaction: &Transaction| transaction.call == key && transaction.dialog.is_none() && transaction.is_open();
+        let entries: Vec<Key> = self.transactions.keys().into_iter().filter(|entry| self.transactions.get(*entry).is_some_and(mine)).collect();
+        for entry in entries {
+            self.in_hand = entry;
+            self.stop_trying(now, entry, 480, &CancelReason::Timeout);
+            self.rearm(entry);
+        }
+    }
+
+    /// Sends BYE to both sides in the name of the other; false where we do not know enough of them.
+    fn say_bye(&mut self, now: Now, key: Key) -> bool {
+        let Some(call) = self.calls.get(key) else { return false };
+        let (Some(ends), Some(callee)) = (call.ends.as_deref(), call.callee) else { return false };
+        let dialog = call.dialogs.iter().find(|dialog| dialog.state == proto::DialogState::Confirmed);
+        let Some(tag) = dialog.map(|dialog| dialog.callee_tag.clone()) else { return false };
+        let [Some(to_caller), Some(to_callee)] = [Direction::FromCallee, Direction::FromCaller].map(|from| self.bye(call, ends, &tag, from)) else {
+            return false;
+        };
+        let requests = [to_caller, to_callee];
+        let hops = [call.arrival, callee];
+        for (request, hop) in requests.into_iter().zip(hops) {
+            self.send_bye(now, &request, hop);
+        }
+        true
+    }
+
+    fn send_bye(&mut self, now: Now, request: &[u8], hop: Hop) {
+        let target = Target::Address(Address { transport: hop.transport, address: hop.address });
+        let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None };
+        // Its Route stands as it is written: the first of it is where the hop leads.
+        let wait = 64 * self.snapshot.timers.t1;
+        if !self.send_own(now, Origin::Nobody, request, syntax::Method::Bye, RouteView::default(), targets, Some(hop), wait) {
+            log::warn!(target: "account", "a BYE finds no place among the transactions");
+        }
+    }
+
+    /// The BYE that `direction`'s sender would send; `None` where the other side's Contact or route set cannot be read.
+    fn bye(&self, call: &Call, ends: &Ends, callee_tag: &[u8], direction: Direction) -> Option<Vec<u8>> {
+        let (from, to) = (side(direction), 1 - side(direction));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let parties = [(call.texts.uri_of_from(), call.texts.caller_tag()), (call.texts.uri_of_to(), callee_tag)];
+        let contact = contact_uri(&ends.contacts[to])?;
+        let routes = self.routes_beyond_us(&ends.routes[to], to)?;
+        let route = if routes.is_empty() { String::new() } else { format!("Route: {}\r\n", routes.join(", ")) };
+        let request = format!(
+            "BYE {contact} SIP/2.0\r\nVia: SIP/2.0/UDP origin.invalid;branch=z9hG4bK-origin\r\nMax-Forwards: 71\r\n{route}From: <{}>;tag={}\r\nTo: <{}>;tag={}\r\nCall-ID: {}\r\nCSeq: {} BYE\r\nReason: SIP;cause=200;text=\"Ended by the operator\"\r\nContent-Length: 0\r\n\r\n",
+            text(parties[from].0),
+            text(parties[from].1),
+            text(parties[to].0),
+            text(parties[to].1),
+            text(call.texts.call_id()),
+            ends.cseqs[from].saturating_add(CSEQ_STEP),
+        );
+        Some(request.into_bytes())
+    }
+
+    /// The proxies between us and a side, the nearest first. An INVITE names those on the caller's side in this order; its
+    /// 2xx names those on the callee's side the other way round, above our own (RFC 3261 section 12.1).
+    fn routes_beyond_us(&self, line: &[u8], side: usize) -> Option<Vec<String>> {
+        let mut found = Vec::new();
+        for element in elements(line) {
+            let uri = crate::route::element_uri(element, Span::new(0, element.len()))?;
+            if self.snapshot.own.is_own(element, &uri) {
+                break;
+            }
+            let mut unfolded = Vec::new();
+            push_unfolded(element, &mut unfolded);
+            found.push(String::from_utf8_lossy(&unfolded).into_owned());
+        }
+        if side == 1 {
+            found.reverse();
+        }
+        Some(found)
+    }
+}
