@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 
-use edge::{Forking, PeerKind, Shedding};
+use edge::{Forking, PeerKind, PolicySettings, Shedding};
 use proptest::prelude::*;
-use testkit::{Request, Rig, Sent, final_to_tag, header, headers, peer, response, settings};
+use testkit::{Request, Rig, Sent, final_to_tag, header, headers, origination, peer, response, settings, verdict};
 
+const HOOKS: [&str; 6] = ["request", "branch", "response", "in_dialog", "failure", "final"];
 const CALLER: &str = "198.51.100.7:5060";
 
 #[derive(Clone, Debug)]
@@ -23,6 +24,12 @@ enum Operation {
     Undeliverable(usize),
     Shed(bool),
     Garbage(Vec<u8>),
+    /// The n-th question is decided, by kind and status code.
+    Verdict(usize, u8, u16),
+    /// The n-th question finds no room.
+    RefuseQuestion(usize),
+    Originate(u32),
+    HangUp(u8),
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -52,6 +59,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0usize..40).prop_map(Operation::Undeliverable),
         1 => any::<bool>().prop_map(Operation::Shed),
         1 => proptest::collection::vec(any::<u8>(), 0..80).prop_map(Operation::Garbage),
+        8 => (0usize..40, any::<u8>(), prop_oneof![Just(180u16), Just(200), Just(302), Just(486), Just(503)]).prop_map(|(n, kind, code)| Operation::Verdict(n, kind, code)),
+        1 => (0usize..40).prop_map(Operation::RefuseQuestion),
+        1 => (0u32..9).prop_map(Operation::Originate),
+        1 => (0u8..6).prop_map(Operation::HangUp),
     ]
 }
 
@@ -64,12 +75,17 @@ struct World {
 }
 
 impl World {
-    fn new(forking: Forking) -> Self {
+    fn new(forking: Forking, hooks: &[&str]) -> Self {
         let mut core = peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10", "sip:203.0.113.11"]);
         core.forking = forking;
         let mut routing = settings(vec![core, peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[])]);
         routing.timers.call_seconds = 600;
-        Self { rig: Rig::new(routing), out: Vec::new(), finals: HashMap::new(), oks: HashMap::new(), begun: Default::default() }
+        let policy =
+            |hook: &&str| PolicySettings { hook: (*hook).to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 };
+        routing.policies = hooks.iter().map(policy).collect();
+        let mut rig = Rig::new(routing);
+        rig.edge.set_policy_links(vec![1]);
+        Self { rig, out: Vec::new(), finals: HashMap::new(), oks: HashMap::new(), begun: Default::default() }
     }
 
     fn invite(n: u8) -> Request {
@@ -134,16 +150,26 @@ impl World {
             }
             Operation::Garbage(bytes) => self.rig.receive_at(0, syntax::Transport::Udp, CALLER, bytes),
             Operation::Retransmit(_) => Vec::new(),
+            Operation::Verdict(n, kind, code) => match self.rig.policy.get(*n % self.rig.policy.len().max(1)).cloned() {
+                Some(question) => self.rig.verdict(&question, &verdict(*kind, *code, "some text")),
+                None => Vec::new(),
+            },
+            Operation::RefuseQuestion(n) => match self.rig.policy.get(*n % self.rig.policy.len().max(1)).cloned() {
+                Some(question) => self.rig.refuse(&question),
+                None => Vec::new(),
+            },
+            Operation::Originate(n) => self.rig.from_policy(&origination(*n, "OPTIONS", "sip:203.0.113.30")),
+            Operation::HangUp(n) => self.rig.hang_up(&format!("call-{n}")),
         };
         self.take(sent);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>()) {
-        let mut world = World::new(if parallel { Forking::Parallel } else { Forking::Serial });
+    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>(), hooks in 0usize..7) {
+        let mut world = World::new(if parallel { Forking::Parallel } else { Forking::Serial }, &HOOKS[..hooks]);
         for operation in &operations {
             world.run(operation);
         }
@@ -153,7 +179,8 @@ proptest! {
         prop_assert_eq!(world.rig.edge.sizes(), (0, 0));
         prop_assert!(world.rig.edge.poll_timeout().is_none());
         let counters = world.rig.counters();
-        let refused = world.rig.records.iter().filter(|record| record.outcome == "refused").count() as u64;
+        // Refused before there was a call; what a policy refuses is one.
+        let refused = world.rig.records.iter().filter(|record| ["match", "identify", "admit"].contains(&record.refused_by)).count() as u64;
         prop_assert_eq!(world.rig.records.len() as u64 - refused, counters.calls_started.get());
         let mut ids: Vec<_> = world.rig.records.iter().map(|record| record.id.clone()).collect();
         ids.sort();
@@ -162,8 +189,8 @@ proptest! {
     }
 
     #[test]
-    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60)) {
-        let mut world = World::new(Forking::Serial);
+    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60), hooks in 0usize..7) {
+        let mut world = World::new(Forking::Serial, &HOOKS[..hooks]);
         world.run(&Operation::Invite(0));
         // Retransmissions only: a new INVITE after the first has ended would be another call.
         let operations = operations.iter().filter(|o| !matches!(o, Operation::Invite(_) | Operation::Retransmit(_) | Operation::Shed(_)));

@@ -1,11 +1,11 @@
 //! Any sequence of messages, answers and time against one worker: whatever was sent, all of it is over in the end.
 #![no_main]
 
-use edge::PeerKind;
+use edge::{PeerKind, PolicySettings};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use syntax::{Transport, parse};
-use testkit::{Request, Rig, Sent, peer, response, settings};
+use testkit::{Request, Rig, Sent, origination, peer, response, settings, verdict};
 
 const CALLER: &str = "198.51.100.7:5060";
 const CORE: &str = "203.0.113.9:5060";
@@ -22,6 +22,16 @@ enum Step<'a> {
     Bytes { bytes: &'a [u8], stream: bool },
     /// ICMP error.
     Undeliverable { which: u8 },
+    /// A policy decides the n-th question.
+    Verdict { which: u8, kind: u8, code: u16, text: &'a str },
+    /// A policy process writes nonsense.
+    FromPolicy { bytes: &'a [u8] },
+    /// A question finds no room.
+    Refuse { which: u8 },
+    /// A policy sends a request of its own.
+    Originate { number: u8, uri: &'a str },
+    /// An operator ends calls.
+    HangUp { call: u8 },
     /// Time.
     Wait { milliseconds: u16 },
 }
@@ -33,12 +43,20 @@ fn pick<T>(list: &[T], which: u8) -> Option<&T> {
     list.get(usize::from(which) % list.len().max(1))
 }
 
-fuzz_target!(|steps: Vec<Step<'_>>| {
+fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
+    let (hooks, steps) = input;
     let peers = vec![
         peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10", "sip:core.example.net"]),
         peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[]),
     ];
-    let mut rig = Rig::new(settings(peers));
+    let mut routing = settings(peers);
+    let hook = |(index, hook): (usize, &&str)| {
+        let policy = PolicySettings { hook: (*hook).to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 };
+        (hooks & 1 << index != 0).then_some(policy)
+    };
+    routing.policies = ["request", "branch", "response", "in_dialog", "failure", "final"].iter().enumerate().filter_map(hook).collect();
+    let mut rig = Rig::new(routing);
+    rig.edge.set_policy_links(vec![1]);
     let mut sent: Vec<Sent> = Vec::new();
     for step in steps.iter().take(64) {
         let new = match step {
@@ -72,6 +90,17 @@ fuzz_target!(|steps: Vec<Step<'_>>| {
                 let Some(message) = pick(&sent, *which).cloned() else { continue };
                 rig.undeliverable(&message)
             }
+            Step::Verdict { which, kind, code, text } => {
+                let Some(question) = pick(&rig.policy, *which).cloned() else { continue };
+                rig.verdict(&question, &verdict(*kind, *code, text))
+            }
+            Step::FromPolicy { bytes } => rig.from_policy(bytes),
+            Step::Refuse { which } => {
+                let Some(question) = pick(&rig.policy, *which).cloned() else { continue };
+                rig.refuse(&question)
+            }
+            Step::Originate { number, uri } => rig.from_policy(&origination(u32::from(*number), "MESSAGE", uri)),
+            Step::HangUp { call } => rig.hang_up(&format!("call-{}", call % 4)),
             Step::Wait { milliseconds } => rig.advance(u64::from(*milliseconds)),
         };
         // A response carries what others wrote into the Via fields below; a request of ours must be whole.

@@ -4,7 +4,9 @@
 mod message;
 mod rig;
 mod settings;
+mod verdict;
 
 pub use message::{Request, final_to_tag, header, headers, response};
 pub use rig::{Rig, Sent};
 pub use settings::{listener, peer, settings};
+pub use verdict::{origination, packed, verdict};

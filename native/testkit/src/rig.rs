@@ -196,6 +196,18 @@ impl Rig {
         self.collect()
     }
 
+    /// Hands in bytes as they may come from a policy process.
+    pub fn from_policy(&mut self, bytes: &[u8]) -> Vec<Sent> {
+        self.edge.handle_verdict(self.now, 1, bytes);
+        self.collect()
+    }
+
+    /// Ends calls by command.
+    pub fn hang_up(&mut self, call_id: &str) -> Vec<Sent> {
+        self.edge.end_calls(self.now, call_id.as_bytes());
+        self.collect()
+    }
+
     /// Tells the edge that a question could not be put.
     pub fn refuse(&mut self, question: &PolicyQuestion) -> Vec<Sent> {
         self.edge.handle_policy_refusal(self.now, question.token);
