@@ -60,7 +60,7 @@ system-test: system ## Install system packages for tests and benchmarks
 $(VENV)/.installed: pyproject.toml | system
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -q --upgrade "pip>=25.1"
-	$(VENV)/bin/pip install -q --group dev --group test "aiohttp>=3.14.5,<4" "click>=8.1,<9" "msgspec>=0.20,<0.23" "structlog>=25.1" "uvloop>=0.21,<0.24"
+	$(VENV)/bin/pip install -q --group dev --group test "aiohttp>=3.14.5,<4" "aiosqlite>=0.22.1,<0.23" "sqlalchemy[asyncio]>=2.1.9,<2.2" "click>=8.1,<9" "msgspec>=0.20,<0.23" "structlog>=25.1" "uvloop>=0.21,<0.24"
 	touch $@
 
 $(NATIVE): $(VENV)/.installed $(SOURCES)

@@ -67,7 +67,7 @@ class Install(msgspec.Struct, frozen=True):
     group: str = ""
     """Group to become; by default that of `user`."""
     database: str = "sqlite:///edgeproxy.db"
-    """Where provisioned data lives, as a URL; `EDGEPROXY_DATABASE` overrides it. No system reads it yet."""
+    """Where provisioned data lives, as a URL (`sqlite:///`, `postgresql://`, `mysql://`); `EDGEPROXY_DATABASE` overrides it. A relative SQLite file lies in the state directory. Policies ask it by `call.sql`; PostgreSQL and MySQL need the extras `postgres` and `mysql`."""
     drain_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 10
     """How long SIGTERM waits for calls to end before the process does."""
     listener: dict[str, Listener] = field(default_factory=dict)

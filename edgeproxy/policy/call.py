@@ -29,6 +29,9 @@ class Call:
 
     __slots__ = ("_edits", "_future", "_notes", "_send", "_target", "_variables", "ended_with", "failed_with", "request", "token")
 
+    database = ""
+    """URL of the database that `sql` asks; the same for all calls of a process."""
+
     def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool]) -> None:
         self.request = request
         self.token = token
@@ -199,6 +202,31 @@ class Call:
             if self.ended_with is not None:
                 raise CallEnded(self.ended_with) from None
             raise
+
+    async def sql(
+        self, statement: str, parameters: Mapping[str, Any] | None = None, *, deadline_seconds: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Run a statement on `install.database` and return its rows, 1,000 at most, each by its columns.
+
+        Values go into `parameters` (`:name` in the statement), never into the text. Raise `LookupFailed` for anything but an
+        answer, and past the deadline.
+        """
+        from edgeproxy.policy.sql import fetch  # noqa: PLC0415 - a policy that asks no database needs no library for it
+
+        try:
+            return await fetch(self.database, statement, parameters or {}, deadline_seconds)
+        except LookupFailed:
+            if self.ended_with is not None:
+                raise CallEnded(self.ended_with) from None
+            raise
+
+    async def fork(
+        self, *to: str, peer: str = "", first_answer_seconds: float | None = None, final_answer_seconds: float | None = None
+    ) -> Failure | None:
+        """Try targets, or those of a peer, all at once; return how the last to fail failed, None once one has answered."""
+        return await self.attempt(
+            *to, peer=peer, parallel=True, first_answer_seconds=first_answer_seconds, final_answer_seconds=final_answer_seconds
+        )
 
     def why_ended(self) -> CallEnded | None:
         """Return what a handler sees where its request is over; None while it is not."""

@@ -11,6 +11,7 @@ import msgspec
 
 from edgeproxy import _native
 from edgeproxy.config import Loaded
+from edgeproxy.config.database import database_url
 from edgeproxy.errors import PolicyError
 from edgeproxy.events import Event, name_of
 from edgeproxy.policy.load import ModuleSpec
@@ -43,6 +44,7 @@ def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
         cache=str(compiled_cache(loaded)),
         descriptors=descriptors,
         heartbeat_seconds=config.tuning.policy.heartbeat_seconds,
+        database=database_url(config),
     )
 
 

@@ -21,6 +21,8 @@ class Orders(msgspec.Struct):
     descriptors: list[int]
     """Of the link; none where the modules are only to be checked."""
     heartbeat_seconds: float
+    database: str
+    """URL of the database."""
 
 
 class Told(msgspec.Struct):

@@ -16,6 +16,7 @@ import uvloop
 from edgeproxy import _native
 from edgeproxy.errors import PolicyError
 from edgeproxy.events import make
+from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain
 from edgeproxy.policy.dispatch import Dispatcher, Log
 from edgeproxy.policy.load import event_names, hooks, load
@@ -49,6 +50,7 @@ def main() -> None:
     out.close()
     if hello.faults or not orders.descriptors:
         return
+    Call.database = orders.database
     logs.configure()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(orders, Chain(modules, orders.kinds)))
@@ -143,8 +145,9 @@ async def _serve(orders: Orders, chain: Chain) -> None:
     exchange.take()
     await stop.wait()
     beating.cancel()
-    if "edgeproxy.policy.http" in sys.modules:
-        await sys.modules["edgeproxy.policy.http"].close()
+    for name in ("edgeproxy.policy.http", "edgeproxy.policy.sql"):
+        if name in sys.modules:
+            await sys.modules[name].close()
 
 
 if __name__ == "__main__":

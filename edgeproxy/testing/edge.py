@@ -10,6 +10,7 @@ import msgspec
 from edgeproxy import _native
 from edgeproxy.config import load_text, to_document
 from edgeproxy.policy import Policy
+from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain, convert_options
 from edgeproxy.policy.dispatch import Dispatcher
 from edgeproxy.policy.load import hooks
@@ -59,6 +60,8 @@ class SimulatedEdge:
         """Everything that was sent so far, in order."""
         self._dispatcher = Dispatcher(Chain(modules, kinds), self._answer, lambda _, values: self.failures.append(values))
         self._listener = next(iter(config.install.listener))
+        # A test that asks a database names it in its configuration: nobody means that of this machine.
+        Call.database = config.install.database if "database" in configuration else ""
 
     def _answer(self, token: bytes, verdict: bytes) -> bool:
         self._edge.answer(token, verdict)
@@ -139,8 +142,9 @@ class SimulatedEdge:
 
     def close(self) -> None:
         """End it, with all handlers that still wait."""
-        if http := sys.modules.get("edgeproxy.policy.http"):
-            self._runner.run(http.close())
+        for name in ("edgeproxy.policy.http", "edgeproxy.policy.sql"):
+            if module := sys.modules.get(name):
+                self._runner.run(module.close())
         self._runner.close()
 
     def __enter__(self) -> "SimulatedEdge":

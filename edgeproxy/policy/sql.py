@@ -1,0 +1,51 @@
+"""SQL for policies: one pool of connections a process, every answer bounded in time and rows."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from edgeproxy.errors import LookupFailed
+
+MOST_ROWS = 1_000
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}
+_engines: dict[tuple[asyncio.AbstractEventLoop, str], AsyncEngine] = {}
+
+
+def _engine(url: str) -> AsyncEngine:
+    key = (asyncio.get_running_loop(), url)
+    found = _engines.get(key)
+    if found is None:
+        scheme, _, rest = url.partition(":")
+        found = _engines[key] = create_async_engine(f"{_DRIVERS[scheme]}:{rest}", pool_pre_ping=scheme != "sqlite")
+    return found
+
+
+async def close() -> None:
+    """Close the connections of this loop."""
+    loop = asyncio.get_running_loop()
+    for key in [key for key in _engines if key[0] is loop]:
+        await _engines.pop(key).dispose()
+
+
+async def fetch(url: str, statement: str, parameters: Mapping[str, Any], deadline_seconds: float) -> list[dict[str, Any]]:
+    """Return the rows of a statement, each by its columns; raise `LookupFailed` for anything else."""
+    if not url:
+        raise LookupFailed("sql: there is no database here")
+    try:
+        async with asyncio.timeout(deadline_seconds), _engine(url).begin() as connection:
+            result = await connection.execute(text(statement), dict(parameters))
+            if not result.returns_rows:
+                return []
+            rows = result.mappings().fetchmany(MOST_ROWS + 1)
+    except TimeoutError:
+        raise LookupFailed(f"sql: no answer within {deadline_seconds} s") from None
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        # The first line says what was wrong; those behind it repeat statement and values, which may be secret.
+        raise LookupFailed(f"sql: {str(error).splitlines()[0]}") from error
+    if len(rows) > MOST_ROWS:
+        raise LookupFailed(f"sql: more than {MOST_ROWS} rows")
+    return [dict(row) for row in rows]
