@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ def free_port(host: str = "127.0.0.1") -> int:
 class Proxy:
     """One process; `log` has its log lines, `records` its call records."""
 
-    def __init__(self, folder: Path, toml: str, *, name: str = "edge", environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, toml: str, *, name: str = "edge", environment: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.file = folder / f"{name}.toml"
         self.state = folder / f"{name}-state"
         self.file.write_text(toml.replace('"STATE"', f'"{self.state}"'))
         self._log_path = folder / f"{name}.log"
         self._environment = environment
+        self._prefix = prefix
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> "Proxy":
@@ -45,7 +49,7 @@ class Proxy:
             self.process.stdout.close()
         with self._log_path.open("a") as log:
             self.process = subprocess.Popen(
-                [EDGEPROXY, "run", str(self.file)], stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment
+                [*self._prefix, EDGEPROXY, "run", str(self.file)], stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment
             )
         assert self.process.stdout
         line = self.process.stdout.readline()

@@ -132,6 +132,66 @@ def test_a_process_that_is_held_or_gone_is_replaced_and_holds_up_nobody_else(use
         assert any(line["event"] == "policy process lost" for line in proxy.log)
 
 
+def children(proxy: Proxy) -> list[int]:
+    """Return the policy processes of a proxy."""
+    assert proxy.process
+    found = subprocess.run(["pgrep", "-P", str(proxy.process.pid)], capture_output=True, text=True, check=False).stdout
+    return [int(number) for number in found.split()]
+
+
+def resident_bytes(process: int) -> int:
+    """Return the memory that a process holds."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4_096
+
+
+def test_a_leak_stays_in_its_process_and_ends_with_it(local: Local, tmp_path: Path) -> None:
+    source = (
+        "from edgeproxy.policy import CONTINUE, Policy\npolicy = Policy()\nKEPT = []\n@policy.on_request()\n"
+        "def leak(call):\n    KEPT.append(b'x' * (20 << 20))\n    return CONTINUE\n"
+    )
+    (tmp_path / "leaky.py").write_text(source)
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "leaky"')
+        assert proxy.process
+        call(caller, core, port, "first")
+        (process,) = children(proxy)
+        server = resident_bytes(proxy.process.pid)
+        for number in range(8):
+            call(caller, core, port, f"leak{number}")
+        assert resident_bytes(process) > 160 << 20
+        assert resident_bytes(proxy.process.pid) < server + (20 << 20)
+        (tmp_path / "leaky.py").write_text(source + "# changed\n")
+        assert manage(proxy, "reload")[0] == 0
+        call(caller, core, port, "after")
+        deadline = time.monotonic() + 15
+        while len(found := children(proxy)) > 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert found != [process]
+        assert [resident_bytes(number) < 100 << 20 for number in found] == [True]
+
+
+def test_a_policy_that_floods_its_queue_harms_nobody_else(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "flood.py").write_text(
+        "import threading\nfrom edgeproxy.policy import CONTINUE, Policy\npolicy = Policy()\n"
+        "@policy.on_request(peer='local')\ndef flood(call):\n"
+        "    def work(send=call._send, token=call.token):\n"
+        "        for number in range(300_000):\n            send(token, b'nonsense')\n"
+        "    if call.request_uri.user == 'flood':\n        threading.Thread(target=work, daemon=True).start()\n    return CONTINUE\n"
+    )
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "flood"')
+        caller.send(invite("INVITE", caller.port, "sip:flood@127.0.0.1", call_id="flood", branch="flood"), port)
+        core.send(answer(core.receive_until("INVITE"), "486 Busy"), port)
+        for number in range(20):
+            start = time.monotonic()
+            core.send(invite("INVITE", core.port, f"sip:x@127.0.0.1:{caller.port}", call_id=f"own{number}", branch=f"own{number}"), port)
+            assert caller.receive_until("INVITE", 1, having=f"own{number}")
+            assert time.monotonic() - start < 0.5
+        counters = proxy.counters()
+        assert counters["late_answers"] + counters["policy_errors"] > 1_000
+        assert (counters["panics"], counters["policy_restarts"]) == (0, 0)
+
+
 def test_two_processes_share_the_work(decided: Local, tmp_path: Path) -> None:
     (tmp_path / "decider.py").write_text(POLICY.replace('call.note("decided", "yes")', "import os; call.note('pid', str(os.getpid()))"))
     with Agent() as caller, Agent() as core:
