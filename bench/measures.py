@@ -311,6 +311,53 @@ def tracing(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+SPINNER = """
+import time
+from edgeproxy.policy import CONTINUE, Policy
+
+policy = Policy()
+
+
+@policy.on_request("INVITE", peer="spinner")
+def spin(call):
+    end = time.monotonic() + 3_600
+    while time.monotonic() < end:
+        pass
+    return CONTINUE
+"""
+
+
+def spinning(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
+    """Calls that need no policy, alone and beside a policy process that spins on the proxy's own processor."""
+    rows = []
+    text = (ROOT / "bench/load/relay.toml").read_text()
+    invite = (
+        "INVITE sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.9:5099;branch=z9hG4bKspin\r\nMax-Forwards: 70\r\nFrom: <sip:a@x>;tag=1\r\n"
+        "To: <sip:b@x>\r\nCall-ID: spin\r\nCSeq: 1 INVITE\r\nContact: <sip:a@127.0.0.9:5099>\r\nContent-Length: 0\r\n\r\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "spinner.py").write_text(SPINNER)
+        file = Path(folder) / "edge.toml"
+        more = '[peer.spinner]\nkind = "trusted"\nmatch = ["127.0.0.9"]\n[[policy]]\nmodule = "spinner"\n[tuning.policy]\nheartbeat_seconds = 60\n'
+        file.write_text(f"{text}\n{more}")
+        for _ in range(rounds):
+            for spins in (False, True):
+                with (
+                    Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], str(file)]) as target,
+                    socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller,
+                ):
+                    caller.bind(("127.0.0.9", 5_099))
+                    time.sleep(1)
+                    if spins:
+                        caller.sendto(invite.encode(), ("127.0.0.1", 5_060))
+                        time.sleep(1)
+                    run = load(target, rate, seconds)
+                rows.append({"spins": spins, "rate": rate, **_row(run)})
+                shown = f"p50 {run.report['setup_p50_microseconds']} p99 {run.report['setup_p99_microseconds']} us failed {run.report['failed']}"
+                print(f"{rate}/s policy {'spins' if spins else 'rests'} {shown}", flush=True)
+    return rows
+
+
 def garbage(seconds: int) -> dict[str, Any]:
     """20,000 datagrams of garbage a second beside 500 calls a second."""
     line = [str(ROOT / "target/release/edge-load"), "garbage", "--caller", "127.0.0.1:5081", "--callee", "127.0.0.1:5082"]

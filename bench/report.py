@@ -77,6 +77,26 @@ def _memory(m: dict[str, Any]) -> list[str]:
     ]
 
 
+def _tracing(rows: list[dict[str, Any]]) -> list[str]:
+    off, memory, collector = (median(rows, "cost", trace=kind) for kind in ("off", "memory", "collector"))
+    return [
+        "## Trace",
+        "",
+        f"At {rows[0]['rate']} calls/s: {off:.1f} µs a call without any, {memory:.1f} µs with the memory of the configuration's default ({memory / off - 1:+.1%}), "
+        f"{collector:.1f} µs where a collector gets it too ({collector / off - 1:+.1%}).",
+    ]
+
+
+def _spinning(rows: list[dict[str, Any]]) -> list[str]:
+    alone, beside = (median(rows, "setup_p99_microseconds", spins=value) for value in (False, True))
+    return [
+        "## Beside a policy that spins",
+        "",
+        f"At {rows[0]['rate']} calls/s that need no policy, its process on the proxy's own processor: set-up p99 {alone:.0f} µs alone, {beside:.0f} µs beside it "
+        f"({beside / alone - 1:+.0%}); failed {total(rows, 'failed', spins=True)}.",
+    ]
+
+
 def page(data: dict[str, Any]) -> str:
     """Return the results as a page."""
     lines = [
@@ -86,7 +106,14 @@ def page(data: dict[str, Any]) -> str:
         "",
         f"{data['date']}, {data['machine']}; at the end stands what made each part.",
     ]
-    for key, section in (("cost", _cost), ("highest", _highest), ("overload", _overload), ("memory", _memory)):
+    for key, section in (
+        ("cost", _cost),
+        ("highest", _highest),
+        ("overload", _overload),
+        ("memory", _memory),
+        ("tracing", _tracing),
+        ("spinning", _spinning),
+    ):
         if data.get(key):
             lines += ["", *section(data[key])]
     if data.get("call"):
@@ -141,16 +168,6 @@ def page(data: dict[str, Any]) -> str:
             "## Metrics",
             "",
             f"At {rows[0]['rate']} calls/s: {without:.1f} µs a call, {scraped:.1f} µs with metrics read every second: {share:.1%} of a processor.",
-        ]
-    if data.get("tracing"):
-        rows = data["tracing"]
-        off, memory, collector = (median(rows, "cost", trace=kind) for kind in ("off", "memory", "collector"))
-        lines += [
-            "",
-            "## Trace",
-            "",
-            f"At {rows[0]['rate']} calls/s: {off:.1f} µs a call without any, {memory:.1f} µs with the memory of the configuration's default ({memory / off - 1:+.1%}), "
-            f"{collector:.1f} µs where a collector gets it too ({collector / off - 1:+.1%}).",
         ]
     if data.get("garbage"):
         run = data["garbage"]

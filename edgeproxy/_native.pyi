@@ -15,6 +15,7 @@ __all__ = [
     "check_document",
     "drain_log",
     "event_shapes",
+    "give_up_capabilities",
     "install_logger",
     "may_bind_low",
     "set_log_level",
@@ -368,6 +369,9 @@ def become_user(user: int, group: int, bind_low: bool) -> None:
 
     Raises `OSError` where the system refuses; the process may then be neither user and has to end.
     """
+
+def give_up_capabilities() -> None:
+    """Give every capability up; raise `OSError` where the system refuses."""
 
 def may_bind_low() -> bool:
     """Whether the process may bind ports below `net.ipv4.ip_unprivileged_port_start`."""

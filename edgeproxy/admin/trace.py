@@ -10,6 +10,8 @@ from edgeproxy.sip import TraceEntry
 
 _USER = re.compile(r"\b(sips?:|tel:|urn:)([^@>;,\s\"]+)(?=@|>|;|\s|$)", re.IGNORECASE)
 _DISPLAY = re.compile(r'"[^"\r\n]*"(?=\s*<)')
+_NAMED = "from|to|f|t|contact|m|p-asserted-identity|p-preferred-identity|remote-party-id|diversion"
+_PLAIN_DISPLAY = re.compile(rf'^((?:{_NAMED})\s*:\s*)([^<"\r\n]+)(?=<)', re.IGNORECASE | re.MULTILINE)
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,7 +37,8 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def masked(text: str) -> str:
     """Return `text` without users and display names."""
-    return _DISPLAY.sub('"***"', _USER.sub(lambda match: match[1] + "***", text))
+    hidden = _DISPLAY.sub('"***"', _USER.sub(lambda match: match[1] + "***", text))
+    return _PLAIN_DISPLAY.sub(lambda match: f"{match[1]}*** ", hidden)
 
 
 def call_ids(entries: Iterable[TraceEntry], user: str) -> set[str]:

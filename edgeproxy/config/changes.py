@@ -31,7 +31,16 @@ def changes(before: Config, after: Config) -> list[str]:
 def needs_restart(before: Config, after: Config) -> list[str]:
     """Return those of the changed keys that live as long as the process."""
 
+    old, new = before.install.listener, after.install.listener
+
+    def bound(key: str) -> bool:
+        """Whether the key says which workers have a socket of a listener that stays where it is."""
+        name, _, field = key.removeprefix("install.listener.").rpartition(".")
+        return field == "workers" and name in old and name in new and old[name].address == new[name].address
+
     def fixed(key: str) -> bool:
+        if key.startswith("install.listener."):
+            return bound(key)
         return (key.startswith(_FIXED) and not key.startswith(_FREE)) or key == _FIXED_TIMER
 
     return [key for key in changes(before, after) if fixed(key)]

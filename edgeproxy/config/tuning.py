@@ -106,6 +106,8 @@ class PolicyTuning(msgspec.Struct, frozen=True):
     """Bytes that may wait for a policy process, and for a worker, each way; more questions are answered as `on_error` says."""
     heartbeat_seconds: Annotated[float, Meta(ge=0.2, le=600)] = 5.0
     """A policy process that shows no sign of life for so long is ended and started anew."""
+    nice: Annotated[int, Meta(ge=0, le=19)] = 10
+    """How much less a policy process counts than a worker where both want the same processor (setpriority(2))."""
     start_seconds: Annotated[float, Meta(ge=0.5, le=600)] = 20.0
     """Longest wait for a policy process to import its modules."""
     drain_seconds: Annotated[float, Meta(ge=0, le=600)] = 5.0

@@ -149,13 +149,21 @@ class Dispatcher:
             for hook, options in self._chain.handlers("final", "INVITE", str(record.get("from_peer", ""))):
                 made = hook.handler(record, options) if hook.takes_options else hook.handler(record)
                 if isinstance(made, Coroutine):
-                    _, task = start(made, asyncio.get_running_loop())
-                    if task:
-                        self._background.add(task)
-                        task.add_done_callback(self._told)
+                    self._start_background(made)
         except BaseException as error:
             self.failures += 1
             self._log("a policy failed at the end of a call", described(error))
+
+    def _start_background(self, made: Coroutine[object, object, object]) -> None:
+        """Run a handler that nobody waits for, unless too many run already."""
+        if len(self._background) >= MOST_BACKGROUND:
+            made.close()
+            self._log("too many handlers of ends and events wait: one is left out", {})
+            return
+        _, task = start(made, asyncio.get_running_loop())
+        if task:
+            self._background.add(task)
+            task.add_done_callback(self._told)
 
     def event(self, event: Event) -> None:
         """Tell handlers of an event."""
@@ -163,14 +171,7 @@ class Dispatcher:
             try:
                 made = hook.handler(event, options) if hook.takes_options else hook.handler(event)
                 if isinstance(made, Coroutine):
-                    if len(self._background) >= MOST_BACKGROUND:
-                        made.close()
-                        self._log("too many handlers of events wait", {"event": name_of(event)})
-                        continue
-                    _, task = start(made, asyncio.get_running_loop())
-                    if task:
-                        self._background.add(task)
-                        task.add_done_callback(self._told)
+                    self._start_background(made)
             except BaseException as error:
                 self.failures += 1
                 self._log("a policy failed at an event", described(error))

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import secrets
 from collections.abc import Callable, Mapping
 
@@ -13,7 +14,10 @@ from edgeproxy.sip import Question
 MOST_WAITING = 10_000
 """Requests of one process without an answer; more are refused."""
 _SPARE_SECONDS = 2.0
-_OWN = {"via", "from", "to", "call-id", "cseq", "max-forwards", "content-length"}
+_OWN = {"from", "to", "call-id", "cseq", "max-forwards", "content-length"}
+_REFUSED = {"via", "v", "f", "t", "i", "l", "route", "record-route"}
+"""Not a policy's business, and compact forms of what it says in full."""
+_NAME = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,128}")
 _NOT_SENT = {"INVITE", "ACK", "CANCEL"}
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -52,6 +56,8 @@ def build(  # noqa: PLR0913 - the parts of one request
     """
     if not method.isalnum() or method != method.upper() or method in _NOT_SENT:
         raise PolicyError(f"send_request: a policy cannot send {method!r}")
+    if wrong := [name for name in headers if not _NAME.fullmatch(name) or name.lower() in _REFUSED]:
+        raise PolicyError(f"send_request: not a header field that a policy may set: {wrong[0]!r}")
     given = {name.lower(): value for name, value in headers.items()}
     lines = [
         f"{method} {uri} SIP/2.0",

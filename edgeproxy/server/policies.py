@@ -44,6 +44,7 @@ def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
         cache=str(compiled_cache(loaded)),
         descriptors=descriptors,
         heartbeat_seconds=config.tuning.policy.heartbeat_seconds,
+        nice=config.tuning.policy.nice,
         database=database_url(config),
     )
 

@@ -21,6 +21,7 @@ class Orders(msgspec.Struct):
     descriptors: list[int]
     """Of the link; none where the modules are only to be checked."""
     heartbeat_seconds: float
+    nice: int
     database: str
     """URL of the database."""
 

@@ -51,6 +51,11 @@ def main() -> None:
     if hello.faults or not orders.descriptors:
         return
     Call.database = orders.database
+    if os.geteuid() != 0:
+        # Under systemd the right to bind low ports is inherited; a policy has no use for it.
+        _native.give_up_capabilities()
+    # A handler that spins must not hold up the workers, where there is no processor for each.
+    os.nice(orders.nice)
     logs.configure()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(orders, Chain(modules, orders.kinds)))

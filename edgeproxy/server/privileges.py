@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import stat
 from pathlib import Path
 
 from edgeproxy import _native
@@ -70,9 +71,25 @@ def become_user(loaded: Loaded) -> None:
     directory = Path(install.state_directory)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (directory, *directory.rglob("*")):
-            os.chown(path, user.pw_uid, group, follow_symlinks=False)
+        _give(directory.resolve(), user.pw_uid, group)
         _native.become_user(user.pw_uid, group, bool(low_listeners(loaded.config)))
     except OSError as error:
         raise ConfigError(f"{loaded.name}: install.user: cannot become {install.user}: {error}") from error
     os.environ.update(HOME=user.pw_dir, USER=install.user, LOGNAME=install.user)
+
+
+def _give(directory: Path, user: int, group: int) -> None:
+    """Give a directory to a user with what root made in it.
+
+    Whoever owns the directory may swap names in it meanwhile, so nothing is reached by a path: each folder is opened without
+    following links, and only what is root's and has one name changes hands.
+    """
+    os.chown(directory, user, group)
+    for _, folders, files, opened in os.fwalk(directory, follow_symlinks=False):
+        for name in (*folders, *files):
+            try:
+                found = os.stat(name, dir_fd=opened, follow_symlinks=False)
+                if found.st_uid == 0 and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1):
+                    os.chown(name, user, group, dir_fd=opened, follow_symlinks=False)
+            except FileNotFoundError:
+                continue

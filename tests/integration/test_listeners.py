@@ -120,3 +120,54 @@ def test_calls_do_not_notice_that_listeners_change(start_proxy: Callable[..., Pr
             call(caller, core, first, f"call{number}")
         assert isinstance(proxy.process, subprocess.Popen)
         assert proxy.counters()["calls_answered"] == 20
+
+
+def test_who_is_known_by_a_listener_that_moves_is_still_known_while_it_drains(start_proxy: Callable[..., Proxy]) -> None:
+    first, second = free_port(), free_port()
+    with Agent() as caller, Agent() as core:
+        tail = f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n[peer.phones]\nkind = "subscribers"\nmatch = ["*;listener=public"]\n'
+        proxy = start_proxy(HEAD.format(workers=1, drain=3) + listener("public", first) + tail)
+        call(caller, core, first, "before")
+        proxy.file.write_text(proxy.file.read_text().replace(listener("public", first), listener("public", second)))
+        assert manage(proxy, "reload")[0] == 0
+        caller.send(invite("INVITE", caller.port, "sip:b@127.0.0.1", call_id="late", branch="late"), first)
+        assert "Retry-After" in caller.receive_until("SIP/2.0 503")
+        call(caller, core, second, "after")
+
+
+def test_a_dialog_under_an_advertised_name_that_changed_goes_on(start_proxy: Callable[..., Proxy]) -> None:
+    first = free_port()
+    with Agent() as caller, Agent() as core:
+        named = listener("one", first) + 'advertise = "old.example.net"\n'
+        proxy = start_proxy(HEAD.format(workers=1, drain=1) + named + TAIL.format(core=core.port))
+        _, ok = call(caller, core, first, "named")
+        assert "old.example.net" in ok
+        proxy.file.write_text(proxy.file.read_text().replace("old.example.net", "new.example.net"))
+        assert manage(proxy, "reload")[0] == 0
+        caller.send(bye(caller, core, ok, "named"), first)
+        assert core.receive_until("BYE")
+
+
+def test_which_workers_have_a_listener_changes_with_a_restart_only(start_proxy: Callable[..., Proxy]) -> None:
+    first = free_port()
+    with Agent() as core:
+        proxy = start_proxy(HEAD.format(workers=2, drain=1) + listener("one", first) + TAIL.format(core=core.port))
+        proxy.file.write_text(proxy.file.read_text().replace(listener("one", first), listener("one", first) + "workers = [1]\n"))
+        code, said = manage(proxy, "reload")
+        assert (code, "install.listener.one.workers: changes with a restart only" in said) == (1, True)
+
+
+def test_a_collector_that_cannot_be_reached_changes_nothing(start_proxy: Callable[..., Proxy]) -> None:
+    first, second = free_port(), free_port()
+    with Agent() as caller, Agent() as core:
+        proxy = start_proxy(HEAD.format(workers=1, drain=1) + listener("one", first) + TAIL.format(core=core.port))
+        text = proxy.file.read_text() + listener("two", second)
+        # The kernel lets nobody connect to a broadcast address.
+        proxy.file.write_text(text + '[trace]\ncollector = "255.255.255.255:9060"\n')
+        code, said = manage(proxy, "reload")
+        assert (code, "trace.collector" in said) == (1, True)
+        assert not is_bound(second)
+        call(caller, core, first, "unchanged")
+        proxy.file.write_text(text)
+        assert manage(proxy, "reload")[0] == 0
+        call(caller, core, second, "later")

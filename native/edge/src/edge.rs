@@ -197,7 +197,9 @@ impl Edge {
 
     /// Tells once when a table gets fuller than nine tenths.
     fn look_at_tables(&mut self, now: Now) {
-        let sizes = [(self.calls.len(), self.snapshot.settings.limits.calls, "calls"), (self.transactions.len(), self.transactions.limit(), "transactions")];
+        // Calls are counted over all workers, so one of them tells.
+        let calls = if self.options.worker == 0 { self.leases.live() } else { 0 };
+        let sizes = [(calls, self.snapshot.settings.limits.calls, "calls"), (self.transactions.len(), self.transactions.limit(), "transactions")];
         for (place, (used, size, table)) in sizes.into_iter().enumerate() {
             let usage = used * 100 / size.max(1);
             if usage >= 90 && !self.full[place] {

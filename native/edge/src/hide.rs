@@ -27,10 +27,14 @@ pub fn hide_secrets(message: &mut [u8]) {
 
 /// Where the secret of a line begins, if it has one.
 fn secret_from(line: &[u8]) -> Option<usize> {
+    if line.starts_with(b"k=") {
+        return Some(2);
+    }
     let colon = line.iter().take(64).position(|byte| *byte == b':')?;
     let name = line[..colon].trim_ascii_end();
     let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
-    (is(b"authorization") || is(b"proxy-authorization") || is(b"authentication-info") || is(b"a=crypto")).then_some(colon + 1)
+    (is(b"authorization") || is(b"proxy-authorization") || is(b"authentication-info") || is(b"a=crypto") || is(b"a=key-mgmt") || is(b"a=ice-pwd"))
+        .then_some(colon + 1)
 }
 
 #[cfg(test)]
@@ -39,14 +43,14 @@ mod tests {
 
     #[test]
     fn credentials_and_keys_are_hidden_and_nothing_else_changes() {
-        let text = "INVITE sip:a@b SIP/2.0\r\nproxy-Authorization : Digest username=\"a\",\r\n response=\"77\"\r\nSubject: x\r\n y\r\n\r\na=crypto:1 AES inline:key\r\na=rtpmap:0 PCMU/8000\r\n";
+        let text = "INVITE sip:a@b SIP/2.0\r\nproxy-Authorization : Digest username=\"a\",\r\n response=\"77\"\r\nSubject: x\r\n y\r\n\r\na=crypto:1 AES inline:key\r\na=rtpmap:0 PCMU/8000\r\nk=prompt\r\na=ice-pwd:secret\r\n";
         let mut bytes = text.as_bytes().to_vec();
         hide_secrets(&mut bytes);
         let hidden = String::from_utf8(bytes).unwrap();
         assert_eq!(hidden.len(), text.len());
         assert_eq!(
             hidden,
-            "INVITE sip:a@b SIP/2.0\r\nproxy-Authorization : ****** *************\r\n *************\r\nSubject: x\r\n y\r\n\r\na=crypto:* *** **********\r\na=rtpmap:0 PCMU/8000\r\n"
+            "INVITE sip:a@b SIP/2.0\r\nproxy-Authorization : ****** *************\r\n *************\r\nSubject: x\r\n y\r\n\r\na=crypto:* *** **********\r\na=rtpmap:0 PCMU/8000\r\nk=******\r\na=ice-pwd:******\r\n"
         );
     }
 }

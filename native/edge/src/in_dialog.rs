@@ -74,10 +74,15 @@ impl Edge {
         let Some(target) = Self::next_hop(message, route) else {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));
         };
-        if self.live_call(&found.token, message).is_some() {
+        let live = self.live_call(&found.token, message).is_some();
+        if live {
             self.note_within(found.token.call, found.direction, message);
         }
-        let shape = self.dialog_shape(route, found);
+        let mut shape = self.dialog_shape(route, found);
+        if !live {
+            // After a restart the token's slot may be that of another call.
+            shape.call = Key::NONE;
+        }
         let terms = shape.from_peer.and_then(|peer| self.policy_for(PolicyEvent::InDialog, message, peer));
         self.relay(now, arrival, message, key, shape, SmallVec::from_buf([target]), false, terms);
     }

@@ -7,7 +7,7 @@ use syntax::{Span, Transport, Uri, parse_ip};
 
 use crate::question::Address;
 use crate::route::OwnNames;
-use crate::settings::{PeerSettings, RouteSettings, SettingsError};
+use crate::settings::{ListenerSettings, PeerSettings, RouteSettings, SettingsError};
 use crate::target::Target;
 
 struct Rule {
@@ -34,11 +34,20 @@ pub(crate) struct PeerTable {
     anywhere: Vec<Rule>,
     targets: Vec<Vec<Target>>,
     core: Option<u16>,
+    /// For each listener the one whose rules it goes by.
+    listeners: Vec<u16>,
 }
 
 impl PeerTable {
     pub(crate) fn new(settings: &RouteSettings, own: &OwnNames, core: Option<&str>) -> Result<Self, SettingsError> {
-        let mut table = Self { networks: HashMap::new(), lengths: [Vec::new(), Vec::new()], anywhere: Vec::new(), targets: Vec::new(), core: None };
+        let mut table = Self {
+            networks: HashMap::new(),
+            lengths: [Vec::new(), Vec::new()],
+            anywhere: Vec::new(),
+            targets: Vec::new(),
+            core: None,
+            listeners: known_as(&settings.listeners),
+        };
         for (index, peer) in settings.peers.iter().enumerate() {
             let index = index as u16;
             table.add_matches(settings, peer, index)?;
@@ -84,6 +93,7 @@ impl PeerTable {
     /// The peer that sends from `source` to `listener`.
     pub(crate) fn identify(&self, listener: u16, transport: Transport, source: SocketAddr) -> Option<u16> {
         let ip = source.ip().to_canonical();
+        let listener = self.listeners.get(usize::from(listener)).copied().unwrap_or(listener);
         for length in &self.lengths[usize::from(ip.is_ipv6())] {
             let Some(rules) = self.networks.get(&(masked(ip, *length), *length)) else { continue };
             if let Some(rule) = rules.iter().find(|rule| rule.fits(listener, transport, source.port())) {
@@ -110,6 +120,16 @@ impl PeerTable {
     pub(crate) fn targets(&self, peer: u16) -> &[Target] {
         self.targets.get(usize::from(peer)).map_or(&[], Vec::as_slice)
     }
+}
+
+/// For each listener the one whose rules it goes by: a listener that moved drains under those of its successor.
+fn known_as(listeners: &[ListenerSettings]) -> Vec<u16> {
+    let successor = |label: &str| listeners.iter().position(|other| !other.drained && other.name == label).map(|index| index as u16);
+    let known = |(index, listener): (usize, &ListenerSettings)| {
+        let own = index as u16;
+        if listener.drained { successor(listener.label()).unwrap_or(own) } else { own }
+    };
+    listeners.iter().enumerate().map(known).collect()
 }
 
 fn target(peer: &PeerSettings, uri: &str, own: &OwnNames) -> Result<Target, SettingsError> {

@@ -21,8 +21,10 @@ pub(crate) struct PolicyState {
     pub(crate) link: u32,
     /// What it was asked last.
     pub(crate) event: PolicyEvent,
-    /// Where the attempt goes that it is asked about.
-    pub(crate) pending: Option<Address>,
+    /// Where the attempt goes that it is asked about, and with what that ends where the policy fails.
+    pub(crate) pending: Option<(Address, u16)>,
+    /// The request as it went out with an attempt, where the policy edited it for that.
+    pub(crate) branch_edits: Option<(usize, Box<[u8]>)>,
     /// It was asked about the failure of all attempts; that is done once.
     pub(crate) failure_asked: bool,
     /// How long each answer may take.
@@ -44,7 +46,7 @@ pub(crate) struct PolicyState {
     /// Failures that were reported: attempts that cannot even be sent add no branch that would bound them.
     pub(crate) reports: usize,
     /// Tells a loop by the request as it came: where a policy rewrites it, that it comes back rewritten is a spiral.
-    pub(crate) loop_hash: u64,
+    pub(crate) loop_hash: Option<u64>,
 }
 
 impl PolicyState {
@@ -100,22 +102,33 @@ impl Edge {
             return self.policy_failed(now, entry);
         }
         let trace = self.trace_id(message.call_id(), message.text(message.head.from.tag));
-        self.put_question(now, entry, event, 0, trace, Some(message.bytes));
+        self.put_question(now, entry, event, 0, trace, Some(message.bytes), terms.deadline);
+    }
+
+    /// The process that is asked about `entry`.
+    pub(crate) fn policy_link(&self, entry: Key) -> Option<u32> {
+        self.policy_links.get(entry.slot as usize % self.policy_links.len().max(1)).copied()
     }
 
     /// Makes a place for what is to be remembered of the policy for `entry`; false where no process is there.
     pub(crate) fn begin_policy(&mut self, now: Now, entry: Key, message: &Message<'_>, event: PolicyEvent, terms: &PolicyTerms) -> bool {
-        let link = self.policy_links.get(entry.slot as usize % self.policy_links.len().max(1)).copied();
-        let loop_hash = self.loop_hash(message);
+        let link = self.policy_link(entry);
+        // A response tells nothing of the way that its request took.
+        let loop_hash = message.is_request().then(|| self.loop_hash(message));
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         if let Some(state) = transaction.policy.as_mut() {
-            (state.event, state.deadline, state.status_code) = (event, terms.deadline, terms.status_code);
+            // A handler that waits for its attempts keeps its process and its terms.
+            if !state.running {
+                (state.deadline, state.status_code) = (terms.deadline, terms.status_code);
+                state.link = link.unwrap_or(state.link);
+            }
             return link.is_some();
         }
         let state = PolicyState {
             link: link.unwrap_or_default(),
             event,
             pending: None,
+            branch_edits: None,
             failure_asked: false,
             deadline: terms.deadline,
             asked: now.moment,
@@ -134,14 +147,14 @@ impl Edge {
 
     /// Writes a question about `entry` for its policy and waits for the verdict. `request` is what is in somebody's hands at
     /// the moment, where it is not in its place.
-    pub(crate) fn put_question(&mut self, now: Now, entry: Key, event: PolicyEvent, status_code: u16, trace: [u8; 16], request: Option<&[u8]>) {
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(crate) fn put_question(&mut self, now: Now, entry: Key, event: PolicyEvent, status_code: u16, trace: [u8; 16], request: Option<&[u8]>, deadline: u64) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let Some(state) = transaction.policy.as_mut() else { return };
         // What is asked about an attempt is over with its verdict.
         state.running |= event != PolicyEvent::Branch;
         state.event = event;
         state.asked = now.moment;
-        let deadline = state.deadline;
         transaction.questions = transaction.questions.wrapping_add(1);
         transaction.waiting = Some(Waiting { number: transaction.questions, deadline: now.moment + deadline, kind: WaitKind::Policy });
         self.tell_policy(entry, event, status_code, deadline, trace, request);
@@ -153,7 +166,7 @@ impl Edge {
         // A later question about what a handler knows carries nothing: the process keeps it.
         let request = request.or(transaction.request.as_deref());
         let message = if PolicyEvent::brings_request(event as u8) { request.unwrap_or_default() } else { &[] };
-        let target = state.pending.map_or_else(String::new, |address| address.to_string());
+        let target = state.pending.map_or_else(String::new, |(address, _)| address.to_string());
         let question = self.question(entry, event, status_code, deadline, trace, transaction.questions, &target, message);
         if let Some(question) = question {
             self.out.policy.push(question);
@@ -202,7 +215,10 @@ impl Edge {
         };
         let mut bytes = Vec::with_capacity(128 + message.len());
         view.write(&mut bytes);
-        Some(PolicyQuestion { link: state.link, bytes, token })
+        // What is asked about an attempt or a response is no handler's that runs already: whoever is there may answer.
+        let own = !matches!(event, PolicyEvent::Branch | PolicyEvent::Response);
+        let link = if own { state.link } else { self.policy_link(entry).unwrap_or(state.link) };
+        Some(PolicyQuestion { link, bytes, token })
     }
 
     /// The W3C trace id of a call, the same wherever it is asked for.
@@ -226,8 +242,8 @@ impl Edge {
         let Some(state) = transaction.policy.as_mut().filter(|state| may && state.report && state.reports < most) else { return false };
         state.report = false;
         state.reports += 1;
-        let status_code = transaction.last_failure;
-        self.put_question(now, entry, PolicyEvent::Failed, status_code, [0; 16], None);
+        let (status_code, deadline) = (transaction.last_failure, state.deadline);
+        self.put_question(now, entry, PolicyEvent::Failed, status_code, [0; 16], None, deadline);
         true
     }
 
@@ -248,11 +264,22 @@ impl Edge {
     pub(crate) fn policy_failed(&mut self, now: Now, entry: Key) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.waiting = None;
-        transaction.targets.clear();
-        transaction.addresses.clear();
         let Some(state) = transaction.policy.as_mut() else { return };
         state.report = false;
-        let status_code = state.status_code;
+        let (event, status_code) = (state.event, state.status_code);
+        if event == PolicyEvent::Branch {
+            self.branch_failed(entry);
+            return self.conclude(now, entry);
+        }
+        if event == PolicyEvent::InDialog && transaction.method == Method::Bye {
+            // A dialog must be able to end, whatever became of a policy.
+            transaction.edited = None;
+            self.decide_for(entry, |_| "policy: no usable verdict, the BYE goes on".to_owned());
+            self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+            return self.conclude(now, entry);
+        }
+        transaction.targets.clear();
+        transaction.addresses.clear();
         if transaction.best.is_some() {
             // Attempts were made: what they ended with says more than that the policy failed.
             return self.conclude(now, entry);
@@ -261,6 +288,18 @@ impl Edge {
         let headers = self.retry_after();
         self.mark_refused(entry, "policy");
         self.finish_saying(now, entry, status_code, None, &headers, b"");
+    }
+
+    /// An attempt that a policy was asked about is not made, nor any after it; those under way go on. Whoever calls concludes.
+    pub(crate) fn branch_failed(&mut self, entry: Key) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.waiting = None;
+        transaction.targets.clear();
+        transaction.addresses.clear();
+        let Some(state) = transaction.policy.as_mut() else { return };
+        let status_code = state.pending.take().map_or(state.status_code, |(_, status_code)| status_code);
+        self.decide_for(entry, |_| format!("policy: no usable verdict on an attempt, it counts as failed with {status_code}"));
+        self.note_failure(entry, status_code, None);
     }
 
     /// Takes what came by `link`: a token, and a decision or a request to send as MessagePack.
@@ -502,7 +541,13 @@ impl Edge {
     /// The wait for a policy is over without an answer.
     pub(crate) fn policy_due(&mut self, now: Now, entry: Key) {
         self.counters.policy_deadlines.add();
+        // First the end of what was asked: failing may ask something else under the same name.
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        let Some(state) = transaction.policy.as_ref() else { return };
+        if state.event != PolicyEvent::Branch {
+            let status_code = transaction.best.as_ref().map_or(state.status_code, |best| best.status_code);
+            self.end_policy(entry, status_code);
+        }
         self.policy_failed(now, entry);
-        self.end_policy(entry, 0);
     }
 }

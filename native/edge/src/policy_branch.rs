@@ -21,17 +21,18 @@ impl Edge {
         let Some(terms) = self.policy_for(PolicyEvent::Branch, message, peer) else { return false };
         let there = self.begin_policy(now, entry, message, PolicyEvent::Branch, &terms);
         self.counters.policy_questions.add();
+        if let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) {
+            state.pending = Some((address, terms.status_code));
+        }
         if !there {
             self.counters.policy_unavailable.add();
-            self.policy_failed(now, entry);
+            // The request is in our hands here, so the answer to the caller is left to whoever puts it back.
+            self.branch_failed(entry);
             return true;
-        }
-        if let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) {
-            state.pending = Some(address);
         }
         let trace = self.trace_id(message.call_id(), message.text(message.head.from.tag));
         let count = self.transactions.get(entry).map_or(0, |t| t.branches.len());
-        self.put_question(now, entry, PolicyEvent::Branch, count as u16 + 1, trace, Some(message.bytes));
+        self.put_question(now, entry, PolicyEvent::Branch, count as u16 + 1, trace, Some(message.bytes), terms.deadline);
         true
     }
 
@@ -41,7 +42,8 @@ impl Edge {
         let call = transaction.call;
         let strip = transaction.shape.as_ref().is_some_and(|shape| shape.strip_identity);
         let Some(mut shape) = transaction.shape.as_deref().copied() else { return Ok(()) };
-        let pending = transaction.policy.as_mut().and_then(|state| state.pending.take());
+        let pending = transaction.policy.as_mut().and_then(|state| state.pending.take()).map(|(address, _)| address);
+        let number = transaction.branches.len();
         let made = match verdict.kind {
             VerdictKind::Continue if verdict.edits.is_empty() => None,
             VerdictKind::Continue => {
@@ -71,6 +73,10 @@ impl Edge {
                     shape.route = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message).map_err(|_| VerdictError::TooLarge)?;
                     Ok(edge.start_branch(now, entry, message, address, &shape))
                 });
+                // Kept for an attempt over UDP, should that over TCP fail.
+                if let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) {
+                    state.branch_edits = Some((number, bytes.into_boxed_slice()));
+                }
                 tried.unwrap_or(Err(VerdictError::TooLarge))?
             }
             (VerdictKind::Continue, Some(address), None) => {
@@ -103,9 +109,9 @@ impl Edge {
         let found = self.with_request(entry, |edge, message| {
             let terms = edge.policy_for(PolicyEvent::Failure, message, peer)?;
             let there = edge.begin_policy(now, entry, message, PolicyEvent::Failure, &terms);
-            Some((there, edge.trace_id(message.call_id(), message.text(message.head.from.tag))))
+            Some((there, terms.deadline, edge.trace_id(message.call_id(), message.text(message.head.from.tag))))
         });
-        let Some(Some((there, trace))) = found else { return false };
+        let Some(Some((there, deadline, trace))) = found else { return false };
         if let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) {
             state.failure_asked = true;
         }
@@ -114,7 +120,7 @@ impl Edge {
             self.counters.policy_unavailable.add();
             return false;
         }
-        self.put_question(now, entry, PolicyEvent::Failure, status_code, trace, None);
+        self.put_question(now, entry, PolicyEvent::Failure, status_code, trace, None, deadline);
         true
     }
 }

@@ -40,8 +40,11 @@ impl Edge {
         let cseq = message.first(HeaderName::CSeq).map_or(&[][..], |slot| slot.value.of(message.bytes));
         let method = cseq.rsplit(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
         let Some(terms) = self.policy_rule(PolicyEvent::Response, method, peer) else { return false };
-        let there =
-            if transaction.policy.is_some() { !self.policy_links.is_empty() } else { self.begin_policy(now, entry, message, PolicyEvent::Response, &terms) };
+        let there = if transaction.policy.is_some() {
+            self.policy_link(entry).is_some()
+        } else {
+            self.begin_policy(now, entry, message, PolicyEvent::Response, &terms)
+        };
         self.counters.policy_questions.add();
         if !there {
             self.counters.policy_unavailable.add();
@@ -59,6 +62,8 @@ impl Edge {
             deadline: now.moment + terms.deadline,
             asked: now.moment,
         });
+        // While it is held, silence must not be taken for what it is not.
+        self.note_provisional(now, entry, attempt);
         let from = crate::question::Address { transport: arrival.transport, address: arrival.address }.to_string();
         let code = message.head.status_code;
         let question = self.question(entry, PolicyEvent::Response, code, terms.deadline, trace, number, &from, message.bytes);

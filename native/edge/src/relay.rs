@@ -236,7 +236,7 @@ impl Edge {
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
         let decided = transaction.policy.is_some();
         let wished = transaction.policy.as_ref().and_then(|policy| policy.first_answer);
-        let loop_hash = transaction.policy.as_ref().map(|policy| policy.loop_hash);
+        let loop_hash = transaction.policy.as_ref().and_then(|policy| policy.loop_hash);
         let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty();
         let cookie = self.random() as u32;
         let branch = BranchToken {
@@ -383,7 +383,7 @@ impl Edge {
             // What the caller gave up must end with 487, whatever made the branches end (section 9.2).
             Some(Best { response: None, .. }) | None if transaction.caller_cancelled => (487, None),
             // RFC 3261 section 16.7: a 503 of one target would tell the caller that we are out of service.
-            Some(best) if best.status_code == 503 => (500, None),
+            Some(best) if best.status_code == 503 && transaction.origin.is_none() => (500, None),
             Some(best) => (best.status_code, best.response),
             None => (408, None),
         };

@@ -103,25 +103,29 @@ impl Edge {
         admitted
     }
 
-    fn provisional(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
+    /// The far end is at work: what was sent is not sent again, and the time to the final answer runs.
+    pub(crate) fn note_provisional(&mut self, now: Now, entry: Key, attempt: usize) {
         let timers = self.snapshot.timers;
-        let code = message.head.status_code;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
         let wished = transaction.policy.as_ref().and_then(|policy| policy.final_answer);
         let final_answer =
             wished.unwrap_or_else(|| policy.map_or(timers.c, |p| milliseconds(self.snapshot.settings.peers[usize::from(p)].final_answer_milliseconds)));
-        let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
-        if !branch.client.is_open() {
-            return;
-        }
-        let wanted = branch.cancel_wanted.take();
+        let Some(branch) = transaction.branches.get_mut(attempt).filter(|branch| branch.client.is_open()) else { return };
         match &mut branch.client {
             // A branch under CANCEL keeps the deadline that the CANCEL set.
             Client::Invite(_) if branch.cancelled => {}
             Client::Invite(client) => client.handle_provisional(now.moment, final_answer),
             Client::NonInvite(client) => client.handle_provisional(now.moment, &timers),
         }
+    }
+
+    fn provisional(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
+        let code = message.head.status_code;
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let Some(branch) = transaction.branches.get_mut(attempt).filter(|branch| branch.client.is_open()) else { return };
+        let wanted = branch.cancel_wanted.take();
+        self.note_provisional(now, entry, attempt);
         self.note_answer(now, entry, attempt, code);
         if let Some(reason) = wanted {
             self.send_cancel(now, entry, attempt, &reason);
@@ -187,7 +191,10 @@ impl Edge {
             self.note_answer(now, entry, attempt, code);
             self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
             let dialog = self.transactions.get(entry).and_then(|t| t.dialog);
-            self.note_success(call_key, dialog, message);
+            // Of several that answer the first is the one that a BYE would go to.
+            if dialog.is_some() || self.calls.get(call_key).is_some_and(|call| call.answered.is_none()) {
+                self.note_success(call_key, dialog, message);
+            }
         }
         let in_dialog = self.transactions.get(entry).is_none_or(|t| t.dialog.is_some());
         if !in_dialog
@@ -237,6 +244,11 @@ impl Edge {
             if let Some(transaction) = self.transactions.get_mut(entry) {
                 transaction.targets.clear();
                 transaction.addresses.clear();
+                // Nor is an attempt made that waits for its name or its policy.
+                transaction.waiting = None;
+                if let Some(state) = transaction.policy.as_mut() {
+                    state.pending = None;
+                }
             }
             self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
         }

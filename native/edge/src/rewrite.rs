@@ -32,7 +32,7 @@ impl Edge {
             out.extend_from_slice(b"Via: SIP/2.0/");
             out.extend_from_slice(hop.transport.as_str().as_bytes());
             out.push(b' ');
-            out.extend_from_slice(&snapshot.sent_by[usize::from(hop.listener)]);
+            out.extend_from_slice(snapshot.sent_by(hop.listener));
             out.extend_from_slice(b";branch=");
             branch.write(out);
             out.extend_from_slice(b"\r\n");
@@ -43,7 +43,7 @@ impl Edge {
                 out.extend_from_slice(b"Record-Route: <sip:");
                 token.write(secret, message.call_id(), message.text(head.from.tag), out);
                 out.push(b'@');
-                out.extend_from_slice(&snapshot.sent_by[usize::from(listener)]);
+                out.extend_from_slice(snapshot.sent_by(listener));
                 if snapshot.listener(listener).transport != "udp" {
                     out.extend_from_slice(b";transport=");
                     out.extend_from_slice(snapshot.listener(listener).transport.as_bytes());

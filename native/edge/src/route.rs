@@ -21,6 +21,7 @@ impl OwnNames {
             own.add(&listener.address.ip().to_string(), listener.address.port());
             own.add(&listener.advertise_host, listener.advertise_port);
         }
+        settings.former.iter().for_each(|(host, port)| own.add(host, *port));
         for (index, alias) in settings.aliases.iter().enumerate() {
             let text = format!("sip:{alias}");
             let uri = Uri::parse(text.as_bytes(), Span::new(0, text.len())).map_err(|_| SettingsError::Value {

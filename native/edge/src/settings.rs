@@ -11,6 +11,8 @@ use crate::verdict::PolicyEvent;
 
 /// Listeners since the start of the process, those that are gone among them.
 const MOST_LISTENERS: usize = 4_000;
+/// Names that listeners had and that are still known.
+const MOST_FORMER: usize = 64;
 
 /// Why a snapshot cannot be built: a fault of whoever sent it, since Python checks first.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -243,6 +245,9 @@ pub struct RouteSettings {
     pub slow_milliseconds: u64,
     /// What is kept and sent on of the messages themselves.
     pub trace: TraceSettings,
+    /// Hosts and ports that listeners advertised before a reload: dialogs still name them.
+    #[serde(skip)]
+    pub former: Vec<(String, u16)>,
 }
 
 /// Messages kept to be looked at.
@@ -331,7 +336,7 @@ pub struct Snapshot {
     /// The listener that a peer wishes to be reached from.
     pub(crate) peer_listeners: Vec<Option<u16>>,
     /// What Via says behind the transport and a space: host and port.
-    pub(crate) sent_by: Vec<Vec<u8>>,
+    sent_by: Vec<Vec<u8>>,
     pub(crate) policies: Vec<PolicyRule>,
     /// Events that some policy has a hook for, a bit each.
     asked: u16,
@@ -348,6 +353,7 @@ impl Snapshot {
         if before.settings.node != settings.node {
             return Err(SettingsError::Value { path: "install.node".to_owned(), problem: "changes with a restart only", value: settings.node });
         }
+        settings.former = former_names(&before.settings, &settings);
         settings.listeners = listeners_after(&before.settings.listeners, settings.listeners, closed);
         if settings.listeners.len() > MOST_LISTENERS {
             let count = settings.listeners.len().to_string();
@@ -411,6 +417,11 @@ impl Snapshot {
         &self.settings.listeners[usize::from(index).min(self.settings.listeners.len() - 1)]
     }
 
+    /// What Via and Record-Route say of a listener; the last one's where a reload has brought one that we do not know yet.
+    pub(crate) fn sent_by(&self, index: u16) -> &[u8] {
+        self.sent_by.get(usize::from(index)).or(self.sent_by.last()).map_or(&[], Vec::as_slice)
+    }
+
     pub(crate) fn listener_id(&self, index: u16) -> u16 {
         self.listener_ids.get(usize::from(index)).copied().unwrap_or_default()
     }
@@ -422,6 +433,20 @@ impl Snapshot {
     pub(crate) fn listener_by_id(&self, id: u16) -> Option<u16> {
         self.listener_ids.iter().position(|have| *have == id && id != 0).map(|index| index as u16)
     }
+}
+
+/// What listeners advertised before, the latest last; so many at most.
+fn former_names(before: &RouteSettings, next: &RouteSettings) -> Vec<(String, u16)> {
+    let now = |name: &(String, u16)| next.listeners.iter().any(|l| (&l.advertise_host, l.advertise_port) == (&name.0, name.1));
+    let advertised = before.listeners.iter().map(|l| (l.advertise_host.clone(), l.advertise_port));
+    let mut names: Vec<(String, u16)> = Vec::new();
+    for name in before.former.iter().cloned().chain(advertised).filter(|name| !now(name)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.drain(..names.len().saturating_sub(MOST_FORMER));
+    names
 }
 
 /// The listeners of `next` at the places that they had, new ones behind, and those that are gone in between as drained.

@@ -5,7 +5,8 @@ use syntax::Transport;
 
 use crate::edge::Edge;
 use crate::question::Address;
-use crate::transaction::{CancelReason, Client, Server, WaitKind};
+use crate::route::RouteView;
+use crate::transaction::{CancelReason, Client, Server, Shape, WaitKind};
 
 impl Edge {
     /// Does all that is due.
@@ -184,6 +185,25 @@ impl Edge {
         self.dead.insert(target, (now.moment + seconds(for_seconds), peer));
     }
 
+    /// Tries again over UDP what went over TCP for its size only, as a policy edited it for that attempt.
+    fn fall_back(&mut self, now: Now, entry: Key, attempt: usize, udp: Address, mut shape: Shape) {
+        let policy = self.transactions.get_mut(entry).and_then(|transaction| transaction.policy.as_mut());
+        match policy.and_then(|state| state.branch_edits.take_if(|(number, _)| *number == attempt)) {
+            Some((_, bytes)) => {
+                shape.strip_identity = false;
+                self.with_stored(&bytes, |edge, message| {
+                    if let Ok(route) = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message) {
+                        shape.route = route;
+                        edge.attempt(now, entry, message, udp, &shape, true);
+                    }
+                });
+            }
+            None => {
+                self.with_request(entry, |edge, message| edge.attempt(now, entry, message, udp, &shape, true));
+            }
+        }
+    }
+
     /// The worker whose attempt `request` was, if it was ours.
     pub fn attempt_owner(&self, request: &[u8]) -> Option<u8> {
         self.sent_branch(request).map(|token| token.worker).filter(|worker| *worker < self.options.workers)
@@ -227,7 +247,7 @@ impl Edge {
         {
             let udp = Address { transport: Transport::Udp, address: target.address };
             self.note_answer(now, entry, attempt, 503);
-            self.with_request(entry, |edge, message| edge.attempt(now, entry, message, udp, &shape, true));
+            self.fall_back(now, entry, attempt, udp, shape);
             self.conclude(now, entry);
             return self.rearm(entry);
         }

@@ -320,3 +320,20 @@ fn silence_after_another_request_is_told_to_its_policy_too() {
     rig.advance(40_000);
     assert_eq!(event(&last(&mut rig)).0, PolicyEvent::Ended as u8);
 }
+
+#[test]
+fn a_branch_that_nobody_can_be_asked_about_is_answered_for_every_method() {
+    for method in ["INVITE", "MESSAGE"] {
+        let mut rig = Rig::new(with(vec![hook("branch", &[], &[])]));
+        let sent = rig.receive(CALLER, &Request::new(method, "sip:bob@example.net").text());
+        assert_eq!(sent.last().unwrap().status_code(), 500, "{method}");
+        // Also where a name has to be resolved first, so that the request is in other hands when the question fails.
+        let mut settings = with(vec![hook("branch", &[], &[])]);
+        settings.peers[0].to = vec!["sip:core.example.net".to_owned()];
+        let mut rig = Rig::new(settings);
+        rig.receive(CALLER, &Request::new(method, "sip:bob@example.net").text());
+        let question = rig.questions.pop().unwrap();
+        let sent = rig.answer(&question, &["203.0.113.9:5060"]);
+        assert_eq!(sent.iter().map(Sent::status_code).collect::<Vec<_>>(), [500], "{method}");
+    }
+}

@@ -166,7 +166,8 @@ impl Engine {
             watchdog: Mutex::default(),
             closed: Mutex::default(),
         };
-        engine.export(&snapshot)?;
+        let exporter = engine.exporter_for(&snapshot)?;
+        engine.export(&snapshot, exporter);
         for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
             let streams =
                 Streams::new(index as u8, install.stream.clone(), snapshot.settings.limits.message(), Arc::clone(&sources), shared.events.listening.clone());
@@ -218,14 +219,16 @@ impl Engine {
         let mut bound = bind_all(next.settings.listeners.get(current.settings.listeners.len()..).unwrap_or_default(), &document.install, Vec::new())?;
         let fresh = |index: &usize| next.settings.listeners[*index].drained && current.settings.listeners.get(*index).is_some_and(|old| !old.drained);
         let draining: Vec<u16> = (0..current.settings.listeners.len()).filter(fresh).map(|index| index as u16).collect();
-        // A TCP listener of which only connections are left cannot come back either.
-        closed.extend(draining.iter().filter(|index| next.settings.listeners[usize::from(**index)].transport().is_reliable()));
         let ends = (0..self.shared.posts.len()).map(|worker| links.iter().map(|link| link.worker_end(worker)).collect::<io::Result<Vec<_>>>());
         let ends = ends.collect::<io::Result<Vec<_>>>().map_err(system("a policy link"))?;
+        let exporter = self.exporter_for(&next)?;
+        // From here on nothing fails.
+        // A TCP listener of which only connections are left cannot come back either.
+        closed.extend(draining.iter().filter(|index| next.settings.listeners[usize::from(**index)].transport().is_reliable()));
         for ((post, links), bound) in self.shared.posts.iter().zip(ends).zip(bound.drain(..)) {
             insist(post, Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec(), bound })));
         }
-        self.export(&next)?;
+        self.export(&next, exporter);
         *current = next;
         Ok(draining)
     }
@@ -241,17 +244,19 @@ impl Engine {
         }
     }
 
-    /// Keeps traces as `snapshot` says, and sends them to its collector.
-    fn export(&self, snapshot: &Snapshot) -> Result<(), StartError> {
-        let settings = &snapshot.settings.trace;
-        self.shared.traces.iter().for_each(|ring| ring.resize(settings.memory_bytes));
-        let Ok(mut exporter) = self.exporter.lock() else { return Ok(()) };
-        // The last one ends first: it sends what it has.
-        drop(exporter.take());
+    /// Starts what sends traces to the collector of `snapshot`, if it names one.
+    fn exporter_for(&self, snapshot: &Snapshot) -> Result<Option<HepExporter>, StartError> {
         let addresses = snapshot.settings.listeners.iter().map(|listener| listener.address).collect();
-        let next = HepExporter::start(settings, self.shared.traces.clone(), addresses, Arc::clone(&self.exported));
-        *exporter = next.map_err(system("the collector of traces"))?;
-        Ok(())
+        let exporter = HepExporter::start(&snapshot.settings.trace, self.shared.traces.clone(), addresses, Arc::clone(&self.exported));
+        exporter.map_err(system("trace.collector"))
+    }
+
+    /// Keeps traces as `snapshot` says, and sends them by `exporter`; the last one ends.
+    fn export(&self, snapshot: &Snapshot, exporter: Option<HepExporter>) {
+        self.shared.traces.iter().for_each(|ring| ring.resize(snapshot.settings.trace.memory_bytes));
+        if let Ok(mut current) = self.exporter.lock() {
+            *current = exporter;
+        }
     }
 
     /// Entries of all workers' traces that contain `needle`, in order of time, `limit` at most; from the `places` of the last

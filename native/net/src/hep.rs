@@ -47,20 +47,14 @@ impl HepExporter {
             crate::limits::yield_to_others();
             let mut places: Vec<u64> = rings.iter().map(|ring| ring.place()).collect();
             let mut out = Vec::new();
-            while !stopped.load(Ordering::Acquire) {
+            loop {
+                // After the word to stop comes one last look.
+                let stopping = stopped.load(Ordering::Acquire);
                 for (ring, place) in rings.iter().zip(&mut places) {
-                    let look = ring.look(*place, b"");
-                    *place = look.next;
-                    counts.lost_bytes.fetch_add(look.lost, Ordering::Relaxed);
-                    for mut entry in look.entries {
-                        let local = addresses.get(usize::from(entry.listener)).copied();
-                        hide_secrets(&mut entry.bytes);
-                        out.clear();
-                        write(&mut out, &entry, local, capture_id);
-                        // A collector that is not there refuses by ICMP: it gets the next one all the same.
-                        let count = if socket.send(&out).is_ok() { &counts.sent } else { &counts.failed };
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
+                    export(ring, place, &socket, &addresses, capture_id, &counts, &mut out);
+                }
+                if stopping {
+                    return;
                 }
                 thread::park_timeout(ROUND);
             }
@@ -77,6 +71,27 @@ impl Drop for HepExporter {
             if thread.join().is_err() {
                 log::error!(target: "hep", "the exporter of traces panicked");
             }
+        }
+    }
+}
+
+/// Sends what came since `place`.
+fn export(ring: &TraceRing, place: &mut u64, socket: &UdpSocket, addresses: &[SocketAddr], capture_id: u32, counts: &HepCounts, out: &mut Vec<u8>) {
+    loop {
+        let look = ring.look(*place, b"");
+        *place = look.next;
+        counts.lost_bytes.fetch_add(look.lost, Ordering::Relaxed);
+        for mut entry in look.entries {
+            let local = addresses.get(usize::from(entry.listener)).copied();
+            hide_secrets(&mut entry.bytes);
+            out.clear();
+            write(out, &entry, local, capture_id);
+            // A collector that is not there refuses by ICMP: it gets the next one all the same.
+            let count = if socket.send(out).is_ok() { &counts.sent } else { &counts.failed };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if look.end {
+            return;
         }
     }
 }

@@ -35,6 +35,6 @@ pub use engine::{Engine, LabelledCount, StartError};
 pub use install::{DnsSettings, Document, InstallSettings, RecordSettings, StreamSettings};
 pub use logging::{LogLine, drain_log, install_logger, set_log_level};
 pub use policies::{PolicyExchange, PolicyLink, PolicyPort};
-pub use privileges::{become_user, may_bind_low};
+pub use privileges::{become_user, give_up_capabilities, may_bind_low};
 pub use records::record_text;
 pub use trace::{TraceEntry, TraceKind};

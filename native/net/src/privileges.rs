@@ -52,6 +52,16 @@ fn keep(mask: u32) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives every capability up, so that nothing that is run here has more rights than any user.
+///
+/// # Errors
+/// What the system says.
+pub fn give_up_capabilities() -> io::Result<()> {
+    // SAFETY: plain numbers.
+    unsafe { checked(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))? };
+    keep(0)
+}
+
 /// Whether the process may bind low ports.
 pub fn may_bind_low() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The latest messages and decisions of one worker, in a ring of bytes: the oldest make room for the newest.
 //!
-//! A lock guards the ring, held for the copy of one entry by its worker and of a few hundred kilobytes by who looks at it.
+//! A lock guards the ring, held for the copy of one batch by its worker and of some kilobytes by who looks at it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
@@ -10,8 +10,8 @@ use syntax::Transport;
 
 /// Bytes in front of an entry's own.
 const HEAD: usize = 4 + 8 + 1 + 1 + 2 + 16 + 2 + 2;
-/// Bytes that a look copies under the lock.
-const LOOK: usize = 256 << 10;
+/// Bytes that a look copies under the lock: some microseconds, for which a worker may have to wait.
+const LOOK: usize = 32 << 10;
 
 /// What an entry tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,6 +123,12 @@ pub(crate) fn become_user(user: u32, group: u32, bind_low: bool) -> PyResult<()>
     Ok(net::become_user(user, group, bind_low)?)
 }
 
+/// Gives every capability up.
+#[pyfunction]
+pub(crate) fn give_up_capabilities() -> PyResult<()> {
+    Ok(net::give_up_capabilities()?)
+}
+
 /// Whether the process may bind low ports.
 #[pyfunction]
 pub(crate) fn may_bind_low() -> bool {

@@ -82,6 +82,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         mask_identities: false,
         policies: Vec::new(),
         slow_milliseconds: 0,
+        former: Vec::new(),
         trace: TraceSettings { memory_bytes: 0, collector: None, capture_id: 0 },
     }
 }

@@ -230,6 +230,8 @@ def test_a_request_that_nobody_answers_ends_with_408(seconds: float) -> None:
         ("INVITE", "sip:a@b", {}, "cannot send 'INVITE'"),
         ("MESSAGE", "sip:a@b", {"headers": {"X": "a\r\nVia: b"}}, "expected printable text on one line"),
         ("MESSAGE", "sip:a b", {}, "not a URI"),
+        ("MESSAGE", "sip:a@b", {"headers": {"Via: a": "b"}}, "not a header field that a policy may set: 'Via: a'"),
+        ("MESSAGE", "sip:a@b", {"headers": {"v": "b"}}, "not a header field that a policy may set: 'v'"),
         ("MESSAGE", "http://a", {}, "no target"),
         ("MESSAGE", "sip:a@b", {"peer": "nobody"}, "no such peer"),
         ("MESSAGE", "sip:192.0.2.1", {"to": ["sip:192.0.2.1:5060"]}, "names this proxy itself"),
@@ -249,3 +251,102 @@ def test_what_cannot_be_sent_is_said(method: str, uri: str, words: dict[str, obj
     with SimulatedEdge(policy) as edge:
         assert edge.receive(request("MESSAGE")).status_code == 403
     assert problem in errors[0]
+
+
+FORKING = TWO_CORES.replace("to = [", 'forking = "parallel"\nto = [')
+
+
+def failing_at(number: int) -> Policy:
+    def look(branch: Branch) -> Verdict:
+        if branch.number == number:
+            raise ValueError("on purpose")
+        return CONTINUE
+
+    return hooked("on_branch", look, "INVITE")
+
+
+def test_a_branch_whose_policy_fails_leaves_those_that_ring_alone() -> None:
+    with SimulatedEdge(failing_at(2), configuration=FORKING) as edge:
+        out = edge.receive(request("INVITE"))
+        assert [message.to for message in edge.sent if message.method == "INVITE"] == [CORE]
+        assert finals(edge.respond(out, 200)) == [200]
+        assert edge.records == []
+    with SimulatedEdge(failing_at(2), configuration=FORKING) as edge:
+        assert finals(edge.respond(edge.receive(request("INVITE")), 486)) == [486]
+        (record,) = edge.records
+        assert (record["outcome"], record["status_code"]) == ("failed", 486)
+
+
+def test_no_branch_is_begun_after_a_global_refusal() -> None:
+    async def look(branch: Branch) -> Verdict:
+        if branch.number == 2:
+            await asyncio.sleep(0.05)
+        return CONTINUE
+
+    with SimulatedEdge(hooked("on_branch", look), configuration=FORKING) as edge:
+        out = edge.receive(request("INVITE"))
+        assert finals(edge.respond(out, 603)) == [603]
+        edge.wait(2)
+        assert [message.to for message in edge.sent if message.method == "INVITE"] == [CORE]
+
+
+def test_a_response_that_is_held_is_no_silence() -> None:
+    async def hang(response: PassingResponse) -> None:
+        await asyncio.sleep(3_600)
+
+    slow = TWO_CORES.replace("to = [", "first_answer_seconds = 4\nto = [")
+    with SimulatedEdge(hooked("on_response", hang), configuration=slow, deadline_seconds=2) as edge:
+        out = edge.receive(request("INVITE"))
+        edge.advance(3)
+        count = len(edge.sent)
+        assert edge.respond(out, 180) == []
+        later = edge.advance(4)
+        assert [message.status_code for message in later] == [180], "neither sent again nor to the other core"
+        assert len(edge.sent) == count + 1
+        edge.respond(out, 200)
+        assert finals(edge.advance(3)) == [200]
+        edge.wait(3)
+
+
+def test_a_bye_goes_on_whatever_becomes_of_its_policy() -> None:
+    def fail(call: Call) -> Verdict:
+        raise ValueError("on purpose")
+
+    with SimulatedEdge(hooked("on_in_dialog", fail)) as edge:
+        out = edge.receive(within(edge, "BYE"))
+        assert (out.method, out.to) == ("BYE", CORE)
+        edge.respond(out, 200)
+        (record,) = edge.records
+        assert record["ended_by"] == "caller"
+    with SimulatedEdge(hooked("on_in_dialog", fail)) as edge:
+        assert edge.receive(within(edge, "INFO")).status_code == 500
+
+
+def test_terms_of_one_hook_are_not_those_of_another() -> None:
+    policy, quick = Policy(), Policy()
+
+    @policy.on_request("INVITE")
+    async def decide(call: Call) -> Verdict:
+        await call.attempt("sip:203.0.113.5")
+        return call.best_response()
+
+    quick.on_branch()(lambda branch: CONTINUE)
+    with SimulatedEdge(policy, quick) as edge:
+        out = edge.receive(request("INVITE"))
+        assert out.to == "203.0.113.5:5060"
+        assert finals(edge.respond(out, 486)) == [486]
+
+
+def test_nobody_there_is_503_for_a_request_of_a_policys_own() -> None:
+    policy, answers = Policy(), []
+
+    @policy.on_request("INVITE")
+    async def ask(call: Call) -> Verdict:
+        answers.append(await policy.send_request("OPTIONS", "sip:nowhere.example.net", from_uri="sip:edge@x"))
+        answers.append(await policy.send_request("OPTIONS", "sip:203.0.113.1", from_uri="sip:edge@x"))
+        return Reject(403)
+
+    with SimulatedEdge(policy) as edge:
+        out = edge.receive(request("INVITE"))
+        edge.respond(out, 503)
+    assert [answer.status_code for answer in answers] == [503, 503]
