@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
-from tests.integration.agent import Agent, answer, call, invite
+from tests.integration.agent import Agent, answer, call, invite, values
 from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
 
 ROOT = Path(__file__).parent.parent.parent
@@ -81,6 +81,19 @@ def test_attempts_go_from_gateway_to_gateway(start_proxy: Callable[..., Proxy], 
         (record,) = proxy.records(1)
         assert record["notes"] == {f"sip:127.0.0.1:{first.port}": "503", f"sip:127.0.0.1:{second.port}": "486"}
         assert [attempt["status_code"] for attempt in record["attempts"]] == [503, 486]
+
+
+def test_whoever_missed_a_call_gets_a_message(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    with Agent() as core, Agent() as caller:
+        port = free_port()
+        start_proxy(example("missed", tmp_path, {"5060": str(port), "5070": str(core.port)}))
+        caller.send(invite("INVITE", caller.port, "sip:bob@example.net", call_id="missed", branch="missed"), port)
+        core.send(answer(core.receive_until("INVITE"), "480 Away"), port)
+        message = core.receive_until("MESSAGE")
+        assert message.startswith("MESSAGE sip:bob@example.net SIP/2.0\r\n")
+        assert values(message, "From")[0].startswith("<sip:a@127.0.0.1>;tag=")
+        assert "You missed a call at 20" in message
+        core.send(answer(message, "200 OK"), port)
 
 
 def test_a_number_is_looked_up_with_the_trace_of_its_call(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
