@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
@@ -209,12 +210,16 @@ def workers(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def reloads(count: int, rate: int) -> dict[str, Any]:
-    """So many reloads in a row under load, every other one with a peer more: calls that fail, and memory before and after."""
-    text = (ROOT / "bench/load/relay.toml").read_text()
+def reloads(count: int, rate: int, name: str = "relay.toml") -> dict[str, Any]:
+    """So many reloads in a row under load, every other one with a peer more: calls that fail, and memory before and after.
+
+    With policies each of them starts a process anew, since handlers may go by peers.
+    """
+    text = (ROOT / "bench/load" / name).read_text()
     line = [str(ROOT / "target/release/edge-load"), "call", "--rate", str(rate), "--duration"]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("edge.toml", "more.toml")]
+        shutil.copy(ROOT / "bench/load/relay_policy.py", folder)
         files[0].write_text(text)
         files[1].write_text(text + '\n[peer.more]\nkind = "gateway"\nmatch = ["192.0.2.1"]\n')
         with Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], str(files[0])]) as target:

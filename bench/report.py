@@ -150,15 +150,15 @@ def page(data: dict[str, Any]) -> str:
             "",
             f"At {rows[0]['rate']} calls/s, all processes sharing two processors: one worker {one:.1f} µs, two {two:.1f} µs, ratio {two / one:.2f}.",
         ]
-    if data.get("reloads"):
-        done = data["reloads"]
-        lines += [
-            "",
-            "## Reloads",
-            "",
-            f"{done['count']} in a row under {done['rate']} calls/s, median {done['median_milliseconds']:.1f} ms: calls or reloads failed {done['failed']}; "
-            f"memory {done['before'] / (1 << 20):.1f} MiB before, {done['after'] / (1 << 20):.1f} MiB after.",
-        ]
+    for key, title in (("reloads", "Reloads"), ("policy_reloads", "Reloads that start the policy process anew")):
+        if done := data.get(key):
+            lines += [
+                "",
+                f"## {title}",
+                "",
+                f"{done['count']} in a row under {done['rate']} calls/s, median {done['median_milliseconds']:.1f} ms: calls or reloads failed {done['failed']}; "
+                f"memory {done['before'] / (1 << 20):.1f} MiB before, {done['after'] / (1 << 20):.1f} MiB after.",
+            ]
     if data.get("scraping"):
         rows = data["scraping"]
         without, scraped = (median(rows, "cost", scraped=value) for value in (False, True))
