@@ -29,6 +29,16 @@ def free_port(host: str = "127.0.0.1") -> int:
     raise RuntimeError("no free port")
 
 
+def is_bound(port: int) -> bool:
+    """Whether somebody receives datagrams at this port of 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
 class Proxy:
     """One process; `log` has its log lines, `records` its call records."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.integration.agent import Agent, answer, bye, call, invite
-from tests.integration.proxy import Proxy, free_port, manage
+from tests.integration.proxy import Proxy, free_port, is_bound, manage
 
 HEAD = '[install]\nstate_directory = "STATE"\nworkers = {workers}\ndrain_seconds = {drain}\n'
 TAIL = '[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core}"]\nto = ["sip:127.0.0.1:{core}"]\n[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n'
@@ -16,16 +16,6 @@ TAIL = '[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core}"]\nto = ["sip:127
 
 def listener(name: str, port: int, transport: str = "udp") -> str:
     return f'[install.listener.{name}]\naddress = "{transport}:127.0.0.1:{port}"\n'
-
-
-def is_bound(port: int) -> bool:
-    """Whether somebody receives datagrams there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent import Agent, call
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, is_bound
 
 ROOT = Path(__file__).parent.parent.parent
 AS_ROOT = os.geteuid() == 0
@@ -105,7 +105,7 @@ def test_root_becomes_another_user_and_keeps_only_what_the_listeners_need(
     # The folders above belong to root alone.
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    low_port = next(port for port in range(700, 1_000) if is_free(port))
+    low_port = next(port for port in range(700, 1_000) if not is_bound(port))
     port = low_port if low else free_port()
     with Agent() as caller, Agent() as core:
         toml = (
@@ -125,15 +125,6 @@ def test_root_becomes_another_user_and_keeps_only_what_the_listeners_need(
             assert state["CapEff"] == state["CapPrm"] == (bind_low if low else "0" * 16)
             assert state["NoNewPrivs"] == "1"
         assert (proxy.state / "route.key").stat().st_uid == 65_534
-
-
-def is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def check(tmp_path: Path, text: str) -> tuple[int, str]:

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use proto::{Key, Moment, NonInviteServer, Now, milliseconds};
+use proto::{Key, NonInviteServer, Now, milliseconds};
 use smallvec::SmallVec;
 use syntax::{Method, Transport};
 
@@ -98,33 +98,9 @@ impl Edge {
             call: Key::NONE,
             originated: true,
         };
-        let transaction = Transaction {
-            key,
-            method,
-            server: Server::NonInvite(NonInviteServer::new(true)),
-            arrival: nowhere,
-            reply_to: nowhere,
-            request: Some(request.into()),
-            edited: None,
-            policy: None,
-            held: Vec::new(),
-            origin: Some(Box::new(origin)),
-            response: None,
-            best: None,
-            last_failure: 0,
-            challenges: Vec::new(),
-            branches: SmallVec::new(),
-            targets: targets.targets,
-            addresses: Vec::new(),
-            waiting: None,
-            questions: 0,
-            shape: Some(Box::new(shape)),
-            call: Key::NONE,
-            dialog: None,
-            caller_cancelled: false,
-            trying_at: Moment::NEVER,
-            give_up_at: now.moment + wait,
-        };
+        let server = Server::NonInvite(NonInviteServer::new(true));
+        let mut transaction = Transaction::new(key, method, server, nowhere, request, shape, targets.targets, now.moment + wait);
+        transaction.origin = Some(Box::new(origin));
         // What policies send counts as new work, what ends a call does not.
         let class = if matches!(origin, Origin::Nobody) { Class::Last } else { Class::Registration };
         let full = self.transactions.len() >= class.share(self.transactions.limit());

@@ -44,33 +44,11 @@ impl Edge {
         };
         let trying_after = timers.trying_after_milliseconds;
         let setup = if invite { seconds(timers.setup_seconds) } else { 64 * self.snapshot.timers.t1 };
-        let transaction = Transaction {
-            key,
-            method: message.head.method,
-            server,
-            arrival: *arrival,
-            reply_to: reply_hop(arrival, message),
-            request: Some(message.bytes.into()),
-            edited: None,
-            policy: None,
-            held: Vec::new(),
-            origin: None,
-            response: None,
-            best: None,
-            last_failure: 0,
-            challenges: Vec::new(),
-            branches: SmallVec::new(),
-            targets,
-            addresses: Vec::new(),
-            waiting: None,
-            questions: 0,
-            shape: Some(Box::new(shape)),
-            call: shape.call,
-            dialog: shape.dialog,
-            caller_cancelled: false,
-            trying_at: if invite && trying_after > 0 { now.moment + milliseconds(trying_after) } else { Moment::NEVER },
-            give_up_at: now.moment + setup,
-        };
+        let mut transaction = Transaction::new(key, message.head.method, server, *arrival, message.bytes, shape, targets, now.moment + setup);
+        transaction.reply_to = reply_hop(arrival, message);
+        if invite && trying_after > 0 {
+            transaction.trying_at = now.moment + milliseconds(trying_after);
+        }
         let class = Class::of(message, shape.dialog.is_some());
         let lease = is_call.then(|| self.leases.take(class.share(self.snapshot.settings.limits.calls)));
         let full = lease.as_ref().is_some_and(Option::is_none) || self.transactions.len() >= class.share(self.transactions.limit());

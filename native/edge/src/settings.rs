@@ -10,7 +10,7 @@ use syntax::{Limits, Transport};
 use crate::verdict::PolicyEvent;
 
 /// Listeners since the start of the process, those that are gone among them.
-const MOST_LISTENERS: usize = 4_000;
+const MOST_LISTENERS: usize = 500;
 /// Names that listeners had and that are still known.
 const MOST_FORMER: usize = 64;
 

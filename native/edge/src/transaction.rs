@@ -194,6 +194,47 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
+    /// One that has just begun: nothing was sent, responses go where it came from.
+    #[expect(clippy::too_many_arguments, reason = "one request with what is known of it")]
+    pub(crate) fn new(
+        key: u128,
+        method: Method,
+        server: Server,
+        arrival: Hop,
+        request: &[u8],
+        shape: Shape,
+        targets: SmallVec<[Target; 1]>,
+        give_up_at: Moment,
+    ) -> Self {
+        Self {
+            key,
+            method,
+            server,
+            arrival,
+            reply_to: arrival,
+            request: Some(request.into()),
+            edited: None,
+            policy: None,
+            held: Vec::new(),
+            origin: None,
+            response: None,
+            best: None,
+            last_failure: 0,
+            challenges: Vec::new(),
+            branches: SmallVec::new(),
+            targets,
+            addresses: Vec::new(),
+            waiting: None,
+            questions: 0,
+            call: shape.call,
+            dialog: shape.dialog,
+            shape: Some(Box::new(shape)),
+            caller_cancelled: false,
+            trying_at: Moment::NEVER,
+            give_up_at,
+        }
+    }
+
     /// Whether a final response is still owed.
     pub(crate) fn is_open(&self) -> bool {
         match &self.server {
