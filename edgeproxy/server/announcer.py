@@ -7,7 +7,6 @@ import time
 from edgeproxy import _native
 from edgeproxy.config import Loaded
 from edgeproxy.events import Bus, CoreLog, CoreStatusChanged, Event, make, name_of
-from edgeproxy.policy.dispatch import described
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies
 
@@ -86,12 +85,7 @@ class Announcer:
     async def run(self) -> None:
         """Publish native events as they come."""
         while True:
-            try:
-                busy = self.pump() == MOST
-            except Exception as error:
-                # An event that nobody can make sense of must not end all others.
-                self._printer.event("events failed", level="error", values=described(error))
-                busy = False
+            busy = self.pump() == MOST
             await asyncio.sleep(0 if busy else ROUND_SECONDS)
 
 

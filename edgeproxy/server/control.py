@@ -18,6 +18,7 @@ from edgeproxy.server.check import check_addresses
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies
 from edgeproxy.server.revisions import Revisions
+from edgeproxy.server.standing import Standing
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -36,6 +37,7 @@ class Control:
         self.printer = printer
         self.engine: _native.Engine
         self.announcer = Announcer(printer)
+        self.standing = Standing(printer.event)
         self.policies = Policies(loaded, printer.event, self._policies_state)
         self.started = time.monotonic()
         self.reloads = 0
@@ -168,6 +170,7 @@ class Control:
         bus = self.announcer.bus
         own = {
             "policy_restarts": self.policies.restarts,
+            "server_faults": self.standing.faults,
             "reloads": self.reloads,
             "events_told": bus.told,
             "events_not_taken": bus.dropped,

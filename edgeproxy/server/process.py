@@ -37,6 +37,7 @@ async def _serve(loaded: Loaded, management: Management) -> None:
     printer = logs.LogPrinter()
     loop = asyncio.get_running_loop()
     control = Control(loaded, printer)
+    control.standing.watch(loop)
     stop_now = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
 
@@ -56,8 +57,8 @@ async def _serve(loaded: Loaded, management: Management) -> None:
     await control.start()
     loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", values=control.counters()))
     loop.add_signal_handler(signal.SIGHUP, on_reload)
-    printing = asyncio.create_task(_print_logs(printer))
-    announcing = asyncio.create_task(control.announcer.run())
+    control.standing.run(lambda: _print_logs(printer))
+    control.standing.run(control.announcer.run)
     try:
         async with management(control):
             printer.event("serving", values={"listeners": [listener.address for listener in loaded.config.install.listener.values()]})
@@ -68,9 +69,8 @@ async def _serve(loaded: Loaded, management: Management) -> None:
             await _drain(control, stop_now)
     finally:
         control.announcer.pump()
-        announcing.cancel()
+        control.standing.stop()
         await control.stop()
-        printing.cancel()
         printer.event("stopped", values=control.counters())
         printer.drain()
         sys.stderr.flush()
