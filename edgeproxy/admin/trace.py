@@ -11,7 +11,7 @@ from edgeproxy.sip import TraceEntry
 _USER = re.compile(r"\b(sips?:|tel:|urn:)([^@>;,\s\"]+)(?=@|>|;|\s|$)", re.IGNORECASE)
 _DISPLAY = re.compile(r'"[^"\r\n]*"(?=\s*<)')
 _NAMED = "from|to|f|t|contact|m|p-asserted-identity|p-preferred-identity|remote-party-id|diversion"
-_PLAIN_DISPLAY = re.compile(rf'^((?:{_NAMED})\s*:\s*)([^<"\r\n]+)(?=<)', re.IGNORECASE | re.MULTILINE)
+_PLAIN_DISPLAY = re.compile(rf'^((?:{_NAMED})\s*:\s*)([^\s<"][^<"\r\n]*)(?=<)', re.IGNORECASE | re.MULTILINE)
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
