@@ -52,7 +52,7 @@ impl Edge {
             }
         });
         match message.first(HeaderName::Via).filter(|_| shape.originated) {
-            Some(placeholder) => self.edits.remove(placeholder.line),
+            Some(via) => self.edits.remove(via.line),
             None => self.edit_top_via(arrival, message),
         }
         match head.max_forwards {

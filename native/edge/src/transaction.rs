@@ -145,7 +145,7 @@ pub(crate) struct Shape {
     pub(crate) dialog: Option<proto::Direction>,
     /// The call of that dialog.
     pub(crate) call: Key,
-    /// It is our own: its Via is a placeholder.
+    /// It is our own: the Via that it was built with is no hop's, and ours takes its place.
     pub(crate) originated: bool,
 }
 
