@@ -6,15 +6,17 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+_current_task = asyncio.current_task
+_enter_task, _leave_task = asyncio.tasks._enter_task, asyncio.tasks._leave_task
+_copy_context = contextvars.copy_context
 WhyCancelled = Callable[[], BaseException | None]
 
 
 class _Starting:
     """Stands in for the task while there is none; whoever keeps it reaches the task once there is one."""
 
-    def __init__(self) -> None:
-        self.task: asyncio.Task[Any] | None = None
-        self._cancelling = 0
+    # Of the class, since most of these live for one step and never get a task.
+    task: asyncio.Task[Any] | None = None
 
     def cancel(self, msg: object = None) -> bool:
         return self.task.cancel(msg) if self.task else False
@@ -68,18 +70,18 @@ def start(
     """
     starting = _Starting()
     # asyncio.timeout() and its like ask for the current task in their first step.
-    outer = asyncio.current_task(loop)
+    outer = _current_task(loop)
     if outer:
-        asyncio.tasks._leave_task(loop, outer)
-    asyncio.tasks._enter_task(loop, starting)  # type: ignore[arg-type]
+        _leave_task(loop, outer)
+    _enter_task(loop, starting)  # type: ignore[arg-type]
     try:
-        context = contextvars.copy_context()
+        context = _copy_context()
         first = context.run(coroutine.send, None)
     except StopIteration as stop:
         return stop.value, None
     finally:
-        asyncio.tasks._leave_task(loop, starting)  # type: ignore[arg-type]
+        _leave_task(loop, starting)  # type: ignore[arg-type]
         if outer:
-            asyncio.tasks._enter_task(loop, outer)
+            _enter_task(loop, outer)
     starting.task = loop.create_task(_as_coroutine(coroutine, first, why_cancelled), context=context)
     return None, starting.task

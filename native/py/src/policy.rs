@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use edge::{PolicyEvent, QuestionView, TOKEN};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 
 use crate::request::Request;
 
@@ -72,8 +72,9 @@ impl Question {
 #[pymethods]
 impl Question {
     #[getter]
-    fn event(&self) -> &'static str {
-        match self.event {
+    fn event<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        // Interned: each is compared with literals for every question.
+        let name = match self.event {
             event if event == PolicyEvent::Request as u8 => "request",
             event if event == PolicyEvent::Failed as u8 => "failed",
             event if event == PolicyEvent::Ended as u8 => "ended",
@@ -83,7 +84,8 @@ impl Question {
             event if event == PolicyEvent::Response as u8 => "response",
             event if event == PolicyEvent::Answer as u8 => "answer",
             _ => "final",
-        }
+        };
+        PyString::intern(py, name)
     }
 
     #[getter]
