@@ -74,6 +74,10 @@ async def _serve(loaded: Loaded, management: Management) -> None:
         printer.event("stopped", values=control.counters())
         printer.drain()
         sys.stderr.flush()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            # All is put away: a signal in the last moments must not make a failure of a clean end.
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _reload(control: Control) -> None:

@@ -1,5 +1,6 @@
 """Fixtures: proxies and SIPp processes that are ended with their test."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from tests.integration.proxy import Proxy, free_port
 from tests.sipp.catalogue import FLOWS
 from tests.sipp.runner import Sipp
+
+# Whoever starts the tests in the background of a script has SIGINT ignored, and so would all that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOCAL = """
 [install]

@@ -76,6 +76,18 @@ def test_sigterm_drains_and_a_restart_carries_dialogs_on(local: Local) -> None:
         assert core.receive_until("BYE")
 
 
+def test_signals_until_the_very_end_leave_the_exit_code_alone(local: Local) -> None:
+    with Agent() as core:
+        proxy, _, _ = local(core=core.port)
+        process = proxy.process
+        assert process
+        end = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < end:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+        assert process.returncode == 0
+
+
 def test_retransmissions_late_and_duplicate_responses(local: Local) -> None:
     with Agent() as caller, Agent() as core:
         proxy, port, _ = local(core=core.port)
