@@ -57,15 +57,15 @@ class Chain:
             made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
             # Verdicts first: to ask whether something is a coroutine of any kind costs more than the rest of this loop.
             if isinstance(made, Verdict):
-                if isinstance(made, Continue):
-                    continue
-                return made, None
+                if not isinstance(made, Continue):
+                    return made, None
             # Of any kind: those of compiled modules are of a type of their own.
-            if type(made) is CoroutineType or isinstance(made, Coroutine):
+            elif type(made) is CoroutineType or isinstance(made, Coroutine):
                 others = steps[index + 1 :]
                 value, task = start(_rest(made, call, others) if others else made, loop, call.why_ended)
                 return (CONTINUE, task) if task else (checked(value, hook), None)
-            checked(made, hook)
+            else:
+                checked(made, hook)
         return CONTINUE, None
 
 

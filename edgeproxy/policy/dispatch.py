@@ -75,7 +75,7 @@ class Dispatcher:
 
     def _ask(self, question: Question, request: Request) -> None:
         event = question.event
-        call = Call(request, question.token, self._send) if event == "request" else self._object(event, question, request)
+        call = self._object(event, question, request)
         loop = self._loop or self._running_loop()
         self.handled += 1
         try:
@@ -127,12 +127,11 @@ class Dispatcher:
                 self._failed(call, nonsense)
 
     def _decide(self, call: Call, verdict: Verdict) -> None:
-        edits, notes = call.edits, call.notes
-        if verdict is CONTINUE and not edits and not notes:
+        if verdict is CONTINUE and not call.edits and not call.notes:
             self._send(call.token, PLAIN_CONTINUE)
             return
         try:
-            encoded = encode(verdict, edits=edits, notes=notes)
+            encoded = encode(verdict, edits=call.edits, notes=call.notes)
         except Exception as error:
             # Values of any type or size may stand in a verdict.
             self._failed(call, error)

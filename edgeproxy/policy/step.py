@@ -6,9 +6,6 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-_current_task = asyncio.current_task
-_enter_task, _leave_task = asyncio.tasks._enter_task, asyncio.tasks._leave_task
-_copy_context = contextvars.copy_context
 WhyCancelled = Callable[[], BaseException | None]
 
 
@@ -70,18 +67,18 @@ def start(
     """
     starting = _Starting()
     # asyncio.timeout() and its like ask for the current task in their first step.
-    outer = _current_task(loop)
+    outer = asyncio.current_task(loop)
     if outer:
-        _leave_task(loop, outer)
-    _enter_task(loop, starting)  # type: ignore[arg-type]
+        asyncio.tasks._leave_task(loop, outer)
+    asyncio.tasks._enter_task(loop, starting)  # type: ignore[arg-type]
     try:
-        context = _copy_context()
+        context = contextvars.copy_context()
         first = context.run(coroutine.send, None)
     except StopIteration as stop:
         return stop.value, None
     finally:
-        _leave_task(loop, starting)  # type: ignore[arg-type]
+        asyncio.tasks._leave_task(loop, starting)  # type: ignore[arg-type]
         if outer:
-            _enter_task(loop, outer)
+            asyncio.tasks._enter_task(loop, outer)
     starting.task = loop.create_task(_as_coroutine(coroutine, first, why_cancelled), context=context)
     return None, starting.task
