@@ -34,7 +34,6 @@ bench: system-test $(NATIVE) ## Measure against the bare forwarder and Kamailio;
 	cargo build --release --locked -p floors -p edge-load
 	$(VENV)/bin/pip install -q --group bench
 	$(PYTHON) bench/compare
-	$(PYTHON) -m pytest bench/python --benchmark-only --benchmark-json=bench/results/crossing.json
 
 tuning: system-test $(NATIVE) ## Measure each knob of docs/tuning.md anew
 	cargo build --release --locked -p floors -p edge-load

@@ -1,6 +1,7 @@
 """Results as a page and as plots."""
 
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,103 @@ def _spinning(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _crossing(found: dict[str, float]) -> list[str]:
+    return [
+        "## The crossing alone",
+        "",
+        f"Question and verdict, 64 a batch, without the handler's own work: {found['plain']:.1f} µs a request for a function, "
+        f"{found['coroutine']:.1f} µs for a coroutine that does not wait. A handler by itself: {found['interpreted']:.1f} µs interpreted, "
+        f"{found['compiled']:.1f} µs compiled.",
+    ]
+
+
+def _call(call: dict[str, float]) -> list[str]:
+    return [
+        "## Memory of a call",
+        "",
+        f"A live call takes {call['live']:.0f} bytes with its INVITE transaction, {call['without_transaction']:.0f} once that is over; "
+        f"an ended call lingers with two transactions in at most {call['lingering']:.0f} bytes: what is freed in between is not yet given back.",
+    ]
+
+
+def _idle(idle: dict[str, Any]) -> list[str]:
+    return [
+        "## Idle connections",
+        "",
+        f"{idle['connections']} idle TCP connections: {idle['bytes_each']:.0f} bytes each; calls failed beside them: {idle['failed']}.",
+    ]
+
+
+def _streams(rows: list[dict[str, Any]]) -> list[str]:
+    base, ours = (median(rows, "cost", target=name) for name in ("floor-tcp", "edgeproxy"))
+    return [
+        "## Relay over TCP",
+        "",
+        f"At {rows[0]['rate']} calls/s: bare TCP forwarder {base:.1f} µs, edgeproxy {ours:.1f} µs, ratio {ours / base:.2f}; "
+        f"failed {total(rows, 'failed', target='edgeproxy')}.",
+    ]
+
+
+def _workers(rows: list[dict[str, Any]]) -> list[str]:
+    one, two = (median(rows, "cost", workers=count) for count in (1, 2))
+    return [
+        "## Two workers",
+        "",
+        f"At {rows[0]['rate']} calls/s, all processes sharing two processors: one worker {one:.1f} µs, two {two:.1f} µs, ratio {two / one:.2f}.",
+    ]
+
+
+def _reloads(done: dict[str, Any], title: str = "Reloads") -> list[str]:
+    return [
+        f"## {title}",
+        "",
+        f"{done['count']} in a row under {done['rate']} calls/s, median {done['median_milliseconds']:.1f} ms: calls or reloads failed {done['failed']}; "
+        f"memory {done['before'] / (1 << 20):.1f} MiB before, {done['after'] / (1 << 20):.1f} MiB after.",
+    ]
+
+
+def _policy_reloads(done: dict[str, Any]) -> list[str]:
+    return _reloads(done, "Reloads that start the policy process anew")
+
+
+def _scraping(rows: list[dict[str, Any]]) -> list[str]:
+    without, scraped = (median(rows, "cost", scraped=value) for value in (False, True))
+    share = (scraped - without) * rows[0]["rate"] / 1e6
+    return [
+        "## Metrics",
+        "",
+        f"At {rows[0]['rate']} calls/s: {without:.1f} µs a call, {scraped:.1f} µs with metrics read every second: {share:.1%} of a processor.",
+    ]
+
+
+def _garbage(run: dict[str, Any]) -> list[str]:
+    return [
+        "## Garbage",
+        "",
+        f"500 calls/s beside 20,000 datagrams of garbage a second: {run['completed']} calls, {run['failed']} failed, {run['retransmissions']} retransmissions.",
+    ]
+
+
+SECTIONS: dict[str, Callable[[Any], list[str]]] = {
+    "cost": _cost,
+    "python": _python,
+    "crossing": _crossing,
+    "highest": _highest,
+    "overload": _overload,
+    "memory": _memory,
+    "call": _call,
+    "idle": _idle,
+    "streams": _streams,
+    "workers": _workers,
+    "reloads": _reloads,
+    "policy_reloads": _policy_reloads,
+    "scraping": _scraping,
+    "tracing": _tracing,
+    "spinning": _spinning,
+    "garbage": _garbage,
+}
+
+
 def page(data: dict[str, Any]) -> str:
     """Return the results as a page."""
     lines = [
@@ -106,79 +204,11 @@ def page(data: dict[str, Any]) -> str:
         "",
         f"{data['date']}, {data['machine']}; at the end stands what made each part.",
     ]
-    for key, section in (
-        ("cost", _cost),
-        ("highest", _highest),
-        ("overload", _overload),
-        ("memory", _memory),
-        ("tracing", _tracing),
-        ("spinning", _spinning),
-    ):
-        if data.get(key):
-            lines += ["", *section(data[key])]
-    if data.get("call"):
-        call = data["call"]
-        lines += [
-            "",
-            f"A live call takes {call['live']:.0f} bytes with its INVITE transaction, {call['without_transaction']:.0f} once that is over; "
-            f"an ended call lingers with two transactions in at most {call['lingering']:.0f} bytes: what is freed in between is not yet given back.",
-        ]
-    if data.get("python"):
-        lines += ["", *_python(data["python"])]
-    if data.get("idle"):
-        idle = data["idle"]
-        lines += [
-            "",
-            f"{idle['connections']} idle TCP connections: {idle['bytes_each']:.0f} bytes each; calls failed beside them: {idle['failed']}.",
-        ]
-    if data.get("streams"):
-        rows = data["streams"]
-        base, ours = (median(rows, "cost", target=name) for name in ("floor-tcp", "edgeproxy"))
-        lines += [
-            "",
-            "## Relay over TCP",
-            "",
-            f"At {rows[0]['rate']} calls/s: bare TCP forwarder {base:.1f} µs, edgeproxy {ours:.1f} µs, ratio {ours / base:.2f}; "
-            f"failed {total(rows, 'failed', target='edgeproxy')}.",
-        ]
-    if data.get("workers"):
-        rows = data["workers"]
-        one, two = (median(rows, "cost", workers=count) for count in (1, 2))
-        lines += [
-            "",
-            "## Two workers",
-            "",
-            f"At {rows[0]['rate']} calls/s, all processes sharing two processors: one worker {one:.1f} µs, two {two:.1f} µs, ratio {two / one:.2f}.",
-        ]
-    for key, title in (("reloads", "Reloads"), ("policy_reloads", "Reloads that start the policy process anew")):
-        if done := data.get(key):
-            lines += [
-                "",
-                f"## {title}",
-                "",
-                f"{done['count']} in a row under {done['rate']} calls/s, median {done['median_milliseconds']:.1f} ms: calls or reloads failed {done['failed']}; "
-                f"memory {done['before'] / (1 << 20):.1f} MiB before, {done['after'] / (1 << 20):.1f} MiB after.",
-            ]
-    if data.get("scraping"):
-        rows = data["scraping"]
-        without, scraped = (median(rows, "cost", scraped=value) for value in (False, True))
-        share = (scraped - without) * rows[0]["rate"] / 1e6
-        lines += [
-            "",
-            "## Metrics",
-            "",
-            f"At {rows[0]['rate']} calls/s: {without:.1f} µs a call, {scraped:.1f} µs with metrics read every second: {share:.1%} of a processor.",
-        ]
-    if data.get("garbage"):
-        run = data["garbage"]
-        lines += [
-            "",
-            "## Garbage",
-            "",
-            f"500 calls/s beside 20,000 datagrams of garbage a second: {run['completed']} calls, {run['failed']} failed, {run['retransmissions']} retransmissions.",
-        ]
-    if data.get("made"):
-        lines += ["", "## Made by", "", *(f"- {part}: {how}" for part, how in data["made"].items())]
+    for part, section in SECTIONS.items():
+        if part in data:
+            lines += ["", *section(data[part])]
+    if made := data.get("made"):
+        lines += ["", "## Made by", "", *(f"- {part}: {made[part]}" for part in SECTIONS if part in made)]
     return "\n".join([*lines, "", "![plots](results/relay.png)", ""])
 
 
