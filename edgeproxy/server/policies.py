@@ -203,9 +203,11 @@ class PolicyProcess:
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
         """Ask it nothing more, let its handlers come to their end, and end it."""
-        if self._watching:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        # Let go of it, or it keeps itself, and the descriptors of its link with it, until garbage is looked for.
+        if watching := self._watching:
+            self._watching = None
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         try:
             if self._engine and self._link and drain_seconds:
                 self._engine.drain_policy_link(self._link.id)

@@ -170,6 +170,24 @@ def test_a_leak_stays_in_its_process_and_ends_with_it(local: Local, tmp_path: Pa
         assert [resident_bytes(number) < 100 << 20 for number in found] == [True]
 
 
+def test_reloads_that_replace_the_process_leave_no_descriptor_open(decided: Local) -> None:
+    with Agent() as core:
+        proxy, _, _ = decided(core=core.port, extra="drain_seconds = 0")
+        assert proxy.process
+        descriptors = Path(f"/proc/{proxy.process.pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        text = proxy.file.read_text()
+        for number in range(12):
+            # Another peer: handlers may go by peers, so the process is replaced.
+            proxy.file.write_text(text + f'[peer.more{number}]\nkind = "gateway"\nmatch = ["192.0.2.{number}"]\n')
+            assert manage(proxy, "reload")[0] == 0
+        end = time.monotonic() + 10
+        while len(list(descriptors.iterdir())) > before and time.monotonic() < end:
+            time.sleep(0.1)
+        assert len(list(descriptors.iterdir())) <= before
+        assert len(children(proxy)) == 1
+
+
 def test_a_policy_that_floods_its_queue_harms_nobody_else(local: Local, tmp_path: Path) -> None:
     (tmp_path / "flood.py").write_text(
         "import threading\nfrom edgeproxy.policy import CONTINUE, Policy\npolicy = Policy()\n"
