@@ -1,14 +1,19 @@
 """Every scenario of the catalogue through the real process, over UDP and TCP in all four combinations."""
 
+import re
+import subprocess
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import LOCAL
-from tests.integration.proxy import Proxy, free_port
+from tests.integration.proxy import Proxy, free_port, is_bound
 from tests.sipp.catalogue import FLOWS
 from tests.sipp.runner import Sipp
 
+ROOT = Path(__file__).resolve().parents[2]
 Local = Callable[..., tuple[Proxy, int, int]]
 
 
@@ -89,3 +94,26 @@ def test_parallel_forking_keeps_the_first_to_answer(local: Local, run_flow: Call
     assert loser.wait(10) == 0, loser.report()
     codes = [sorted(attempt["status_code"] for attempt in record["attempts"]) for record in proxy.records(5)]
     assert codes == [[200, 487]] * 5
+
+
+def test_the_first_call_of_the_readme(start_proxy: Callable[..., Proxy]) -> None:
+    page = (ROOT / "README.md").read_text()
+    ports = {"5060": free_port(), "5070": free_port(), "5080": free_port()}
+
+    def moved(text: str) -> str:
+        return re.sub(r"\b50[678]0\b", lambda found: str(ports[found.group()]), text)
+
+    callee, caller = ([*moved(line).split(), "-nostdin"] for line in re.findall(r"^(sipp -sn .*?) +#", page, re.MULTILINE))
+    text = moved((ROOT / "examples/edge.toml").read_text()).replace('"var"', '"STATE"')
+    proxy = start_proxy(text)
+    with subprocess.Popen(callee, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as phone:
+        try:
+            end = time.monotonic() + 5
+            while not is_bound(ports["5070"]) and time.monotonic() < end:
+                time.sleep(0.05)
+            assert subprocess.run(caller, capture_output=True, timeout=30, check=False).returncode == 0
+        finally:
+            phone.kill()
+    (record,) = proxy.records(1)
+    assert (record["outcome"], record["ended_by"]) == ("answered", "caller")
+    assert proxy.counters()["malformed"] == 0

@@ -11,6 +11,7 @@ use crate::matching::Refusal;
 use crate::question::Address;
 use crate::route::RouteView;
 use crate::settings::PeerKind;
+use crate::target::Target;
 use crate::transaction::Shape;
 use crate::verdict::PolicyEvent;
 
@@ -71,28 +72,33 @@ impl Edge {
         if found.unknown {
             return self.refuse(now, arrival, message, None, &Refusal::new(481, "match"));
         }
-        let Some(target) = Self::next_hop(message, route) else {
+        let shape = self.dialog_shape(message, route, found);
+        let Some(target) = Self::next_hop_within(message, &shape) else {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));
         };
-        let live = self.live_call(&found.token, message).is_some();
-        if live {
-            self.note_within(found.token.call, found.direction, message);
-        }
-        let mut shape = self.dialog_shape(route, found);
-        if !live {
-            // After a restart the token's slot may be that of another call.
-            shape.call = Key::NONE;
-        }
+        self.note_within(shape.call, found.direction, message);
         let terms = shape.from_peer.and_then(|peer| self.policy_for(PolicyEvent::InDialog, message, peer));
         self.relay(now, arrival, message, key, shape, SmallVec::from_buf([target]), false, terms);
     }
 
+    /// Where a request within a dialog goes. One whose Request-URI names us comes from somebody who did not take the other
+    /// side's Contact for it (RFC 3261 section 12.2.1.1): sent on by that URI it would come back here, up to seventy times.
+    /// It goes where that side was heard from, or nowhere.
+    pub(crate) fn next_hop_within(message: &Message<'_>, shape: &Shape) -> Option<Target> {
+        if shape.route.next.is_none() && shape.route.request_uri_is_own {
+            return shape.flow.map(|flow| Target::Address(Address { transport: flow.transport, address: flow.address }));
+        }
+        Self::next_hop(message, &shape.route)
+    }
+
     /// How requests of this direction leave: by the listener, and if possible the connection, that the dialog began with.
-    pub(crate) fn dialog_shape(&self, route: &RouteView, found: &InDialog) -> Shape {
+    pub(crate) fn dialog_shape(&self, message: &Message<'_>, route: &RouteView, found: &InDialog) -> Shape {
         let token = &found.token;
         let (from, to) = sides(found.direction);
         let sender = self.snapshot.peer_by_id(token.peers[from]);
-        let flow = self.call_of(token).and_then(|call| match found.direction {
+        // After a restart the token's slot may be that of another call.
+        let live = self.live_call(token, message);
+        let flow = live.and_then(|call| match found.direction {
             Direction::FromCaller => call.callee,
             Direction::FromCallee => Some(call.arrival),
         });
@@ -109,7 +115,7 @@ impl Edge {
             parallel: false,
             breadth: None,
             dialog: Some(found.direction),
-            call: token.call,
+            call: if live.is_some() { token.call } else { Key::NONE },
             originated: false,
         }
     }

@@ -77,6 +77,30 @@ fn an_in_dialog_request_without_our_route_follows_its_dialog() {
 }
 
 #[test]
+fn a_request_that_names_us_instead_of_the_other_side_does_not_come_back_to_us() {
+    let mut rig = Rig::new(one_core());
+    answered(&mut rig);
+    // As SIPp's own `uac` does: neither our Record-Route nor the callee's Contact was kept.
+    let own = |method: &str, from: &str, to: &str| Request::new(method, "sip:bob@192.0.2.1:5060").tags(from, to).cseq(1);
+    assert_eq!(lines(&rig.receive(CALLER, &own("ACK", "alice", "bob").text())), [format!("{CORE} ACK sip:bob@192.0.2.1:5060 SIP/2.0")]);
+    let sent = rig.receive(CORE, &own("INFO", "bob", "alice").cseq(7).text());
+    assert_eq!(lines(&sent), [format!("{CALLER} INFO sip:bob@192.0.2.1:5060 SIP/2.0")]);
+    let bye = rig.receive(CALLER, &own("BYE", "alice", "bob").cseq(2).text());
+    assert_eq!(lines(&bye), [format!("{CORE} BYE sip:bob@192.0.2.1:5060 SIP/2.0")]);
+}
+
+#[test]
+fn where_the_other_side_is_not_known_any_more_such_a_request_is_refused() {
+    let mut rig = Rig::new(one_core());
+    let ok = answered(&mut rig);
+    let mut restarted = Rig::new(one_core());
+    let own = |method: &str| in_dialog(method, &ok, 2).text().replacen("sip:bob@203.0.113.9 ", "sip:bob@192.0.2.1 ", 1);
+    assert_eq!(restarted.receive(CALLER, &own("BYE"))[0].status_code(), 404);
+    assert!(restarted.receive(CALLER, &own("ACK")).is_empty());
+    assert_eq!(restarted.counters().stray_acks.get(), 1);
+}
+
+#[test]
 fn the_callee_may_hang_up() {
     let mut rig = Rig::new(one_core());
     let ok = answered(&mut rig);
