@@ -68,8 +68,8 @@ def _of_invite(method: str, to: str) -> Step:
     return _message(lines)
 
 
-def response(status: str, *, body: str = "", extra: tuple[str, ...] = (), retransmit: bool = False) -> Step:
-    """Send a response to the last request received."""
+def response(status: str, *, body: str = "", extra: tuple[str, ...] = (), retransmit: bool = False, lost: bool = True) -> Step:
+    """Send a response to the last request received; where `lost` is not set it gets through whatever SIPp's -lost says."""
     lines = [
         f"SIP/2.0 {status}",
         "[last_Via:]",
@@ -81,7 +81,7 @@ def response(status: str, *, body: str = "", extra: tuple[str, ...] = (), retran
         "Contact: <sip:sut@[local_ip]:[local_port];transport=[transport]>",
         *extra,
     ]
-    return _message(lines, body, ' retrans="500"' if retransmit else "")
+    return _message(lines, body, (' retrans="500"' if retransmit else "") + ("" if lost else ' lost="0"'))
 
 
 def answer(status: str = "200 OK", *, body: str = "", extra: tuple[str, ...] = ()) -> Step:
