@@ -1,0 +1,448 @@
+//! From rows to a table. A row that cannot be used is named and left out; the others serve.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use syntax::{Span, Uri};
+
+use crate::gateway::{Carrier, Gateway};
+use crate::number::{Alphabet, LONGEST_PREFIX};
+use crate::recurrence::Recurrence;
+use crate::row::{number, rows, trimmed};
+use crate::state::{GatewayState, ProbeMode};
+use crate::table::{CARRIER, Rule, Sort, Table};
+use crate::trie::{NONE, SortKey};
+
+/// Faults that are told one by one; more are counted.
+const TOLD: usize = 1_000;
+/// Destinations of one rule or carrier.
+const MOST_DESTINATIONS: usize = u16::MAX as usize;
+
+/// What a row says that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Fault {
+    /// The table.
+    pub table: &'static str,
+    /// The row's identifier.
+    pub row: String,
+    /// The column.
+    pub column: &'static str,
+    /// What is wrong with it, and what it says.
+    pub problem: String,
+}
+
+/// How rows are read.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Characters of prefixes.
+    pub alphabet: Alphabet,
+    /// Policy handlers that a rule may name.
+    pub handlers: Vec<String>,
+    /// Monotonic clock, microseconds.
+    pub now: u64,
+}
+
+/// What came of a load.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The table.
+    pub table: Table,
+    /// Faults, the first thousand of them.
+    pub faults: Vec<Fault>,
+    /// How many there were.
+    pub fault_count: usize,
+}
+
+/// Takes rows in blocks: gateways first, then carriers, then rules; the meaning of time recurrences last. A block holds rows
+/// that end with 0x1e, and columns parted by 0x1f, in the order that each method names.
+#[derive(Debug, Default)]
+pub struct Builder {
+    options: LoadOptions,
+    before: Option<Arc<Table>>,
+    table: Table,
+    keys: Vec<SortKey>,
+    recurrences: HashMap<Box<[u8]>, u32>,
+    recurrence_texts: Vec<String>,
+    bad_recurrences: HashMap<u32, String>,
+    texts: HashMap<Box<str>, u32>,
+    faults: Vec<Fault>,
+    fault_count: usize,
+}
+
+impl Builder {
+    /// An empty one; what `before` knows of gateways and carriers goes on under their names.
+    pub fn new(options: LoadOptions, before: Option<Arc<Table>>) -> Self {
+        let mut builder = Self { before, ..Self::default() };
+        builder.table.alphabet = options.alphabet.clone();
+        builder.table.handlers = std::iter::once("").chain(options.handlers.iter().map(String::as_str)).map(Into::into).collect();
+        builder.texts.insert("".into(), 0);
+        builder.table.texts.push("".into());
+        builder.options = options;
+        builder
+    }
+
+    fn fault(&mut self, table: &'static str, row: &[u8], column: &'static str, problem: impl Into<String>) {
+        self.fault_count += 1;
+        if self.faults.len() < TOLD {
+            self.faults.push(Fault { table, row: lossy(row), column, problem: problem.into() });
+        }
+    }
+
+    /// Takes rows of `dr_gateways`: gwid, type, address, strip, pri_prefix, attrs, probe_mode, state, socket.
+    pub fn gateways(&mut self, block: &[u8]) {
+        for row in rows::<9>(block) {
+            let row = match row {
+                Ok(row) => row,
+                Err(row) => {
+                    self.fault("dr_gateways", &row[..row.len().min(40)], "gwid", "a value holds a control character that parts columns");
+                    continue;
+                }
+            };
+            if let Err((column, problem)) = self.gateway(&row) {
+                self.fault("dr_gateways", row[0], column, problem);
+            }
+        }
+    }
+
+    fn gateway(&mut self, row: &[&[u8]; 9]) -> Result<(), (&'static str, String)> {
+        let [id, kind, address, strip, prefix, attrs, probe, state, socket] = *row;
+        let id = name(id).ok_or_else(|| ("gwid", expected("letters, digits, `_`, `-` or `.`", id)))?;
+        if self.table.gateway(id).is_some() {
+            return Err(("gwid", "a second row of this name".to_owned()));
+        }
+        let uri = gateway_uri(address).ok_or_else(|| ("address", expected("[sip:]host[:port][;parameters]", address)))?;
+        let probe = match number::<u8>(probe) {
+            Some(0) => ProbeMode::Never,
+            Some(1) => ProbeMode::WhileDown,
+            Some(2) => ProbeMode::Always,
+            _ => return Err(("probe_mode", expected("0, 1 or 2", probe))),
+        };
+        let prefix = trimmed(prefix);
+        if !prefix.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+*#-_.!~'()&$,".contains(byte)) {
+            return Err(("pri_prefix", expected("characters of a SIP user part", prefix)));
+        }
+        let before = self.before.as_ref().and_then(|table| table.gateways.get(table.gateway(id)? as usize));
+        let known = match (before, number::<u8>(state)) {
+            (Some(gateway), Some(0..=2)) => Arc::clone(&gateway.state),
+            (None, Some(0)) => Arc::new(GatewayState::new(id)),
+            (None, Some(1)) => {
+                let state = GatewayState::new(id);
+                state.switch(false);
+                Arc::new(state)
+            }
+            (None, Some(2)) => {
+                let state = GatewayState::new(id);
+                state.provision_down(self.options.now);
+                Arc::new(state)
+            }
+            _ => return Err(("state", expected("0, 1 or 2", state))),
+        };
+        let gateway = Gateway {
+            state: known,
+            kind: number(kind).ok_or_else(|| ("type", expected("a number", kind)))?,
+            uri: uri.into(),
+            strip: number(strip).ok_or_else(|| ("strip", expected("0 to 255", strip)))?,
+            prefix: lossy(prefix).into(),
+            attrs: lossy(attrs).into(),
+            probe,
+            socket: lossy(trimmed(socket)).into(),
+        };
+        self.table.gateway_names.insert(id.into(), self.table.gateways.len() as u32);
+        self.table.gateways.push(gateway);
+        Ok(())
+    }
+
+    /// Takes rows of `dr_carriers`: carrierid, gwlist, flags, sort_alg, state, attrs.
+    pub fn carriers(&mut self, block: &[u8]) {
+        for row in rows::<6>(block) {
+            let row = match row {
+                Ok(row) => row,
+                Err(row) => {
+                    self.fault("dr_carriers", &row[..row.len().min(40)], "carrierid", "a value holds a control character that parts columns");
+                    continue;
+                }
+            };
+            if let Err((column, problem)) = self.carrier(&row) {
+                self.fault("dr_carriers", row[0], column, problem);
+            }
+        }
+    }
+
+    fn carrier(&mut self, row: &[&[u8]; 6]) -> Result<(), (&'static str, String)> {
+        let [id, list, flags, sort, state, attrs] = *row;
+        let text = name(id).ok_or_else(|| ("carrierid", expected("letters, digits, `_`, `-` or `.`", id)))?;
+        if self.table.carrier(text).is_some() {
+            return Err(("carrierid", "a second row of this name".to_owned()));
+        }
+        let mut gateways = Vec::new();
+        for item in items(list) {
+            let (item, weight) = weighted(item).ok_or_else(|| ("gwlist", expected("a weight of 0 to 65535", item)))?;
+            if item.starts_with(b"#") {
+                return Err(("gwlist", format!("a carrier in a carrier: {}", lossy(item))));
+            }
+            match std::str::from_utf8(item).ok().and_then(|item| self.table.gateway(item)) {
+                Some(index) => gateways.push((index, weight)),
+                None => self.fault("dr_carriers", id, "gwlist", format!("no such gateway: {}", lossy(item))),
+            }
+        }
+        let flags: u32 = number(flags).ok_or_else(|| ("flags", expected("a number", flags)))?;
+        let before = self.before.as_ref().and_then(|table| table.carriers.get(table.carrier(text)? as usize));
+        let known = before.map_or_else(
+            || {
+                let known = GatewayState::new(text);
+                known.switch(flags & 2 == 0 && !matches!(trimmed(state), b"1"));
+                Arc::new(known)
+            },
+            |carrier| Arc::clone(&carrier.state),
+        );
+        let carrier = Carrier {
+            id: text.into(),
+            gateways,
+            sort: Sort::from_bytes(trimmed(sort)).ok_or_else(|| ("sort_alg", expected("N, W or Q", sort)))?,
+            first_only: flags & 1 != 0,
+            state: known,
+            attrs: lossy(attrs).into(),
+        };
+        self.table.carrier_names.insert(text.into(), self.table.carriers.len() as u32);
+        self.table.carriers.push(carrier);
+        Ok(())
+    }
+
+    /// Takes rows of `dr_rules`: ruleid, groupid, prefix, timerec, priority, routeid, gwlist, sort_alg, sort_profile, attrs.
+    pub fn rules(&mut self, block: &[u8]) {
+        for row in rows::<10>(block) {
+            let row = match row {
+                Ok(row) => row,
+                Err(row) => {
+                    self.fault("dr_rules", &row[..row.len().min(40)], "ruleid", "a value holds a control character that parts columns");
+                    continue;
+                }
+            };
+            if let Err((column, problem)) = self.rule(&row) {
+                self.fault("dr_rules", row[0], column, problem);
+            }
+        }
+    }
+
+    fn rule(&mut self, row: &[&[u8]; 10]) -> Result<(), (&'static str, String)> {
+        let [id, groups, prefix, recurrence, priority, handler, list, sort, profile, attrs] = *row;
+        let prefix = trimmed(prefix);
+        let wrong = || if prefix.len() > LONGEST_PREFIX { "32 characters at most" } else { "digits and `extra_prefix_characters`" };
+        let packed = self.options.alphabet.pack(prefix).ok_or_else(|| ("prefix", expected(wrong(), prefix)))?;
+        let groups_text = groups;
+        let groups = items(groups).map(number::<u32>).collect::<Option<Vec<u32>>>().filter(|groups| !groups.is_empty());
+        let groups = groups.ok_or_else(|| ("groupid", expected("numbers parted by commas", groups_text)))?;
+        let number_of = self.handler(handler).ok_or_else(|| ("routeid", format!("no such handler: {}", lossy(handler))))?;
+        let mut rule = Rule {
+            id: number(id).ok_or_else(|| ("ruleid", expected("a number", id)))?,
+            priority: number(priority).ok_or_else(|| ("priority", expected("a number", priority)))?,
+            destinations: self.table.destinations.len() as u32,
+            recurrence: NONE,
+            attrs: self.text(attrs),
+            count: 0,
+            handler: number_of,
+            profile: number(profile).ok_or_else(|| ("sort_profile", expected("0 to 65535", profile)))?,
+            sort: Sort::from_bytes(trimmed(sort)).ok_or_else(|| ("sort_alg", expected("N, W or Q", sort)))?,
+            last: false,
+        };
+        self.destinations(id, list)?;
+        rule.count = (self.table.destinations.len() - rule.destinations as usize) as u16;
+        rule.recurrence = self.recurrence(trimmed(recurrence));
+        for group in groups {
+            self.keys.push(SortKey { packed, group, rule: self.table.rules.len() as u32 });
+            self.table.rules.push(rule);
+        }
+        Ok(())
+    }
+
+    fn destinations(&mut self, id: &[u8], list: &[u8]) -> Result<(), (&'static str, String)> {
+        let start = self.table.destinations.len();
+        let mut wanted = 0;
+        for item in items(list) {
+            wanted += 1;
+            let Some((item, weight)) = weighted(item).filter(|_| self.table.destinations.len() - start < MOST_DESTINATIONS) else {
+                self.table.destinations.truncate(start);
+                self.table.weights.truncate(start);
+                return Err(("gwlist", expected("a weight of 0 to 65535", item)));
+            };
+            let found = match (item.strip_prefix(b"#"), std::str::from_utf8(item)) {
+                (_, Err(_)) => None,
+                (Some(carrier), _) => std::str::from_utf8(carrier).ok().and_then(|carrier| self.table.carrier(carrier)).map(|index| index | CARRIER),
+                (None, Ok(gateway)) => self.table.gateway(gateway),
+            };
+            let Some(destination) = found else {
+                let what = if item.starts_with(b"#") { "carrier" } else { "gateway" };
+                self.fault("dr_rules", id, "gwlist", format!("no such {what}: {}", lossy(item)));
+                continue;
+            };
+            if weight != 0 && self.table.weights.is_empty() {
+                self.table.weights.resize(self.table.destinations.len(), 0);
+            }
+            if weight != 0 || !self.table.weights.is_empty() {
+                self.table.weights.push(weight);
+            }
+            self.table.destinations.push(destination);
+        }
+        // A rule without gateways may serve a check or a handler; one that lost all it had serves nothing.
+        if wanted > 0 && self.table.destinations.len() == start { Err(("gwlist", "none of its gateways can be used".to_owned())) } else { Ok(()) }
+    }
+
+    fn handler(&self, text: &[u8]) -> Option<u16> {
+        let text = trimmed(text);
+        if text.is_empty() || text == b"0" {
+            return Some(0);
+        }
+        self.table.handlers.iter().position(|handler| handler.as_bytes() == text).map(|index| index as u16)
+    }
+
+    fn text(&mut self, text: &[u8]) -> u32 {
+        if text.is_empty() {
+            return 0;
+        }
+        let text = lossy(text);
+        if let Some(index) = self.texts.get(text.as_str()) {
+            return *index;
+        }
+        let index = self.table.texts.len() as u32;
+        self.table.texts.push(text.as_str().into());
+        self.texts.insert(text.into(), index);
+        index
+    }
+
+    fn recurrence(&mut self, text: &[u8]) -> u32 {
+        if text.is_empty() {
+            return NONE;
+        }
+        if let Some(index) = self.recurrences.get(text) {
+            return *index;
+        }
+        let index = self.recurrence_texts.len() as u32;
+        self.recurrence_texts.push(lossy(text));
+        self.recurrences.insert(text.into(), index);
+        index
+    }
+
+    /// The time recurrences that rules name; each is to be given a meaning in the same order, or a fault.
+    pub fn recurrence_texts(&self) -> &[String] {
+        &self.recurrence_texts
+    }
+
+    /// What the next recurrence means: spans in seconds since 1970 with their ends left out, or what is wrong with it.
+    pub fn mean(&mut self, spans: Result<Vec<(i64, i64)>, String>) {
+        let index = self.table.recurrences.len() as u32;
+        let spans = spans.unwrap_or_else(|problem| {
+            self.bad_recurrences.insert(index, problem);
+            Vec::new()
+        });
+        self.table.recurrences.push(Recurrence::new(spans));
+    }
+
+    /// Sorts everything into a table.
+    pub fn finish(mut self) -> Loaded {
+        self.drop_bad_recurrences();
+        let rules = &self.table.rules;
+        let order = |key: &SortKey| (key.group, key.packed, std::cmp::Reverse(rules[key.rule as usize].priority), key.rule);
+        self.keys.sort_unstable_by_key(order);
+        let Self { mut table, mut keys, faults, fault_count, .. } = self;
+        permute(&mut table.rules, &mut keys);
+        for (index, pair) in keys.windows(2).enumerate() {
+            table.rules[index].last = (pair[0].group, pair[0].packed) != (pair[1].group, pair[1].packed);
+        }
+        if let Some(rule) = table.rules.last_mut() {
+            rule.last = true;
+        }
+        let mut start = 0;
+        while let Some(key) = keys.get(start) {
+            let count = keys[start..].partition_point(|other| other.group == key.group);
+            let root = table.trie.add(&keys[start..start + count], start);
+            table.groups.insert(key.group, root);
+            start += count;
+        }
+        drop(keys);
+        table.rules.shrink_to_fit();
+        table.destinations.shrink_to_fit();
+        table.weights.shrink_to_fit();
+        Loaded { table, faults, fault_count }
+    }
+
+    fn drop_bad_recurrences(&mut self) {
+        if self.bad_recurrences.is_empty() {
+            return;
+        }
+        let bad = std::mem::take(&mut self.bad_recurrences);
+        let keys = std::mem::take(&mut self.keys);
+        let mut told = None;
+        for key in keys {
+            let rule = self.table.rules[key.rule as usize];
+            match bad.get(&rule.recurrence) {
+                None => self.keys.push(key),
+                // One row in several groups is one fault.
+                Some(_) if told == Some(rule.id) => {}
+                Some(problem) => {
+                    told = Some(rule.id);
+                    self.fault("dr_rules", rule.id.to_string().as_bytes(), "timerec", problem.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Puts rules into the order of their keys, each of which then names its own place; those without a key go.
+fn permute(rules: &mut Vec<Rule>, keys: &mut [SortKey]) {
+    if keys.len() < rules.len() {
+        *rules = keys.iter().map(|key| rules[key.rule as usize]).collect();
+        return;
+    }
+    // In place, since ten million rules are not to be held twice.
+    for start in 0..keys.len() {
+        let mut place = start;
+        let kept = rules[start];
+        while keys[place].rule != place as u32 {
+            let from = keys[place].rule as usize;
+            keys[place].rule = place as u32;
+            if from == start {
+                rules[place] = kept;
+                break;
+            }
+            rules[place] = rules[from];
+            place = from;
+        }
+    }
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}
+
+fn expected(what: &str, got: &[u8]) -> String {
+    format!("expected {what}, got: {}", lossy(&got[..got.len().min(120)]))
+}
+
+/// The items of a list, parted by commas or semicolons.
+fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| matches!(byte, b',' | b';')).map(trimmed).filter(|item| !item.is_empty())
+}
+
+/// An item and its weight, 0 where it has none.
+fn weighted(item: &[u8]) -> Option<(&[u8], u16)> {
+    match item.iter().position(|byte| *byte == b'=') {
+        Some(at) => Some((trimmed(&item[..at]), number(&item[at + 1..])?)),
+        None => Some((item, 0)),
+    }
+}
+
+fn name(text: &[u8]) -> Option<&str> {
+    let text = trimmed(text);
+    let clean = !text.is_empty() && text.len() <= 128 && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-.@".contains(byte));
+    if clean { std::str::from_utf8(text).ok() } else { None }
+}
+
+/// The address as a SIP URI without user part, if it is one.
+fn gateway_uri(address: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(trimmed(address)).ok()?;
+    let uri = if text.starts_with("sip:") || text.starts_with("sips:") { text.to_owned() } else { format!("sip:{text}") };
+    let parsed = Uri::parse(uri.as_bytes(), Span::new(0, uri.len())).ok()?;
+    let fits =
+        !parsed.host.is_empty() && parsed.user.is_empty() && !uri.contains(['?', '<', '>', '"', ' ']) && !uri.bytes().any(|byte| byte.is_ascii_control());
+    fits.then_some(uri)
+}

@@ -1,0 +1,165 @@
+//! Why a number goes where it goes, for an operator to read.
+
+use serde::Serialize;
+
+use crate::search::SearchOptions;
+use crate::state::HealthRules;
+use crate::table::{CARRIER, Sort, Table};
+
+/// One rule that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleStep {
+    /// Its prefix; empty for a default rule.
+    pub prefix: String,
+    /// `ruleid`.
+    pub rule: u32,
+    /// Its priority.
+    pub priority: i32,
+    /// How its destinations are sorted.
+    pub sort: Sort,
+    /// Its attributes.
+    pub attrs: String,
+    /// The handler that decides on it, if one does.
+    pub handler: String,
+    /// Whether it is used.
+    pub used: bool,
+    /// Why, or why not.
+    pub why: String,
+    /// Its destinations, where it is used.
+    pub destinations: Vec<DestinationStep>,
+}
+
+/// One gateway of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DestinationStep {
+    /// Its name.
+    pub gateway: String,
+    /// The carrier by which it is found, if it is by one.
+    pub carrier: String,
+    /// Its weight, or that of the carrier.
+    pub weight: u16,
+    /// The Request-URI that it would get.
+    pub request_uri: String,
+    /// Whether a call would be tried there now.
+    pub used: bool,
+    /// Why, or why not.
+    pub why: String,
+}
+
+/// All that was looked at, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The number.
+    pub number: String,
+    /// The group.
+    pub group: u32,
+    /// What is to be said of all of it.
+    pub why: String,
+    /// The rules, in the order in which they were looked at.
+    pub rules: Vec<RuleStep>,
+}
+
+/// Tells which rule and gateways `number` would get at `wall_seconds`, and why not others.
+pub fn explain(table: &Table, group: u32, number: &str, options: &SearchOptions, wall_seconds: i64, now: u64, health: &HealthRules) -> Explanation {
+    let bytes = number.as_bytes();
+    let walk = table.walk(group, bytes);
+    let mut why = match walk.unexpected {
+        Some(place) => format!("the character at place {} is none that prefixes have; what follows it does not count", place + 1),
+        None => String::new(),
+    };
+    if !table.groups.contains_key(&group) {
+        why = "no rule is in this group".to_owned();
+    }
+    let mut rules = Vec::new();
+    let mut chosen = false;
+    for length in (0..=walk.unexpected.unwrap_or(bytes.len())).rev() {
+        let prefix = &bytes[..length];
+        let there = table.walk(group, prefix);
+        let Some(first) = there.found.last().filter(|_| there.whole) else { continue };
+        for index in table.of_prefix(*first) {
+            let rule = &table.rules[index as usize];
+            let (used, why) = if options.whole_number && length < bytes.len() {
+                (false, "its prefix is not the whole number")
+            } else if !table.holds(rule, wall_seconds) {
+                (false, "its time recurrence does not hold then")
+            } else if chosen && !options.fall_back {
+                (false, "another rule comes first, and the search may not fall back")
+            } else if chosen {
+                (true, "fall-back once the gateways of the rules before are used up")
+            } else {
+                (true, "the longest prefix with a rule that holds, of the highest priority")
+            };
+            chosen |= used;
+            let destinations = if used { destinations(table, index, bytes, options, now, health) } else { Vec::new() };
+            rules.push(RuleStep {
+                prefix: String::from_utf8_lossy(prefix).into_owned(),
+                rule: rule.id,
+                priority: rule.priority,
+                sort: if options.by_weight { Sort::Weight } else { rule.sort },
+                attrs: table.attrs(rule).to_owned(),
+                handler: table.handler(rule).to_owned(),
+                used,
+                why: why.to_owned(),
+                destinations,
+            });
+        }
+    }
+    if rules.is_empty() && why.is_empty() {
+        "no prefix fits, and the group has no default rule".clone_into(&mut why);
+    }
+    Explanation { number: number.to_owned(), group, why, rules }
+}
+
+fn destinations(table: &Table, rule: u32, number: &[u8], options: &SearchOptions, now: u64, health: &HealthRules) -> Vec<DestinationStep> {
+    let mut steps = Vec::new();
+    let allowed = |destination: u32| options.whitelist.as_ref().is_none_or(|list| list.has(destination));
+    for (destination, weight) in table.destinations_of(&table.rules[rule as usize]) {
+        let index = destination & !CARRIER;
+        if destination & CARRIER == 0 {
+            steps.extend(step(table, index, "", weight, number, if allowed(destination) { None } else { Some("not in the whitelist") }, now, health));
+            continue;
+        }
+        let Some(carrier) = table.carriers.get(index as usize) else { continue };
+        let mut fault = if carrier.state.is_off() { Some("its carrier is switched off") } else { None };
+        if !allowed(destination) {
+            fault = Some("its carrier is not in the whitelist");
+        }
+        let mut first = true;
+        for (gateway, weight) in &carrier.gateways {
+            let skipped = if carrier.first_only && !first { Some("the carrier gives only its first usable gateway") } else { fault };
+            let made = step(table, *gateway, &carrier.id, *weight, number, skipped, now, health);
+            first &= made.as_ref().is_none_or(|step| !step.used);
+            steps.extend(made);
+        }
+    }
+    steps
+}
+
+#[expect(clippy::too_many_arguments, reason = "one line of an explanation")]
+fn step(
+    table: &Table,
+    gateway: u32,
+    carrier: &str,
+    weight: u16,
+    number: &[u8],
+    fault: Option<&str>,
+    now: u64,
+    health: &HealthRules,
+) -> Option<DestinationStep> {
+    let gateway = table.gateways.get(gateway as usize)?;
+    let state = &gateway.state;
+    let (used, why) = match fault {
+        Some(fault) => (false, fault.to_owned()),
+        None if state.is_off() => (false, "switched off by an operator".to_owned()),
+        None if !state.is_usable(now, gateway.is_probed(), health) => (false, format!("down: {}", state.down().reason())),
+        None => (true, "usable".to_owned()),
+    };
+    Some(DestinationStep {
+        gateway: gateway.id().to_owned(),
+        carrier: carrier.to_owned(),
+        weight,
+        request_uri: gateway.request_uri(&String::from_utf8_lossy(number)),
+        used,
+        why,
+    })
+}

@@ -1,0 +1,27 @@
+//! Carrier routing without I/O: prefixes, gateways, carriers, health. What is provisioned is one immutable [`Table`]; what is
+//! learned of a gateway is its [`GatewayState`], which outlives tables.
+//!
+//! Tables and their meaning follow OpenSIPS's `drouting`, so that what is provisioned for it routes as its users expect.
+#![forbid(unsafe_code)]
+
+mod builder;
+mod explain;
+mod gateway;
+mod number;
+mod recurrence;
+mod retry;
+mod row;
+mod search;
+mod state;
+mod table;
+mod trie;
+
+pub use builder::{Builder, Fault, LoadOptions, Loaded};
+pub use explain::{Explanation, explain};
+pub use gateway::{Carrier, Gateway};
+pub use number::{Alphabet, LONGEST_PREFIX};
+pub use recurrence::Recurrence;
+pub use retry::{Outcome, RetryRules};
+pub use search::{Pick, Search, SearchOptions, Whitelist};
+pub use state::{Down, GatewayLease, GatewayState, HealthRules, ProbeMode};
+pub use table::{Rule, Sort, Table};

@@ -1,0 +1,170 @@
+//! One call's way through the table: which rule, and which gateway next.
+
+use smallvec::SmallVec;
+
+use crate::table::{CARRIER, Rule, Sort, Table};
+
+/// Destinations that a call may go to: gateways and carriers by name, the latter with `#` in front.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whitelist(Vec<u32>);
+
+impl Whitelist {
+    /// Looks the names up; those that are not there fit nothing.
+    pub fn new(table: &Table, names: &[String]) -> Self {
+        let find = |name: &String| match name.strip_prefix('#') {
+            Some(carrier) => table.carrier(carrier).map(|index| index | CARRIER),
+            None => table.gateway(name),
+        };
+        Self(names.iter().filter_map(find).collect())
+    }
+
+    pub(crate) fn has(&self, destination: u32) -> bool {
+        self.0.contains(&destination)
+    }
+}
+
+/// How a search goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SearchOptions {
+    /// Once a rule's gateways are used up the next rule is tried, then those of shorter prefixes (flag F).
+    pub fall_back: bool,
+    /// The prefix must be the whole number (flag L).
+    pub whole_number: bool,
+    /// Sorts every rule by weight, whatever its row says (flag W).
+    pub by_weight: bool,
+    /// Where it may go, if not everywhere.
+    pub whitelist: Option<Whitelist>,
+}
+
+/// One gateway to try, and the carrier by which it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// The gateway's number.
+    pub gateway: u32,
+    /// The carrier's.
+    pub carrier: Option<u32>,
+}
+
+/// A search under way. It names rules and gateways by their places in one table, so it goes with that.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// First rules of prefixes not yet looked at, the shortest first.
+    prefixes: SmallVec<[u32; 8]>,
+    /// The rule to look at next, of the prefix at hand.
+    next: Option<u32>,
+    rule: Option<u32>,
+    /// Gateways of the rule at hand, the last one first.
+    picks: SmallVec<[Pick; 4]>,
+    options: SearchOptions,
+    wall_seconds: i64,
+    /// The place of a character that no prefix can have.
+    pub unexpected: Option<usize>,
+}
+
+impl Search {
+    /// Looks `number` up among the rules of `group`; [`Search::rule`] says whether one holds at `wall_seconds`.
+    pub fn new(table: &Table, group: u32, number: &[u8], options: SearchOptions, wall_seconds: i64) -> Self {
+        let walk = table.walk(group, number);
+        let mut prefixes = walk.found;
+        if options.whole_number {
+            let last = prefixes.pop();
+            prefixes.clear();
+            prefixes.extend(last.filter(|_| walk.whole));
+        }
+        let mut search = Self { prefixes, next: None, rule: None, picks: SmallVec::new(), options, wall_seconds, unexpected: walk.unexpected };
+        search.next_rule(table);
+        search
+    }
+
+    /// The place of the rule at hand.
+    pub fn rule(&self) -> Option<u32> {
+        self.rule
+    }
+
+    /// Goes to the next rule that holds: of the same prefix, then of shorter ones.
+    fn next_rule(&mut self, table: &Table) {
+        self.rule = None;
+        while self.rule.is_none() {
+            let Some(index) = self.next.take().or_else(|| self.prefixes.pop()) else { return };
+            let Some(rule) = table.rule(index) else { return };
+            self.next = (!rule.last).then_some(index + 1);
+            self.rule = table.holds(rule, self.wall_seconds).then_some(index);
+        }
+    }
+
+    /// Sorts the destinations of the rule at hand; to be called once before the first [`Search::pick`].
+    pub fn begin(&mut self, table: &Table, usable: &impl Fn(u32) -> bool, random: &mut impl FnMut() -> u64) {
+        let Some(rule) = self.rule.and_then(|index| table.rule(index)) else { return };
+        self.picks = self.picks_of(table, rule, usable, random);
+        self.picks.reverse();
+    }
+
+    /// The next gateway that is usable now; where a rule has none left, of the next rule if the search may fall back.
+    pub fn pick(&mut self, table: &Table, usable: &impl Fn(u32) -> bool, random: &mut impl FnMut() -> u64) -> Option<Pick> {
+        loop {
+            while let Some(pick) = self.picks.pop() {
+                if usable(pick.gateway) {
+                    return Some(pick);
+                }
+            }
+            if !self.options.fall_back || self.rule.is_none() {
+                return None;
+            }
+            self.next_rule(table);
+            self.begin(table, usable, random);
+        }
+    }
+
+    /// Whether nothing is left that could still be picked.
+    pub fn is_spent(&self) -> bool {
+        self.picks.is_empty() && (!self.options.fall_back || self.next.is_none() && self.prefixes.is_empty())
+    }
+
+    fn picks_of(&self, table: &Table, rule: &Rule, usable: &impl Fn(u32) -> bool, random: &mut impl FnMut() -> u64) -> SmallVec<[Pick; 4]> {
+        let allowed = |destination: u32| self.options.whitelist.as_ref().is_none_or(|list| list.has(destination));
+        let mut destinations: SmallVec<[(u32, u16); 8]> = table.destinations_of(rule).collect();
+        sort(&mut destinations, if self.options.by_weight { Sort::Weight } else { rule.sort }, random);
+        let mut picks = SmallVec::new();
+        for (destination, _) in destinations {
+            let index = destination & !CARRIER;
+            if destination & CARRIER == 0 {
+                if allowed(destination) {
+                    picks.push(Pick { gateway: index, carrier: None });
+                }
+                continue;
+            }
+            let Some(carrier) = table.carriers.get(index as usize).filter(|carrier| allowed(destination) && !carrier.state.is_off()) else { continue };
+            let mut gateways: SmallVec<[(u32, u16); 8]> = carrier.gateways.iter().copied().collect();
+            sort(&mut gateways, carrier.sort, random);
+            let there = gateways.iter().map(|(gateway, _)| Pick { gateway: *gateway, carrier: Some(index) });
+            let most = if carrier.first_only { 1 } else { usize::MAX };
+            picks.extend(there.filter(|pick| usable(pick.gateway)).take(most));
+        }
+        picks
+    }
+}
+
+/// Sorts destinations by weight: each place is drawn among those left, in the share of their weights; those without any come
+/// last, in random order.
+fn sort(destinations: &mut [(u32, u16)], by: Sort, random: &mut impl FnMut() -> u64) {
+    if by != Sort::Weight {
+        return;
+    }
+    for place in 0..destinations.len() {
+        let left = &destinations[place..];
+        let sum: u64 = left.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let chosen = if sum == 0 {
+            (random() % left.len() as u64) as usize
+        } else {
+            let mut drawn = random() % sum;
+            left.iter()
+                .position(|(_, weight)| {
+                    let below = drawn < u64::from(*weight);
+                    drawn = drawn.wrapping_sub(u64::from(*weight));
+                    below
+                })
+                .unwrap_or(0)
+        };
+        destinations.swap(place, place + chosen);
+    }
+}

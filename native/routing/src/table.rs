@@ -1,0 +1,148 @@
+//! Everything that is provisioned, ready to be looked up; immutable.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::gateway::{Carrier, Gateway};
+use crate::number::Alphabet;
+use crate::recurrence::Recurrence;
+use crate::trie::{NONE, Trie, Walk};
+
+/// Marks a destination that is a carrier.
+pub(crate) const CARRIER: u32 = 1 << 31;
+
+/// How destinations are sorted (`sort_alg`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sort {
+    /// As they stand.
+    #[default]
+    Order,
+    /// By weight, at random.
+    Weight,
+    /// By quality.
+    Quality,
+}
+
+impl Sort {
+    pub(crate) fn from_bytes(text: &[u8]) -> Option<Self> {
+        match text {
+            b"" | b"N" | b"n" => Some(Self::Order),
+            b"W" | b"w" => Some(Self::Weight),
+            b"Q" | b"q" => Some(Self::Quality),
+            _ => None,
+        }
+    }
+}
+
+/// One row of `dr_rules` in one of its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// `ruleid`.
+    pub id: u32,
+    /// The higher goes first among those of one prefix.
+    pub priority: i32,
+    pub(crate) destinations: u32,
+    pub(crate) recurrence: u32,
+    pub(crate) attrs: u32,
+    pub(crate) count: u16,
+    pub(crate) handler: u16,
+    pub(crate) profile: u16,
+    /// How the destinations are sorted.
+    pub sort: Sort,
+    /// The last one of its prefix.
+    pub(crate) last: bool,
+}
+
+/// What is provisioned.
+#[derive(Debug, Default)]
+pub struct Table {
+    pub(crate) alphabet: Alphabet,
+    pub(crate) trie: Trie,
+    /// Where the walk of each group begins.
+    pub(crate) groups: HashMap<u32, u32>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) destinations: Vec<u32>,
+    /// One for each destination, or none at all where none has any.
+    pub(crate) weights: Vec<u16>,
+    pub(crate) recurrences: Vec<Recurrence>,
+    pub(crate) texts: Vec<Box<str>>,
+    pub(crate) handlers: Vec<Box<str>>,
+    /// The gateways, by their numbers.
+    pub gateways: Vec<Gateway>,
+    /// The carriers, by their numbers.
+    pub carriers: Vec<Carrier>,
+    pub(crate) gateway_names: HashMap<Arc<str>, u32>,
+    pub(crate) carrier_names: HashMap<Arc<str>, u32>,
+}
+
+impl Table {
+    /// The number of a gateway.
+    pub fn gateway(&self, id: &str) -> Option<u32> {
+        self.gateway_names.get(id).copied()
+    }
+
+    /// The number of a carrier.
+    pub fn carrier(&self, id: &str) -> Option<u32> {
+        self.carrier_names.get(id).copied()
+    }
+
+    /// How many rules there are; one that is in several groups counts in each.
+    pub fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// A rule.
+    pub fn rule(&self, index: u32) -> Option<&Rule> {
+        self.rules.get(index as usize)
+    }
+
+    /// A rule's attributes.
+    pub fn attrs(&self, rule: &Rule) -> &str {
+        self.texts.get(rule.attrs as usize).map_or("", |text| text)
+    }
+
+    /// The policy handler that decides on a rule, empty where there is none.
+    pub fn handler(&self, rule: &Rule) -> &str {
+        self.handlers.get(usize::from(rule.handler)).map_or("", |text| text)
+    }
+
+    /// Bytes of memory for rules and prefixes.
+    pub fn bytes(&self) -> usize {
+        self.trie.bytes() + self.rules.capacity() * size_of::<Rule>() + self.destinations.capacity() * 4 + self.weights.capacity() * 2
+    }
+
+    pub(crate) fn walk(&self, group: u32, number: &[u8]) -> Walk {
+        self.trie.walk(self.groups.get(&group).copied().unwrap_or(NONE), &self.alphabet, number)
+    }
+
+    pub(crate) fn holds(&self, rule: &Rule, wall_seconds: i64) -> bool {
+        rule.recurrence == NONE || self.recurrences.get(rule.recurrence as usize).is_some_and(|recurrence| recurrence.holds(wall_seconds))
+    }
+
+    /// The first rule for `number` in `group` that holds at `wall_seconds`: of the longest prefix that has one, else of shorter
+    /// ones; with its place.
+    pub fn find(&self, group: u32, number: &[u8], wall_seconds: i64) -> Option<u32> {
+        let walk = self.walk(group, number);
+        walk.found.iter().rev().find_map(|first| self.of_prefix(*first).find(|index| self.holds(&self.rules[*index as usize], wall_seconds)))
+    }
+
+    /// The places of the rules of one prefix, from the first on.
+    pub(crate) fn of_prefix(&self, first: u32) -> impl Iterator<Item = u32> {
+        let mut next = Some(first);
+        std::iter::from_fn(move || {
+            let index = next?;
+            let rule = self.rules.get(index as usize)?;
+            next = (!rule.last).then_some(index + 1);
+            Some(index)
+        })
+    }
+
+    /// The destinations of a rule with their weights.
+    pub(crate) fn destinations_of(&self, rule: &Rule) -> impl Iterator<Item = (u32, u16)> {
+        let start = rule.destinations as usize;
+        let end = start + usize::from(rule.count);
+        (start..end).filter_map(|place| Some((*self.destinations.get(place)?, self.weights.get(place).copied().unwrap_or(0))))
+    }
+}

@@ -1,0 +1,124 @@
+//! The prefixes of all groups as one array of nodes. A node's children lie side by side in the order of their symbols, so that
+//! a bit map and one place name all of them; the nodes of one depth lie together, which keeps the upper ones in the cache.
+
+use smallvec::SmallVec;
+
+use crate::number::{Alphabet, symbol_at};
+
+/// No rule.
+pub(crate) const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// A bit for each symbol that goes on.
+    children: u16,
+    /// Where the children begin.
+    base: u32,
+    /// The first rule of exactly this prefix.
+    rules: u32,
+}
+
+/// One rule of a group, by the prefix that it is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SortKey {
+    pub(crate) packed: u128,
+    pub(crate) group: u32,
+    pub(crate) rule: u32,
+}
+
+/// What a walk met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Walk {
+    /// First rules of the prefixes that fit, the shortest first.
+    pub(crate) found: SmallVec<[u32; 8]>,
+    /// Whether the last of them is the whole number.
+    pub(crate) whole: bool,
+    /// The place of a character that no prefix can have.
+    pub(crate) unexpected: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Trie {
+    nodes: Vec<Node>,
+}
+
+impl Trie {
+    /// Adds the prefixes of one group, sorted, whose rules begin at `first`; returns where its walks begin.
+    pub(crate) fn add(&mut self, keys: &[SortKey], first: usize) -> u32 {
+        let root = self.nodes.len();
+        self.nodes.reserve_exact(nodes_of(keys));
+        self.nodes.push(Node { children: 0, base: 0, rules: NONE });
+        // Node and the keys below it, depth by depth.
+        let mut level = vec![(root as u32, 0, keys.len() as u32)];
+        let mut depth = 0;
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            for (node, from, to) in level {
+                let (node, mut from, to) = (node as usize, from as usize, to as usize);
+                if from < to && symbol_at(keys[from].packed, depth) == 0 {
+                    self.nodes[node].rules = (first + from) as u32;
+                    from += keys[from..to].iter().take_while(|key| symbol_at(key.packed, depth) == 0).count();
+                }
+                self.nodes[node].base = self.nodes.len() as u32;
+                while from < to {
+                    let symbol = symbol_at(keys[from].packed, depth);
+                    let same = keys[from..to].iter().take_while(|key| symbol_at(key.packed, depth) == symbol).count();
+                    self.nodes[node].children |= 1 << symbol;
+                    next.push((self.nodes.len() as u32, from as u32, (from + same) as u32));
+                    self.nodes.push(Node { children: 0, base: 0, rules: NONE });
+                    from += same;
+                }
+            }
+            level = next;
+            depth += 1;
+        }
+        root as u32
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node>()
+    }
+
+    /// Walks along `number` as far as prefixes go.
+    pub(crate) fn walk(&self, root: u32, alphabet: &Alphabet, number: &[u8]) -> Walk {
+        let mut walk = Walk { found: SmallVec::new(), whole: false, unexpected: None };
+        let Some(mut node) = self.nodes.get(root as usize) else { return walk };
+        if node.rules != NONE {
+            walk.found.push(node.rules);
+            walk.whole = number.is_empty();
+        }
+        for (place, byte) in number.iter().enumerate() {
+            let symbol = alphabet.symbol(*byte);
+            if symbol == 0 {
+                walk.unexpected = Some(place);
+                return walk;
+            }
+            let bit = 1 << symbol;
+            if node.children & bit == 0 {
+                walk.unexpected = number[place..].iter().position(|byte| alphabet.symbol(*byte) == 0).map(|behind| place + behind);
+                return walk;
+            }
+            let child = node.base + (node.children & (bit - 1)).count_ones();
+            let Some(there) = self.nodes.get(child as usize) else { return walk };
+            node = there;
+            if node.rules != NONE {
+                walk.found.push(node.rules);
+                walk.whole = place + 1 == number.len();
+            }
+        }
+        walk
+    }
+}
+
+/// How many nodes these keys need: each what it does not share with the one before, and the root.
+fn nodes_of(keys: &[SortKey]) -> usize {
+    let mut before = 0;
+    let mut nodes = 1;
+    for key in keys {
+        let length = (128 - key.packed.trailing_zeros() as usize).div_ceil(4);
+        let shared = ((before ^ key.packed).leading_zeros() / 4) as usize;
+        nodes += if key.packed == 0 { 0 } else { length.saturating_sub(shared) };
+        before = key.packed;
+    }
+    nodes
+}

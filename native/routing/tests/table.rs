@@ -1,0 +1,263 @@
+//! The table against a naive model, and every flag of a search.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use routing::{Alphabet, Builder, Down, HealthRules, LoadOptions, Loaded, Pick, Search, SearchOptions, Table, Whitelist, explain};
+
+const HEALTH: HealthRules = HealthRules { failures: 3, of: 10, down_after: 1, up_after: 1, retry_seconds: 30 };
+
+fn block(rows: &[&[&str]]) -> Vec<u8> {
+    rows.iter().flat_map(|row| [row.join("\x1f").as_bytes(), b"\x1e"].concat()).collect()
+}
+
+fn gateway(id: &str) -> Vec<u8> {
+    block(&[&[id, "0", "192.0.2.1", "0", "", "", "0", "0", ""]])
+}
+
+#[expect(clippy::unwrap_used, reason = "one more character is no fault")]
+fn with_gateways(names: &[&str]) -> Builder {
+    let mut builder = Builder::new(LoadOptions { alphabet: Alphabet::new("+").unwrap(), ..LoadOptions::default() }, None);
+    names.iter().for_each(|name| builder.gateways(&gateway(name)));
+    builder
+}
+
+/// `rules`: id, groups, prefix, recurrence, priority, gwlist, sort.
+fn built(mut builder: Builder, rules: &[[&str; 7]], spans: &[(i64, i64)]) -> Loaded {
+    for [id, groups, prefix, recurrence, priority, list, sort] in rules {
+        builder.rules(&block(&[&[id, groups, prefix, recurrence, priority, "", list, sort, "", ""]]));
+    }
+    for _ in 0..builder.recurrence_texts().len() {
+        builder.mean(Ok(spans.to_vec()));
+    }
+    builder.finish()
+}
+
+fn table(rules: &[[&str; 7]], spans: &[(i64, i64)]) -> Table {
+    let loaded = built(with_gateways(&["a", "b", "c", "d"]), rules, spans);
+    assert_eq!(loaded.faults, []);
+    loaded.table
+}
+
+fn rule_of(table: &Table, group: u32, number: &str, now: i64) -> Option<u32> {
+    table.find(group, number.as_bytes(), now).and_then(|index| table.rule(index)).map(|rule| rule.id)
+}
+
+/// The gateways that a search gives, in order, while all that `down` does not name are usable.
+fn picked(table: &Table, number: &str, options: SearchOptions, down: &[&str]) -> Vec<String> {
+    let usable = |index: u32| !down.contains(&table.gateways[index as usize].id());
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state >> 33
+    };
+    let mut search = Search::new(table, 0, number.as_bytes(), options, 0);
+    search.begin(table, &usable, &mut random);
+    let mut names = Vec::new();
+    while let Some(Pick { gateway, carrier }) = search.pick(table, &usable, &mut random) {
+        let by = carrier.map_or_else(String::new, |carrier| format!("{}/", table.carriers[carrier as usize].id));
+        names.push(format!("{by}{}", table.gateways[gateway as usize].id()));
+    }
+    names
+}
+
+proptest! {
+    #[test]
+    fn the_rule_found_is_that_of_a_naive_search(
+        rules in prop::collection::vec((0_u32..3, "[0-9]{0,6}", 0_i32..3, prop::bool::ANY), 0..200),
+        numbers in prop::collection::vec("[0-9]{0,8}", 1..50),
+        now in 0_i64..2,
+    ) {
+        let mut builder = with_gateways(&["a"]);
+        for (id, (group, prefix, priority, timed)) in rules.iter().enumerate() {
+            let (id, group, priority) = (id.to_string(), group.to_string(), priority.to_string());
+            builder.rules(&block(&[&[&id, &group, prefix, if *timed { "t" } else { "" }, &priority, "", "a", "", "", ""]]));
+        }
+        for _ in 0..builder.recurrence_texts().len() {
+            builder.mean(Ok(vec![(1, 2)]));
+        }
+        let loaded = builder.finish();
+        prop_assert_eq!(&loaded.faults, &[]);
+        for number in &numbers {
+            for group in 0..3 {
+                let fits = |(_, (own, prefix, _, timed)): &(usize, &(u32, String, i32, bool))| *own == group && number.starts_with(prefix) && (!timed || now == 1);
+                // Of equals the first: `max_by_key` gives the last.
+                let best = rules.iter().enumerate().filter(fits).max_by_key(|(id, (_, prefix, priority, _))| (prefix.len(), *priority, std::cmp::Reverse(*id)));
+                prop_assert_eq!(rule_of(&loaded.table, group, number, now), best.map(|(id, _)| id as u32), "{} in {}", number, group);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_longest_prefix_wins_over_priority_and_falls_back_out_of_hours() {
+    let table = table(
+        &[["1", "0", "", "", "9", "a", ""], ["2", "0", "49", "", "9", "a", ""], ["3", "0,1", "4930", "t", "0", "b", ""], ["4", "0", "49", "", "10", "c", ""]],
+        &[(100, 200)],
+    );
+    assert_eq!(rule_of(&table, 0, "493012", 150), Some(3));
+    assert_eq!(rule_of(&table, 0, "493012", 200), Some(4));
+    assert_eq!(rule_of(&table, 0, "1", 150), Some(1));
+    assert_eq!(rule_of(&table, 1, "4930", 150), Some(3));
+    assert_eq!((rule_of(&table, 1, "49", 150), rule_of(&table, 7, "49", 150)), (None, None));
+    assert_eq!(rule_of(&table, 0, "4930;ext", 150), Some(3));
+}
+
+#[test]
+fn every_flag_of_a_search() {
+    let table = table(
+        &[["1", "0", "", "", "0", "d", ""], ["2", "0", "49", "", "5", "a,b", ""], ["3", "0", "49", "", "1", "c", ""], ["4", "0", "4930", "", "0", "b;a=5", ""]],
+        &[],
+    );
+    let options = |fall_back, whole_number| SearchOptions { fall_back, whole_number, ..SearchOptions::default() };
+    assert_eq!(picked(&table, "4930", options(false, false), &[]), ["b", "a"]);
+    assert_eq!(picked(&table, "4930", options(true, false), &["b"]), ["a", "a", "c", "d"]);
+    assert_eq!(picked(&table, "4930", options(true, false), &["a", "b"]), ["c", "d"]);
+    assert_eq!(picked(&table, "4930", options(false, true), &[]), ["b", "a"]);
+    assert!(picked(&table, "49301", options(true, true), &[]).is_empty());
+    assert!(picked(&table, "+49", options(false, false), &[]) == ["d"]);
+    let by_weight = SearchOptions { by_weight: true, ..SearchOptions::default() };
+    assert_eq!(picked(&table, "4930", by_weight, &[]), ["a", "b"]);
+    let only = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        SearchOptions { fall_back: true, whitelist: Some(Whitelist::new(&table, &names)), ..SearchOptions::default() }
+    };
+    assert_eq!(picked(&table, "4930", only(&["c", "nobody"]), &[]), ["c"]);
+    assert!(picked(&table, "4930", only(&[]), &[]).is_empty());
+}
+
+#[test]
+fn carriers_give_their_gateways_by_their_own_sort() {
+    let mut builder = with_gateways(&["a", "b", "c", "d"]);
+    builder.carriers(&block(&[&["one", "a,b", "1", "", "0", ""], &["all", "c,d=3", "0", "W", "0", ""], &["off", "a", "0", "", "1", ""]]));
+    let loaded = built(builder, &[["1", "0", "4", "", "0", "#off,#one,#all,a", ""]], &[]);
+    assert_eq!(loaded.faults, []);
+    let table = loaded.table;
+    assert_eq!(picked(&table, "4", SearchOptions::default(), &[]), ["one/a", "all/d", "all/c", "a"]);
+    assert_eq!(picked(&table, "4", SearchOptions::default(), &["a"]), ["one/b", "all/d", "all/c"]);
+    let names = ["#all".to_owned()];
+    let only = SearchOptions { whitelist: Some(Whitelist::new(&table, &names)), ..SearchOptions::default() };
+    assert_eq!(picked(&table, "4", only, &[]), ["all/d", "all/c"]);
+}
+
+#[test]
+fn the_shares_of_weights_are_those_that_were_asked_for() {
+    let table = table(&[["1", "0", "", "", "0", "a=20,b=80,c,d=0", "W"]], &[]);
+    let mut firsts: HashMap<Vec<String>, u32> = HashMap::new();
+    let mut state = 7_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    let usable = |_| true;
+    for _ in 0..20_000 {
+        let mut search = Search::new(&table, 0, b"1", SearchOptions::default(), 0);
+        search.begin(&table, &usable, &mut random);
+        let order = std::iter::from_fn(|| search.pick(&table, &usable, &mut random)).map(|pick| table.gateways[pick.gateway as usize].id().to_owned());
+        *firsts.entry(order.collect()).or_default() += 1;
+    }
+    let share = |fits: &dyn Fn(&Vec<String>) -> bool| f64::from(firsts.iter().filter(|(order, _)| fits(order)).map(|(_, count)| count).sum::<u32>()) / 20_000.0;
+    // Five standard deviations of a share of 0.2 in 20,000 draws.
+    assert!((share(&|order| order[0] == "a") - 0.2).abs() < 0.015);
+    assert!((share(&|order| order[2] == "c") - 0.5).abs() < 0.02);
+    assert_eq!(share(&|order| order[..2].iter().all(|name| name == "a" || name == "b")), 1.0);
+}
+
+#[test]
+fn what_a_row_says_wrong_is_named_and_the_rest_serves() {
+    let mut builder = with_gateways(&["a", "b"]);
+    builder.gateways(&block(&[
+        &["a", "0", "192.0.2.9", "0", "", "", "0", "0", ""],
+        &["b c", "0", "192.0.2.9", "0", "", "", "0", "0", ""],
+        &["e", "0", "not a host", "0", "", "", "0", "0", ""],
+        &["f", "0", "192.0.2.9", "-1", "", "", "0", "0", ""],
+        &["g", "0", "192.0.2.9", "0", "", "", "3", "0", ""],
+        &["h", "0", "192.0.2.9", "0", "4 9", "", "0", "0", ""],
+        &["i", "0", "192.0.2.9", "0", "", "", "0", "7", ""],
+    ]));
+    builder.carriers(&block(&[&["one", "a,#one,b", "0", "", "0", ""], &["two", "a,nobody", "0", "", "0", ""], &["three", "a", "0", "X", "0", ""]]));
+    let mut row = |id: &str, groups: &str, prefix: &str, time: &str, handler: &str, list: &str| {
+        builder.rules(&block(&[&[id, groups, prefix, time, "0", handler, list, "", "", ""]]));
+    };
+    row("1", "0", "49x", "", "", "a");
+    row("2", "x", "49", "", "", "a");
+    row("3", "0", "49", "bad", "", "a");
+    row("4", "0", "49", "", "nobody", "a");
+    row("5", "0", "49", "", "", "nobody");
+    row("6", "0", "49", "", "", "nobody,a,#nobody");
+    row("7", "0", "49", "", "", "a=x");
+    row("8", "0,1", "491", "bad", "", "b=3,a");
+    row("9", "0", "492", "", "0", "");
+    builder.rules(b"10\x1f0\x1e");
+    assert_eq!(builder.recurrence_texts(), ["bad"]);
+    builder.mean(Err("no such thing".to_owned()));
+    let Loaded { table, faults, fault_count } = builder.finish();
+    let told: Vec<(&str, &str, &str)> = faults.iter().map(|fault| (fault.table, fault.row.as_str(), fault.column)).collect();
+    let wanted = [
+        ("dr_gateways", "a", "gwid"),
+        ("dr_gateways", "b c", "gwid"),
+        ("dr_gateways", "e", "address"),
+        ("dr_gateways", "f", "strip"),
+        ("dr_gateways", "g", "probe_mode"),
+        ("dr_gateways", "h", "pri_prefix"),
+        ("dr_gateways", "i", "state"),
+        ("dr_carriers", "one", "gwlist"),
+        ("dr_carriers", "two", "gwlist"),
+        ("dr_carriers", "three", "sort_alg"),
+        ("dr_rules", "1", "prefix"),
+        ("dr_rules", "2", "groupid"),
+        ("dr_rules", "4", "routeid"),
+        ("dr_rules", "5", "gwlist"),
+        ("dr_rules", "5", "gwlist"),
+        ("dr_rules", "6", "gwlist"),
+        ("dr_rules", "6", "gwlist"),
+        ("dr_rules", "7", "gwlist"),
+        ("dr_rules", "10\x1f0", "ruleid"),
+        ("dr_rules", "3", "timerec"),
+        ("dr_rules", "8", "timerec"),
+    ];
+    assert_eq!(told, wanted);
+    assert_eq!(fault_count, wanted.len());
+    assert_eq!((table.rules(), table.gateways.len(), table.carriers.len()), (2, 2, 1));
+    assert_eq!(picked(&table, "49", SearchOptions::default(), &[]), ["a"]);
+    assert_eq!(rule_of(&table, 0, "492", 0), Some(9));
+}
+
+#[test]
+fn health_and_switches_go_on_under_the_same_names() {
+    let first = Arc::new(built(with_gateways(&["a", "b"]), &[], &[]).table);
+    first.gateways[0].state.switch(false);
+    first.gateways[1].state.take_down(5, Down::Calls);
+    let mut builder = Builder::new(LoadOptions::default(), Some(Arc::clone(&first)));
+    builder.gateways(&[gateway("b"), gateway("c"), gateway("a")].concat());
+    let next = builder.finish().table;
+    let seen: Vec<_> = next.gateways.iter().map(|gateway| (gateway.id(), gateway.state.is_off(), gateway.state.down())).collect();
+    assert_eq!(seen, [("b", false, Down::Calls), ("c", false, Down::No), ("a", true, Down::No)]);
+    let mut builder = Builder::new(LoadOptions::default(), None);
+    builder.gateways(&block(&[&["x", "0", "h", "0", "", "", "1", "1", ""], &["y", "0", "h", "0", "", "", "1", "2", ""]]));
+    let states = builder.finish().table.gateways;
+    assert_eq!((states[0].state.is_off(), states[1].state.down()), (true, Down::Provisioned));
+}
+
+#[test]
+fn an_explanation_tells_why_and_why_not() {
+    let mut builder = with_gateways(&["a", "b", "c"]);
+    builder.gateways(&block(&[&["d", "0", "192.0.2.4:5070", "2", "00", "", "0", "0", ""]]));
+    builder.carriers(&block(&[&["one", "a,b", "1", "", "0", ""]]));
+    let table = built(
+        builder,
+        &[["1", "0", "", "", "0", "c", ""], ["2", "0", "49", "t", "0", "a", ""], ["3", "0", "49", "", "0", "#one,d", ""], ["4", "0", "4", "", "0", "c", ""]],
+        &[(5, 6)],
+    )
+    .table;
+    table.gateways[3].state.switch(false);
+    let told = explain(&table, 0, "4930", &SearchOptions::default(), 0, 0, &HEALTH);
+    let rules: Vec<_> = told.rules.iter().map(|rule| (rule.rule, rule.used)).collect();
+    assert_eq!(rules, [(2, false), (3, true), (4, false), (1, false)]);
+    let there: Vec<_> = told.rules[1].destinations.iter().map(|step| (step.gateway.as_str(), step.used, step.why.as_str())).collect();
+    let wanted = [("a", true, "usable"), ("b", false, "the carrier gives only its first usable gateway"), ("d", false, "switched off by an operator")];
+    assert_eq!(there, wanted);
+    assert_eq!(told.rules[1].destinations[2].request_uri, "sip:0030@192.0.2.4:5070");
+    assert_eq!(explain(&table, 9, "1", &SearchOptions::default(), 0, 0, &HEALTH).why, "no rule is in this group");
+}
