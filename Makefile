@@ -54,12 +54,12 @@ system: ## Install system packages for building and running
 	ci/system build-essential python3 python3-venv
 
 system-test: system ## Install system packages for tests and benchmarks
-	ci/system sip-tester kamailio kamailio-python3-modules valgrind iproute2
+	ci/system sip-tester kamailio kamailio-python3-modules valgrind iproute2 postgresql mariadb-server
 
 $(VENV)/.installed: pyproject.toml | system
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -q --upgrade "pip>=25.1"
-	$(VENV)/bin/pip install -q --group dev --group test "aiohttp>=3.14.5,<4" "aiosqlite>=0.22.1,<0.23" "sqlalchemy[asyncio]>=2.1.9,<2.2" "click>=8.1,<9" "msgspec>=0.20,<0.23" "structlog>=25.1" "uvloop>=0.21,<0.24"
+	$(VENV)/bin/pip install -q --group dev --group test "aiohttp>=3.14.5,<4" "aiosqlite>=0.22.1,<0.23" "alembic>=1.20.1,<2" "python-dateutil>=2.9,<5" "rich>=15,<16" "tzdata>=2025.2" "sqlalchemy[asyncio]>=2.1.9,<2.2" "click>=8.1,<9" "msgspec>=0.20,<0.23" "structlog>=25.1" "uvloop>=0.21,<0.24"
 	touch $@
 
 $(NATIVE): $(VENV)/.installed $(SOURCES)

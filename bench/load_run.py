@@ -46,10 +46,24 @@ def load(  # noqa: PLR0913
     hold_milliseconds: int = 0,
     transport: str = "udp",
     cores: str = LOAD_CORE,
+    digits: int = 0,
 ) -> Run:
     """Run `rate` calls a second for `seconds` and return what came of them."""
     tool = str(ROOT / "target/release/edge-load")
-    words = [tool, scenario, "--rate", str(rate), "--duration", str(seconds), "--hold-ms", str(hold_milliseconds), "--transport", transport]
+    words = [
+        tool,
+        scenario,
+        "--rate",
+        str(rate),
+        "--duration",
+        str(seconds),
+        "--hold-ms",
+        str(hold_milliseconds),
+        "--transport",
+        transport,
+        "--digits",
+        str(digits),
+    ]
     before = target.processor_seconds()
     done = subprocess.run(["taskset", "-c", cores, *words], capture_output=True, text=True, check=True)
     spent = target.processor_seconds() - before

@@ -8,6 +8,8 @@ __all__ = [
     "PolicyPort",
     "Question",
     "Request",
+    "RouteLoad",
+    "RouteTables",
     "SimulatedEdge",
     "TraceEntry",
     "Uri",
@@ -68,6 +70,33 @@ class Engine:
 
     def labelled(self) -> list[tuple[str, list[tuple[str, str]], int]]:
         """Return counts with labels: name, labels, value. Decisions of policies are cumulative by their bound in microseconds."""
+
+    def set_routes(self, tables: RouteTables) -> None:
+        """Route by these tables from now on; what is under way goes on by those that it began with."""
+
+    def explain(
+        self,
+        tables: RouteTables,
+        partition: str,
+        group: int,
+        number: str,
+        flags: tuple[bool, bool, bool],
+        whitelist: list[str],
+        at: int,
+    ) -> str:
+        """Return as JSON which rule and gateways a number would get at a time (seconds since 1970), and why not others.
+
+        `flags` are fall-back, whole number and by weight. Raise `KeyError` for a partition that is not there.
+        """
+
+    def gateways(self, tables: RouteTables) -> list[str]:
+        """Return what is known of every gateway and carrier, each as JSON."""
+
+    def machines(self) -> list[str]:
+        """Return what is known of the machines of every peer that is a pool, each as JSON."""
+
+    def switch_machine(self, peer: str, uri: str, on: bool) -> bool:
+        """Switch a machine of a pool; return whether there is one of this URI."""
 
     def add_policy_link(self, link: PolicyLink) -> None:
         """Ask the policy process behind `link` from now on, beside those asked already; raise `OSError` where that cannot be."""
@@ -279,11 +308,64 @@ class Uri:
     def __hash__(self) -> int: ...
 
 @final
+class RouteLoad:
+    """Rows of rules and gateways on their way from a database: gateways first, then carriers, then rules."""
+
+    def __new__(
+        cls, partitions: list[str], extra_prefix_characters: str = "", handlers: list[str] = ..., before: RouteTables | None = None
+    ) -> RouteLoad:
+        """Begin a load; what `before` knows of gateways and carriers goes on under their names.
+
+        Raise `ValueError` for more than five further characters, or such as cannot be seen.
+        """
+
+    def add(self, partition: str, table: str, block: bytes) -> None:
+        """Take rows of `gateways`, `carriers` or `rules`: columns parted by 0x1f, each row ended by 0x1e.
+
+        Raise `KeyError` and `ValueError` for a partition and a table that are not there. Rows that cannot be used are told
+        by `finish`.
+        """
+
+    def recurrences(self, partition: str) -> list[str]:
+        """Return the time recurrences that rules name; each is to be given a meaning, in this order."""
+
+    def mean(self, partition: str, spans: list[tuple[int, int]], problem: str | None = None) -> None:
+        """Give the next recurrence its spans (seconds since 1970, ends left out), or say what is wrong with it."""
+
+    def finish(self, resolved: list[tuple[str, str]]) -> tuple[RouteTables, list[tuple[str, str, str, str]], int]:
+        """Sort everything into tables; return them, the first thousand faults (table, row, column, problem), and how many there are.
+
+        `resolved` tells addresses of gateways that have names: host and address.
+        """
+
+@final
+class RouteTables:
+    """Tables of rules, gateways and carriers, ready to serve."""
+
+    def sizes(self) -> list[tuple[str, int, int, int, int]]:
+        """Return for each partition its name, rules, gateways, carriers, and the bytes of rules and prefixes."""
+
+    def names_to_resolve(self) -> list[str]:
+        """Return the hosts of gateways that are names."""
+
+    def with_addresses(self, resolved: list[tuple[str, str]]) -> RouteTables:
+        """Return the same tables with these addresses of gateways that have names."""
+
+    def switch(self, partition: str, kind: str, name: str, on: bool) -> bool:
+        """Switch a `gateway` or `carrier`; return whether there is one of this name."""
+
+    def find(self, partition: str, group: int, number: str, at: int) -> int | None:
+        """Return the `ruleid` of the rule for a number at a time, if there is one."""
+
+@final
 class SimulatedEdge:
     """One worker's edge without sockets, on a clock that only the caller moves."""
 
     def __new__(cls, document: bytes) -> SimulatedEdge:
         """Make one from a MessagePack document; raise as `Engine` does."""
+
+    def set_routes(self, tables: RouteTables) -> None:
+        """Route by these tables from now on."""
 
     def resolve(self, name: str, address: str) -> None:
         """Let `name` resolve to `address:port`."""

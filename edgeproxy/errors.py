@@ -21,6 +21,10 @@ class PolicyError(EdgeProxyError):
     """A policy module cannot be loaded, or its handlers or options have the wrong shape."""
 
 
+class StorageError(EdgeProxyError):
+    """The database cannot be read, or does not have what is needed."""
+
+
 class CallEnded(EdgeProxyError):  # noqa: N818 - an end is no error
     """Raised in a handler whose request is over: the caller gave up, or the time for it has run out."""
 

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from edgeproxy.admin import metrics, trace
+from edgeproxy.admin import metrics, routes, trace
 from edgeproxy.admin.place import reachable
 from edgeproxy.config.address import split_host_port
 from edgeproxy.errors import ConfigError, EdgeProxyError
@@ -152,7 +152,10 @@ async def _counters(request: web.Request) -> web.Response:
 
 async def _metrics(request: web.Request) -> web.Response:
     control = request.app[_CONTROL]
-    page = metrics.text(control.counters(), control.engine.labelled(), control.loaded.config.install.node)
+    node = control.loaded.config.install.node
+    page = metrics.text(control.counters(), control.engine.labelled(), node) + metrics.gateways_text(
+        [*control.routes.gateways(), *control.machines()], node
+    )
     return web.Response(text=page, content_type="text/plain")
 
 
@@ -170,6 +173,42 @@ async def _end(request: web.Request) -> web.Response:
     if untold:
         return _error(409, f"{untold} of {found} calls cannot be ended: their Contact or route set is not known, or too long")
     return _json({"ended": found})
+
+
+async def _routes(request: web.Request) -> web.Response:
+    return _json(request.app[_CONTROL].routes.status())
+
+
+async def _gateways(request: web.Request) -> web.Response:
+    query = msgspec.convert(dict(request.query), routes.GatewayQuery, strict=False)
+    found = request.app[_CONTROL].routes.gateways()
+    return _json({"gateways": [gateway for gateway in found if not (query.down and gateway["usable"])]})
+
+
+async def _explain(request: web.Request) -> web.Response:
+    query = msgspec.convert(dict(request.query), routes.ExplainQuery, strict=False)
+    return _json(routes.explain(request.app[_CONTROL], query))
+
+
+async def _reload_routes(request: web.Request) -> web.Response:
+    await _body(request, Nothing)
+    return _json(await request.app[_CONTROL].routes.reload())
+
+
+async def _machines(request: web.Request) -> web.Response:
+    return _json({"machines": request.app[_CONTROL].machines()})
+
+
+async def _switch_machine(request: web.Request) -> web.Response:
+    wanted = await _body(request, routes.SwitchMachine)
+    request.app[_CONTROL].switch_machine(wanted.peer, wanted.uri, wanted.on)
+    return _json({"peer": wanted.peer, "uri": wanted.uri, "on": wanted.on})
+
+
+async def _switch(request: web.Request) -> web.Response:
+    wanted = await _body(request, routes.Switch)
+    request.app[_CONTROL].routes.switch(wanted.partition, wanted.kind, wanted.id, wanted.on)
+    return _json({"id": wanted.id, "on": wanted.on})
 
 
 async def _trace(request: web.Request) -> web.Response:
@@ -289,6 +328,13 @@ def application(control: Control, token: str = "") -> web.Application:
             web.get("/events", _events),
             web.post("/events", _raise),
             web.get("/events/follow", _follow),
+            web.get("/routes", _routes),
+            web.get("/routes/gateways", _gateways),
+            web.get("/routes/explain", _explain),
+            web.post("/routes/reload", _reload_routes),
+            web.put("/routes/switch", _switch),
+            web.get("/peers/machines", _machines),
+            web.put("/peers/switch", _switch_machine),
             web.post("/reload", _reload),
             web.post("/diff", _diff),
             web.post("/rollback", _rollback),

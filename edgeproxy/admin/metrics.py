@@ -1,6 +1,7 @@
 """Counters in the text format of Prometheus: merged over the workers when somebody asks, with labels of bounded number."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 PREFIX = "edgeproxy_"
 GAUGES = {
@@ -28,6 +29,21 @@ _LABELLED = {
     "table_bytes": ("gauge", "bytes of a table's places, without what they point to"),
     "queue_depth": ("gauge", "entries of a queue"),
 }
+_GATEWAY = {
+    "gateway_attempts": ("attempts", "counter", "attempts at a gateway, or by a carrier"),
+    "gateway_answered": ("answered", "counter", "attempts that were answered"),
+    "gateway_silent": ("silent", "counter", "attempts that nobody answered in time"),
+    "gateway_unreachable": ("unreachable", "counter", "attempts that the network refused"),
+    "gateway_post_dial_delay_milliseconds": ("post_dial_delay_milliseconds", "counter", "time from INVITE to the first 18x"),
+    "gateway_rang": ("rang", "counter", "attempts with an 18x"),
+    "gateway_call_seconds": ("call_seconds", "counter", "seconds of calls that ended"),
+    "gateway_calls_ended": ("calls_ended", "counter", "calls that ended"),
+    "gateway_live_calls": ("live_calls", "gauge", "calls under way"),
+    "gateway_usable": ("usable", "gauge", "whether calls may go there"),
+}
+_GATEWAY_LABELS = (("gateway", "id"), ("kind", "kind"), ("partition", "partition"))
+COUNTED_GATEWAYS = 500
+"""Gateways and carriers with metrics of their own, those with the most attempts; the others are summed up as one."""
 Labelled = tuple[str, Sequence[tuple[str, str]], int]
 
 
@@ -61,6 +77,33 @@ def text(counters: Mapping[str, int], labelled: Iterable[Labelled], node: str) -
                 _sample("policy_decision_seconds_sum", [base], f"{value / 1e6:g}"),
                 _sample("policy_decision_seconds_count", [base], decisions),
             ]
+    return "\n".join([*lines, ""])
+
+
+def gateways_text(gateways: Sequence[Mapping[str, Any]], node: str) -> str:
+    """Return the metrics of gateways and carriers."""
+    if not gateways:
+        return ""
+    ranked = sorted(gateways, key=lambda gateway: -gateway["attempts"])
+    own, others = ranked[:COUNTED_GATEWAYS], ranked[COUNTED_GATEWAYS:]
+    labels = [[("node", node), *((key, str(gateway[name])) for key, name in _GATEWAY_LABELS)] for gateway in own]
+    rest = [("node", node), *((key, "(others)") for key, _ in _GATEWAY_LABELS)]
+    lines: list[str] = []
+    for name, (field, kind, help_text) in _GATEWAY.items():
+        full = f"{name}_total" if kind == "counter" else name
+        lines += [f"# HELP {PREFIX}{full} {help_text}", f"# TYPE {PREFIX}{full} {kind}"]
+        lines += [_sample(full, pairs, int(gateway[field])) for pairs, gateway in zip(labels, own, strict=True)]
+        if others:
+            lines.append(_sample(full, rest, sum(int(gateway[field]) for gateway in others)))
+    lines += [f"# HELP {PREFIX}gateway_refused_total attempts that were refused, by class", f"# TYPE {PREFIX}gateway_refused_total counter"]
+    for number in range(4):
+        kind_of = ("class", f"{number + 3}xx")
+        lines += [
+            _sample("gateway_refused_total", [*pairs, kind_of], gateway["refused"][number])
+            for pairs, gateway in zip(labels, own, strict=True)
+        ]
+        if others:
+            lines.append(_sample("gateway_refused_total", [*rest, kind_of], sum(gateway["refused"][number] for gateway in others)))
     return "\n".join([*lines, ""])
 
 

@@ -56,6 +56,8 @@ def _routing(config: Config) -> dict[str, Any]:
         "peers": [_peer(name, peer) for name, peer in config.peer.items()],
         "timers": msgspec.to_builtins(config.tuning.timers),
         "limits": {**limits, "retry_after_seconds": (least, most)},
+        "routes": [route.document(name) for name, route in config.route.items()],
+        "health": config.routing.document(),
         "mask_identities": config.log.mask_identities,
         "slow_milliseconds": config.events.slow_milliseconds,
         "trace": {
@@ -106,4 +108,7 @@ def _peer(name: str, peer: Peer) -> dict[str, Any]:
         "trust_identity": trusted,
         "allow_routes": routes,
         "listener": peer.listener,
+        "route": peer.route,
+        "gateway_types": peer.gateway_types,
+        "pool": msgspec.to_builtins(peer.pool),
     }

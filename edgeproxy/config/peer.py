@@ -14,6 +14,17 @@ _URI = re.compile(r"^sips?:(?:[^@\s<>]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(
 StatusCode = Annotated[int, Meta(ge=300, le=599)]
 
 
+class Pool(msgspec.Struct, frozen=True):
+    """`[peer.NAME.pool]`: `to` is a pool of machines of one kind, with a choice among them and with health."""
+
+    balance: Literal["order", "weight", "call_id", "account", "fewest_calls"] = "weight"
+    """`order`: the first that is usable. `weight`: at random, in the share of `weights`. `call_id`, `account`: by a hash of the Call-ID or of From's URI, so that each has its machine as long as that is usable. `fewest_calls`: the one with the fewest live calls for its weight."""
+    weights: list[Annotated[int, Meta(ge=0, le=65_535)]] = field(default_factory=list)
+    """Weights of the machines, in the order of `to`; empty: all alike. 0 takes calls only where no other is usable."""
+    probe: bool = True
+    """Whether the machines are probed as `[routing.probe]` says; else one that failed is tried again after `routing.health.retry_seconds`."""
+
+
 class Peer(msgspec.Struct, frozen=True):
     """One peer."""
 
@@ -37,6 +48,12 @@ class Peer(msgspec.Struct, frozen=True):
     """Whether P-Asserted-Identity, Diversion and their like are believed; by default of all but subscribers."""
     allow_routes: bool | None = None
     """Whether new requests may bring a Route of their own; by default of core and trusted peers only."""
+    route: str = ""
+    """The `[route.NAME]` that its new requests go by; it comes before `to`, unless it only checks."""
+    gateway_types: list[Annotated[int, Meta(ge=-1, le=2_147_483_647)]] = field(default_factory=list)
+    """Gateways of the database that are this peer, by `dr_gateways.type`; -1 for those that no other peer claims. They are known by their address and port, over TCP by their address."""
+    pool: Pool | None = None
+    """Makes `to` a pool: see below. A pool is tried one machine after the other."""
     listener: str = ""
     """Listener to send from; by default the one that the kernel's routes suggest."""
 
@@ -44,7 +61,7 @@ class Peer(msgspec.Struct, frozen=True):
         """Return the parsed rules."""
         return [MatchRule.parse(text) for text in self.match]
 
-    def check(self, path: KeyPath, faults: Faults, listeners: set[str]) -> None:
+    def check(self, path: KeyPath, faults: Faults, listeners: set[str], routes: set[str]) -> None:
         """Check what types cannot."""
         for text in self.match:
             try:
@@ -69,5 +86,19 @@ class Peer(msgspec.Struct, frozen=True):
                 f"no such listener, got: {self.listener}",
                 f"listeners: {', '.join(sorted(listeners))}",
             )
-        if not self.match and not self.to:
-            faults.add((*path, "match"), "a peer needs `match`, `to` or both")
+        if self.pool:
+            self._check_pool(self.pool, path, faults)
+        if self.route and self.route not in routes:
+            faults.add((*path, "route"), f"no such route, got: {self.route}", f"routes: {', '.join(sorted(routes)) or 'none'}")
+        if self.gateway_types and self.kind == "subscribers":
+            faults.add((*path, "gateway_types"), "subscribers are no gateways")
+        if not self.match and not self.to and not self.gateway_types:
+            faults.add((*path, "match"), "a peer needs `match`, `to`, `gateway_types`, or several of them")
+
+    def _check_pool(self, pool: Pool, path: KeyPath, faults: Faults) -> None:
+        if not self.to or self.forking == "parallel":
+            faults.add((*path, "pool"), "a pool needs `to`, and forking in series")
+        elif pool.weights and len(pool.weights) != len(self.to):
+            faults.add((*path, "pool", "weights"), f"expected one for each of `to` ({len(self.to)}), got {len(pool.weights)}")
+        if len(set(self.to)) != len(self.to):
+            faults.add((*path, "to"), "a pool names each machine once")

@@ -7,6 +7,7 @@ from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
 from edgeproxy.config.peer import Peer
 from edgeproxy.config.policy import PolicyModule
+from edgeproxy.config.routing import Route, Routing
 from edgeproxy.config.services import Api, Dns, Events, Log, Records, Sip, Trace
 from edgeproxy.config.tuning import Tuning
 
@@ -20,6 +21,10 @@ class Config(msgspec.Struct, frozen=True):
     """Who may send requests, by name; anybody else is refused."""
     policy: list[PolicyModule] = field(default_factory=list)
     """Modules in Python that decide, asked in this order."""
+    route: dict[str, Route] = field(default_factory=dict)
+    """Routes by provisioned rules."""
+    routing: Routing = field(default_factory=Routing)
+    """How rules and gateways are read."""
     sip: Sip = field(default_factory=Sip)
     """How the proxy shows itself."""
     tuning: Tuning = field(default_factory=Tuning)
@@ -34,7 +39,6 @@ class Config(msgspec.Struct, frozen=True):
     """Management and metrics."""
     trace: Trace = field(default_factory=Trace)
     """The latest messages, kept to be looked at."""
-
     events: Events = field(default_factory=Events)
     """What is told of what happens."""
 
@@ -47,14 +51,37 @@ class Config(msgspec.Struct, frozen=True):
         self.api.check(("api",), faults)
         self.trace.check(("trace",), faults)
         self.events.check(("events",), faults)
+        self.routing.check(("routing",), faults)
+        for name, route in self.route.items():
+            route.check(("route", name), faults)
+        self._check_gateways(faults)
         for number, module in enumerate(self.policy):
             module.check(("policy", str(number)), faults)
         has_core = any(peer.kind == "core" and peer.to for peer in self.peer.values())
         for name, peer in self.peer.items():
-            peer.check(("peer", name), faults, set(self.install.listener))
-            if peer.kind == "subscribers" and not (peer.to or has_core):
+            peer.check(("peer", name), faults, set(self.install.listener), set(self.route))
+            if peer.kind == "subscribers" and not (peer.to or peer.route or has_core):
                 faults.add(
                     ("peer", name, "kind"),
                     "subscribers need a core to go to",
                     'add a peer of kind "core" with `to`: sending them to any Request-URI would make an open relay',
                 )
+
+    def _check_gateways(self, faults: Faults) -> None:
+        """Check whose the provisioned gateways are: what one sends must be known as somebody's, and so must what goes there."""
+        owners: dict[int, str] = {}
+        for name, peer in self.peer.items():
+            for kind in peer.gateway_types:
+                if (other := owners.setdefault(kind, name)) != name:
+                    faults.add(("peer", name, "gateway_types"), f"type {kind} belongs to peer {other}")
+        if self.route and not owners:
+            faults.add(
+                ("route",),
+                "no peer has the gateways that routes lead to",
+                'add a peer of kind "gateway" with gateway_types = [-1] for all of them',
+            )
+
+    @property
+    def uses_routes(self) -> bool:
+        """Whether rules and gateways are to be read."""
+        return bool(self.route) or any(peer.gateway_types for peer in self.peer.values())

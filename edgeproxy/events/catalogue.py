@@ -69,7 +69,7 @@ class CoreStatusChanged(Event, frozen=True):
     group: str
     """`edgeproxy`."""
     identifier: str
-    """`node`, `policies` or `configuration`."""
+    """`node`, `policies`, `routes` or `configuration`."""
     status: int
     details: str
     old_status: int
@@ -170,6 +170,20 @@ class Custom(Event, frozen=True):
         return self.values
 
 
+class DroutingStatus(Event, frozen=True):
+    """A gateway of the provisioned ones went out of the rotation (`inactive`), or came back (`active`)."""
+
+    name = "E_DROUTING_STATUS"
+    partition: str
+    """`default` for the tables without one."""
+    gwid: str
+    address: str
+    """Its URI."""
+    status: str
+    reason: str
+    """`probe failed`, `calls failed` or `address refused`; empty for one that is back."""
+
+
 KINDS: tuple[type[Event], ...] = (
     CoreThreshold,
     CoreShmThreshold,
@@ -180,6 +194,7 @@ KINDS: tuple[type[Event], ...] = (
     DialogState,
     AccCdr,
     AccMissed,
+    DroutingStatus,
 )
 CATALOGUE: dict[str, type[Event]] = {kind.name: kind for kind in KINDS}
 """Every event of the proxy by its name; those of operators and policies begin with `X_`."""

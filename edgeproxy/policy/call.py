@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from edgeproxy.errors import CallEnded, LookupFailed
-from edgeproxy.policy.verdict import BestResponse, Edit, Relay, Reply, Verdict, encode
+from edgeproxy.policy.verdict import BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
 from edgeproxy.sip import Request, Uri
 
 
@@ -15,7 +15,7 @@ class Failure(msgspec.Struct, frozen=True):
     """An attempt that did not end with a 2xx."""
 
     target: str
-    """The target that was tried, or the peer."""
+    """The target that was tried, or the peer; the gateway's name where `route` led there."""
     status_code: int
     """Its final status code; 408 where nobody answered, 503 where it could not be reached."""
 
@@ -154,14 +154,37 @@ class Call:
 
         Time limits are those of `Relay`. Raise `CallEnded` where the caller gives up meanwhile.
         """
+        self._target = peer or ", ".join(to)
+        return await self._tried(Relay(to, peer, parallel, first_answer_seconds, final_answer_seconds))
+
+    async def _tried(self, verdict: Verdict) -> Failure | None:
         if self.ended_with is not None:
             raise CallEnded(self.ended_with)
-        self._target = peer or ", ".join(to)
         self._future = asyncio.get_running_loop().create_future()
-        relay = Relay(to, peer, parallel, first_answer_seconds, final_answer_seconds)
-        if not self._send(self.token, encode(relay, edits=self.edits, notes=self.notes, report=True)):
+        if not self._send(self.token, encode(verdict, edits=self.edits, notes=self.notes, report=True)):
             raise CallEnded(0)
         return await self._future
+
+    async def route(  # noqa: PLR0913
+        self,
+        number: str = "",
+        *,
+        route: str = "",
+        group: int | None = None,
+        fall_back: bool | None = None,
+        whole_number: bool | None = None,
+        whitelist: Sequence[str] = (),
+    ) -> AsyncIterator[Failure]:
+        """Try the gateways of the rules for `number` one after the other and give each failure; going on tries the next.
+
+        The loop ends with an answer, or where no gateway is left: at once where no rule fits, or none is usable. What is
+        left out is as `[route.NAME]` says, by default the first of the file; its `retry` is for calls without a policy. Raise
+        `CallEnded` where the caller gives up.
+        """
+        verdict: Verdict = Route(number, route, group, fall_back, whole_number, tuple(whitelist))
+        while (failure := await self._tried(verdict)) is not None and failure.status_code:
+            yield failure
+            verdict = Next()
 
     async def attempts(
         self, targets: Iterable[str], *, first_answer_seconds: float | None = None, final_answer_seconds: float | None = None
@@ -232,11 +255,11 @@ class Call:
         """Return what a handler sees where its request is over; None while it is not."""
         return None if self.ended_with is None else CallEnded(self.ended_with)
 
-    def failed(self, token: bytes, status_code: int) -> None:
+    def failed(self, token: bytes, status_code: int, target: str = "") -> None:
         """The attempts under way failed: whoever awaits them goes on."""
         self.token = token
         if self._future and not self._future.done():
-            self._future.set_result(Failure(self._target, status_code))
+            self._future.set_result(Failure(target or self._target, status_code))
 
     def ended(self, status_code: int) -> None:
         """The request is over: whoever awaits an attempt goes on."""

@@ -66,7 +66,7 @@ class Dispatcher:
         elif found := self._running.get(question.key):
             call, task, _ = found
             if event == "failed":
-                call.failed(question.token, question.status_code)
+                call.failed(question.token, question.status_code, question.target)
             else:
                 self._running.pop(question.key)
                 call.ended(question.status_code)

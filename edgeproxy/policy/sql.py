@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from edgeproxy.errors import LookupFailed
+from edgeproxy.errors import LookupFailed, StorageError
+from edgeproxy.storage.url import open_engine
 
 MOST_ROWS = 1_000
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}
 _engines: dict[tuple[asyncio.AbstractEventLoop, str], AsyncEngine] = {}
 
 
@@ -19,8 +19,7 @@ def _engine(url: str) -> AsyncEngine:
     key = (asyncio.get_running_loop(), url)
     found = _engines.get(key)
     if found is None:
-        scheme, _, rest = url.partition(":")
-        found = _engines[key] = create_async_engine(f"{_DRIVERS[scheme]}:{rest}", pool_pre_ping=scheme != "sqlite")
+        found = _engines[key] = open_engine(url)
     return found
 
 
@@ -43,7 +42,7 @@ async def fetch(url: str, statement: str, parameters: Mapping[str, Any], deadlin
             rows = result.mappings().fetchmany(MOST_ROWS + 1)
     except TimeoutError:
         raise LookupFailed(f"sql: no answer within {deadline_seconds} s") from None
-    except (SQLAlchemyError, OSError, ImportError) as error:
+    except (SQLAlchemyError, OSError, StorageError) as error:
         # The first line says what was wrong; those behind it repeat statement and values, which may be secret.
         raise LookupFailed(f"sql: {str(error).splitlines()[0]}") from error
     if len(rows) > MOST_ROWS:

@@ -64,6 +64,39 @@ class Relay(Verdict, frozen=True):
         return found
 
 
+class Route(Verdict, frozen=True):
+    """Try the gateways of provisioned rules one by one; `Call.route` returns what comes of that."""
+
+    number: str = ""
+    """The number to look up; empty for that of the Request-URI as it goes out."""
+    route: str = ""
+    """The `[route.NAME]` whose terms hold; empty for the first of the file."""
+    group: int | None = None
+    """Another group than that of the route."""
+    fall_back: bool | None = None
+    """Whether further rules are tried once one has no gateway left; by default as the route says."""
+    whole_number: bool | None = None
+    """Whether a prefix must be the whole number; by default as the route says."""
+    whitelist: tuple[str, ...] = ()
+    """Gateways, and carriers with `#` in front, that the call is bound to; by default as the route says."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        found: dict[str, Any] = {"kind": "route", "number": self.number, "route": self.route, "whitelist": self.whitelist}
+        for name in ("group", "fall_back", "whole_number"):
+            if (value := getattr(self, name)) is not None:
+                found[name] = value
+        return found
+
+
+class Next(Verdict, frozen=True):
+    """Try the next gateway of the rules under way."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what crosses to the native side."""
+        return {"kind": "next"}
+
+
 class Reply(Verdict, frozen=True):
     """Answer from here; an INVITE can only be refused, since endpoints make dialogs."""
 

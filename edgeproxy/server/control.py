@@ -12,13 +12,15 @@ import msgspec
 from edgeproxy import __version__, _native
 from edgeproxy.config import Loaded, load, load_text, to_document
 from edgeproxy.config.changes import changes, needs_restart
-from edgeproxy.errors import ConfigError
+from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.server.announcer import Announcer
 from edgeproxy.server.check import check_addresses
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies
 from edgeproxy.server.revisions import Revisions
+from edgeproxy.server.routes import Routes
 from edgeproxy.server.standing import Standing
+from edgeproxy.server.switches import Switches
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -39,6 +41,10 @@ class Control:
         self.announcer = Announcer(printer)
         self.standing = Standing(printer.event)
         self.policies = Policies(loaded, printer.event, self._policies_state)
+        self._switches = Switches(Path(loaded.config.install.state_directory))
+        if self._switches.problem:
+            printer.event("switches cannot be read", level="error", values={"error": self._switches.problem})
+        self.routes = Routes(printer.event, self._routes_state, self._switches)
         self.started = time.monotonic()
         self.reloads = 0
         self.draining = asyncio.Event()
@@ -49,12 +55,16 @@ class Control:
 
     async def start(self) -> None:
         """Start policies and engine; raise as `run` does, with nothing left running."""
+        tables = await self.routes.read(self.loaded) if self.loaded.config.uses_routes else None
         hooks = await self.policies.start()
         try:
             self.engine = _native.Engine(to_document(self.loaded.config, hooks), self.policies.links)
         except BaseException:
             await self.policies.stop()
             raise
+        if tables:
+            self.routes.use(self.engine, self.loaded, tables)
+        self._switch_machines()
         self.announcer.attach(self.engine)
         self.announcer.stand(self.loaded, self.policies)
         self.policies.watch(self.engine)
@@ -63,6 +73,9 @@ class Control:
             self._policies_state(1, "started")
         self._keep()
 
+    def _routes_state(self, status: int, details: str) -> None:
+        self.announcer.state("routes", status, details)
+
     def _policies_state(self, status: int, details: str) -> None:
         self.announcer.state("policies", status, details)
 
@@ -70,6 +83,7 @@ class Control:
         """End everything."""
         for task in self._retiring:
             task.cancel()
+        await self.routes.stop()
         await self.policies.stop()
         await asyncio.to_thread(self.engine.stop)
 
@@ -88,12 +102,18 @@ class Control:
             check_addresses(staged)
             if restart := needs_restart(before.config, staged.config):
                 raise ConfigError("\n".join(f"{staged.name}: {key}: changes with a restart only" for key in restart))
+            # What takes long, and what fails, comes before anything changes.
+            tables = None if self.routes.serve_also(staged) or not staged.config.uses_routes else await self.routes.read(staged)
             if self.policies.serve_also(staged):
                 gone = await asyncio.to_thread(self.engine.reload, to_document(staged.config, self.policies.hooks))
             else:
                 gone = await self._reload_with_policies(staged)
             if gone:
                 self._later(self._close_listeners(gone, before.config.install.drain_seconds))
+            if tables:
+                self.routes.use(self.engine, staged, tables)
+            self.routes.go_by(staged)
+            self._switch_machines()
             self.loaded = staged
             self.reloads += 1
             self.announcer.stand(staged, self.policies)
@@ -160,6 +180,22 @@ class Control:
         self._level = level
         return wanted
 
+    def machines(self) -> list[dict[str, Any]]:
+        """Return what is known of the machines of every peer that is a pool."""
+        return [msgspec.json.decode(text) for text in self.engine.machines()]
+
+    def switch_machine(self, peer: str, uri: str, on: bool) -> None:
+        """Let a machine of a pool take calls, or only keep those that it has; raise `StorageError` where there is none."""
+        if not self.engine.switch_machine(peer, uri, on):
+            raise StorageError(f"peer {peer} is no pool with a machine {uri}")
+        self.printer.event("switched by an operator", values={"kind": "machine", "name": uri, "peer": peer, "on": on})
+        self._switches.set((peer, "machine", uri), on)
+
+    def _switch_machines(self) -> None:
+        for (peer, kind, uri), on in self._switches:
+            if kind == "machine":
+                self.engine.switch_machine(peer, uri, on)
+
     def drain(self) -> None:
         """Refuse new requests and end once nothing is under way, as SIGTERM does."""
         self.announcer.state("node", -1, "draining")
@@ -171,6 +207,9 @@ class Control:
         own = {
             "policy_restarts": self.policies.restarts,
             "server_faults": self.standing.faults,
+            "route_loads": self.routes.loads,
+            "route_load_failures": self.routes.failures,
+            "route_rows_unusable": self.routes.report.fault_count,
             "reloads": self.reloads,
             "events_told": bus.told,
             "events_not_taken": bus.dropped,
@@ -190,5 +229,6 @@ class Control:
             "listeners": {name: listener.address for name, listener in config.install.listener.items()},
             "peers": {name: peer.kind for name, peer in config.peer.items()},
             "policies": [policy.module for policy in config.policy],
+            "routes": self.routes.status(),
             **{name: counters[name] for name in ("calls", "transactions", "connections", "reloads", "policy_restarts", "panics")},
         }

@@ -14,6 +14,7 @@ from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain, convert_options
 from edgeproxy.policy.dispatch import Dispatcher
 from edgeproxy.policy.load import hooks
+from edgeproxy.storage import block
 from edgeproxy.testing.response import Response
 
 CONFIGURATION = """
@@ -70,6 +71,21 @@ class SimulatedEdge:
     def resolve(self, name: str, address: str) -> None:
         """Let a name resolve to `address:port`; names that nobody told lead nowhere."""
         self._edge.resolve(name, address)
+
+    def provision(self, gateways: Mapping[str, str], rules: Mapping[str, str], carriers: Mapping[str, str] | None = None) -> None:
+        """Route by `rules` (prefix: list of gateways) of group 0 over `gateways` (name: address) and `carriers` (name: list).
+
+        The configuration needs a `[route.NAME]`. Raise `ValueError` for what cannot be used.
+        """
+        load = _native.RouteLoad([""])
+        load.add("", "gateways", block("gateways", ({"gwid": name, "address": address} for name, address in gateways.items())))
+        load.add("", "carriers", block("carriers", ({"carrierid": name, "gwlist": text} for name, text in (carriers or {}).items())))
+        rows = ({"ruleid": number, "prefix": prefix, "gwlist": text} for number, (prefix, text) in enumerate(rules.items(), 1))
+        load.add("", "rules", block("rules", rows))
+        tables, faults, _ = load.finish([])
+        if faults:
+            raise ValueError(", ".join(f"{table} {row}: {column}: {problem}" for table, row, column, problem in faults))
+        self._edge.set_routes(tables)
 
     def receive(self, message: bytes | str, source: str = PHONE, *, listener: str = "") -> Response:
         """Let a message arrive; return the last message sent because of it, which for a refusal is the refusal.

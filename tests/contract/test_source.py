@@ -67,7 +67,7 @@ def test_the_examples_and_the_readme_are_working_configurations(tmp_path: Path) 
     readme = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert readme
     texts = [*readme, *(path.read_text() for path in (ROOT / "examples").rglob("*.toml"))]
-    for module in (ROOT / "examples" / "policies").glob("*.py"):
+    for module in (ROOT / "examples").rglob("*.py"):
         (tmp_path / module.name).write_text(module.read_text())
     for number, text in enumerate(texts):
         file = tmp_path / f"{number}.toml"

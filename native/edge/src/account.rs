@@ -1,5 +1,7 @@
 //! Phase *account*: one record for each call, whatever its end.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use proto::{DialogState, Key, Moment, Now};
 use syntax::{Message, Transport};
 
@@ -18,6 +20,10 @@ impl Edge {
         }
         if (180..190).contains(&status_code) && noted.ringing == Moment::NEVER {
             noted.ringing = now.moment;
+            if let Some(gateway) = noted.led_by.as_ref().map(|led_by| &led_by.gateway) {
+                gateway.post_dial_delay[0].fetch_add(now.moment.since(noted.sent) / 1_000, Relaxed);
+                gateway.post_dial_delay[1].fetch_add(1, Relaxed);
+            }
         }
         if status_code >= 200 && noted.status_code == 0 {
             noted.status_code = status_code;
@@ -25,10 +31,23 @@ impl Edge {
         }
     }
 
+    /// Whether an attempt of a call rang.
+    pub(crate) fn rang(&self, entry: Key, attempt: usize) -> bool {
+        let call = self.transactions.get(entry).and_then(|transaction| self.calls.get(transaction.call));
+        call.and_then(|call| call.attempts.get(attempt)).is_some_and(|attempt| attempt.ringing != Moment::NEVER)
+    }
+
     /// Ends a call: its lease is given back and its record written.
     pub(crate) fn end_call(&mut self, now: Now, key: Key, status_code: u16, outcome: &'static str, ended_by: &'static str) {
         let Some(mut call) = self.calls.remove(key) else { return };
         call.lease = None;
+        if let (Some(place), Some(answered)) = (call.gateway.take(), call.answered) {
+            let seconds = now.moment.since(answered.moment) / 1_000_000;
+            place.count(|state| {
+                state.call_seconds[0].fetch_add(seconds, Relaxed);
+                state.call_seconds[1].fetch_add(1, Relaxed);
+            });
+        }
         let dialog = self.dialog_key(call.texts.call_id(), call.texts.caller_tag());
         self.dialogs.remove(dialog, key);
         // A call whose final response was a 2xx is answered, however its end came about.
@@ -139,9 +158,13 @@ fn place(transport: Transport, address: std::net::SocketAddr) -> String {
 
 fn told(attempt: &Attempt, started: Moment) -> AttemptRecord {
     let after = |moment: Moment| (moment != Moment::NEVER).then(|| moment.since(attempt.sent) / 1_000);
+    let led_by = attempt.led_by.as_ref();
     AttemptRecord {
         target: place(attempt.to.transport, attempt.to.address),
         peer: String::new(),
+        gateway: led_by.map_or_else(String::new, |led_by| led_by.gateway.id.to_string()),
+        carrier: led_by.and_then(|led_by| led_by.carrier.as_ref()).map_or_else(String::new, |carrier| carrier.id.to_string()),
+        rule: led_by.map(|led_by| led_by.rule).filter(|rule| *rule != 0),
         status_code: attempt.status_code,
         sent_after_milliseconds: attempt.sent.since(started) / 1_000,
         first_answer_milliseconds: after(attempt.first_answer),

@@ -1,13 +1,12 @@
 //! ACK: hop by hop for a refusal, end to end and without a transaction for a 2xx (RFC 3261 section 13.2.2.4, 17.1.1.3).
 
 use proto::{AckOutcome, Key, Now, transaction_key};
-use smallvec::SmallVec;
 use syntax::{Message, Method};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::route::RouteView;
-use crate::target::Target;
+use crate::target::{Target, TargetSet};
 use crate::transaction::Server;
 
 impl Edge {
@@ -35,10 +34,10 @@ impl Edge {
                 // A stateless hop's branch must be the same for the same ACK; nothing ever answers it.
                 let branch = self.stateless_branch(message);
                 let Some(hop) = self.hop_to(address, &shape) else { return self.counters.attempts_undeliverable.add() };
-                self.build_request(arrival, message, &shape, &hop, &branch, None);
+                self.build_request(arrival, message, &shape, &hop, &branch, None, None);
                 self.out.send(hop, &self.scratch);
             }
-            Some(target) => self.relay(now, arrival, message, ack_key(key), shape, SmallVec::from_buf([target]), false, None),
+            Some(target) => self.relay(now, arrival, message, ack_key(key), shape, TargetSet::one(target), false, None),
             None => self.counters.stray_acks.add(),
         }
     }

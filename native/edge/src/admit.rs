@@ -71,7 +71,7 @@ impl Edge {
 
     /// A refusal with a Retry-After that differs from sender to sender, so that they do not come back at once.
     pub(crate) fn shed(&mut self) -> Refusal {
-        Refusal { status_code: 503, phase: "admit", headers: self.retry_after() }
+        Refusal { headers: self.retry_after(), ..Refusal::new(503, "admit") }
     }
 
     /// A Retry-After header field line.

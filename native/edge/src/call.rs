@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proto::{Dialog, DialogState, Moment, Now};
+use routing::GatewayState;
 use smallvec::SmallVec;
 use syntax::{Message, Transport};
 
 use crate::hang_up::Ends;
 use crate::hop::Hop;
+use crate::plan::GatewayCall;
 use crate::question::Address;
 
 /// The number of live calls over all workers; it is the number of leases, so it cannot drift.
@@ -54,6 +56,16 @@ pub(crate) struct Attempt {
     pub(crate) ringing: Moment,
     pub(crate) final_answer: Moment,
     pub(crate) status_code: u16,
+    /// What rules led it there, if any did.
+    pub(crate) led_by: Option<LedBy>,
+}
+
+/// The gateway of an attempt, and how it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct LedBy {
+    pub(crate) gateway: Arc<GatewayState>,
+    pub(crate) carrier: Option<Arc<GatewayState>>,
+    pub(crate) rule: u32,
 }
 
 /// Texts of a call in one allocation.
@@ -118,6 +130,8 @@ pub(crate) struct Call {
     pub(crate) notes: Vec<(String, String)>,
     /// The phase that refused it, empty where none did.
     pub(crate) refused_by: &'static str,
+    /// Its place at the gateway that answered.
+    pub(crate) gateway: Option<Box<GatewayCall>>,
 }
 
 /// Notes of one call, at most; and bytes of each.
@@ -149,6 +163,7 @@ impl Call {
             ends: None,
             notes: Vec::new(),
             refused_by: "",
+            gateway: None,
         }
     }
 

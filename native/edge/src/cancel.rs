@@ -17,7 +17,7 @@ impl Edge {
         let found = self.index.get(key).filter(|entry| self.transactions.get(*entry).is_some_and(fits));
         let Some(entry) = found else {
             // Answering strangers would make us a reflector, so they get the refusal of any other request.
-            let known = self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address).is_some();
+            let known = self.identify(arrival.listener, arrival.transport, arrival.address).is_some();
             return self.reply(arrival, message, if known { 481 } else { 403 }, None, b"");
         };
         self.reply(arrival, message, 200, None, b"");

@@ -126,6 +126,14 @@ counters! {
     attempts_undeliverable,
     /// Targets marked dead.
     targets_marked_dead,
+    /// Numbers looked up among rules.
+    route_searches,
+    /// Numbers that no rule fits.
+    route_misses,
+    /// Numbers with a character that no prefix can have.
+    route_unexpected_characters,
+    /// Gateways that calls or probes took out of the rotation.
+    gateways_taken_down,
     /// Questions asked.
     questions,
     /// Answers that came after their call went on.

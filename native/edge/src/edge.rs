@@ -15,6 +15,7 @@ use crate::outbox::Outbox;
 use crate::peer_counters::PeerCounters;
 use crate::question::Address;
 use crate::recent::Recent;
+use crate::routing_table::Routing;
 use crate::settings::Snapshot;
 use crate::transaction::Transaction;
 
@@ -58,6 +59,8 @@ pub struct Edge {
     /// When targets of a peer's `to` were last heard: who drops one request may well serve others.
     pub(crate) heard: HashMap<SocketAddr, Moment>,
     pub(crate) refused: Recent,
+    /// Rules and gateways of carriers.
+    pub(crate) routing: Arc<Routing>,
     /// What a panic would leave half done.
     pub(crate) in_hand: Key,
     /// What to do in answer to the inputs of a batch.
@@ -101,6 +104,7 @@ impl Edge {
             dead: HashMap::new(),
             heard: HashMap::new(),
             refused: Recent::default(),
+            routing: Arc::default(),
             in_hand: Key::NONE,
             out: Outbox::default(),
             counters,
@@ -172,6 +176,9 @@ impl Edge {
         self.dialogs.shrink();
         self.revive(now);
         self.look_at_tables(now);
+        if self.options.worker == 0 && !self.draining {
+            self.probe_gateways(now);
+        }
         self.heard.retain(|_, at| now.moment.since(*at) < seconds(600));
         self.refused.begin_second();
         self.counters.calls.set(self.calls.len() as u64);

@@ -31,12 +31,22 @@ pub enum EventKind {
     AccCdr = 5,
     /// A call was not answered.
     AccMissed = 6,
+    /// A gateway went down, or came back.
+    DroutingStatus = 7,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::CoreThreshold, Self::CoreShmThreshold, Self::CoreTcpDisconnect, Self::DispatcherStatus, Self::DialogState, Self::AccCdr, Self::AccMissed];
+    pub const ALL: [Self; 8] = [
+        Self::CoreThreshold,
+        Self::CoreShmThreshold,
+        Self::CoreTcpDisconnect,
+        Self::DispatcherStatus,
+        Self::DialogState,
+        Self::AccCdr,
+        Self::AccMissed,
+        Self::DroutingStatus,
+    ];
 
     /// Name and parameters.
     pub const fn shape(self) -> (&'static str, &'static [&'static str]) {
@@ -50,6 +60,7 @@ impl EventKind {
                 "E_ACC_CDR",
                 &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "duration", "ms_duration", "setuptime", "created", "trace_id"],
             ),
+            Self::DroutingStatus => ("E_DROUTING_STATUS", &["partition", "gwid", "address", "status", "reason"]),
             Self::AccMissed => ("E_ACC_MISSED_EVENT", &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "trace_id"]),
         }
     }

@@ -17,7 +17,7 @@ use crate::verdict::PolicyEvent;
 impl Edge {
     /// A request that belongs to nothing we know: who sent it, may it, and where does it go?
     pub(crate) fn open(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView) {
-        let Some(peer) = self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address) else {
+        let Some(peer) = self.identify(arrival.listener, arrival.transport, arrival.address) else {
             self.counters.refused_strangers.add();
             if self.may_log(now) {
                 log::info!(target: "identify", "{} from stranger {} refused, call {}", message.head.method.as_str(), self.shown(arrival.address), self.shown_text(message.call_id()));
@@ -33,13 +33,17 @@ impl Edge {
         }
         self.decide(message.call_id(), |edge| format!("identify: {} from peer {}", message.head.method.as_str(), edge.peer_name(Some(peer))));
         let terms = self.policy_for(PolicyEvent::Request, message, peer);
-        let found = match self.find_targets(message, route, peer) {
+        let found = match self.find_targets(now, message, route, peer) {
             Ok(found) => found,
             // A policy may know better.
-            Err(NoTarget::NotFound) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None },
+            Err(NoTarget::NotFound | NoTarget::NoRule(_)) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None, plan: None },
             Err(why) => {
                 self.counters.refused_no_target.add();
                 let refusal = match why {
+                    NoTarget::NoRule(place) => {
+                        let (status_code, phrase) = &self.snapshot.routes[usize::from(place)].settings.not_found;
+                        Refusal { reason_phrase: (!phrase.is_empty()).then(|| phrase.clone()), ..Refusal::new(*status_code, "target") }
+                    }
                     NoTarget::ForeignRoute => Refusal::new(403, "target"),
                     NoTarget::NotFound => Refusal::new(404, "target"),
                 };
@@ -70,7 +74,7 @@ impl Edge {
         };
         // One with a To tag too: whoever forges that must not escape the record.
         let is_call = message.head.method == Method::Invite;
-        self.relay(now, arrival, message, key, shape, found.targets, is_call, terms);
+        self.relay(now, arrival, message, key, shape, found, is_call, terms);
     }
 }
 

@@ -1,7 +1,6 @@
 //! In-dialog requests: they follow their dialog, or, where we hold none any more, the sealed token in their Route.
 
 use proto::{Direction, Key, Now, RouteToken};
-use smallvec::SmallVec;
 use syntax::{Message, Method};
 
 use crate::call::Call;
@@ -11,7 +10,7 @@ use crate::matching::Refusal;
 use crate::question::Address;
 use crate::route::RouteView;
 use crate::settings::PeerKind;
-use crate::target::Target;
+use crate::target::{Target, TargetSet};
 use crate::transaction::Shape;
 use crate::verdict::PolicyEvent;
 
@@ -45,7 +44,7 @@ impl Edge {
         let (token, direction) = route.token.or_else(|| self.find_dialog(message))?;
         let call = self.live_call(&token, message);
         let sender = self.snapshot.peer_by_id(token.peers[sides(direction).0]);
-        let identified = self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address);
+        let identified = self.identify(arrival.listener, arrival.transport, arrival.address);
         let side = call.and_then(|call| match direction {
             Direction::FromCaller => Some(call.arrival),
             Direction::FromCallee => call.callee,
@@ -78,7 +77,7 @@ impl Edge {
         };
         self.note_within(shape.call, found.direction, message);
         let terms = shape.from_peer.and_then(|peer| self.policy_for(PolicyEvent::InDialog, message, peer));
-        self.relay(now, arrival, message, key, shape, SmallVec::from_buf([target]), false, terms);
+        self.relay(now, arrival, message, key, shape, TargetSet::one(target), false, terms);
     }
 
     /// Where a request within a dialog goes. One whose Request-URI names us comes from somebody who did not take the other
@@ -124,7 +123,7 @@ impl Edge {
     pub(crate) fn may_reach(&self, id: u32, listener: u16, address: &Address, shape: &Shape) -> bool {
         let kind = |index: u16| self.snapshot.settings.peers[usize::from(index)].kind;
         let bound = self.snapshot.peer_by_id(id);
-        let there = self.snapshot.peers.identify(listener, address.transport, address.address);
+        let there = self.identify(listener, address.transport, address.address);
         let is_phone = |index: Option<u16>| index.is_none_or(|index| kind(index) == PeerKind::Subscribers);
         if !is_phone(there) {
             return there == bound;
@@ -133,7 +132,7 @@ impl Edge {
         let phone_of_another = !is_phone(shape.from_peer) && there.is_some() && there == bound;
         phone_of_another
             || shape.flow.is_some_and(|flow| flow.address.ip().to_canonical() == ip)
-            || bound.is_some_and(|index| self.snapshot.peers.covers(index, ip) && !(is_phone(bound) && there == bound))
+            || bound.is_some_and(|index| self.covers(index, ip) && !(is_phone(bound) && there == bound))
     }
 
     /// Under what a call is found by its Call-ID and caller's tag.

@@ -26,10 +26,13 @@ mod ownership;
 mod panic;
 mod peer;
 mod peer_counters;
+mod plan;
 mod policy;
 mod policy_branch;
 mod policy_edit;
 mod policy_response;
+mod pool;
+mod probe;
 mod question;
 mod receive;
 mod recent;
@@ -38,6 +41,7 @@ mod relay;
 mod response;
 mod rewrite;
 mod route;
+mod routing_table;
 mod settings;
 mod target;
 mod timeout;
@@ -54,11 +58,14 @@ pub use hide::hide_secrets;
 pub use hop::{ConnectionId, Hop};
 pub use outbox::{Outbox, Transmit};
 pub use peer_counters::{COUNTED_PEERS, PeerCounters, PeerCounts};
+pub use plan::normal as normal_number;
 pub use question::{Address, Answer, Question, QuestionId};
 pub use record::{AttemptRecord, CallRecord, RECORD_VERSION};
 pub use route::is_own_host;
+pub use routing::{HealthRules, Table};
+pub use routing_table::Routing;
 pub use settings::{
-    Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, PolicySettings, RouteSettings, SettingsError, Snapshot,
-    TimerSettings, TraceSettings,
+    Balance, CarrierRouteSettings, Forking, GatewayHealthSettings, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings,
+    PolicySettings, PoolSettings, RouteSettings, SettingsError, Snapshot, TimerSettings, TraceSettings,
 };
 pub use verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

@@ -11,13 +11,15 @@ use crate::transaction::Server;
 /// Why a request is refused before it has a transaction.
 pub(crate) struct Refusal {
     pub(crate) status_code: u16,
+    /// Another text than the customary one.
+    pub(crate) reason_phrase: Option<String>,
     pub(crate) phase: &'static str,
     pub(crate) headers: Vec<u8>,
 }
 
 impl Refusal {
     pub(crate) fn new(status_code: u16, phase: &'static str) -> Self {
-        Self { status_code, phase, headers: Vec::new() }
+        Self { status_code, reason_phrase: None, phase, headers: Vec::new() }
     }
 }
 
@@ -85,7 +87,7 @@ impl Edge {
         if let Some(peer) = peer {
             self.counts_of(Some(peer)).refused.add();
         }
-        self.reply(arrival, message, refusal.status_code, None, &refusal.headers);
+        self.reply(arrival, message, refusal.status_code, refusal.reason_phrase.as_deref(), &refusal.headers);
         if message.head.method != Method::Invite || !message.head.to.tag.is_empty() {
             return;
         }
@@ -93,7 +95,7 @@ impl Edge {
         if !self.refused.is_new(transaction_key(&self.options.process_secret, message, Method::Invite), now) {
             return;
         }
-        let peer = peer.or_else(|| self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address));
+        let peer = peer.or_else(|| self.identify(arrival.listener, arrival.transport, arrival.address));
         if peer.is_none() && !self.refused.may_record_stranger(self.snapshot.settings.limits.stranger_records_per_second) {
             return self.counters.stranger_records_suppressed.add();
         }

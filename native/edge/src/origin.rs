@@ -2,8 +2,10 @@
 //! user agent client (RFC 3261 section 8.1), the answer goes back by the link that the request came by.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use proto::{Key, NonInviteServer, Now, milliseconds};
+use routing::GatewayState;
 use smallvec::SmallVec;
 use syntax::{Method, Transport};
 
@@ -17,12 +19,14 @@ use crate::transaction::{Server, Shape, Transaction};
 use crate::verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN, Verdict, VerdictKind};
 
 /// Who waits for the answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Origin {
     /// A policy, by the link that the request came by.
     Policy { link: u32, token: PolicyToken },
     /// Nobody: the proxy tells both sides of a call that it is over.
     Nobody,
+    /// The proxy wants to know how a gateway does.
+    Probe { partition: usize, pool: Option<u16>, gateway: Arc<GatewayState> },
 }
 
 impl Edge {
@@ -31,12 +35,12 @@ impl Edge {
     pub(crate) fn originate(&mut self, now: Now, link: u32, token: PolicyToken, decision: &[u8]) {
         let origin = Origin::Policy { link, token };
         let verdict = rmp_serde::from_slice::<Verdict>(decision).map_err(|error| VerdictError::Unreadable(error.to_string()));
-        match verdict.and_then(|verdict| self.send_for(now, origin, &verdict)) {
+        match verdict.and_then(|verdict| self.send_for(now, origin.clone(), &verdict)) {
             Ok(true) => self.counters.requests_originated.add(),
-            Ok(false) => self.tell_origin(origin, 503, b""),
+            Ok(false) => self.tell_origin(now, &origin, 503, b""),
             Err(error) => {
                 self.counters.policy_errors.add();
-                self.tell_origin(origin, 0, error.to_string().as_bytes());
+                self.tell_origin(now, &origin, 0, error.to_string().as_bytes());
             }
         }
     }
@@ -53,7 +57,7 @@ impl Edge {
             let route = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message).map_err(|_| VerdictError::TooLarge)?;
             let targets = if verdict.peer.is_empty() && verdict.targets.is_empty() {
                 let next = Self::next_hop(message, &route).ok_or(VerdictError::NoTarget)?;
-                TargetSet { targets: SmallVec::from_buf([next]), policy: None }
+                TargetSet { targets: SmallVec::from_buf([next]), policy: None, plan: None }
             } else {
                 let wanted = Verdict { kind: VerdictKind::Relay, peer: verdict.peer.clone(), targets: verdict.targets.clone(), ..Verdict::default() };
                 edge.verdict_targets(&wanted)?.ok_or(VerdictError::NoTarget)?
@@ -80,14 +84,31 @@ impl Edge {
         flow: Option<Hop>,
         wait: u64,
     ) -> bool {
+        let wish = targets.policy.and_then(|policy| self.snapshot.peer_listeners.get(usize::from(policy)).copied().flatten());
+        self.send_by(now, origin, request, method, route, targets, flow, flow.map(|hop| hop.listener).or(wish), wait)
+    }
+
+    /// The same from a listener of the caller's choice.
+    #[expect(clippy::too_many_arguments, reason = "one request with where it goes and who waits")]
+    pub(crate) fn send_by(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: &[u8],
+        method: Method,
+        route: RouteView,
+        targets: TargetSet,
+        flow: Option<Hop>,
+        listener: Option<u16>,
+        wait: u64,
+    ) -> bool {
         let key = u128::from(self.random()) << 64 | u128::from(self.random());
         let nowhere = Hop { listener: 0, transport: Transport::Udp, address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), connection: None };
-        let wish = targets.policy.and_then(|policy| self.snapshot.peer_listeners.get(usize::from(policy)).copied().flatten());
         let shape = Shape {
             route,
             from_peer: None,
             policy: targets.policy,
-            listener: flow.map(|hop| hop.listener).or(wish),
+            listener,
             flow,
             bound_to: None,
             record_route: false,
@@ -100,9 +121,10 @@ impl Edge {
         };
         let server = Server::NonInvite(NonInviteServer::new(true));
         let mut transaction = Transaction::new(key, method, server, nowhere, request, shape, targets.targets, now.moment + wait);
-        transaction.origin = Some(Box::new(origin));
         // What policies send counts as new work, what ends a call does not.
-        let class = if matches!(origin, Origin::Nobody) { Class::Last } else { Class::Registration };
+        let last = matches!(origin, Origin::Nobody);
+        transaction.origin = Some(Box::new(origin));
+        let class = if last { Class::Last } else { Class::Registration };
         let full = self.transactions.len() >= class.share(self.transactions.limit());
         let Some(entry) = (if full { None } else { self.transactions.insert(transaction) }) else {
             self.counters.shed_table_full.add();
@@ -117,15 +139,19 @@ impl Edge {
     }
 
     /// The request of `entry` is over: whoever sent it is told, once.
-    pub(crate) fn answer_origin(&mut self, entry: Key, status_code: u16, response: &[u8]) {
+    pub(crate) fn answer_origin(&mut self, now: Now, entry: Key, status_code: u16, response: &[u8]) {
         let Some(transaction) = self.transactions.get(entry) else { return };
-        if let Some(origin) = transaction.origin.as_deref().copied() {
-            self.tell_origin(origin, status_code, response);
+        if let Some(origin) = transaction.origin.as_deref().cloned() {
+            self.tell_origin(now, &origin, status_code, response);
         }
     }
 
-    fn tell_origin(&mut self, origin: Origin, status_code: u16, message: &[u8]) {
-        let Origin::Policy { link, token: name } = origin else { return };
+    fn tell_origin(&mut self, now: Now, origin: &Origin, status_code: u16, message: &[u8]) {
+        let (link, name) = match origin {
+            Origin::Policy { link, token } => (*link, *token),
+            Origin::Probe { partition, pool, gateway } => return self.probed(now, *partition, *pool, gateway, status_code),
+            Origin::Nobody => return,
+        };
         let mut token = Vec::with_capacity(TOKEN);
         name.write(&mut token);
         let view = QuestionView { event: PolicyEvent::Answer as u8, status_code, token: &token, message, ..QuestionView::NOTHING };

@@ -90,17 +90,17 @@ impl PeerTable {
         Ok(())
     }
 
-    /// The peer that sends from `source` to `listener`.
-    pub(crate) fn identify(&self, listener: u16, transport: Transport, source: SocketAddr) -> Option<u16> {
+    /// The peer that sends from `source` to `listener`, and whether a rule names just that address.
+    pub(crate) fn identify(&self, listener: u16, transport: Transport, source: SocketAddr) -> Option<(u16, bool)> {
         let ip = source.ip().to_canonical();
         let listener = self.listeners.get(usize::from(listener)).copied().unwrap_or(listener);
         for length in &self.lengths[usize::from(ip.is_ipv6())] {
             let Some(rules) = self.networks.get(&(masked(ip, *length), *length)) else { continue };
             if let Some(rule) = rules.iter().find(|rule| rule.fits(listener, transport, source.port())) {
-                return Some(rule.peer);
+                return Some((rule.peer, *length == if ip.is_ipv4() { 32 } else { 128 }));
             }
         }
-        self.anywhere.iter().find(|rule| rule.fits(listener, transport, source.port())).map(|rule| rule.peer)
+        self.anywhere.iter().find(|rule| rule.fits(listener, transport, source.port())).map(|rule| (rule.peer, false))
     }
 
     /// Whether `ip` is in a network of this peer, whatever the port, or is named by its `to`.

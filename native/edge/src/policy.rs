@@ -67,6 +67,8 @@ pub(crate) enum VerdictError {
     Own(String),
     #[error("no such peer, or one without `to`: {0}")]
     Peer(String),
+    #[error("no such route: {0}")]
+    Route(String),
     #[error("no target")]
     NoTarget,
     #[error("the request is too large with its edits")]
@@ -166,7 +168,8 @@ impl Edge {
         // A later question about what a handler knows carries nothing: the process keeps it.
         let request = request.or(transaction.request.as_deref());
         let message = if PolicyEvent::brings_request(event as u8) { request.unwrap_or_default() } else { &[] };
-        let target = state.pending.map_or_else(String::new, |(address, _)| address.to_string());
+        let gateway = || transaction.plan.as_ref().map_or_else(String::new, |plan| plan.gateway_name().to_owned());
+        let target = state.pending.map_or_else(gateway, |(address, _)| address.to_string());
         let question = self.question(entry, event, status_code, deadline, trace, transaction.questions, &target, message);
         if let Some(question) = question {
             self.out.policy.push(question);
@@ -242,7 +245,9 @@ impl Edge {
         let Some(state) = transaction.policy.as_mut().filter(|state| may && state.report && state.reports < most) else { return false };
         state.report = false;
         state.reports += 1;
-        let (status_code, deadline) = (transaction.last_failure, state.deadline);
+        // The plan of a policy that has no gateway left says so with 0.
+        let spent = transaction.plan.as_ref().is_some_and(|plan| plan.asks && plan.exhausted);
+        let (status_code, deadline) = (if spent { 0 } else { transaction.last_failure }, state.deadline);
         self.put_question(now, entry, PolicyEvent::Failed, status_code, [0; 16], None, deadline);
         true
     }
@@ -346,11 +351,12 @@ impl Edge {
         if event == PolicyEvent::Branch {
             return self.decide_branch(now, entry, &verdict);
         }
-        if event == PolicyEvent::InDialog && matches!(verdict.kind, VerdictKind::Relay | VerdictKind::Best) {
+        if event == PolicyEvent::InDialog && matches!(verdict.kind, VerdictKind::Relay | VerdictKind::Best | VerdictKind::Route | VerdictKind::Next) {
             return Err(VerdictError::Hook);
         }
         let targets = self.verdict_targets(&verdict)?;
         self.edit_request(entry, &verdict)?;
+        self.plan_anew(now, entry, &verdict)?;
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         if let Some(call) = self.calls.get_mut(transaction.call) {
             call.note(&verdict.notes);
@@ -365,15 +371,16 @@ impl Edge {
                 self.policy_failed(now, entry);
             }
             VerdictKind::Drop | VerdictKind::Originate => return Err(VerdictError::Hook),
-            VerdictKind::Continue | VerdictKind::Relay => {
+            VerdictKind::Continue | VerdictKind::Relay | VerdictKind::Route | VerdictKind::Next => {
                 (state.report, state.running) = (verdict.report, verdict.report);
                 state.first_answer = verdict.first_answer_milliseconds.map(milliseconds);
                 state.final_answer = verdict.final_answer_milliseconds.map(milliseconds);
                 transaction.waiting = None;
                 if let Some(found) = targets {
-                    transaction.targets = found.targets;
+                    // A pool chooses its machines itself, one after the other.
+                    transaction.targets = if transaction.plan.is_some() { SmallVec::new() } else { found.targets };
                     transaction.addresses.clear();
-                    let count = transaction.targets.len();
+                    let count = transaction.targets.len().max(1);
                     let wish = found.policy.and_then(|policy| self.snapshot.peer_listeners.get(usize::from(policy)).copied().flatten());
                     if let Some(shape) = transaction.shape.as_mut() {
                         (shape.policy, shape.listener) = (found.policy, wish);
@@ -382,7 +389,7 @@ impl Edge {
                         shape.breadth = (shape.parallel && count > 1).then(|| breadth / count as u16);
                     }
                 }
-                if transaction.targets.is_empty() && transaction.addresses.is_empty() {
+                if transaction.targets.is_empty() && transaction.addresses.is_empty() && transaction.plan.is_none() {
                     (state.running, state.report) = (false, false);
                     if transaction.best.is_some() {
                         // Attempts were made and nothing more is wished for: the best of them it is.
@@ -427,7 +434,7 @@ impl Edge {
         if !verdict.peer.is_empty() {
             let index = self.snapshot.settings.peers.iter().position(|peer| peer.name == verdict.peer).map(|index| index as u16);
             let index = index.filter(|index| !self.snapshot.peers.targets(*index).is_empty()).ok_or_else(|| VerdictError::Peer(verdict.peer.clone()))?;
-            return Ok(Some(TargetSet { targets: self.snapshot.peers.targets(index).iter().rev().cloned().collect(), policy: Some(index) }));
+            return Ok(Some(TargetSet { targets: self.snapshot.peers.targets(index).iter().rev().cloned().collect(), policy: Some(index), plan: None }));
         }
         let target = |text: &String| {
             let bytes = text.as_bytes();
@@ -435,7 +442,7 @@ impl Edge {
             if self.snapshot.own.is_own(bytes, &uri) { Err(VerdictError::Own(text.clone())) } else { Ok(Target::of_uri(bytes, &uri)) }
         };
         let targets: SmallVec<[Target; 1]> = verdict.targets.iter().rev().map(target).collect::<Result<_, _>>()?;
-        if targets.is_empty() { Err(VerdictError::NoTarget) } else { Ok(Some(TargetSet { targets, policy: None })) }
+        if targets.is_empty() { Err(VerdictError::NoTarget) } else { Ok(Some(TargetSet { targets, policy: None, plan: None })) }
     }
 
     /// Makes the request as it goes out; each verdict starts from the request as it came.

@@ -8,7 +8,7 @@ use crate::policy::VerdictError;
 use crate::policy_edit::edited;
 use crate::question::Address;
 use crate::route::RouteView;
-use crate::verdict::{PolicyEvent, Verdict, VerdictKind};
+use crate::verdict::{EditAction, PolicyEvent, Verdict, VerdictKind};
 
 impl Edge {
     /// Parks an attempt until a policy has looked at it; false where none wants to.
@@ -57,13 +57,20 @@ impl Edge {
                 self.policy_failed(now, entry);
                 return Ok(());
             }
-            VerdictKind::Relay | VerdictKind::Best | VerdictKind::Drop | VerdictKind::Originate => return Err(VerdictError::Hook),
+            VerdictKind::Relay | VerdictKind::Route | VerdictKind::Next | VerdictKind::Best | VerdictKind::Drop | VerdictKind::Originate => {
+                return Err(VerdictError::Hook);
+            }
         };
         if let Some(call) = self.calls.get_mut(call) {
             call.note(&verdict.notes);
         }
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.waiting = None;
+            // A Request-URI of the policy's own stands in place of that of the gateway.
+            let own = verdict.edits.iter().rfind(|edit| edit.action == EditAction::RequestUri);
+            if let (Some(edit), Some(plan)) = (own, transaction.plan.as_mut()) {
+                edit.value.as_bytes().clone_into(&mut plan.request_uri);
+            }
         }
         let started = match (verdict.kind, pending, made) {
             (VerdictKind::Continue, Some(address), Some(bytes)) => {

@@ -116,7 +116,13 @@ impl Edge {
                 let code = self.with_stored(bytes, |_, message| message.head.status_code).unwrap_or(0);
                 if code < 200 { Ok(None) } else { Err(VerdictError::StatusCode(code)) }
             }
-            VerdictKind::Error | VerdictKind::Relay | VerdictKind::Reply | VerdictKind::Best | VerdictKind::Originate => Err(VerdictError::Hook),
+            VerdictKind::Error
+            | VerdictKind::Relay
+            | VerdictKind::Route
+            | VerdictKind::Next
+            | VerdictKind::Reply
+            | VerdictKind::Best
+            | VerdictKind::Originate => Err(VerdictError::Hook),
         }
     }
 

@@ -53,7 +53,7 @@ impl Edge {
             log::warn!(target: "receive", "malformed message from {} over {}: {error}", self.shown(arrival.address), arrival.transport.as_str());
         }
         // A stranger's broken request deserves no answer: what he sends could be forged to hit somebody else.
-        let known = self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address).is_some();
+        let known = self.identify(arrival.listener, arrival.transport, arrival.address).is_some();
         if known && is_answerable(message.head) {
             self.reply(arrival, message, error.status_code(), Some(reason(error)), b"");
         }

@@ -13,6 +13,12 @@ pub struct AttemptRecord {
     pub target: String,
     /// The peer there, empty where we know none.
     pub peer: String,
+    /// The gateway that rules led it to, empty where none did.
+    pub gateway: String,
+    /// The carrier by which that was found, empty where it was by none.
+    pub carrier: String,
+    /// `ruleid` of the rule.
+    pub rule: Option<u32>,
     /// The final status code; 408 without any answer, 503 where the transport failed; 0 where it was still open.
     pub status_code: u16,
     /// Milliseconds from the INVITE's arrival to sending.

@@ -1,11 +1,13 @@
 //! Phase *relay*: attempts in series or at once, until one answers or none is left (RFC 3261 sections 16.6 to 16.8).
 
+use std::sync::Arc;
+
 use proto::{BranchToken, InviteClient, InviteServer, Key, Moment, NonInviteClient, NonInviteServer, Now, milliseconds, seconds};
-use smallvec::SmallVec;
+use routing::Outcome;
 use syntax::{LocalReply, Message, Method, Transport};
 
 use crate::admit::Class;
-use crate::call::{Attempt, Call};
+use crate::call::{Attempt, Call, LedBy};
 use crate::edge::Edge;
 use crate::hang_up::Ends;
 use crate::hop::Hop;
@@ -13,7 +15,7 @@ use crate::question::{Address, Answer, Question, QuestionId};
 use crate::receive::reply_hop;
 use crate::settings::OversizeRequest;
 use crate::settings::PolicyTerms;
-use crate::target::Target;
+use crate::target::{Target, TargetSet};
 use crate::transaction::{Best, Branch, Client, Server, Shape, Transaction, WaitKind, Waiting};
 use crate::verdict::PolicyEvent;
 
@@ -30,7 +32,7 @@ impl Edge {
         message: &Message<'_>,
         key: u128,
         shape: Shape,
-        targets: SmallVec<[Target; 1]>,
+        found: TargetSet,
         is_call: bool,
         policy: Option<PolicyTerms>,
     ) {
@@ -44,7 +46,8 @@ impl Edge {
         };
         let trying_after = timers.trying_after_milliseconds;
         let setup = if invite { seconds(timers.setup_seconds) } else { 64 * self.snapshot.timers.t1 };
-        let mut transaction = Transaction::new(key, message.head.method, server, *arrival, message.bytes, shape, targets, now.moment + setup);
+        let mut transaction = Transaction::new(key, message.head.method, server, *arrival, message.bytes, shape, found.targets, now.moment + setup);
+        transaction.plan = found.plan;
         transaction.reply_to = reply_hop(arrival, message);
         if invite && trying_after > 0 {
             transaction.trying_at = now.moment + milliseconds(trying_after);
@@ -123,9 +126,17 @@ impl Edge {
                     Some(Target::Name(name)) => {
                         return self.ask(now, entry, &name.host, name.port, name.transport);
                     }
+                    None if transaction.plan.is_some() => {
+                        if self.next_gateway(now, entry, message) {
+                            continue;
+                        }
+                        return;
+                    }
                     None => return,
                 },
             };
+            let Some(transaction) = self.transactions.get(entry) else { return };
+            let shape = transaction.shape.as_deref().copied().unwrap_or(shape);
             let alternatives = !transaction.addresses.is_empty() || !transaction.targets.is_empty();
             if alternatives && self.dead.get(&address).is_some_and(|(until, _)| *until > now.moment) {
                 continue;
@@ -141,6 +152,9 @@ impl Edge {
         if !self.attempt(now, entry, message, address, shape, false) {
             self.counters.attempts_undeliverable.add();
             self.note_failure(entry, 503, None);
+            if let Some(plan) = self.transactions.get_mut(entry).and_then(|transaction| transaction.plan.as_mut()) {
+                plan.outcome = Some(Outcome::Unreachable);
+            }
             return false;
         }
         if shape.parallel
@@ -194,7 +208,7 @@ impl Edge {
     pub(crate) fn hop_to(&mut self, address: Address, shape: &Shape) -> Option<Hop> {
         let mut listener = self.listener_for(address, shape.listener)?;
         if shape.listener.is_none()
-            && let Some(peer) = self.snapshot.peers.identify(listener, address.transport, address.address)
+            && let Some(peer) = self.identify(listener, address.transport, address.address)
             && let Some(wish) = self.snapshot.peer_listeners[usize::from(peer)]
         {
             listener = self.listener_for(address, Some(wish))?;
@@ -213,7 +227,7 @@ impl Edge {
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
         let decided = transaction.policy.is_some();
-        let wished = transaction.policy.as_ref().and_then(|policy| policy.first_answer);
+        let wished = transaction.policy.as_ref().and_then(|policy| policy.first_answer).or(transaction.plan.as_ref().map(|plan| plan.terms.first_answer));
         let loop_hash = transaction.policy.as_ref().and_then(|policy| policy.loop_hash);
         let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty();
         let cookie = self.random() as u32;
@@ -226,23 +240,26 @@ impl Edge {
             loop_hash: loop_hash.unwrap_or_else(|| self.loop_hash(message)),
         };
         let call = (call != Key::NONE && shape.dialog.is_none()).then_some(call);
-        self.build_request(&arrival, message, shape, &hop, &branch, call);
+        // Taken out for as long as the edge is needed whole.
+        let uri = self.take_request_uri(entry);
+        self.build_request(&arrival, message, shape, &hop, &branch, call, uri.as_deref());
         let mut fall_back_to_udp = false;
         if hop.transport == Transport::Udp && !over_udp && self.scratch.len() > LARGEST_DATAGRAM && self.wants_tcp(&hop, shape) {
             let over_tcp = Address { transport: Transport::Tcp, address: address.address };
             if let Some(tcp) = self.hop_to(over_tcp, shape) {
                 hop = tcp;
                 fall_back_to_udp = true;
-                self.build_request(&arrival, message, shape, &hop, &branch, call);
+                self.build_request(&arrival, message, shape, &hop, &branch, call, uri.as_deref());
             }
         }
-        let sent_uri = message.text(message.head.request_uri.whole);
-        if decided
+        let sent_uri = uri.as_deref().unwrap_or_else(|| message.text(message.head.request_uri.whole));
+        if (decided || uri.is_some())
             && let Some(call) = call.and_then(|key| self.calls.get_mut(key))
             && call.texts.request_uri() != sent_uri
         {
             call.sent_request_uri = Some(sent_uri.into());
         }
+        self.give_request_uri(entry, uri);
         self.out.send(hop, &self.scratch);
         if method == Method::Ack {
             return true;
@@ -273,11 +290,13 @@ impl Edge {
             fall_back_to_udp,
             cancelled: false,
             timed_out: false,
+            gateway: self.gateway_call(entry),
         };
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         transaction.branches.push(branch);
         self.decide(message.call_id(), |edge| {
-            let peer = edge.peer_name(peer);
+            let gateway = edge.transactions.get(entry).and_then(|transaction| transaction.plan.as_ref()).map_or("", |plan| plan.gateway_name());
+            let peer = if gateway.is_empty() { edge.peer_name(peer) } else { gateway };
             format!("relay: attempt {} to {}:{} ({peer})", number + 1, hop.transport.as_str().to_ascii_lowercase(), edge.shown(hop.address))
         });
         self.note_attempt(now, entry, &hop, peer);
@@ -290,12 +309,29 @@ impl Edge {
     }
 
     fn wants_tcp(&self, hop: &Hop, shape: &Shape) -> bool {
-        let peer = shape.policy.or_else(|| self.snapshot.peers.identify(hop.listener, hop.transport, hop.address));
+        let peer = shape.policy.or_else(|| self.identify(hop.listener, hop.transport, hop.address));
         peer.is_some_and(|peer| self.snapshot.settings.peers[usize::from(peer)].oversize == OversizeRequest::Tcp)
+    }
+
+    /// The Request-URI that a plan wants, and its memory given back.
+    fn take_request_uri(&mut self, entry: Key) -> Option<Vec<u8>> {
+        let plan = self.transactions.get_mut(entry)?.plan.as_mut()?;
+        (plan.current.is_some() && plan.terms.pool.is_none()).then(|| std::mem::take(&mut plan.request_uri))
+    }
+
+    fn give_request_uri(&mut self, entry: Key, uri: Option<Vec<u8>>) {
+        if let (Some(uri), Some(plan)) = (uri, self.transactions.get_mut(entry).and_then(|transaction| transaction.plan.as_mut())) {
+            plan.request_uri = uri;
+        }
     }
 
     fn note_attempt(&mut self, now: Now, entry: Key, hop: &Hop, peer: Option<u16>) {
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
+        let place = transaction.branches.last().and_then(|branch| branch.gateway.as_deref());
+        let led_by = place.map(|place| {
+            let carrier = place.carrier.as_ref().map(|carrier| Arc::clone(carrier.state()));
+            LedBy { gateway: Arc::clone(place.gateway()), carrier, rule: place.rule }
+        });
         let Some(call) = self.calls.get_mut(transaction.call) else { return };
         let to = Address { transport: hop.transport, address: hop.address };
         call.attempts.push(Attempt {
@@ -306,6 +342,7 @@ impl Edge {
             ringing: Moment::NEVER,
             final_answer: Moment::NEVER,
             status_code: 0,
+            led_by,
         });
     }
 
@@ -321,6 +358,9 @@ impl Edge {
     /// Whether a failed attempt may be followed by another.
     pub(crate) fn may_fail_over(&self, entry: Key, status_code: u16) -> bool {
         let Some(transaction) = self.transactions.get(entry) else { return false };
+        if let Some(goes_on) = self.plan_goes_on(entry) {
+            return goes_on;
+        }
         if transaction.caller_cancelled || status_code >= 600 || (transaction.targets.is_empty() && transaction.addresses.is_empty()) {
             return false;
         }
@@ -334,12 +374,13 @@ impl Edge {
         if self.may_fail_over(entry, status_code) {
             self.counters.fail_overs.add();
             self.with_request(entry, |edge, message| edge.advance(now, entry, message));
-        } else if status_code != 503
+        } else if (status_code != 503 || self.transactions.get(entry).is_some_and(|transaction| transaction.plan.is_some()))
             && let Some(transaction) = self.transactions.get_mut(entry)
             && transaction.shape.as_ref().is_some_and(|shape| !shape.parallel)
         {
             transaction.targets.clear();
             transaction.addresses.clear();
+            self.stop_plan(entry);
         }
         self.conclude(now, entry);
         self.rearm(entry);
@@ -356,6 +397,14 @@ impl Edge {
             self.end_dialog_of_bye(now, entry);
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let asks = transaction.plan.as_ref().is_some_and(|plan| plan.asks);
+        let unavailable = transaction.plan.as_ref().filter(|plan| plan.exhausted && !transaction.caller_cancelled).map(|plan| Arc::clone(&plan.terms));
+        if let Some(terms) = unavailable.filter(|terms| transaction.best.is_none() || terms.settings.hide_failures && !asks) {
+            let (code, phrase) = &terms.settings.unavailable;
+            self.decide_for(entry, |_| format!("relay: no gateway is left, {code} goes to the caller"));
+            let phrase = (!phrase.is_empty()).then_some(phrase.as_str());
+            return self.finish_saying(now, entry, *code, phrase, b"", b"");
+        }
         let best = transaction.best.take();
         let (code, response) = match best {
             // What the caller gave up must end with 487, whatever made the branches end (section 9.2).
@@ -379,7 +428,7 @@ impl Edge {
                 transaction.edited = None;
                 transaction.give_up_at = Moment::NEVER;
                 self.end_policy(entry, 408);
-                self.answer_origin(entry, 408, b"");
+                self.answer_origin(now, entry, 408, b"");
             }
             Server::Ack => {
                 let mut ended = NonInviteServer::new(true);
@@ -432,7 +481,7 @@ impl Edge {
             return;
         }
         if transaction.origin.is_some() {
-            self.answer_origin(entry, status_code, response);
+            self.answer_origin(now, entry, status_code, response);
         } else {
             self.out.send(transaction.reply_to, response);
         }
@@ -446,6 +495,7 @@ impl Edge {
         self.end_policy(entry, status_code);
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.policy = None;
+        transaction.plan = None;
         transaction.shape = None;
         transaction.challenges = Vec::new();
         (transaction.trying_at, transaction.give_up_at) = (Moment::NEVER, Moment::NEVER);

@@ -1,11 +1,13 @@
 //! Responses: matched to their branch, passed on at once where they may be, collected where not (RFC 3261 section 16.7).
 
 use proto::{BranchToken, DialogState, FinalOutcome, Key, Now, milliseconds};
+use routing::Outcome;
 use syntax::{HeaderName, Message, Method, Transport, push_unfolded};
 
 use crate::cancel::derive;
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::plan::q850_cause;
 use crate::transaction::{CancelReason, Client, Server};
 
 impl Edge {
@@ -82,7 +84,7 @@ impl Edge {
     }
 
     fn is_trusted(&self, arrival: &Hop) -> bool {
-        let peer = self.snapshot.peers.identify(arrival.listener, arrival.transport, arrival.address);
+        let peer = self.identify(arrival.listener, arrival.transport, arrival.address);
         peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].trust_identity)
     }
 
@@ -108,7 +110,7 @@ impl Edge {
         let timers = self.snapshot.timers;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
-        let wished = transaction.policy.as_ref().and_then(|policy| policy.final_answer);
+        let wished = transaction.policy.as_ref().and_then(|policy| policy.final_answer).or(transaction.plan.as_ref().map(|plan| plan.terms.final_answer));
         let final_answer =
             wished.unwrap_or_else(|| policy.map_or(timers.c, |p| milliseconds(self.snapshot.settings.peers[usize::from(p)].final_answer_milliseconds)));
         let Some(branch) = transaction.branches.get_mut(attempt).filter(|branch| branch.client.is_open()) else { return };
@@ -168,7 +170,16 @@ impl Edge {
         if let Some(branch) = transaction.branches.get_mut(attempt) {
             branch.sent = Box::default();
             branch.cancel_wanted = None;
+            if let Some(place) = branch.gateway.take() {
+                let call = transaction.call;
+                self.note_gateway(now, &place, None);
+                // The place is the call's until that ends.
+                if let Some(call) = self.calls.get_mut(call) {
+                    call.gateway = Some(place);
+                }
+            }
         }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         if let Server::Invite(server) = &mut transaction.server {
             // Section 16.7 step 5: a 2xx is always passed on, even after another final response.
             server.handle_final(now.moment, code, &timers);
@@ -183,6 +194,7 @@ impl Edge {
         transaction.shape = None;
         transaction.targets = Default::default();
         transaction.addresses = Vec::new();
+        transaction.plan = None;
         transaction.waiting = None;
         transaction.best = None;
         (transaction.trying_at, transaction.give_up_at) = (proto::Moment::NEVER, proto::Moment::NEVER);
@@ -237,10 +249,18 @@ impl Edge {
         {
             branch.sent = ack.into_boxed_slice();
         }
+        let rang = self.rang(entry, attempt);
         self.note_answer(now, entry, attempt, code);
+        let outcome = match code {
+            408 if rang => Outcome::RangOut,
+            408 => Outcome::Silence,
+            code => Outcome::Refused(code, q850_cause(message)),
+        };
+        self.end_attempt(now, entry, attempt, outcome);
         self.collect(arrival, entry, code, message);
-        if code >= 600 {
+        if code >= 600 && self.plan_goes_on(entry) != Some(true) {
             // Section 16.7 step 5: a global refusal ends the search.
+            self.stop_plan(entry);
             if let Some(transaction) = self.transactions.get_mut(entry) {
                 transaction.targets.clear();
                 transaction.addresses.clear();
@@ -267,6 +287,7 @@ impl Edge {
         self.note_in_dialog_final(now, entry, message);
         if code >= 300 {
             self.collect(arrival, entry, code, message);
+            self.end_attempt(now, entry, attempt, Outcome::Refused(code, q850_cause(message)));
             return self.after_failure(now, entry, code);
         }
         if self.strip_via(arrival, entry, message) {

@@ -15,8 +15,23 @@ const MAX_FORWARDS: u8 = 70;
 
 impl Edge {
     /// Builds what goes to `hop` in [`Edge::scratch`]. With a call, or for another dialog, we stay on the path by Record-Route.
-    pub(crate) fn build_request(&mut self, arrival: &Hop, message: &Message<'_>, shape: &Shape, hop: &Hop, branch: &BranchToken, call: Option<Key>) {
+    /// `uri` takes the place of the Request-URI.
+    #[expect(clippy::too_many_arguments, reason = "one request with all that is written into it")]
+    pub(crate) fn build_request(
+        &mut self,
+        arrival: &Hop,
+        message: &Message<'_>,
+        shape: &Shape,
+        hop: &Hop,
+        branch: &BranchToken,
+        call: Option<Key>,
+        uri: Option<&[u8]>,
+    ) {
         self.edits.clear();
+        if let Some(uri) = uri {
+            // The first edit of a place is the one that holds.
+            self.edits.replace(message.head.request_uri.whole, uri);
+        }
         let head = message.head;
         let top = usize::from(head.headers_start);
         let snapshot = &self.snapshot;
@@ -157,7 +172,7 @@ impl Edge {
 
     /// The peer at `hop`. A rule for everyone on a listener says less than the peer whose `to` led there.
     pub(crate) fn far_peer(&self, hop: &Hop, policy: Option<u16>) -> Option<u16> {
-        let there = self.snapshot.peers.identify(hop.listener, hop.transport, hop.address);
+        let there = self.identify(hop.listener, hop.transport, hop.address);
         let machine = there.filter(|index| self.snapshot.settings.peers[usize::from(*index)].kind != PeerKind::Subscribers);
         machine.or(policy).or(there)
     }

@@ -142,6 +142,108 @@ pub struct PeerSettings {
     pub allow_routes: bool,
     /// Listener to send from, empty for the one that the kernel's routes suggest.
     pub listener: String,
+    /// The route of carriers that its calls go by, empty for none.
+    pub route: String,
+    /// Gateways of these types that are provisioned belong to this peer; -1 for all.
+    pub gateway_types: Vec<i32>,
+    /// How calls are shared among `to`, where that is a pool of machines.
+    pub pool: Option<PoolSettings>,
+}
+
+/// What a call is sent by within a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// The first that is usable.
+    Order,
+    /// At random, by weight.
+    Weight,
+    /// Each Call-ID has its machine.
+    CallId,
+    /// Each URI of From has its machine.
+    Account,
+    /// The one with the fewest calls for its weight.
+    FewestCalls,
+}
+
+/// A pool of machines, `[peer.NAME.pool]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSettings {
+    /// How calls are shared.
+    pub balance: Balance,
+    /// Weights of the machines, in the order of `to`.
+    pub weights: Vec<u16>,
+    /// Whether they are probed.
+    pub probe: bool,
+}
+
+/// How calls go by provisioned rules, `[route.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CarrierRouteSettings {
+    /// Its name.
+    pub name: String,
+    /// The partition of rules.
+    pub partition: String,
+    /// The group of rules.
+    pub group: u32,
+    /// Further rules are tried once one has no gateway left.
+    pub fall_back: bool,
+    /// A prefix must be the whole number.
+    pub whole_number: bool,
+    /// Gateways are sorted by weight, whatever rules say.
+    pub by_weight: bool,
+    /// Gateways and `#carriers` that it is bound to; none means all.
+    pub whitelist: Vec<String>,
+    /// A rule must be there, and nothing else comes of it.
+    pub check_only: bool,
+    /// Longest wait for any answer, per attempt.
+    pub first_answer_milliseconds: u64,
+    /// Longest wait for the final answer after a provisional one, per attempt.
+    pub final_answer_milliseconds: u64,
+    /// Status codes after which the next gateway is tried.
+    pub retry_status_codes: Vec<u16>,
+    /// Q.850 causes after which it is.
+    pub retry_causes: Vec<u16>,
+    /// Q.850 causes after which none is.
+    pub stop_causes: Vec<u16>,
+    /// Whether it is after silence.
+    pub retry_silence: bool,
+    /// Whether it is after one that rang too long.
+    pub retry_ringing: bool,
+    /// The answer where no rule fits: status code, and a reason phrase or nothing.
+    pub not_found: (u16, String),
+    /// The answer where no gateway is usable.
+    pub unavailable: (u16, String),
+    /// It is the answer too where all that were tried have failed, in place of the best of theirs.
+    pub hide_failures: bool,
+}
+
+/// When gateways count as down, `[routing.health]` and `[routing.probe]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayHealthSettings {
+    /// So many failed attempts take a gateway down...
+    pub failures: u32,
+    /// ...of the last so many.
+    pub of: u32,
+    /// Status codes that count as failed attempts.
+    pub failure_codes: Vec<u16>,
+    /// When one that is not probed is tried again.
+    pub retry_seconds: u64,
+    /// Between two probes of a gateway.
+    pub probe_interval_seconds: u64,
+    /// Longest wait for the answer to a probe.
+    pub probe_timeout_milliseconds: u64,
+    /// URI of From in probes; empty for one of the proxy's own.
+    pub probe_from: String,
+    /// Status codes of 300 and more that prove a gateway well; none means all that a machine gives which is at work.
+    pub probe_accept: Vec<u16>,
+    /// Failed probes in a row that take a gateway down.
+    pub down_after: u32,
+    /// Good ones that bring it back.
+    pub up_after: u32,
 }
 
 /// Timers of RFC 3261.
@@ -245,6 +347,10 @@ pub struct RouteSettings {
     pub slow_milliseconds: u64,
     /// What is kept and sent on of the messages themselves.
     pub trace: TraceSettings,
+    /// Routes of carriers.
+    pub routes: Vec<CarrierRouteSettings>,
+    /// When gateways count as down.
+    pub health: GatewayHealthSettings,
     /// Hosts and ports that listeners advertised before a reload: dialogs still name them.
     #[serde(skip)]
     pub former: Vec<(String, u16)>,
@@ -340,6 +446,40 @@ pub struct Snapshot {
     pub(crate) policies: Vec<PolicyRule>,
     /// Events that some policy has a hook for, a bit each.
     asked: u16,
+    pub(crate) routes: Vec<std::sync::Arc<RouteTerms>>,
+    /// The machines of each peer that is a pool.
+    pub(crate) pools: Vec<Option<crate::pool::Pool>>,
+    /// The route of each peer's calls.
+    pub(crate) peer_routes: Vec<Option<u16>>,
+    /// The peer that gateways of a type belong to; -1 for all others.
+    gateway_peers: Vec<(i32, u16)>,
+    pub(crate) health: routing::HealthRules,
+}
+
+/// A route with everything looked up that can be.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteTerms {
+    pub(crate) settings: CarrierRouteSettings,
+    pub(crate) retry: routing::RetryRules,
+    /// In microseconds.
+    pub(crate) first_answer: u64,
+    pub(crate) final_answer: u64,
+    /// The peer that it leads to where it is a pool: its machines take the Request-URI as it is.
+    pub(crate) pool: Option<(u16, Balance)>,
+}
+
+impl RouteTerms {
+    pub(crate) fn new(settings: &CarrierRouteSettings) -> Self {
+        let retry = routing::RetryRules {
+            codes: settings.retry_status_codes.clone(),
+            causes: settings.retry_causes.clone(),
+            stop_causes: settings.stop_causes.clone(),
+            silence: settings.retry_silence,
+            ringing: settings.retry_ringing,
+        };
+        let (first_answer, final_answer) = (settings.first_answer_milliseconds, settings.final_answer_milliseconds);
+        Self { retry, first_answer: proto::milliseconds(first_answer), final_answer: proto::milliseconds(final_answer), pool: None, settings: settings.clone() }
+    }
 }
 
 impl Snapshot {
@@ -364,7 +504,7 @@ impl Snapshot {
         for old in &before.settings.peers {
             peers.push(match settings.peers.iter().position(|new| new.name == old.name) {
                 Some(index) => settings.peers.remove(index),
-                None => PeerSettings { matches: Vec::new(), to: Vec::new(), ..old.clone() },
+                None => PeerSettings { matches: Vec::new(), to: Vec::new(), pool: None, route: String::new(), gateway_types: Vec::new(), ..old.clone() },
             });
         }
         peers.append(&mut settings.peers);
@@ -372,7 +512,7 @@ impl Snapshot {
             return Err(SettingsError::Value { path: "peer".to_owned(), problem: "too many names since the start", value: peers.len().to_string() });
         }
         settings.peers = peers;
-        Self::build_with_core(settings, core.as_deref())
+        Self::build_with_core(settings, core.as_deref(), Some(before))
     }
 
     /// Builds the snapshot.
@@ -381,10 +521,10 @@ impl Snapshot {
     /// [`SettingsError`] for the first value that means nothing.
     pub fn build(settings: RouteSettings) -> Result<Self, SettingsError> {
         let core = first_core(&settings);
-        Self::build_with_core(settings, core.as_deref())
+        Self::build_with_core(settings, core.as_deref(), None)
     }
 
-    fn build_with_core(settings: RouteSettings, core: Option<&str>) -> Result<Self, SettingsError> {
+    fn build_with_core(settings: RouteSettings, core: Option<&str>, before: Option<&Self>) -> Result<Self, SettingsError> {
         let t = &settings.timers;
         let timers = proto::SipTimers {
             t1: proto::milliseconds(t.t1_milliseconds),
@@ -405,7 +545,71 @@ impl Snapshot {
         let sent_by = settings.listeners.iter().map(crate::route::host_port).collect();
         let policies = settings.policies.iter().map(|policy| PolicyRule::new(policy, &settings.peers)).collect::<Result<Vec<_>, _>>()?;
         let asked = policies.iter().fold(0, |asked, rule| asked | 1 << rule.event as u16);
-        Ok(Self { asked, policies, message_limits: settings.limits.message(), peers, own, timers, listener_ids, peer_ids, peer_listeners, sent_by, settings })
+        let routes: Vec<_> = settings.routes.iter().map(|route| std::sync::Arc::new(RouteTerms::new(route))).collect();
+        let mut peer_routes = Vec::new();
+        let mut gateway_peers = Vec::new();
+        for (index, peer) in settings.peers.iter().enumerate() {
+            let fault = |key, problem, value: String| SettingsError::Value { path: format!("peer.{}.{key}", peer.name), problem, value };
+            let place = settings.routes.iter().position(|route| route.name == peer.route).map(|place| place as u16);
+            if place.is_none() && !peer.route.is_empty() {
+                return Err(fault("route", "no such route", peer.route.clone()));
+            }
+            peer_routes.push(place);
+            for kind in &peer.gateway_types {
+                if gateway_peers.iter().any(|(other, _)| other == kind) {
+                    return Err(fault("gateway_types", "a type of another peer", kind.to_string()));
+                }
+                gateway_peers.push((*kind, index as u16));
+            }
+        }
+        let health = routing::HealthRules {
+            failures: settings.health.failures,
+            of: settings.health.of,
+            down_after: settings.health.down_after,
+            up_after: settings.health.up_after,
+            retry_seconds: settings.health.retry_seconds,
+        };
+        let known = |name: &str| before.and_then(|before| before.pools.iter().flatten().find(|pool| pool.peer == name));
+        let pools = settings.peers.iter().enumerate().map(|(index, peer)| crate::pool::Pool::new(index as u16, peer, known(&peer.name))).collect();
+        Ok(Self {
+            pools,
+            routes,
+            peer_routes,
+            gateway_peers,
+            health,
+            asked,
+            policies,
+            message_limits: settings.limits.message(),
+            peers,
+            own,
+            timers,
+            listener_ids,
+            peer_ids,
+            peer_listeners,
+            sent_by,
+            settings,
+        })
+    }
+
+    /// When gateways count as down.
+    pub fn health(&self) -> routing::HealthRules {
+        self.health
+    }
+
+    /// Every pool: its peer, and its machines.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, &std::sync::Arc<routing::Table>)> {
+        self.pools.iter().flatten().filter_map(|pool| Some((pool.peer.as_str(), pool.routing.table("")?)))
+    }
+
+    /// The peer that gateways of type `kind` belong to.
+    pub(crate) fn gateway_peer(&self, kind: i32) -> Option<u16> {
+        let of = |wanted: i32| self.gateway_peers.iter().find(|(own, _)| *own == wanted).map(|(_, peer)| *peer);
+        of(kind).or_else(|| of(-1))
+    }
+
+    /// Whether gateways belong to any peer.
+    pub(crate) fn knows_gateways(&self) -> bool {
+        !self.gateway_peers.is_empty()
     }
 
     /// Whether some policy has a hook for `event`.

@@ -1,10 +1,12 @@
 //! Phase *target*: where a request goes.
 
+use proto::Now;
 use smallvec::SmallVec;
 use syntax::{Message, Transport, Uri};
 
 use crate::edge::Edge;
 use crate::peer::literal;
+use crate::plan::Plan;
 use crate::question::Address;
 use crate::route::RouteView;
 use crate::settings::PeerKind;
@@ -41,11 +43,13 @@ pub(crate) struct TargetSet {
     /// Last one first, since they are taken from the end.
     pub(crate) targets: SmallVec<[Target; 1]>,
     pub(crate) policy: Option<u16>,
+    /// The way over gateways that gives targets one by one.
+    pub(crate) plan: Option<Box<Plan>>,
 }
 
 impl TargetSet {
-    fn one(target: Target) -> Self {
-        Self { targets: SmallVec::from_buf([target]), policy: None }
+    pub(crate) fn one(target: Target) -> Self {
+        Self { targets: SmallVec::from_buf([target]), policy: None, plan: None }
     }
 }
 
@@ -56,6 +60,8 @@ pub(crate) enum NoTarget {
     ForeignRoute,
     /// Nothing in the configuration says where this goes.
     NotFound,
+    /// No rule of this route fits.
+    NoRule(u16),
 }
 
 impl Edge {
@@ -66,7 +72,7 @@ impl Edge {
     }
 
     /// Where a new request of `peer` goes.
-    pub(crate) fn find_targets(&self, message: &Message<'_>, route: &RouteView, peer: u16) -> Result<TargetSet, NoTarget> {
+    pub(crate) fn find_targets(&self, now: Now, message: &Message<'_>, route: &RouteView, peer: u16) -> Result<TargetSet, NoTarget> {
         let settings = &self.snapshot.settings.peers[usize::from(peer)];
         if let Some(next) = route.next {
             if !settings.allow_routes {
@@ -74,14 +80,24 @@ impl Edge {
             }
             return Ok(TargetSet::one(Target::of_uri(message.bytes, &next)));
         }
+        if let Some(place) = self.snapshot.peer_routes[usize::from(peer)] {
+            let terms = &self.snapshot.routes[usize::from(place)];
+            let plan = self.plan(now, terms, message, None).filter(|plan| plan.has_rule()).ok_or(NoTarget::NoRule(place))?;
+            if !terms.settings.check_only {
+                return Ok(TargetSet { targets: SmallVec::new(), policy: None, plan: Some(plan) });
+            }
+        }
         let policy = match settings.kind {
             PeerKind::Core => None,
             PeerKind::Gateway | PeerKind::Trusted | PeerKind::Subscribers if !settings.to.is_empty() => Some(peer),
             PeerKind::Gateway | PeerKind::Trusted | PeerKind::Subscribers => self.snapshot.peers.core(),
         };
         if let Some(policy) = policy {
+            if let Some(plan) = self.pool_plan(now, policy, message) {
+                return Ok(TargetSet { targets: SmallVec::new(), policy: Some(policy), plan: Some(plan) });
+            }
             let targets = self.snapshot.peers.targets(policy).iter().rev().cloned().collect();
-            return Ok(TargetSet { targets, policy: Some(policy) });
+            return Ok(TargetSet { targets, policy: Some(policy), plan: None });
         }
         // A subscriber may only reach the core: to any other host we would be an open relay.
         if settings.kind == PeerKind::Subscribers || route.request_uri_is_own {

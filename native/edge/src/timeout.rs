@@ -1,9 +1,11 @@
 //! Time passes, or the transport fails.
 
 use proto::{BranchToken, ClientAction, Key, Moment, Now, ServerAction, seconds};
+use routing::Outcome;
 use syntax::Transport;
 
 use crate::edge::Edge;
+use crate::origin::Origin;
 use crate::question::Address;
 use crate::route::RouteView;
 use crate::transaction::{CancelReason, Client, Server, Shape, WaitKind};
@@ -84,6 +86,9 @@ impl Edge {
         }
         transaction.targets.clear();
         transaction.addresses.clear();
+        if let Some(plan) = transaction.plan.as_mut() {
+            plan.goes_on = false;
+        }
         let own = transaction.origin.is_some();
         for branch in &mut transaction.branches {
             branch.timed_out = true;
@@ -118,14 +123,16 @@ impl Edge {
                 let peer = branch.peer;
                 let target = Address { transport: branch.hop.transport, address: branch.hop.address };
                 let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
+                // A gateway has a health of its own, which is more than that of its address.
+                let has_health = branch.gateway.is_some() || matches!(transaction.origin.as_deref(), Some(Origin::Probe { .. }));
                 self.counters.attempts_unanswered.add();
                 self.counts_of(peer).unanswered.add();
                 // One request that nobody answers says little about a machine that answers others.
                 let silence = self.first_answer(policy);
-                if self.heard.get(&target.address).is_none_or(|at| now.moment.since(*at) >= silence) {
+                if !has_health && self.heard.get(&target.address).is_none_or(|at| now.moment.since(*at) >= silence) {
                     self.mark_dead(now, target, peer);
                 }
-                self.attempt_failed(now, entry, attempt, 408);
+                self.attempt_failed(now, entry, attempt, 408, Outcome::Silence);
             }
             ClientAction::NoFinalAnswer if !branch.cancelled && !caller_cancelled => {
                 branch.timed_out = true;
@@ -140,7 +147,8 @@ impl Edge {
                     transaction.targets.clear();
                     transaction.addresses.clear();
                 }
-                self.attempt_failed(now, entry, attempt, 408);
+                let outcome = if self.rang(entry, attempt) { Outcome::RangOut } else { Outcome::Silence };
+                self.attempt_failed(now, entry, attempt, 408, outcome);
             }
         }
     }
@@ -159,12 +167,17 @@ impl Edge {
         }
     }
 
-    fn attempt_failed(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16) {
+    fn attempt_failed(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16, outcome: Outcome) {
+        self.end_attempt(now, entry, attempt, outcome);
         self.note_answer(now, entry, attempt, status_code);
         self.note_failure(entry, status_code, None);
         // Silence and a dead transport always mean the next address, whatever `fail_over` says (RFC 3263 section 4.3).
         let more = self.transactions.get(entry).is_some_and(|t| !t.caller_cancelled && (!t.targets.is_empty() || !t.addresses.is_empty()));
-        if more {
+        let planned = self.plan_goes_on(entry);
+        if planned == Some(false) && !more {
+            self.stop_plan(entry);
+        }
+        if more || planned == Some(true) {
             self.counters.fail_overs.add();
             self.with_request(entry, |edge, message| edge.advance(now, entry, message));
         }
@@ -238,6 +251,7 @@ impl Edge {
             return;
         }
         self.counters.attempts_undeliverable.add();
+        let has_health = branch.gateway.is_some();
         branch.client.handle_transport_error();
         branch.sent = Box::default();
         let target = Address { transport: branch.hop.transport, address: branch.hop.address };
@@ -251,7 +265,9 @@ impl Edge {
             self.conclude(now, entry);
             return self.rearm(entry);
         }
-        self.mark_dead(now, target, peer);
-        self.attempt_failed(now, entry, attempt, 503);
+        if !has_health {
+            self.mark_dead(now, target, peer);
+        }
+        self.attempt_failed(now, entry, attempt, 503, Outcome::Unreachable);
     }
 }

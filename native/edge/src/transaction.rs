@@ -6,6 +6,7 @@ use syntax::Method;
 
 use crate::hop::Hop;
 use crate::origin::Origin;
+use crate::plan::{GatewayCall, Plan};
 use crate::policy::PolicyState;
 use crate::policy_response::Held;
 use crate::question::Address;
@@ -95,6 +96,8 @@ pub(crate) struct Branch {
     pub(crate) cancelled: bool,
     /// Timer C cancelled it: its 487 is our 408.
     pub(crate) timed_out: bool,
+    /// The place that it takes at a gateway.
+    pub(crate) gateway: Option<Box<GatewayCall>>,
 }
 
 /// Whom a question was put to.
@@ -180,6 +183,8 @@ pub(crate) struct Transaction {
     pub(crate) targets: SmallVec<[Target; 1]>,
     /// Addresses of the target at hand, last one first.
     pub(crate) addresses: Vec<Address>,
+    /// Its way over gateways, where rules lead it.
+    pub(crate) plan: Option<Box<Plan>>,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) questions: u8,
     pub(crate) shape: Option<Box<Shape>>,
@@ -224,6 +229,7 @@ impl Transaction {
             branches: SmallVec::new(),
             targets,
             addresses: Vec::new(),
+            plan: None,
             waiting: None,
             questions: 0,
             call: shape.call,

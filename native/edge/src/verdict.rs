@@ -190,6 +190,10 @@ pub(crate) enum VerdictKind {
     Continue,
     /// Try these targets.
     Relay,
+    /// Try the gateways of the rules for a number, one after the other; each failure is reported.
+    Route,
+    /// Try the next one of them.
+    Next,
     /// Answer so.
     Reply,
     /// Answer with the best response so far, or so where there was none.
@@ -229,6 +233,18 @@ pub(crate) struct Verdict {
     /// The peer whose `to` is meant, where there are no targets.
     pub(crate) peer: String,
     pub(crate) parallel: bool,
+    /// The route whose terms hold.
+    pub(crate) route: String,
+    /// The number to look up; empty for that of the Request-URI.
+    pub(crate) number: String,
+    /// The group of rules, where it is another than the route's.
+    pub(crate) group: Option<u32>,
+    /// Whether further rules are tried, where that is to differ from the route.
+    pub(crate) fall_back: Option<bool>,
+    /// Whether the prefix must be the whole number, likewise.
+    pub(crate) whole_number: Option<bool>,
+    /// Gateways and `#carriers` that it is bound to, where there are any.
+    pub(crate) whitelist: Vec<String>,
     /// The policy waits for what comes of the attempts.
     pub(crate) report: bool,
     pub(crate) first_answer_milliseconds: Option<u64>,
@@ -254,6 +270,8 @@ impl Verdict {
             VerdictKind::Continue => format!("go on{edits}"),
             VerdictKind::Relay if !self.peer.is_empty() => format!("relay to peer {}{edits}", self.peer),
             VerdictKind::Relay => format!("relay to {}{edits}", self.targets.join(if self.parallel { " and " } else { ", then " })),
+            VerdictKind::Route => format!("route {}{edits}", self.number),
+            VerdictKind::Next => "the next gateway".to_owned(),
             VerdictKind::Reply => format!("reply {}", self.status_code),
             VerdictKind::Best => "the best response so far".to_owned(),
             VerdictKind::Error => "failed".to_owned(),

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use edge::{Forking, PeerKind, PolicySettings, Shedding};
+use edge::{Balance, Forking, PeerKind, PolicySettings, PoolSettings, Shedding};
 use proptest::prelude::*;
-use testkit::{Request, Rig, Sent, final_to_tag, header, headers, origination, peer, response, settings, verdict};
+use routing::GatewayState;
+use testkit::{Request, Rig, Sent, final_to_tag, gateways, header, headers, origination, peer, response, route, settings, verdict};
 
 const HOOKS: [&str; 6] = ["request", "branch", "response", "in_dialog", "failure", "final"];
 const CALLER: &str = "198.51.100.7:5060";
@@ -30,6 +32,8 @@ enum Operation {
     RefuseQuestion(usize),
     Originate(u32),
     HangUp(u8),
+    /// A second passes, with probes.
+    Tidy,
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -63,11 +67,14 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0usize..40).prop_map(Operation::RefuseQuestion),
         1 => (0u32..9).prop_map(Operation::Originate),
         1 => (0u8..6).prop_map(Operation::HangUp),
+        1 => Just(Operation::Tidy),
     ]
 }
 
 struct World {
     rig: Rig,
+    /// What is known of the gateways.
+    places: Vec<Arc<GatewayState>>,
     out: Vec<Sent>,
     finals: HashMap<String, Vec<u16>>,
     oks: HashMap<u8, String>,
@@ -75,17 +82,32 @@ struct World {
 }
 
 impl World {
-    fn new(forking: Forking, hooks: &[&str]) -> Self {
+    fn new(forking: Forking, hooks: &[&str], way: u8) -> Self {
         let mut core = peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10", "sip:203.0.113.11"]);
         core.forking = forking;
-        let mut routing = settings(vec![core, peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[])]);
+        let mut phones = peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[]);
+        if way == 1 {
+            phones.route = "pstn".to_owned();
+            core.gateway_types = vec![-1];
+        } else if way == 2 {
+            core.pool = Some(PoolSettings { balance: Balance::FewestCalls, weights: Vec::new(), probe: true });
+        }
+        let mut routing = settings(vec![core, phones]);
+        routing.routes = vec![route("pstn")];
         routing.timers.call_seconds = 600;
         let policy =
             |hook: &&str| PolicySettings { hook: (*hook).to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 };
         routing.policies = hooks.iter().map(policy).collect();
         let mut rig = Rig::new(routing);
         rig.edge.set_policy_links(vec![1]);
-        Self { rig, out: Vec::new(), finals: HashMap::new(), oks: HashMap::new(), begun: Default::default() }
+        let there = gateways(
+            &[["a", "203.0.113.9", "0", "", "2"], ["b", "203.0.113.10", "1", "9", "0"], ["c", "pstn.example.net", "0", "", "1"]],
+            &[["one", "b,c"]],
+            &[["", "a,#one"], ["4930", "c,a"]],
+        );
+        let places = there.table("").map(|table| table.gateways.iter().map(|gateway| Arc::clone(&gateway.state)).collect()).unwrap_or_default();
+        rig.set_routing(there);
+        Self { places, rig, out: Vec::new(), finals: HashMap::new(), oks: HashMap::new(), begun: Default::default() }
     }
 
     fn invite(n: u8) -> Request {
@@ -159,6 +181,7 @@ impl World {
                 None => Vec::new(),
             },
             Operation::Originate(n) => self.rig.from_policy(&origination(*n, "OPTIONS", "sip:203.0.113.30")),
+            Operation::Tidy => [self.rig.advance(1_000), self.rig.tidy()].concat(),
             Operation::HangUp(n) => self.rig.hang_up(&format!("call-{n}")),
         };
         self.take(sent);
@@ -168,8 +191,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>(), hooks in 0usize..7) {
-        let mut world = World::new(if parallel { Forking::Parallel } else { Forking::Serial }, &HOOKS[..hooks]);
+    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>(), way in 0u8..3, hooks in 0usize..7) {
+        let mut world = World::new(if parallel { Forking::Parallel } else { Forking::Serial }, &HOOKS[..hooks], way);
         for operation in &operations {
             world.run(operation);
         }
@@ -177,6 +200,8 @@ proptest! {
         let rest = world.rig.advance(2_000_000);
         world.take(rest);
         prop_assert_eq!(world.rig.edge.sizes(), (0, 0));
+        let machines: Vec<_> = world.rig.pools().into_iter().flat_map(|(_, table)| table.gateways.iter().map(|machine| machine.state.live()).collect::<Vec<_>>()).collect();
+        prop_assert!(world.places.iter().map(|place| place.live()).chain(machines).all(|live| live == 0));
         prop_assert!(world.rig.edge.poll_timeout().is_none());
         let counters = world.rig.counters();
         // Refused before there was a call; what a policy refuses is one.
@@ -189,8 +214,8 @@ proptest! {
     }
 
     #[test]
-    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60), hooks in 0usize..7) {
-        let mut world = World::new(Forking::Serial, &HOOKS[..hooks]);
+    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60), way in 0u8..3, hooks in 0usize..7) {
+        let mut world = World::new(Forking::Serial, &HOOKS[..hooks], way);
         world.run(&Operation::Invite(0));
         // Retransmissions only: a new INVITE after the first has ended would be another call.
         let operations = operations.iter().filter(|o| !matches!(o, Operation::Invite(_) | Operation::Retransmit(_) | Operation::Shed(_)));

@@ -1,11 +1,11 @@
 //! Any sequence of messages, answers and time against one worker: whatever was sent, all of it is over in the end.
 #![no_main]
 
-use edge::{PeerKind, PolicySettings};
+use edge::{PeerKind, PeerSettings, PolicySettings};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use syntax::{Transport, parse};
-use testkit::{Request, Rig, Sent, origination, peer, response, settings, verdict};
+use testkit::{Request, Rig, Sent, gateways, origination, peer, response, route, settings, verdict};
 
 const CALLER: &str = "198.51.100.7:5060";
 const CORE: &str = "203.0.113.9:5060";
@@ -47,9 +47,16 @@ fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
     let (hooks, steps) = input;
     let peers = vec![
         peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10", "sip:core.example.net"]),
-        peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[]),
+        PeerSettings { route: "pstn".to_owned(), ..peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[]) },
     ];
     let mut routing = settings(peers);
+    if hooks & 64 != 0 {
+        // Calls of phones go by rules.
+        routing.routes = vec![route("pstn")];
+        routing.peers[0].gateway_types = vec![-1];
+    } else {
+        routing.peers[1].route.clear();
+    }
     let hook = |(index, hook): (usize, &&str)| {
         let policy = PolicySettings { hook: (*hook).to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 };
         (hooks & 1 << index != 0).then_some(policy)
@@ -57,6 +64,11 @@ fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
     routing.policies = ["request", "branch", "response", "in_dialog", "failure", "final"].iter().enumerate().filter_map(hook).collect();
     let mut rig = Rig::new(routing);
     rig.edge.set_policy_links(vec![1]);
+    rig.set_routing(gateways(
+        &[["a", "203.0.113.9", "0", "", "2"], ["b", "203.0.113.10", "1", "9", "0"], ["c", "core.example.net", "0", "", "1"]],
+        &[["one", "b,c"]],
+        &[["", "a,#one"], ["49", "c,a"]],
+    ));
     let mut sent: Vec<Sent> = Vec::new();
     for step in steps.iter().take(64) {
         let new = match step {

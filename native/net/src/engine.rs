@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use edge::{CallView, Counters, DECISION_BOUNDS, Edge, EdgeOptions, Event, PeerCounters, SettingsError, Snapshot};
+use edge::{CallView, Counters, DECISION_BOUNDS, Edge, EdgeOptions, Event, PeerCounters, Routing, SettingsError, Snapshot};
 use mio::{Poll, Waker};
 use proto::Secret;
 use syntax::Method;
@@ -92,6 +92,7 @@ pub struct Engine {
     exporter: Mutex<Option<HepExporter>>,
     exported: Arc<HepCounts>,
     watchdog: Mutex<Option<Watchdog>>,
+    clock: Clock,
     /// Listeners whose sockets are closed.
     closed: Mutex<Vec<u16>>,
 }
@@ -164,6 +165,7 @@ impl Engine {
             exporter: Mutex::default(),
             exported: Arc::default(),
             watchdog: Mutex::default(),
+            clock,
             closed: Mutex::default(),
         };
         let exporter = engine.exporter_for(&snapshot)?;
@@ -231,6 +233,29 @@ impl Engine {
         self.export(&next, exporter);
         *current = next;
         Ok(draining)
+    }
+
+    /// Routes by other tables from now on, on each worker from one request to the next.
+    pub fn set_routing(&self, routing: &Arc<Routing>) {
+        for post in &self.shared.posts {
+            insist(post, Mail::Routing(Arc::clone(routing)));
+        }
+    }
+
+    /// Microseconds of the monotonic clock that workers go by.
+    pub fn moment(&self) -> u64 {
+        self.clock.now().moment.0
+    }
+
+    /// Every peer that is a pool, and its machines.
+    pub fn pools(&self) -> Vec<(String, Arc<edge::Table>)> {
+        let snapshot = self.snapshot.lock();
+        snapshot.map(|snapshot| snapshot.pools().map(|(peer, table)| (peer.to_owned(), Arc::clone(table))).collect()).unwrap_or_default()
+    }
+
+    /// When gateways count as down.
+    pub fn health(&self) -> Option<edge::HealthRules> {
+        self.snapshot.lock().ok().map(|snapshot| snapshot.health())
     }
 
     /// Closes listeners that have drained, unless a reload brought them back meanwhile.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use edge::{Answer, CallView, Hop, Snapshot};
+use edge::{Answer, CallView, Hop, Routing, Snapshot};
 use ring_queue::Mailbox;
 
 use crate::bind::Bound;
@@ -36,6 +36,8 @@ pub(crate) enum Mail {
     Unlink(u32),
     /// Go by another configuration, with the processes that belong to it, and ask those of the last one nothing more.
     Reload(Box<Reload>),
+    /// Route by these tables.
+    Routing(Arc<Routing>),
     /// Close the sockets of these listeners.
     CloseListeners(Vec<u16>),
     /// Tell of live calls: those with this Call-ID, or all, so many at most.

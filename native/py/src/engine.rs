@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::errors::to_py;
 use crate::policy::PolicyLink;
+use crate::routes::{RouteTables, machines, switch_machine};
 use crate::trace::TraceEntry;
 
 /// A running proxy.
@@ -27,6 +28,42 @@ impl Engine {
     fn reload(&self, py: Python<'_>, document: &[u8], links: Vec<PyRef<'_, PolicyLink>>, drain: Vec<u32>) -> PyResult<Vec<u16>> {
         let links: Vec<&net::PolicyLink> = links.iter().map(|link| &link.0).collect();
         py.detach(|| self.0.reload(document, &links, &drain)).map_err(|error| to_py(&error))
+    }
+
+    fn set_routes(&self, py: Python<'_>, tables: &RouteTables) {
+        py.detach(|| self.0.set_routing(&tables.0));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what Python hands over")]
+    fn explain(
+        &self,
+        py: Python<'_>,
+        tables: &RouteTables,
+        partition: &str,
+        group: u32,
+        number: &str,
+        flags: (bool, bool, bool),
+        whitelist: Vec<String>,
+        at: i64,
+    ) -> PyResult<String> {
+        let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
+        let now = self.0.moment();
+        py.detach(|| tables.explain(partition, group, number, flags, &whitelist, at, now, &health))
+    }
+
+    fn gateways(&self, py: Python<'_>, tables: &RouteTables) -> PyResult<Vec<String>> {
+        let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
+        let now = self.0.moment();
+        Ok(py.detach(|| tables.gateways(now, &health)))
+    }
+
+    fn machines(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
+        Ok(py.detach(|| machines(&self.0.pools(), self.0.moment(), &health)))
+    }
+
+    fn switch_machine(&self, peer: &str, uri: &str, on: bool) -> bool {
+        switch_machine(&self.0.pools(), peer, uri, on)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]

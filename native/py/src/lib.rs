@@ -7,6 +7,7 @@ mod engine;
 mod errors;
 mod policy;
 mod request;
+mod routes;
 mod simulated;
 mod trace;
 
@@ -19,6 +20,8 @@ mod _native {
     use crate::policy::{PolicyLink, PolicyPort, Question};
     #[pymodule_export]
     use crate::request::{Request, Uri};
+    #[pymodule_export]
+    use crate::routes::{RouteLoad, RouteTables};
     #[pymodule_export]
     use crate::simulated::SimulatedEdge;
     #[pymodule_export]

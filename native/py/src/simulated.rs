@@ -12,6 +12,7 @@ use pyo3::types::PyBytes;
 
 use crate::errors::to_py;
 use crate::policy::{PolicyLink, Question};
+use crate::routes::RouteTables;
 
 /// When the simulated clock starts: 1 January 2026.
 const WALL: u64 = 1_767_225_600_000_000;
@@ -61,6 +62,12 @@ impl SimulatedEdge {
         edge.set_policy_links(vec![1]);
         let now = Now { moment: Moment(0), wall: WALL };
         Ok(Self(Mutex::new(Simulation { edge, snapshot, now, names: std::collections::HashMap::new(), exchange: None })))
+    }
+
+    /// Routes by these tables from now on.
+    fn set_routes(&self, tables: &RouteTables) -> PyResult<()> {
+        self.simulation()?.edge.set_routing(Arc::clone(&tables.0));
+        Ok(())
     }
 
     /// Lets a name resolve to an address.

@@ -38,8 +38,6 @@ pub struct LoadOptions {
     pub alphabet: Alphabet,
     /// Policy handlers that a rule may name.
     pub handlers: Vec<String>,
-    /// Monotonic clock, microseconds.
-    pub now: u64,
 }
 
 /// What came of a load.
@@ -132,7 +130,7 @@ impl Builder {
             }
             (None, Some(2)) => {
                 let state = GatewayState::new(id);
-                state.provision_down(self.options.now);
+                state.provision_down();
                 Arc::new(state)
             }
             _ => return Err(("state", expected("0, 1 or 2", state))),
@@ -249,7 +247,7 @@ impl Builder {
         rule.count = (self.table.destinations.len() - rule.destinations as usize) as u16;
         rule.recurrence = self.recurrence(trimmed(recurrence));
         for group in groups {
-            self.keys.push(SortKey { packed, group, rule: self.table.rules.len() as u32 });
+            self.keys.push(SortKey { packed, group, priority: rule.priority, rule: self.table.rules.len() as u32 });
             self.table.rules.push(rule);
         }
         Ok(())
@@ -340,9 +338,7 @@ impl Builder {
     /// Sorts everything into a table.
     pub fn finish(mut self) -> Loaded {
         self.drop_bad_recurrences();
-        let rules = &self.table.rules;
-        let order = |key: &SortKey| (key.group, key.packed, std::cmp::Reverse(rules[key.rule as usize].priority), key.rule);
-        self.keys.sort_unstable_by_key(order);
+        self.keys.sort_unstable_by_key(|key| (key.group, key.packed, std::cmp::Reverse(key.priority), key.rule));
         let Self { mut table, mut keys, faults, fault_count, .. } = self;
         permute(&mut table.rules, &mut keys);
         for (index, pair) in keys.windows(2).enumerate() {

@@ -34,6 +34,11 @@ impl Alphabet {
         self.0[usize::from(byte)]
     }
 
+    /// Whether prefixes can have this character.
+    pub fn has(&self, byte: u8) -> bool {
+        self.symbol(byte) != 0
+    }
+
     /// A prefix as a number whose order is that of the texts, each before those that it begins.
     pub(crate) fn pack(&self, prefix: &[u8]) -> Option<u128> {
         if prefix.len() > LONGEST_PREFIX {

@@ -1,5 +1,7 @@
 //! One call's way through the table: which rule, and which gateway next.
 
+use std::cmp::Reverse;
+
 use smallvec::SmallVec;
 
 use crate::table::{CARRIER, Rule, Sort, Table};
@@ -34,6 +36,8 @@ pub struct SearchOptions {
     pub by_weight: bool,
     /// Where it may go, if not everywhere.
     pub whitelist: Option<Whitelist>,
+    /// What [`Sort::Hash`] goes by.
+    pub key: u64,
 }
 
 /// One gateway to try, and the carrier by which it was found.
@@ -123,7 +127,16 @@ impl Search {
     fn picks_of(&self, table: &Table, rule: &Rule, usable: &impl Fn(u32) -> bool, random: &mut impl FnMut() -> u64) -> SmallVec<[Pick; 4]> {
         let allowed = |destination: u32| self.options.whitelist.as_ref().is_none_or(|list| list.has(destination));
         let mut destinations: SmallVec<[(u32, u16); 8]> = table.destinations_of(rule).collect();
-        sort(&mut destinations, if self.options.by_weight { Sort::Weight } else { rule.sort }, random);
+        let by = if self.options.by_weight { Sort::Weight } else { rule.sort };
+        let state = |destination: u32| table.gateways.get(destination as usize).map(|gateway| &gateway.state);
+        match by {
+            // The highest of all hashes: where a machine goes, only its own calls go elsewhere.
+            Sort::Hash => destinations.sort_by_key(|(index, _)| Reverse(state(*index).map_or(0, |state| mixed(self.options.key, state.id.as_bytes())))),
+            Sort::Calls => destinations.sort_by_key(|(index, weight)| {
+                state(*index).map_or(u64::MAX, |state| u64::from(state.live()) * u64::from(u16::MAX) / u64::from((*weight).max(1)))
+            }),
+            Sort::Order | Sort::Weight | Sort::Quality => sort(&mut destinations, by, random),
+        }
         let mut picks = SmallVec::new();
         for (destination, _) in destinations {
             let index = destination & !CARRIER;
@@ -142,6 +155,12 @@ impl Search {
         }
         picks
     }
+}
+
+/// A hash of a name with a key (FNV-1a, mixed once more): keys are unguessable already.
+fn mixed(key: u64, name: &[u8]) -> u64 {
+    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325 ^ key, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Sorts destinations by weight: each place is drawn among those left, in the share of their weights; those without any come

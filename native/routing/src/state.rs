@@ -120,9 +120,12 @@ impl GatewayState {
         }
     }
 
-    /// Switched by an operator; nothing else ever switches it.
+    /// Switched by an operator; nothing else ever switches it. One that is switched on begins anew.
     pub fn switch(&self, on: bool) {
         self.off.store(!on, Ordering::Relaxed);
+        if on {
+            self.bring_up();
+        }
     }
 
     /// Whether an operator has switched it off.
@@ -145,8 +148,9 @@ impl GatewayState {
     }
 
     /// Its row says that it is down.
-    pub fn provision_down(&self, now: u64) {
-        self.take_down(now, Down::Provisioned);
+    pub fn provision_down(&self) {
+        // No time brings it back, only a probe or an operator.
+        self.take_down(u64::MAX, Down::Provisioned);
     }
 
     /// Takes it down; true where it was up.

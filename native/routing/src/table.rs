@@ -7,7 +7,8 @@ use hashbrown::HashMap;
 use crate::gateway::{Carrier, Gateway};
 use crate::number::Alphabet;
 use crate::recurrence::Recurrence;
-use crate::trie::{NONE, Trie, Walk};
+use crate::state::{GatewayState, ProbeMode};
+use crate::trie::{NONE, SortKey, Trie, Walk};
 
 /// Marks a destination that is a carrier.
 pub(crate) const CARRIER: u32 = 1 << 31;
@@ -23,6 +24,10 @@ pub enum Sort {
     Weight,
     /// By quality.
     Quality,
+    /// By what a call is known by, so that calls of one kind go to one machine.
+    Hash,
+    /// The one with the fewest calls for its weight first.
+    Calls,
 }
 
 impl Sort {
@@ -78,6 +83,33 @@ pub struct Table {
 }
 
 impl Table {
+    /// A pool of machines by their URIs and weights, as one default rule of group 0; what `before` knows of them goes on.
+    pub fn pool(machines: &[(String, u16)], sort: Sort, probe: ProbeMode, before: Option<&Self>) -> Self {
+        let mut table = Self { texts: vec!["".into()], handlers: vec!["".into()], ..Self::default() };
+        for (uri, weight) in machines {
+            let known = before.and_then(|before| before.gateways.get(before.gateway(uri)? as usize)).map(|gateway| Arc::clone(&gateway.state));
+            let index = table.gateways.len() as u32;
+            table.gateway_names.insert(uri.as_str().into(), index);
+            table.destinations.push(index);
+            table.weights.push(*weight);
+            table.gateways.push(Gateway {
+                state: known.unwrap_or_else(|| Arc::new(GatewayState::new(uri))),
+                kind: 0,
+                uri: uri.as_str().into(),
+                strip: 0,
+                prefix: "".into(),
+                attrs: "".into(),
+                probe,
+                socket: "".into(),
+            });
+        }
+        let count = machines.len() as u16;
+        table.rules.push(Rule { id: 0, priority: 0, destinations: 0, recurrence: NONE, attrs: 0, count, handler: 0, profile: 0, sort, last: true });
+        let root = table.trie.add(&[SortKey { packed: 0, group: 0, priority: 0, rule: 0 }], 0);
+        table.groups.insert(0, root);
+        table
+    }
+
     /// The number of a gateway.
     pub fn gateway(&self, id: &str) -> Option<u32> {
         self.gateway_names.get(id).copied()
@@ -86,6 +118,11 @@ impl Table {
     /// The number of a carrier.
     pub fn carrier(&self, id: &str) -> Option<u32> {
         self.carrier_names.get(id).copied()
+    }
+
+    /// The characters of prefixes.
+    pub fn alphabet(&self) -> &Alphabet {
+        &self.alphabet
     }
 
     /// How many rules there are; one that is in several groups counts in each.

@@ -23,6 +23,8 @@ struct Node {
 pub(crate) struct SortKey {
     pub(crate) packed: u128,
     pub(crate) group: u32,
+    /// Stands here too, so that sorting looks at nothing else.
+    pub(crate) priority: i32,
     pub(crate) rule: u32,
 }
 

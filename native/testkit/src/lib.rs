@@ -1,12 +1,14 @@
 //! A simulated clock and network around one [`edge::Edge`], and messages to throw at it. Tests only.
 #![forbid(unsafe_code)]
 
+mod gateways;
 mod message;
 mod rig;
 mod settings;
 mod verdict;
 
+pub use gateways::gateways;
 pub use message::{Request, final_to_tag, header, headers, response};
 pub use rig::{Rig, Sent};
-pub use settings::{listener, peer, settings};
+pub use settings::{listener, peer, route, settings};
 pub use verdict::{origination, packed, verdict};

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use edge::{
-    Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, Listening, PolicyQuestion, Question, RouteSettings, Routes, SettingsError, Snapshot,
+    Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, Listening, PolicyQuestion, Question, RouteSettings, Routes, Routing, SettingsError,
+    Snapshot, Table,
 };
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
@@ -135,6 +136,22 @@ impl Rig {
             self.collect();
         }
         panicked
+    }
+
+    /// Routes by these tables from now on.
+    pub fn set_routing(&mut self, routing: Routing) {
+        self.edge.set_routing(Arc::new(routing));
+    }
+
+    /// Peers that are pools, with their machines.
+    pub fn pools(&self) -> Vec<(String, Arc<Table>)> {
+        self.snapshot.pools().map(|(peer, table)| (peer.to_owned(), Arc::clone(table))).collect()
+    }
+
+    /// What a worker does once a second.
+    pub fn tidy(&mut self) -> Vec<Sent> {
+        self.edge.tidy(self.now);
+        self.collect()
     }
 
     /// Goes by other settings from now on.

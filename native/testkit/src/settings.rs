@@ -1,6 +1,9 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
-use edge::{Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, RouteSettings, TimerSettings, TraceSettings};
+use edge::{
+    CarrierRouteSettings, Forking, GatewayHealthSettings, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings,
+    RouteSettings, TimerSettings, TraceSettings,
+};
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
 pub fn listener(name: &str, address: &str) -> ListenerSettings {
@@ -40,6 +43,33 @@ pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSetti
         trust_identity: kind != PeerKind::Subscribers,
         allow_routes: matches!(kind, PeerKind::Core | PeerKind::Trusted),
         listener: String::new(),
+        route: String::new(),
+        gateway_types: Vec::new(),
+        pool: None,
+    }
+}
+
+/// A route over group 0 that retries what is retried by default.
+pub fn route(name: &str) -> CarrierRouteSettings {
+    CarrierRouteSettings {
+        name: name.to_owned(),
+        partition: String::new(),
+        group: 0,
+        fall_back: false,
+        whole_number: false,
+        by_weight: false,
+        whitelist: Vec::new(),
+        check_only: false,
+        first_answer_milliseconds: 2_000,
+        final_answer_milliseconds: 20_000,
+        retry_status_codes: vec![500, 502, 503, 504],
+        retry_causes: vec![34, 38, 41, 42, 44, 47],
+        stop_causes: vec![1, 16, 17, 18, 19, 20, 21, 28],
+        retry_silence: true,
+        retry_ringing: false,
+        not_found: (404, String::new()),
+        unavailable: (480, "PSTN Not Available".to_owned()),
+        hide_failures: false,
     }
 }
 
@@ -83,6 +113,19 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         policies: Vec::new(),
         slow_milliseconds: 0,
         former: Vec::new(),
+        routes: Vec::new(),
+        health: GatewayHealthSettings {
+            failures: 3,
+            of: 10,
+            failure_codes: vec![503],
+            retry_seconds: 30,
+            probe_interval_seconds: 10,
+            probe_timeout_milliseconds: 2_000,
+            probe_from: String::new(),
+            probe_accept: Vec::new(),
+            down_after: 1,
+            up_after: 1,
+        },
         trace: TraceSettings { memory_bytes: 0, collector: None, capture_id: 0 },
     }
 }

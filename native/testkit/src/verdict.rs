@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// What a policy may decide, by number; some of it fits a hook and some does not.
 pub fn verdict(kind: u8, status_code: u16, text: &str) -> Vec<u8> {
     let edits = json!([{"action": "set", "name": "X-Policy", "value": text}]);
-    let value = match kind % 12 {
+    let value = match kind % 15 {
         0 => json!({"kind": "continue"}),
         1 => json!({"kind": "continue", "edits": edits}),
         2 => json!({"kind": "relay", "targets": ["sip:203.0.113.20", "sip:203.0.113.21"]}),
@@ -17,6 +17,9 @@ pub fn verdict(kind: u8, status_code: u16, text: &str) -> Vec<u8> {
         8 => json!({"kind": "drop"}),
         9 => json!({"kind": "error"}),
         10 => json!({"kind": "continue", "edits": [{"action": "request_uri", "name": "", "value": "sip:other@example.net"}]}),
+        11 => json!({"kind": "route", "report": true, "number": "49301"}),
+        12 => json!({"kind": "route", "group": 0, "fall_back": true, "whitelist": ["a", "#one"], "edits": edits}),
+        13 => json!({"kind": "next", "report": true}),
         _ => json!({"kind": "relay", "targets": ["sip:core.example.net"]}),
     };
     packed(&value)

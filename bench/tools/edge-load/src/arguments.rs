@@ -22,10 +22,11 @@ pub(crate) struct Arguments {
     pub(crate) duration_seconds: f64,
     pub(crate) hold_milliseconds: u64,
     pub(crate) reliable: bool,
+    /// Digits of the numbers called; 0 calls a service.
+    pub(crate) digits: u32,
 }
 
-const USAGE: &str =
-    "usage: edge-load [call|register|garbage] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp]";
+const USAGE: &str = "usage: edge-load [call|register|garbage] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N]";
 
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -39,6 +40,7 @@ impl Arguments {
             duration_seconds: 5.0,
             hold_milliseconds: 0,
             reliable: false,
+            digits: 0,
         };
         let mut words = words;
         while let Some(word) = words.next() {
@@ -65,6 +67,10 @@ impl Arguments {
                 "--hold-ms" => {
                     let text = value()?;
                     arguments.hold_milliseconds = text.parse().map_err(|_| fault(&text))?;
+                }
+                "--digits" => {
+                    let text = value()?;
+                    arguments.digits = text.parse().ok().filter(|digits| *digits <= 18).ok_or_else(|| fault(&text))?;
                 }
                 "--transport" => {
                     let text = value()?;

@@ -49,6 +49,7 @@ pub(crate) struct Report {
     setup_p90_microseconds: u64,
     setup_p99_microseconds: u64,
     setup_p999_microseconds: u64,
+    setup_max_microseconds: u64,
     late_starts: u64,
     /// Calls completed in each second since the start.
     completed_by_second: Vec<u64>,
@@ -76,6 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
             run,
             transport: if arguments.reliable { "TCP" } else { "UDP" },
             parameter: if arguments.reliable { ";transport=tcp" } else { "" },
+            digits: arguments.digits,
         },
         // The callee first: a forwarder may connect to it as soon as the caller does.
         callee: if arguments.reliable { Network::listen(arguments.callee)? } else { Network::datagrams(arguments.callee)? },
@@ -98,6 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
         (&mut report.setup_p90_microseconds, 0.9),
         (&mut report.setup_p99_microseconds, 0.99),
         (&mut report.setup_p999_microseconds, 0.999),
+        (&mut report.setup_max_microseconds, 1.0),
     ] {
         *place = run.setup.percentile(share);
     }

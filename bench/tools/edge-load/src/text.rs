@@ -16,15 +16,29 @@ pub(crate) struct Places {
     pub(crate) transport: &'static str,
     /// What a URI adds for it.
     pub(crate) parameter: &'static str,
+    /// Digits of the number that a call is for; 0 names a service.
+    pub(crate) digits: u32,
+}
+
+/// Whom a call is for: numbers of any value, each time the same for a call.
+fn user(p: &Places, call: usize) -> String {
+    if p.digits == 0 {
+        return "service".to_owned();
+    }
+    let mut mixed = (call as u64 ^ u64::from(p.run) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (mixed ^ mixed >> 32) % 10_u64.pow(p.digits);
+    format!("{number:0width$}", width = p.digits as usize)
 }
 
 // Writing to a Vec cannot fail, so the results below are dropped.
 
 pub(crate) fn invite(out: &mut Vec<u8>, p: &Places, call: usize) {
     let &Places { caller, callee, run, transport, parameter, .. } = p;
+    let user = user(p, call);
     let _ = write!(
         out,
-        "INVITE sip:service@{callee}{parameter} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\nTo: service <sip:service@{callee}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 INVITE\r\nContact: <sip:load@{caller}>\r\nMax-Forwards: 70\r\nSubject: Performance Test\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}",
+        "INVITE sip:{user}@{callee}{parameter} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\nTo: service <sip:service@{callee}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 INVITE\r\nContact: <sip:load@{caller}>\r\nMax-Forwards: 70\r\nSubject: Performance Test\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}",
         SDP.len()
     );
 }
@@ -80,10 +94,11 @@ pub(crate) fn in_dialog(out: &mut Vec<u8>, p: &Places, call: usize, method: &str
 /// The ACK of a refusal: same branch as its INVITE.
 pub(crate) fn ack_refusal(out: &mut Vec<u8>, p: &Places, call: usize, response: &[u8]) {
     let &Places { caller, callee, run, transport, parameter, .. } = p;
+    let user = user(p, call);
     let to = lines(response).find(|line| line.starts_with(b"To:")).unwrap_or_default();
     let _ = write!(
         out,
-        "ACK sip:service@{callee}{parameter} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\n"
+        "ACK sip:{user}@{callee}{parameter} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\n"
     );
     out.extend_from_slice(to);
     let _ = write!(out, "\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");

@@ -27,6 +27,7 @@ impl Worker {
                     self.policies.remove(id);
                     self.edge.set_policy_links(self.policies.taking());
                 }
+                Mail::Routing(routing) => self.edge.set_routing(routing),
                 Mail::CloseListeners(numbers) => numbers.into_iter().for_each(|number| self.close_port(number)),
                 Mail::Reload(reload) => {
                     self.open_ports(reload.bound);

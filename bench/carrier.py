@@ -1,0 +1,207 @@
+"""Carrier routing: loading rules, looking numbers up, calls over a million rules, reloads and dying gateways under load."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from load_run import load
+
+from target import COMMANDS, LOAD_CORE, ROOT, Target
+
+DIGITS = 11
+GATEWAYS = 1_000
+_LOADER = """
+import asyncio, json, resource, sys, time
+from pathlib import Path
+from edgeproxy.config import load_text
+from edgeproxy.server.route_load import read_tables
+
+def size():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+text = '[install.listener.a]\\naddress = "udp:127.0.0.1:5060"\\n[peer.g]\\nkind = "gateway"\\ngateway_types = [-1]\\n'
+loaded = load_text(text, "bench.toml")
+before, spent = size(), time.process_time()
+tables, report, _ = asyncio.run(read_tables(loaded, None))
+spent = time.process_time() - spent
+print(json.dumps({"seconds": spent, "bytes": size() - before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before,
+                  "table": report.partitions[0].bytes, "faults": report.fault_count, "rules": report.partitions[0].rules}))
+"""
+
+
+def make(file: Path, rules: int, *, address: str = "127.0.0.1:5070") -> None:
+    """Make a database of random rules of 3 to 10 digits, each with 3 of 1,000 gateways at `address`, and a default rule."""
+    line = [str(Path(sys.executable).with_name("edgeproxy")), "db", "init", f"sqlite:///{file}"]
+    subprocess.run(line, check=True, capture_output=True)
+    pick = random.Random(1)  # noqa: S311 - rules are no secret
+
+    def rows() -> Iterator[tuple[str, str]]:
+        yield "", "gw0,gw1,gw2"
+        for _ in range(rules - 1):
+            length = pick.randint(3, 10)
+            yield f"{pick.randrange(10**length):0{length}}", ",".join(f"gw{pick.randrange(GATEWAYS)}" for _ in range(3))
+
+    with sqlite3.connect(file) as connection:
+        connection.executemany(
+            "INSERT INTO dr_gateways (gwid, address) VALUES (?, ?)", ((f"gw{number}", address) for number in range(GATEWAYS))
+        )
+        connection.executemany("INSERT INTO dr_rules (groupid, prefix, gwlist) VALUES ('0', ?, ?)", rows())
+    connection.close()
+
+
+def loading(sizes: list[int], rounds: int) -> list[dict[str, Any]]:
+    """Processor time and memory of loading so many rules from SQLite, each time in a fresh process."""
+    found = []
+    for rules in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "rules.db"
+            make(file, rules)
+            environment = {**os.environ, "EDGEPROXY_DATABASE": f"sqlite:///{file}"}
+            for _ in range(rounds):
+                done = subprocess.run([sys.executable, "-c", _LOADER], env=environment, capture_output=True, text=True, check=True)
+                found.append(json.loads(done.stdout))
+                print(f"{rules} rules: {found[-1]}", flush=True)
+    return found
+
+
+def lookups() -> dict[str, float]:
+    """Nanoseconds of one lookup of a random number among a million rules, with warm and with cold caches."""
+    subprocess.run(["cargo", "bench", "-q", "-p", "micro", "--bench", "lookup"], cwd=ROOT, check=True, capture_output=True)
+    found = {}
+    for name in ("warm", "cold"):
+        estimates = json.loads((ROOT / f"target/criterion/lookup_{name}/new/estimates.json").read_text())
+        found[name] = estimates["mean"]["point_estimate"]
+    print(found, flush=True)
+    return found
+
+
+@contextmanager
+def _carrier(rules: int, *, address: str = "127.0.0.1:5070") -> Iterator[Target]:
+    """A proxy with `bench/load/carrier.toml` over so many rules."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rules.db"
+        make(file, rules, address=address)
+        os.environ["EDGEPROXY_DATABASE"] = f"sqlite:///{file}"
+        try:
+            with Target("edgeproxy-carrier", command=[*COMMANDS["edgeproxy"][:2], str(ROOT / "bench/load/carrier.toml")]) as target:
+                time.sleep(1 + rules / 250_000)
+                yield target
+        finally:
+            del os.environ["EDGEPROXY_DATABASE"]
+
+
+def cost(rate: int, seconds: int, rounds: int, rules: int) -> list[dict[str, Any]]:
+    """The plain relay and calls over so many rules, in turns, beside the bare forwarder."""
+    rows = []
+    with _carrier(rules) as _:
+        pass  # the file system's cache holds what was made
+    for number in range(rounds):
+        for name in ("floor", "edgeproxy", "edgeproxy-carrier"):
+            with _carrier(rules) if name == "edgeproxy-carrier" else Target(name) as target:
+                load(target, min(rate, 500), 1, digits=DIGITS)
+                run = load(target, rate, seconds, digits=DIGITS)
+                memory = target.memory_bytes()
+            report = run.report
+            row = {key: report[key] for key in ("attempted", "failed", "refused", "unanswered", "retransmissions")}
+            rows.append(
+                {"target": name, "rate": rate, "round": number, "cost": run.microseconds_per_call, "memory": memory, **row}
+                | {f"setup_{p}_microseconds": report[f"setup_{p}_microseconds"] for p in ("p50", "p99", "p999")}
+            )
+            print(f"{name:18} {rate}/s {run.microseconds_per_call:.1f} us/call", flush=True)
+    return rows
+
+
+def reloads(rate: int, seconds: int, rules: int) -> dict[str, Any]:
+    """Set-up times under load without and with reloads of all rules, one after the other."""
+    with _carrier(rules) as target:
+        load(target, rate, 2, digits=DIGITS)
+        before = load(target, rate, seconds, digits=DIGITS).report
+        line = [str(Path(sys.executable).with_name("edgeproxy")), "routes", "reload", "--control", "/tmp/edgeproxy-bench/control.sock"]  # noqa: S108
+        tool = str(ROOT / "target/release/edge-load")
+        words = [tool, "call", "--rate", str(rate), "--duration", str(seconds), "--digits", str(DIGITS)]
+        run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *words], stdout=subprocess.PIPE, text=True)
+        count = 0
+        times = []
+        while run.poll() is None:
+            begun = time.monotonic()
+            subprocess.run(line, check=True, capture_output=True)
+            times.append(time.monotonic() - begun)
+            count += 1
+            time.sleep(1)
+        during = json.loads(run.stdout.read() if run.stdout else "{}")
+        memory = target.memory_bytes()
+    keys = ("failed", "refused", "unanswered")
+    done = {
+        "rules": rules,
+        "rate": rate,
+        "count": count,
+        "seconds": statistics.median(times),
+        "lost": sum(during[key] for key in keys),
+        "attempted": during["attempted"],
+        "p99_before": before["setup_p99_microseconds"],
+        "p99_during": during["setup_p99_microseconds"],
+        "memory": memory,
+    }
+    print(done, flush=True)
+    return done
+
+
+def killed(rate: int, seconds: int) -> dict[str, Any]:
+    """Calls at a steady rate while the first of two gateways, a real SIPp, is killed."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rules.db"
+        subprocess.run(
+            [str(Path(sys.executable).with_name("edgeproxy")), "db", "init", f"sqlite:///{file}"], check=True, capture_output=True
+        )
+        with sqlite3.connect(file) as connection:
+            places = [("victim", "127.0.0.1:5071", 2), ("other", "127.0.0.1:5070", 2)]
+            connection.executemany("INSERT INTO dr_gateways (gwid, address, probe_mode) VALUES (?, ?, ?)", places)
+            connection.execute("INSERT INTO dr_rules (groupid, prefix, gwlist) VALUES ('0', '', 'victim,other')")
+        connection.close()
+        os.environ["EDGEPROXY_DATABASE"] = f"sqlite:///{file}"
+        sipp = ["sipp", "-sn", "uas", "-i", "127.0.0.1", "-p", "5071", "-nostdin", "-nd"]
+        try:
+            with Target("edgeproxy-carrier", command=[*COMMANDS["edgeproxy"][:2], str(ROOT / "bench/load/carrier.toml")]) as target:
+                victim = subprocess.Popen(sipp, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+                time.sleep(1)
+                words = [
+                    str(ROOT / "target/release/edge-load"),
+                    "call",
+                    "--rate",
+                    str(rate),
+                    "--duration",
+                    str(seconds),
+                    "--digits",
+                    str(DIGITS),
+                ]
+                run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *words], stdout=subprocess.PIPE, text=True)
+                time.sleep(seconds / 2)
+                victim.send_signal(signal.SIGKILL)
+                victim.wait()
+                report = json.loads(run.communicate()[0])
+                records = Path("/tmp/edgeproxy-bench/records/calls.jsonl").read_text().splitlines()[-rate * seconds :]  # noqa: S108
+                del target
+        finally:
+            del os.environ["EDGEPROXY_DATABASE"]
+    attempts = [json.loads(line)["attempts"] for line in records]
+    moved = [attempt for attempt in attempts if len(attempt) > 1]
+    done = {
+        "rate": rate,
+        "attempted": report["attempted"],
+        "lost": report["failed"] + report["refused"] + report["unanswered"],
+        "setup_max_microseconds": report["setup_max_microseconds"],
+        "moved": len(moved),
+    }
+    print(done, flush=True)
+    return done

@@ -1,0 +1,128 @@
+"""The part of the API that is about rules and gateways of carriers."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edgeproxy.errors import StorageError
+
+if TYPE_CHECKING:
+    from edgeproxy.server import Control
+
+
+class ExplainQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which number to explain."""
+
+    number: Annotated[str, Meta(min_length=1, max_length=256)]
+    route: str = ""
+    peer: str = ""
+    """The peer that calls: its route is taken."""
+    group: Annotated[int, Meta(ge=0)] | None = None
+    at: str = ""
+    """ISO 8601 with an offset; empty for now."""
+
+
+class GatewayQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which gateways to list."""
+
+    down: bool = False
+
+
+class Switch(msgspec.Struct, forbid_unknown_fields=True):
+    """A gateway or carrier to switch."""
+
+    id: str
+    on: bool
+    kind: Literal["gateway", "carrier"] = "gateway"
+    partition: str = ""
+
+
+class SwitchMachine(msgspec.Struct, forbid_unknown_fields=True):
+    """A machine of a pool to switch."""
+
+    peer: str
+    uri: str
+    on: bool
+
+
+class GatewayView(msgspec.Struct):
+    """What is known of a gateway or carrier."""
+
+    id: str
+    kind: str
+    partition: str
+    switched_off: bool
+    down: str | None
+    usable: bool
+    live_calls: int
+    attempts: int
+    answered: int
+    silent: int
+    unreachable: int
+    refused: list[int]
+    """By class, from 3xx to 6xx."""
+    post_dial_delay_milliseconds: int
+    rang: int
+    call_seconds: int
+    calls_ended: int
+    uri: str = ""
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        if self.switched_off:
+            return "switched off"
+        if self.down:
+            return f"down: {self.down}" + (" (on trial)" if self.usable else "")
+        return "up"
+
+
+class DestinationExplanation(msgspec.Struct):
+    """One gateway that a rule leads to."""
+
+    gateway: str
+    carrier: str
+    weight: int
+    request_uri: str
+    used: bool
+    why: str
+
+
+class RuleStep(msgspec.Struct):
+    """One rule that was looked at."""
+
+    prefix: str
+    rule: int
+    priority: int
+    used: bool
+    why: str
+    destinations: list[DestinationExplanation]
+
+
+class RuleExplanation(msgspec.Struct):
+    """Why a number goes where it goes."""
+
+    route: str
+    number: str
+    group: int
+    why: str
+    rules: list[RuleStep]
+
+
+def explain(control: "Control", query: ExplainQuery) -> dict[str, Any]:
+    """Return the explanation; raise `StorageError` where there is none."""
+    route = query.route
+    if query.peer:
+        peer = control.loaded.config.peer.get(query.peer)
+        if peer is None or not peer.route:
+            raise StorageError(f"no such peer, or one without a route: {query.peer}")
+        route = peer.route
+    try:
+        moment = datetime.fromisoformat(query.at) if query.at else None
+    except ValueError:
+        raise StorageError(f"at: expected for example 2026-12-24T18:00:00+01:00, got: {query.at}") from None
+    if moment and moment.tzinfo is None:
+        moment = moment.astimezone()
+    return control.routes.explain(query.number, route, query.group, moment)

@@ -1,0 +1,75 @@
+"""From the database to tables that are ready to serve."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from edgeproxy import _native
+from edgeproxy.config import Loaded
+from edgeproxy.config.database import database_url
+from edgeproxy.server.route_report import Fault, PartitionSize, RouteReport
+from edgeproxy.storage import DEFAULT_TABLES, Source, open_engine, prepare, read_partitions, read_rows, told
+from edgeproxy.storage.recurrence import expand
+
+
+async def read_tables(loaded: Loaded, before: "_native.RouteTables | None") -> tuple["_native.RouteTables", RouteReport, bool]:
+    """Return the tables, what came of reading them, and whether time recurrences are among them; raise `StorageError`.
+
+    What `before` knows of gateways goes on under their names.
+    """
+    url, routing = database_url(loaded.config), loaded.config.routing
+    began, processor = time.monotonic(), time.process_time()
+    await prepare(url)
+    sources = [Source("", url, DEFAULT_TABLES)]
+    engine = open_engine(url)
+    try:
+        if routing.partitions:
+            sources += await read_partitions(engine, url)
+        load = _native.RouteLoad([source.partition for source in sources], routing.extra_prefix_characters, [], before)
+        for source in sources:
+            if source.url == url:
+                await _read_source(engine, load, source)
+                continue
+            other = open_engine(source.url)
+            try:
+                await _read_source(other, load, source)
+            finally:
+                await other.dispose()
+    except (SQLAlchemyError, OSError) as error:
+        raise told(engine, error) from error
+    finally:
+        await engine.dispose()
+    timed = [await asyncio.to_thread(_give_meaning, load, source.partition) for source in sources]
+    tables, faults, count = await asyncio.to_thread(load.finish, [])
+    report = RouteReport(
+        loaded_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - began, 3),
+        processor_seconds=round(time.process_time() - processor, 3),
+        partitions=[PartitionSize(*size) for size in tables.sizes()],
+        fault_count=count,
+        faults=[Fault(*parts) for parts in faults],
+    )
+    return tables, report, any(timed)
+
+
+async def _read_source(engine: AsyncEngine, load: "_native.RouteLoad", source: Source) -> None:
+    try:
+        async for block in read_rows(engine, source):
+            await asyncio.to_thread(load.add, source.partition, block.kind, block.rows)
+    except (SQLAlchemyError, OSError) as error:
+        raise told(engine, error) from error
+
+
+def _give_meaning(load: "_native.RouteLoad", partition: str) -> bool:
+    """Expand the time recurrences of a partition; return whether it has any."""
+    texts = load.recurrences(partition)
+    now = datetime.now(UTC)
+    for text in texts:
+        try:
+            load.mean(partition, expand(text, now))
+        except ValueError as error:
+            load.mean(partition, [], str(error))
+    return bool(texts)

@@ -1,0 +1,198 @@
+"""Rules and gateways of carriers: read from the database, renewed, switched, explained."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from edgeproxy import _native
+from edgeproxy.config import Loaded
+from edgeproxy.config.database import database_url
+from edgeproxy.errors import StorageError
+from edgeproxy.server.route_report import RouteReport
+from edgeproxy.server.switches import Switches
+
+Log = Callable[..., None]
+State = Callable[[int, str], None]
+RENEW_SECONDS = 86_400.0
+"""How often time recurrences are made anew: they reach 400 days ahead."""
+_RETIRE_SECONDS = 5.0
+"""How long replaced tables are held, so that no worker is the one that gives their memory back."""
+
+
+class Routes:
+    """The tables that serve, and how they came."""
+
+    def __init__(self, log: Log, state: State, switches: Switches) -> None:
+        self._log = log
+        self._state = state
+        self._turn = asyncio.Lock()
+        self._engine: _native.Engine | None = None
+        self._tables: _native.RouteTables | None = None
+        self._loaded: Loaded | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._switches = switches
+        self._has_recurrences = False
+        self.report = RouteReport()
+        self.problem = ""
+        """Why the last load failed; empty where it did not."""
+        self.loads = 0
+        self.failures = 0
+
+    @property
+    def are_loaded(self) -> bool:
+        """Whether there are tables."""
+        return self._tables is not None
+
+    def serve_also(self, loaded: Loaded) -> bool:
+        """Whether the tables that are loaded serve this configuration too."""
+        before = self._loaded
+        if before is None or not loaded.config.uses_routes:
+            return before is None and not loaded.config.uses_routes
+        return before.config.routing == loaded.config.routing and database_url(before.config) == database_url(loaded.config)
+
+    async def read(self, loaded: Loaded) -> "_native.RouteTables":
+        """Read everything that `loaded` names; raise `StorageError` where that fails, or has faults that are to be refused."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(loaded.config.routing.database_seconds):
+                    tables = await self._read(loaded)
+            except TimeoutError:
+                self._failed(f"the database did not give everything within {loaded.config.routing.database_seconds} s")
+                raise StorageError(f"routes: {self.problem}") from None
+            except StorageError as error:
+                self._failed(str(error))
+                raise
+            self.loads += 1
+            self.problem = ""
+            return tables
+
+    def _failed(self, problem: str) -> None:
+        self.failures += 1
+        self.problem = problem
+        self._state(-1, "routes: not loaded")
+        self._log("routes not loaded", level="error", values={"problem": problem})
+
+    async def _read(self, loaded: Loaded) -> "_native.RouteTables":
+        # A proxy without rules needs no database, and none of the memory that libraries for one take.
+        from edgeproxy.server.route_load import read_tables  # noqa: PLC0415
+
+        tables, report, self._has_recurrences = await read_tables(loaded, self._tables)
+        for fault in report.faults[:20]:
+            self._log("a row cannot be used", level="warning", values={"fault": str(fault)})
+        if report.fault_count and loaded.config.routing.bad_rows == "refuse":
+            self.report = msgspec.structs.replace(self.report, fault_count=report.fault_count, faults=report.faults)
+            raise StorageError(f"routes: {report.fault_count} rows cannot be used, first: {report.faults[0]}")
+        tables = tables.with_addresses(await resolve(tables.names_to_resolve()))
+        self.report = report
+        return tables
+
+    def use(self, engine: "_native.Engine", loaded: Loaded, tables: "_native.RouteTables") -> None:
+        """Route by `tables` from now on."""
+        for (partition, kind, name), on in self._switches:
+            if kind != "machine":
+                tables.switch(partition, kind, name, on)
+        self._engine, self._loaded = engine, loaded
+        retired, self._tables = self._tables, tables
+        engine.set_routes(tables)
+        asyncio.get_running_loop().call_later(_RETIRE_SECONDS, lambda: retired)
+        self._state(1, "routes: loaded")
+        sizes = {size.partition or "default": size.rules for size in self.report.partitions}
+        self._log("routes loaded", values={"rules": sizes, "faults": self.report.fault_count, "seconds": self.report.seconds})
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._renew()), asyncio.create_task(self._resolve())]
+
+    def go_by(self, loaded: Loaded) -> None:
+        """Explain by another configuration, whose tables are these too."""
+        if self._tables is not None:
+            self._loaded = loaded
+
+    async def stop(self) -> None:
+        """End what renews the tables."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks = []
+
+    async def reload(self) -> RouteReport:
+        """Read everything anew; raise `StorageError` where that fails: then what served before goes on."""
+        if self._engine is None or self._loaded is None:
+            raise StorageError("routes: the configuration has none")
+        tables = await self.read(self._loaded)
+        self.use(self._engine, self._loaded, tables)
+        return self.report
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if self._has_recurrences:
+                with contextlib.suppress(StorageError):
+                    await self.reload()
+
+    async def _resolve(self) -> None:
+        while True:
+            await asyncio.sleep(self._loaded.config.routing.resolve_seconds if self._loaded else 300)
+            tables = self._tables
+            if tables is None or self._engine is None or not (names := tables.names_to_resolve()):
+                continue
+            found = await resolve(names)
+            async with self._turn:
+                if self._tables is tables:
+                    self._tables = tables.with_addresses(found)
+                    self._engine.set_routes(self._tables)
+
+    def switch(self, partition: str, kind: str, name: str, on: bool) -> None:
+        """Switch a gateway or carrier for good; raise `StorageError` where there is none of this name."""
+        if self._tables is None or not self._tables.switch(partition, kind, name, on):
+            raise StorageError(f"no {kind} {name} in partition {partition or 'default'}")
+        self._log("switched by an operator", values={"kind": kind, "name": name, "on": on})
+        self._switches.set((partition, kind, name), on)
+
+    def gateways(self) -> list[dict[str, Any]]:
+        """Return what is known of every gateway and carrier."""
+        if self._tables is None or self._engine is None:
+            return []
+        return [msgspec.json.decode(text) for text in self._engine.gateways(self._tables)]
+
+    def explain(self, number: str, route: str, group: int | None, at: datetime | None) -> dict[str, Any]:
+        """Return which rule and gateways a number would get by a route, and why not others; raise `StorageError` where it cannot."""
+        if self._tables is None or self._engine is None or self._loaded is None:
+            raise StorageError("routes: the configuration has none")
+        routes = self._loaded.config.route
+        name = route or next(iter(routes), "")
+        if name not in routes:
+            raise StorageError(f"no such route: {name}; there are {', '.join(routes) or 'none'}")
+        terms = routes[name]
+        flags = (terms.fall_back, terms.whole_number, terms.by_weight)
+        moment = int((at or datetime.now(UTC)).timestamp())
+        wanted = terms.group if group is None else group
+        try:
+            text = self._engine.explain(self._tables, terms.partition, wanted, number, flags, terms.whitelist, moment)
+        except KeyError:
+            raise StorageError(f"no such partition: {terms.partition}") from None
+        found: dict[str, Any] = msgspec.json.decode(text)
+        return {"route": name, **found}
+
+    def status(self) -> dict[str, Any]:
+        """Return how the tables do."""
+        state = "none" if self._tables is None else "stale" if self.problem else "ready"
+        return {"state": state, "problem": self.problem, **msgspec.to_builtins(self.report)}
+
+
+async def resolve(names: list[str]) -> list[tuple[str, str]]:
+    """Return the addresses of `names`; one that has none now has none."""
+    loop = asyncio.get_running_loop()
+
+    async def one(name: str) -> list[tuple[str, str]]:
+        try:
+            found = await loop.getaddrinfo(name, None)
+        except OSError:
+            return []
+        return sorted({(name, str(entry[4][0])) for entry in found})
+
+    return [pair for pairs in await asyncio.gather(*map(one, names)) for pair in pairs]

@@ -1,0 +1,21 @@
+"""Provisioned data in SQL."""
+
+from edgeproxy.storage.database import Standing, check_database, prepare, told, upgrade
+from edgeproxy.storage.routes import DEFAULT_TABLES, RowBlock, Source, block, read_partitions, read_rows
+from edgeproxy.storage.url import open_engine, shown
+
+__all__ = [
+    "DEFAULT_TABLES",
+    "RowBlock",
+    "Source",
+    "Standing",
+    "block",
+    "check_database",
+    "open_engine",
+    "prepare",
+    "read_partitions",
+    "read_rows",
+    "shown",
+    "told",
+    "upgrade",
+]

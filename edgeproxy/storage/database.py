@@ -1,0 +1,126 @@
+"""Whose database it is, and whether it has what is read: ours is made and migrated, an OpenSIPS one is left as it is."""
+
+import enum
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from edgeproxy.errors import StorageError
+from edgeproxy.storage.schema import metadata
+from edgeproxy.storage.url import open_engine, shown
+
+VERSION_TABLE = "edgeproxy_version"
+"""Where the migrations that were made are noted."""
+
+
+class Standing(enum.Enum):
+    """What a database is to us."""
+
+    EMPTY = "empty"
+    OURS = "ours"
+    OLD = "ours, to be upgraded"
+    NEWER = "of a newer edgeproxy"
+    OPENSIPS = "OpenSIPS's, read as it is"
+    FOREIGN = "without our tables"
+
+
+def _alembic(connection: Connection | None = None) -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def standing(connection: Connection) -> Standing:
+    """Tell what the database behind `connection` is."""
+    names = set(inspect(connection).get_table_names())
+    if VERSION_TABLE in names:
+        scripts = ScriptDirectory.from_config(_alembic())
+        current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+        if current == scripts.get_current_head():
+            return Standing.OURS
+        known = {script.revision for script in scripts.walk_revisions()}
+        return Standing.OLD if current is None or current in known else Standing.NEWER
+    if "version" in names:
+        return Standing.OPENSIPS
+    if not names:
+        return Standing.EMPTY
+    return Standing.FOREIGN
+
+
+def missing_tables(connection: Connection) -> list[str]:
+    """Return the tables that are read and not there; views will do as well."""
+    inspector = inspect(connection)
+    there = {*inspector.get_table_names(), *inspector.get_view_names()}
+    optional = {"dr_partitions"}
+    return sorted(set(metadata.tables) - there - optional)
+
+
+def _upgrade(connection: Connection) -> Standing:
+    before = standing(connection)
+    if before is Standing.OPENSIPS:
+        raise StorageError("the database is OpenSIPS's (it has a table `version`): nothing is created or changed in it")
+    if before is Standing.NEWER:
+        raise StorageError("the database is of a newer edgeproxy: nothing is changed in it")
+    if before is Standing.FOREIGN:
+        raise StorageError("the database has tables of something else: expected an empty one, one of edgeproxy, or one of OpenSIPS")
+    command.upgrade(_alembic(connection), "head")
+    return before
+
+
+async def upgrade(url: str) -> Standing:
+    """Make or migrate the tables of `url` and return what it was before; raise `StorageError` where it is not ours."""
+    engine = open_engine(url)
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(_upgrade)
+    except (SQLAlchemyError, OSError) as error:
+        raise _told(url, error) from error
+    finally:
+        await engine.dispose()
+
+
+async def check_database(url: str) -> tuple[Standing, list[str]]:
+    """Return what the database is and which tables it lacks; raise `StorageError` where it cannot be read."""
+    engine = open_engine(url)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(standing), await connection.run_sync(missing_tables)
+    except (SQLAlchemyError, OSError) as error:
+        raise _told(url, error) from error
+    finally:
+        await engine.dispose()
+
+
+async def prepare(url: str) -> None:
+    """See to it that the database can be read: a SQLite file is made and migrated; raise `StorageError` where something lacks."""
+    if url.startswith("sqlite:"):
+        path = Path(url.removeprefix("sqlite:///"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"database {path}: {error}") from error
+    found, missing = await check_database(url)
+    if found in {Standing.EMPTY, Standing.OLD} and url.startswith("sqlite:"):
+        await upgrade(url)
+        return
+    if missing:
+        hint = "edgeproxy db init URL" if found is Standing.EMPTY else "edgeproxy db upgrade URL"
+        raise StorageError(f"database {shown(url)}: no table {', '.join(missing)}\nhint: {hint} makes them")
+
+
+def _told(url: str, error: Exception) -> StorageError:
+    # Behind the first line stand statement and values.
+    return StorageError(f"database {shown(url)}: {str(error).splitlines()[0]}")
+
+
+def told(engine: AsyncEngine, error: Exception) -> StorageError:
+    """Return what an operator is told of a failure of the database."""
+    url = engine.url.render_as_string(hide_password=True)
+    return StorageError(f"database {url}: {(str(error).splitlines() or [type(error).__name__])[0]}")

@@ -1,0 +1,70 @@
+"""The tables that are read, in OpenSIPS's names and types; `docs/provisioning.md` says what they mean."""
+
+from sqlalchemy import Column, Integer, MetaData, String, Table, UniqueConstraint
+
+metadata = MetaData()
+
+
+def _text(name: str, length: int, default: str | None = None) -> Column[str]:
+    return Column(name, String(length), nullable=default is None, server_default=default)
+
+
+def _number(name: str, default: int | None = 0) -> Column[int]:
+    return Column(name, Integer, nullable=default is None, server_default=None if default is None else str(default))
+
+
+gateways = Table(
+    "dr_gateways",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("gwid", String(64), nullable=False),
+    _number("type"),
+    Column("address", String(128), nullable=False),
+    _number("strip"),
+    _text("pri_prefix", 16),
+    _text("attrs", 255),
+    _number("probe_mode"),
+    _number("state"),
+    _text("socket", 128),
+    _text("description", 128),
+    UniqueConstraint("gwid", name="dr_gw_idx"),
+)
+carriers = Table(
+    "dr_carriers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("carrierid", String(64), nullable=False),
+    Column("gwlist", String(255), nullable=False),
+    _number("flags"),
+    _text("sort_alg", 1, "N"),
+    _number("state"),
+    _text("attrs", 255),
+    _text("description", 128),
+    UniqueConstraint("carrierid", name="dr_carrier_idx"),
+)
+rules = Table(
+    "dr_rules",
+    metadata,
+    Column("ruleid", Integer, primary_key=True),
+    Column("groupid", String(255), nullable=False),
+    Column("prefix", String(64), nullable=False),
+    _text("timerec", 255),
+    _number("priority"),
+    _text("routeid", 255),
+    _text("gwlist", 255),
+    _text("sort_alg", 1, "N"),
+    _number("sort_profile", None),
+    _text("attrs", 255),
+    _text("description", 128),
+)
+partitions = Table(
+    "dr_partitions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("partition_name", String(255), nullable=False),
+    Column("db_url", String(255), nullable=False),
+    _text("drd_table", 255),
+    _text("drr_table", 255),
+    _text("drg_table", 255),
+    _text("drc_table", 255),
+)

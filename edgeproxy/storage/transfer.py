@@ -1,0 +1,163 @@
+"""Rows of rules, gateways and carriers as CSV, in and out. What cannot be used is named with its line, and nothing is half done."""
+
+import csv
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Integer, Table, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgeproxy.errors import StorageError
+from edgeproxy.storage.database import Standing, standing, told
+from edgeproxy.storage.schema import carriers, gateways, rules
+from edgeproxy.storage.url import open_engine
+
+KINDS: dict[str, Table] = {"gateways": gateways, "carriers": carriers, "rules": rules}
+_ROWS = 5_000
+_TOLD = 1_000
+"""Faults that are told one by one; more are counted."""
+
+
+class Imported(NamedTuple):
+    """What came of an import."""
+
+    taken: int
+    fault_count: int
+    faults: list[str]
+
+
+class _Reader:
+    """Reads rows, and keeps what is wrong with some of them."""
+
+    def __init__(self, file: Path, kind: str) -> None:
+        self._file = file
+        self._table = KINDS[kind]
+        self.fault_count = 0
+        self.faults: list[str] = []
+
+    def fault(self, line: int, column: str, problem: str) -> None:
+        self.fault_count += 1
+        if len(self.faults) < _TOLD:
+            self.faults.append(f"{self._file}:{line}: {column}: {problem}")
+
+    def rows(self, step: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+        with self._file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, strict=True)
+            names = reader.fieldnames or []
+            known = set(self._table.columns.keys())
+            if unknown := [name for name in names if name not in known]:
+                raise StorageError(
+                    f"{self._file}:1: no such column: {', '.join(unknown)}; {self._table.name} has {', '.join(sorted(known))}"
+                )
+            needed = [
+                column.name
+                for column in self._table.columns
+                if not column.nullable and not column.server_default and not column.primary_key
+            ]
+            if missing := [name for name in needed if name not in names]:
+                raise StorageError(f"{self._file}:1: missing column: {', '.join(missing)}")
+            try:
+                for row in reader:
+                    step(1)
+                    if (taken := self._row(reader.line_num, row)) is not None:
+                        yield taken
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise StorageError(f"{self._file}:{reader.line_num}: {error}") from error
+
+    def _row(self, line: int, row: dict[str, Any]) -> dict[str, Any] | None:
+        if None in row or None in row.values():
+            self.fault(line, "row", f"expected {len(self._table.columns)} columns at most, as many as the first line names")
+            return None
+        found: dict[str, Any] = {}
+        for name, text in row.items():
+            column = self._table.columns[name]
+            if text == "":
+                if column.server_default is None and not column.nullable and not column.primary_key and name != "prefix":
+                    self.fault(line, name, "expected a value")
+                    return None
+                # A default of the database stands for what is left out, but all rows of one statement have the same columns.
+                found[name] = "" if name == "prefix" else None if column.server_default is None else _default(column)
+            elif isinstance(column.type, Integer):
+                try:
+                    found[name] = int(text)
+                except ValueError:
+                    self.fault(line, name, f"expected a number, got: {text}")
+                    return None
+            else:
+                length = getattr(column.type, "length", None) or 0
+                if len(text) > length or not text.isprintable():
+                    self.fault(line, name, f"expected {length} printable characters at most, got: {text[:80]}")
+                    return None
+                found[name] = text
+        return found
+
+
+def _default(column: Any) -> Any:
+    text = str(column.server_default.arg)
+    return int(text) if isinstance(column.type, Integer) else text
+
+
+async def import_rows(  # noqa: PLR0913
+    url: str, kind: str, file: Path, *, replace: bool, skip_bad: bool, foreign: bool, step: Callable[[int], None]
+) -> Imported:
+    """Take the rows of `file` in one transaction; with bad rows nothing is taken, unless `skip_bad`.
+
+    Raise `StorageError` where the file has no usable columns, or the database refuses.
+    """
+    table, reader = KINDS[kind], _Reader(file, kind)
+    engine = open_engine(url)
+
+    def work(connection: Connection) -> int:
+        found = standing(connection)
+        if found is Standing.OPENSIPS and not foreign:
+            raise StorageError("the database is OpenSIPS's: nothing is written there without --into-opensips")
+        if found not in {Standing.OURS, Standing.OPENSIPS}:
+            raise StorageError(f"the database is {found.value}\nhint: edgeproxy db upgrade URL")
+        if replace:
+            connection.execute(delete(table))
+        count = 0
+        left = reader.rows(step)
+        while rows := list(islice(left, _ROWS)):
+            connection.execute(insert(table), rows)
+            count += len(rows)
+        if reader.fault_count and not skip_bad:
+            connection.rollback()
+            return 0
+        return count
+
+    try:
+        async with engine.connect() as connection:
+            count = await connection.run_sync(work)
+            await connection.commit()
+    except (SQLAlchemyError, OSError) as error:
+        raise told(engine, error) from error
+    finally:
+        await engine.dispose()
+    return Imported(count, reader.fault_count, reader.faults)
+
+
+async def export_rows(url: str, kind: str, file: Path, *, step: Callable[[int], None]) -> int:
+    """Write all rows to `file`; raise `StorageError` where that fails: then there is no file, or the one from before."""
+    table = KINDS[kind]
+    key = next(iter(table.primary_key.columns))
+    engine = open_engine(url)
+    staged = file.with_name(f"{file.name}.part")
+    count = 0
+    try:
+        with staged.open("w", newline="", encoding="utf-8") as lines:
+            writer = csv.writer(lines)
+            writer.writerow(table.columns.keys())
+            async with engine.connect() as connection, connection.stream(select(table).order_by(key)) as rows:
+                async for part in rows.partitions(_ROWS):
+                    writer.writerows(part)
+                    count += len(part)
+                    step(len(part))
+        staged.replace(file)
+    except (SQLAlchemyError, OSError) as error:
+        raise told(engine, error) from error
+    finally:
+        staged.unlink(missing_ok=True)
+        await engine.dispose()
+    return count

@@ -1,0 +1,45 @@
+"""Database URLs as the configuration has them, and the drivers behind them."""
+
+import sqlite3
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from edgeproxy.errors import StorageError
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}
+_EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
+
+
+def driver_url(url: str) -> URL:
+    """Return the URL with its driver; raise `StorageError` for what is none of ours."""
+    scheme, _, rest = url.partition(":")
+    if scheme not in _DRIVERS:
+        raise StorageError(f"database: expected a sqlite:///, postgresql:// or mysql:// URL, got: {scheme}:")
+    try:
+        return make_url(f"{_DRIVERS[scheme]}:{rest}")
+    except ArgumentError:
+        raise StorageError(f"database: expected {scheme}://USER:PASSWORD@HOST/DATABASE") from None
+
+
+def shown(url: str) -> str:
+    """Return the URL without its password."""
+    return driver_url(url).render_as_string(hide_password=True).replace("+aiosqlite", "").replace("+asyncpg", "").replace("+asyncmy", "")
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """Return an engine for `url`; raise `StorageError` where its driver is not there, or a file cannot be opened."""
+    scheme = url.partition(":")[0]
+    place = driver_url(url)
+    if scheme == "sqlite":
+        try:
+            # aiosqlite leaves a thread behind where it cannot open a file, which then finds the loop closed.
+            sqlite3.connect(place.database or ":memory:").close()
+        except sqlite3.Error as error:
+            raise StorageError(f"database {place.database}: {error}") from error
+    try:
+        return create_async_engine(place, pool_pre_ping=scheme != "sqlite")
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme, scheme)
+        raise StorageError(f"database: the driver for {scheme} is not installed: pip install 'edgeproxy[{extra}]'") from error

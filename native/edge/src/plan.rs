@@ -1,0 +1,493 @@
+//! Calls by provisioned rules: which gateway next, the Request-URI that it gets, and what its answers say about it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use proto::{Key, Now};
+use routing::{Down, GatewayLease, GatewayState, Outcome, Pick, Search, SearchOptions, Table, Whitelist};
+use syntax::{HeaderName, Message, Scheme, Uri, list_elements};
+
+use crate::edge::Edge;
+use crate::event::EventKind;
+use crate::policy::VerdictError;
+use crate::routing_table::Routing;
+use crate::settings::{Balance, RouteTerms};
+use crate::verdict::{Verdict, VerdictKind};
+
+/// Characters that only part a number's digits for readers (RFC 3966 section 5.1.1).
+const SEPARATORS: &[u8] = b"-.() ";
+/// Parameters of a Request-URI that say how to reach its host, which is another one now.
+const PARAMETERS_OF_HOST: [&[u8]; 5] = [b"transport", b"maddr", b"lr", b"ttl", b"method"];
+
+/// One request's way over its gateways.
+pub(crate) struct Plan {
+    routing: Arc<Routing>,
+    partition: usize,
+    pub(crate) terms: Arc<RouteTerms>,
+    search: Search,
+    number: Vec<u8>,
+    pub(crate) current: Option<Pick>,
+    /// The Request-URI of the attempt at hand.
+    pub(crate) request_uri: Vec<u8>,
+    /// How the last attempt ended.
+    pub(crate) outcome: Option<Outcome>,
+    /// Another gateway may be tried without asking anybody.
+    pub(crate) goes_on: bool,
+    /// A policy says when: it is asked after each failure.
+    pub(crate) asks: bool,
+    /// No gateway was left when one was wanted.
+    pub(crate) exhausted: bool,
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plan({})", String::from_utf8_lossy(&self.number))
+    }
+}
+
+/// A call's place at the gateway that it goes to, and at its carrier.
+#[derive(Debug)]
+pub(crate) struct GatewayCall {
+    pub(crate) gateway: GatewayLease,
+    pub(crate) carrier: Option<GatewayLease>,
+    partition: usize,
+    /// The peer whose machine it is, where that is a pool.
+    pool: Option<u16>,
+    /// `ruleid` of the rule that led there.
+    pub(crate) rule: u32,
+}
+
+impl GatewayCall {
+    pub(crate) fn gateway(&self) -> &Arc<GatewayState> {
+        self.gateway.state()
+    }
+
+    /// Counts something at the gateway and at its carrier.
+    pub(crate) fn count(&self, add: impl Fn(&GatewayState)) {
+        add(self.gateway.state());
+        if let Some(carrier) = &self.carrier {
+            add(carrier.state());
+        }
+    }
+}
+
+impl Plan {
+    fn table(&self) -> &Table {
+        &self.routing.partitions[self.partition].table
+    }
+
+    /// Whether a rule was found.
+    pub(crate) fn has_rule(&self) -> bool {
+        self.search.rule().is_some()
+    }
+
+    fn rule_id(&self) -> u32 {
+        self.search.rule().and_then(|index| self.table().rule(index)).map_or(0, |rule| rule.id)
+    }
+
+    /// Whether no further gateway will come of it.
+    pub(crate) fn is_spent(&self) -> bool {
+        !self.goes_on || self.search.is_spent()
+    }
+
+    /// The name of the gateway at hand.
+    pub(crate) fn gateway_name(&self) -> &str {
+        self.current.and_then(|pick| self.table().gateways.get(pick.gateway as usize)).map_or("", |gateway| gateway.id())
+    }
+}
+
+/// The number of a Request-URI as rules know it.
+pub(crate) fn dialled(table: &Table, message: &Message<'_>, uri: &Uri) -> Vec<u8> {
+    let text = message.text(uri.user);
+    normal(table, text.split(|byte| *byte == b';').next().unwrap_or_default())
+}
+
+/// A number without escapes, and without what rules cannot have: a leading plus sign, and what only parts digits.
+pub fn normal(table: &Table, text: &[u8]) -> Vec<u8> {
+    let alphabet = table.alphabet();
+    let mut number = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        let escaped = if *byte == b'%' { behind.get(..2).and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()) } else { None };
+        if let Some(plain) = escaped {
+            number.push(plain);
+            rest = &behind[2..];
+        } else {
+            number.push(*byte);
+        }
+    }
+    if number.first() == Some(&b'+') && !alphabet.has(b'+') {
+        number.remove(0);
+    }
+    let parts = |byte: &u8| SEPARATORS.contains(byte) && !alphabet.has(*byte);
+    if number.iter().all(|byte| alphabet.has(*byte) || parts(byte)) {
+        number.retain(|byte| !parts(byte));
+    }
+    number
+}
+
+/// The Q.850 cause that a response's Reason header field names (RFC 3326 section 2).
+pub(crate) fn q850_cause(message: &Message<'_>) -> Option<u16> {
+    for slot in message.all(HeaderName::Reason) {
+        for element in list_elements(message.bytes, slot.value) {
+            let text = element.of(message.bytes);
+            let mut parts = text.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            if !parts.next().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"Q.850")) {
+                continue;
+            }
+            let cause = parts.find_map(|part| {
+                let (name, value) = part.split_at_checked(part.iter().position(|byte| *byte == b'=')?)?;
+                if name.trim_ascii().eq_ignore_ascii_case(b"cause") { std::str::from_utf8(&value[1..]).ok()?.trim().parse().ok() } else { None }
+            });
+            if cause.is_some() {
+                return cause;
+            }
+        }
+    }
+    None
+}
+
+/// Appends `text` as a user part may have it (RFC 3261 section 25.1).
+fn push_user(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,/".contains(byte) {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+}
+
+/// The Request-URI for a gateway: its number and host, and of what came what does not speak of another host.
+fn write_uri(gateway: &routing::Gateway, number: &[u8], message: &Message<'_>, uri: &Uri, out: &mut Vec<u8>) {
+    out.clear();
+    let (scheme, place) = gateway.uri.split_once(':').unwrap_or(("sip", &gateway.uri));
+    out.extend_from_slice(scheme.as_bytes());
+    out.push(b':');
+    let number = gateway.number(number);
+    if !number.is_empty() {
+        push_user(&number, out);
+        let user = message.text(uri.user);
+        if let Some(at) = user.iter().position(|byte| *byte == b';') {
+            out.extend_from_slice(&user[at..]);
+        }
+        if uri.scheme == Scheme::Tel {
+            out.extend_from_slice(message.text(uri.params));
+        }
+        out.push(b'@');
+    }
+    out.extend_from_slice(place.as_bytes());
+    if uri.scheme == Scheme::Tel {
+        out.extend_from_slice(b";user=phone");
+        return;
+    }
+    for parameter in message.text(uri.params).split(|byte| *byte == b';').filter(|parameter| !parameter.is_empty()) {
+        let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+        if !PARAMETERS_OF_HOST.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            out.push(b';');
+            out.extend_from_slice(parameter);
+        }
+    }
+}
+
+impl Edge {
+    /// The way of a request over the rules of a route, where its partition is there; `number` in place of that of the Request-URI.
+    pub(crate) fn plan(&self, now: Now, terms: &Arc<RouteTerms>, message: &Message<'_>, number: Option<&[u8]>) -> Option<Box<Plan>> {
+        self.plan_over(now, &self.routing, terms, message, number)
+    }
+
+    /// The way of a request over the machines of a peer that is a pool.
+    pub(crate) fn pool_plan(&self, now: Now, peer: u16, message: &Message<'_>) -> Option<Box<Plan>> {
+        let pool = self.snapshot.pools.get(usize::from(peer))?.as_ref()?;
+        self.plan_over(now, &pool.routing, &pool.terms, message, Some(b""))
+    }
+
+    fn plan_over(&self, now: Now, routing: &Arc<Routing>, terms: &Arc<RouteTerms>, message: &Message<'_>, number: Option<&[u8]>) -> Option<Box<Plan>> {
+        let routing = Arc::clone(routing);
+        let partition = routing.partitions.iter().position(|partition| partition.name == terms.settings.partition)?;
+        let table = &routing.partitions[partition].table;
+        let number = number.map_or_else(|| dialled(table, message, &message.head.request_uri), |number| normal(table, number));
+        let settings = &terms.settings;
+        let options = SearchOptions {
+            fall_back: settings.fall_back,
+            whole_number: settings.whole_number,
+            by_weight: settings.by_weight,
+            whitelist: (!settings.whitelist.is_empty()).then(|| Whitelist::new(table, &settings.whitelist)),
+            key: match terms.pool {
+                Some((_, Balance::CallId)) => self.hash_of(message.call_id()),
+                Some((_, Balance::Account)) => self.hash_of(message.text(message.head.from.uri)),
+                _ => 0,
+            },
+        };
+        let search = Search::new(table, settings.group, &number, options, (now.wall / 1_000_000) as i64);
+        if terms.pool.is_none() {
+            self.counters.route_searches.add();
+        }
+        if search.rule().is_none() {
+            self.counters.route_misses.add();
+        }
+        if search.unexpected.is_some() {
+            self.counters.route_unexpected_characters.add();
+        }
+        Some(Box::new(Plan {
+            terms: Arc::clone(terms),
+            partition,
+            search,
+            number,
+            current: None,
+            request_uri: Vec::new(),
+            outcome: None,
+            goes_on: true,
+            asks: false,
+            exhausted: false,
+            routing,
+        }))
+    }
+
+    /// The same for the same text on every worker and after a restart.
+    fn hash_of(&self, text: &[u8]) -> u64 {
+        proto::keyed_hash(&self.options.route_secret, &[b"pool", text]) as u64
+    }
+
+    /// Makes or goes on with the plan that a verdict asks for.
+    pub(crate) fn plan_anew(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
+        match verdict.kind {
+            VerdictKind::Relay | VerdictKind::Reply => {
+                self.drop_plan(entry);
+                if !verdict.peer.is_empty()
+                    && let Some(peer) = self.snapshot.settings.peers.iter().position(|peer| peer.name == verdict.peer)
+                {
+                    let plan = self.with_request(entry, |edge, message| edge.pool_plan(now, peer as u16, message)).flatten();
+                    if let Some(transaction) = self.transactions.get_mut(entry) {
+                        transaction.plan = plan;
+                    }
+                }
+            }
+            VerdictKind::Next => {
+                let plan = self.transactions.get_mut(entry).and_then(|transaction| transaction.plan.as_mut());
+                plan.ok_or(VerdictError::NoTarget)?.goes_on = true;
+            }
+            VerdictKind::Route => {
+                let found = self.snapshot.routes.iter().find(|route| verdict.route.is_empty() || route.settings.name == verdict.route);
+                let mut terms = RouteTerms::clone(found.ok_or_else(|| VerdictError::Route(verdict.route.clone()))?);
+                let settings = &mut terms.settings;
+                settings.group = verdict.group.unwrap_or(settings.group);
+                settings.fall_back = verdict.fall_back.unwrap_or(settings.fall_back);
+                settings.whole_number = verdict.whole_number.unwrap_or(settings.whole_number);
+                if !verdict.whitelist.is_empty() {
+                    settings.whitelist.clone_from(&verdict.whitelist);
+                }
+                let number = (!verdict.number.is_empty()).then_some(verdict.number.as_bytes());
+                self.replace_plan(now, entry, &Arc::new(terms), number, true)?;
+            }
+            VerdictKind::Continue if !verdict.edits.is_empty() => {
+                // The policy may have given it another number.
+                let terms = self.transactions.get(entry).and_then(|transaction| match &transaction.plan {
+                    Some(plan) => Some(Arc::clone(&plan.terms)),
+                    None if transaction.targets.is_empty() => self.route_of(transaction.shape.as_ref()?.from_peer?),
+                    None => None,
+                });
+                if let Some(terms) = terms {
+                    self.replace_plan(now, entry, &terms, None, false)?;
+                    if !self.transactions.get(entry).and_then(|transaction| transaction.plan.as_ref()).is_some_and(|plan| plan.has_rule()) {
+                        self.drop_plan(entry);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The route that a peer's calls go by, unless it only checks.
+    fn route_of(&self, peer: u16) -> Option<Arc<RouteTerms>> {
+        let place = *self.snapshot.peer_routes.get(usize::from(peer))?;
+        self.snapshot.routes.get(usize::from(place?)).filter(|terms| !terms.settings.check_only).cloned()
+    }
+
+    fn replace_plan(&mut self, now: Now, entry: Key, terms: &Arc<RouteTerms>, number: Option<&[u8]>, asks: bool) -> Result<(), VerdictError> {
+        let plan = self.with_request(entry, |edge, message| edge.plan(now, terms, message, number)).flatten();
+        let mut plan = plan.ok_or_else(|| VerdictError::Route(terms.settings.name.clone()))?;
+        plan.asks = asks;
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.targets.clear();
+            transaction.addresses.clear();
+            if let Some(shape) = transaction.shape.as_mut() {
+                shape.parallel = false;
+            }
+            transaction.plan = Some(plan);
+        }
+        Ok(())
+    }
+
+    fn drop_plan(&mut self, entry: Key) {
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.plan = None;
+        }
+    }
+
+    /// Makes the next gateway of a request's plan its target; false where there is none.
+    pub(crate) fn next_gateway(&mut self, now: Now, entry: Key, message: &Message<'_>) -> bool {
+        let Some(mut plan) = self.transactions.get_mut(entry).and_then(|transaction| transaction.plan.take()) else { return false };
+        let found = plan.goes_on && self.pick(now, &mut plan);
+        if found {
+            let pick = plan.current;
+            let Plan { routing, partition, number, request_uri, terms, .. } = &mut *plan;
+            let partition = &routing.partitions[*partition];
+            let index = pick.map_or(0, |pick| pick.gateway) as usize;
+            let (gateway, hop) = (&partition.table.gateways[index], &partition.hops[index]);
+            let listener = hop.listener(&self.snapshot.settings.listeners);
+            let peer = match terms.pool {
+                Some((peer, _)) => Some(peer),
+                None => {
+                    write_uri(gateway, number, message, &message.head.request_uri, request_uri);
+                    self.snapshot.gateway_peer(gateway.kind)
+                }
+            };
+            let target = hop.target.clone();
+            if let Some(transaction) = self.transactions.get_mut(entry) {
+                transaction.targets.push(target);
+                if let Some(shape) = transaction.shape.as_mut() {
+                    shape.policy = peer;
+                    shape.listener = listener.or_else(|| peer.and_then(|peer| self.snapshot.peer_listeners[usize::from(peer)]));
+                }
+            }
+        } else if plan.goes_on {
+            plan.exhausted = true;
+        }
+        if plan.asks {
+            plan.goes_on = false;
+        }
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.plan = Some(plan);
+        }
+        found
+    }
+
+    fn pick(&mut self, now: Now, plan: &mut Plan) -> bool {
+        let first = plan.current.is_none() && plan.outcome.is_none();
+        let Plan { routing, partition, search, .. } = plan;
+        let table = &routing.partitions[*partition].table;
+        let rules = self.snapshot.health;
+        let usable = |index: u32| table.gateways.get(index as usize).is_some_and(|gateway| gateway.state.is_usable(now.moment.0, gateway.is_probed(), &rules));
+        let mut random = || self.random() >> 1;
+        if first {
+            search.begin(table, &usable, &mut random);
+        }
+        plan.current = search.pick(table, &usable, &mut random);
+        plan.current.is_some()
+    }
+
+    /// Takes a place at the gateway of the attempt at hand.
+    pub(crate) fn gateway_call(&self, entry: Key) -> Option<Box<GatewayCall>> {
+        let plan = self.transactions.get(entry)?.plan.as_ref()?;
+        let pick = plan.current?;
+        let gateway = plan.table().gateways.get(pick.gateway as usize)?;
+        let carrier = pick.carrier.and_then(|index| plan.table().carriers.get(index as usize));
+        let call = GatewayCall {
+            gateway: gateway.state.lease(),
+            carrier: carrier.map(|carrier| carrier.state.lease()),
+            partition: plan.partition,
+            pool: plan.terms.pool.map(|(peer, _)| peer),
+            rule: plan.rule_id(),
+        };
+        call.count(|state| {
+            state.attempts.fetch_add(1, Relaxed);
+        });
+        Some(Box::new(call))
+    }
+
+    /// An attempt at a gateway ended with `outcome`, or with a 2xx: what that says of its health.
+    pub(crate) fn note_gateway(&mut self, now: Now, call: &GatewayCall, outcome: Option<Outcome>) {
+        let rules = self.snapshot.health;
+        let state = Arc::clone(call.gateway());
+        let changed = match outcome {
+            None => {
+                call.count(|state| {
+                    state.answered.fetch_add(1, Relaxed);
+                });
+                state.note_attempt(now.moment.0, false, &rules)
+            }
+            Some(Outcome::RangOut) => state.note_attempt(now.moment.0, false, &rules),
+            Some(Outcome::Silence) => {
+                call.count(|state| {
+                    state.silent.fetch_add(1, Relaxed);
+                });
+                state.note_attempt(now.moment.0, true, &rules)
+            }
+            Some(Outcome::Unreachable) => {
+                call.count(|state| {
+                    state.unreachable.fetch_add(1, Relaxed);
+                });
+                state.take_down(now.moment.0, Down::Refused)
+            }
+            Some(Outcome::Refused(code, _)) => {
+                call.count(|state| {
+                    state.finals[usize::from(code / 100).min(6)].fetch_add(1, Relaxed);
+                });
+                state.note_attempt(now.moment.0, self.snapshot.settings.health.failure_codes.contains(&code), &rules)
+            }
+        };
+        if changed {
+            self.tell_gateway(now, call.partition, call.pool, &state);
+        }
+    }
+
+    /// Tells that a gateway went down or came back.
+    pub(crate) fn tell_gateway(&mut self, now: Now, partition: usize, pool: Option<u16>, state: &GatewayState) {
+        let down = state.down();
+        let id = state.id.to_string();
+        if down == Down::No {
+            log::warn!(target: "routing", "gateway {id} is back");
+        } else {
+            log::warn!(target: "routing", "gateway {id} is out of the rotation: {}", down.reason());
+            self.counters.gateways_taken_down.add();
+        }
+        if pool.is_some() {
+            let status = if down == Down::No { "active" } else { "inactive" };
+            return self.tell(now, EventKind::DispatcherStatus, |edge| vec!["default".into(), edge.peer_name(pool).into(), id.into(), status.into()]);
+        }
+        self.tell(now, EventKind::DroutingStatus, |edge| {
+            let there = edge.routing.partitions.get(partition);
+            let gateway = there.and_then(|there| there.table.gateways.get(there.table.gateway(&id)? as usize));
+            let name = there.map_or("", |there| if there.name.is_empty() { "default" } else { &there.name });
+            let address = gateway.map_or("", |gateway| &gateway.uri);
+            vec![name.into(), id.into(), address.into(), if down == Down::No { "active" } else { "inactive" }.into(), down.reason().into()]
+        });
+    }
+
+    /// Whether the next gateway is tried after an attempt that ended as its plan has it.
+    pub(crate) fn plan_goes_on(&self, entry: Key) -> Option<bool> {
+        let transaction = self.transactions.get(entry)?;
+        let plan = transaction.plan.as_ref()?;
+        let retries = plan.outcome.is_some_and(|outcome| plan.terms.retry.retries(outcome));
+        Some(retries && !transaction.caller_cancelled && !(plan.is_spent() && transaction.targets.is_empty() && transaction.addresses.is_empty()))
+    }
+
+    /// Notes how the last attempt of a plan ended, and that of a gateway.
+    pub(crate) fn end_attempt(&mut self, now: Now, entry: Key, attempt: usize, outcome: Outcome) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let caller_cancelled = transaction.caller_cancelled;
+        if let Some(plan) = transaction.plan.as_mut() {
+            plan.outcome = Some(outcome);
+            if !plan.asks && !plan.terms.retry.retries(outcome) {
+                // What ends the search says more than what was passed over before, whatever the rank of its code.
+                transaction.best = None;
+            }
+        }
+        let call = transaction.branches.get_mut(attempt).and_then(|branch| branch.gateway.take());
+        // What the caller gave up says nothing of the gateway.
+        if let Some(call) = call.filter(|_| !caller_cancelled) {
+            self.note_gateway(now, &call, Some(outcome));
+        }
+    }
+
+    /// The gateway at hand is followed by no other: because what it said ends the search, or because none is left.
+    pub(crate) fn stop_plan(&mut self, entry: Key) {
+        if let Some(plan) = self.transactions.get_mut(entry).and_then(|transaction| transaction.plan.as_mut()) {
+            plan.exhausted |= plan.goes_on && plan.outcome.is_some_and(|outcome| plan.terms.retry.retries(outcome));
+            plan.goes_on = false;
+        }
+    }
+}

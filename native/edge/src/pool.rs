@@ -1,0 +1,56 @@
+//! Pools of machines of one kind: a peer's `to` with a choice among them and with health, as gateways have it.
+
+use std::sync::Arc;
+
+use routing::{ProbeMode, Sort, Table};
+
+use crate::routing_table::Routing;
+use crate::settings::{Balance, CarrierRouteSettings, PeerSettings, RouteTerms};
+
+/// One pool.
+pub(crate) struct Pool {
+    /// The peer's name.
+    pub(crate) peer: String,
+    pub(crate) routing: Arc<Routing>,
+    pub(crate) terms: Arc<RouteTerms>,
+}
+
+impl Pool {
+    /// The pool of a peer that has one; what `before` knows of its machines goes on.
+    pub(crate) fn new(index: u16, peer: &PeerSettings, before: Option<&Self>) -> Option<Self> {
+        let pool = peer.pool.as_ref().filter(|_| !peer.to.is_empty())?;
+        let weight = |place: usize| pool.weights.get(place).copied().unwrap_or(1);
+        let machines: Vec<(String, u16)> = peer.to.iter().enumerate().map(|(place, uri)| (uri.clone(), weight(place))).collect();
+        let sort = match pool.balance {
+            Balance::Order => Sort::Order,
+            Balance::Weight => Sort::Weight,
+            Balance::CallId | Balance::Account => Sort::Hash,
+            Balance::FewestCalls => Sort::Calls,
+        };
+        let probe = if pool.probe { ProbeMode::Always } else { ProbeMode::Never };
+        let known = before.and_then(|before| before.routing.table(""));
+        let table = Table::pool(&machines, sort, probe, known.map(AsRef::as_ref));
+        let settings = CarrierRouteSettings {
+            name: peer.name.clone(),
+            partition: String::new(),
+            group: 0,
+            fall_back: false,
+            whole_number: false,
+            by_weight: false,
+            whitelist: Vec::new(),
+            check_only: false,
+            first_answer_milliseconds: peer.first_answer_milliseconds,
+            final_answer_milliseconds: peer.final_answer_milliseconds,
+            retry_status_codes: peer.fail_over.clone(),
+            retry_causes: Vec::new(),
+            stop_causes: Vec::new(),
+            retry_silence: true,
+            retry_ringing: false,
+            not_found: (404, String::new()),
+            unavailable: (500, String::new()),
+            hide_failures: false,
+        };
+        let terms = RouteTerms { pool: Some((index, pool.balance)), ..RouteTerms::new(&settings) };
+        Some(Self { peer: peer.name.clone(), routing: Arc::new(Routing::new(vec![(String::new(), Arc::new(table))], &[])), terms: Arc::new(terms) })
+    }
+}

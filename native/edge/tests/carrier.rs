@@ -1,0 +1,345 @@
+//! Calls by provisioned rules, on simulated time.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use edge::{CarrierRouteSettings, PeerKind, PolicyEvent, PolicySettings, QuestionView, RouteSettings};
+use serde_json::json;
+use testkit::{Request, Rig, Sent, gateways, header, packed, peer, response, route, settings};
+
+const CORE: &str = "10.0.0.1:5060";
+const A: &str = "203.0.113.1:5060";
+const B: &str = "203.0.113.2:5070";
+
+/// Calls of the core go by the rules; gateways are the peer `pstn`.
+fn with(route: CarrierRouteSettings) -> RouteSettings {
+    let mut core = peer("core", PeerKind::Core, "10.0.0.0/24", &["sip:10.0.0.1"]);
+    core.route = route.name.clone();
+    let mut pstn = peer("pstn", PeerKind::Gateway, "203.0.113.0/24", &["sip:10.0.0.1"]);
+    pstn.matches.clear();
+    pstn.gateway_types = vec![-1];
+    let mut settings = settings(vec![core, pstn]);
+    settings.routes = vec![route];
+    settings
+}
+
+fn rig_with(route: CarrierRouteSettings) -> Rig {
+    let mut rig = Rig::new(with(route));
+    rig.set_routing(gateways(
+        &[["a", "203.0.113.1", "0", "", "0"], ["b", "203.0.113.2:5070", "2", "00", "2"]],
+        &[["one", "b"]],
+        &[["49", "a,#one"], ["491", "a"], ["1", "b"]],
+    ));
+    rig
+}
+
+fn rig() -> Rig {
+    rig_with(route("pstn"))
+}
+
+fn invite(uri: &str, number: u32) -> Request {
+    Request::new("INVITE", uri).call_id(&format!("call-{number}")).branch(&format!("z9hG4bK-{number}"))
+}
+
+/// The requests among what was sent: destination and first line.
+fn requests(sent: &[Sent]) -> Vec<(String, String)> {
+    sent.iter().filter(|sent| sent.status_code() == 0).map(|sent| (sent.to.to_string(), sent.first_line().to_owned())).collect()
+}
+
+fn answer(request: &str, code: u16, tag: &str, lines: &[&str]) -> String {
+    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    response(request, code, tag).replace("Content-Length", &format!("{lines}Content-Length"))
+}
+
+fn statuses(sent: &[Sent]) -> Vec<u16> {
+    sent.iter().map(Sent::status_code).filter(|code| *code > 100).collect()
+}
+
+/// Calls and returns the INVITE as it went out.
+fn call(rig: &mut Rig, uri: &str, number: u32) -> Sent {
+    rig.receive(CORE, &invite(uri, number).text()).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap()
+}
+
+/// Refuses an INVITE and returns what that leads to.
+fn refuse(rig: &mut Rig, invite: &Sent, code: u16, lines: &[&str]) -> Vec<Sent> {
+    rig.receive(&invite.to.to_string(), &answer(&invite.text, code, "b", lines))
+}
+
+#[test]
+fn a_number_goes_to_the_gateway_of_its_longest_prefix_as_that_wants_it() {
+    let mut rig = rig();
+    let table = [
+        ("sip:4930@10.0.0.9", A, "INVITE sip:4930@203.0.113.1 SIP/2.0"),
+        ("sip:+49-(30)1@edge;user=phone;transport=tcp;maddr=10.9.9.9;lr", A, "INVITE sip:49301@203.0.113.1;user=phone SIP/2.0"),
+        ("sip:1234;npdi;rn=99:secret@edge", B, "INVITE sip:0034;npdi;rn=99@203.0.113.2:5070 SIP/2.0"),
+        ("tel:+1-234;phone-context=x", B, "INVITE sip:0034;phone-context=x@203.0.113.2:5070;user=phone SIP/2.0"),
+        ("sip:%31%32@edge", B, "INVITE sip:00@203.0.113.2:5070 SIP/2.0"),
+    ];
+    for (number, (uri, to, line)) in table.into_iter().enumerate() {
+        let sent = call(&mut rig, uri, number as u32);
+        assert_eq!((sent.to.to_string().as_str(), sent.first_line()), (to, line));
+    }
+    let sent = rig.receive(CORE, &invite("sip:777@edge", 90).text());
+    assert_eq!(statuses(&sent), [404]);
+    assert_eq!(rig.records[0].refused_by, "target");
+    assert_eq!(rig.counters().route_misses.get(), 1);
+    let sent = rig.receive(CORE, &invite("sip:4x@edge", 91).text());
+    assert_eq!(statuses(&sent), [404]);
+    assert_eq!(rig.counters().route_unexpected_characters.get(), 1);
+}
+
+#[test]
+fn the_record_names_gateways_and_the_number_that_each_got() {
+    let mut rig = rig();
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    let sent = refuse(&mut rig, &first, 503, &[]);
+    let second = sent.iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap().clone();
+    assert_eq!(second.first_line(), "INVITE sip:0030@203.0.113.2:5070 SIP/2.0");
+    let sent = rig.receive(B, &answer(&second.text, 200, "b", &["Contact: <sip:x@203.0.113.2:5070>"]));
+    assert_eq!(statuses(&sent), [200]);
+    let routes = testkit::headers(&second.text, "Record-Route");
+    let ack = Request::new("ACK", "sip:x@203.0.113.2:5070").call_id("call-1").tags("alice", "b").header(&format!("Route: {}", routes[0])).text();
+    assert_eq!(requests(&rig.receive(CORE, &ack))[0].0, B);
+    let bye = Request::new("BYE", "sip:alice@10.0.0.1").call_id("call-1").tags("b", "alice").cseq(1).header(&format!("Route: {}", routes[0])).text();
+    let sent = rig.receive(B, &bye);
+    assert_eq!(requests(&sent)[0].0, CORE);
+    rig.receive(CORE, &answer(&sent[0].text, 200, "", &[]));
+    let record = &rig.records[0];
+    let attempts: Vec<_> =
+        record.attempts.iter().map(|attempt| (attempt.gateway.as_str(), attempt.carrier.as_str(), attempt.rule, attempt.status_code)).collect();
+    assert_eq!(attempts, [("a", "", Some(1), 503), ("b", "one", Some(1), 200)]);
+    assert_eq!((record.to_peer.as_str(), record.sent_request_uri.as_str()), ("pstn", "sip:0030@203.0.113.2:5070"));
+}
+
+#[test]
+fn what_is_retried_and_what_is_not() {
+    let cause = |cause: u16| format!("Reason: SIP;cause=200, Q.850 ;text=\"x\" ;cause= {cause}");
+    for code in [500, 502, 503, 504] {
+        let (mut rig, code) = (rig(), code);
+        let first = call(&mut rig, "sip:4930@edge", 1);
+        let sent = refuse(&mut rig, &first, code, &[]);
+        assert_eq!(requests(&sent).last().unwrap().0, B, "{code}");
+    }
+    for q850 in [34, 38, 41, 42, 44, 47] {
+        let mut rig = rig();
+        let first = call(&mut rig, "sip:4930@edge", 1);
+        assert_eq!(requests(&refuse(&mut rig, &first, 480, &[&cause(q850)])).last().unwrap().0, B, "{q850}");
+    }
+    for (code, lines) in
+        [(404, vec![]), (484, vec![]), (486, vec![]), (487, vec![]), (603, vec![]), (501, vec![]), (503, vec![cause(17)]), (500, vec![cause(1)])]
+    {
+        let mut rig = rig();
+        let first = call(&mut rig, "sip:4930@edge", 1);
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let sent = refuse(&mut rig, &first, code, &lines);
+        assert_eq!(statuses(&sent), [if code == 503 { 500 } else { code }], "{code}");
+        assert_eq!(requests(&sent).len(), 1, "{code}: the ACK only");
+    }
+}
+
+#[test]
+fn the_rule_of_the_talk_goes_on_after_every_five_and_six() {
+    let all: Vec<u16> = (500..700).collect();
+    let mut rig = rig_with(CarrierRouteSettings { retry_status_codes: all, retry_ringing: true, stop_causes: Vec::new(), ..route("talk") });
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    let sent = refuse(&mut rig, &first, 603, &[]);
+    assert_eq!(requests(&sent).last().unwrap().0, B);
+    let second = sent.last().unwrap().clone();
+    assert_eq!(statuses(&rig.receive(B, &answer(&second.text, 200, "b", &["Contact: <sip:x@203.0.113.2>"]))), [200]);
+    let first = call(&mut rig, "sip:4930@edge", 2);
+    let sent = refuse(&mut rig, &first, 603, &[]);
+    assert_eq!(statuses(&refuse(&mut rig, sent.last().unwrap(), 486, &[])), [486]);
+}
+
+#[test]
+fn a_global_refusal_of_the_last_gateway_can_be_hidden_too() {
+    let all: Vec<u16> = (500..700).collect();
+    let mut rig = rig_with(CarrierRouteSettings { retry_status_codes: all, hide_failures: true, ..route("talk") });
+    let only = call(&mut rig, "sip:1@edge", 1);
+    let sent = refuse(&mut rig, &only, 603, &[]);
+    assert_eq!(sent.last().unwrap().first_line(), "SIP/2.0 480 PSTN Not Available");
+}
+
+#[test]
+fn silence_goes_on_after_the_first_answer_timer_and_ringing_ends_with_408() {
+    let mut rig = rig();
+    call(&mut rig, "sip:4930@edge", 1);
+    let sent = rig.advance(2_001);
+    assert_eq!(requests(&sent).last().unwrap(), &(B.to_owned(), "INVITE sip:0030@203.0.113.2:5070 SIP/2.0".to_owned()));
+    let second = sent.last().unwrap().clone();
+    assert_eq!(second.at, 2_000);
+    rig.receive(B, &answer(&second.text, 180, "b", &[]));
+    let sent = rig.advance(20_100);
+    let cancel = sent.iter().find(|sent| sent.first_line().starts_with("CANCEL")).unwrap();
+    assert_eq!(cancel.first_line(), "CANCEL sip:0030@203.0.113.2:5070 SIP/2.0");
+    let sent = rig.receive(B, &answer(&second.text, 487, "b", &[]));
+    assert_eq!(statuses(&sent), [408]);
+}
+
+#[test]
+fn a_gateway_that_rings_too_long_is_not_followed_by_another() {
+    let mut rig = rig();
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    rig.receive(A, &answer(&first.text, 180, "a", &[]));
+    rig.advance(20_001);
+    let sent = rig.receive(A, &answer(&first.text, 487, "a", &[]));
+    assert_eq!((statuses(&sent), requests(&sent).len()), (vec![408], 1));
+}
+
+#[test]
+fn a_caller_who_gives_up_is_followed_by_no_gateway() {
+    let mut rig = rig();
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    rig.receive(A, &answer(&first.text, 180, "a", &[]));
+    let cancel = Request::new("CANCEL", "sip:4930@edge").call_id("call-1").branch("z9hG4bK-1").text();
+    rig.receive(CORE, &cancel);
+    let sent = refuse(&mut rig, &first, 487, &[]);
+    assert!(requests(&sent).iter().all(|(_, line)| line.starts_with("ACK")));
+    assert_eq!(statuses(&sent), [487]);
+    // What the caller gave up says nothing of the gateway.
+    assert_eq!(call(&mut rig, "sip:4930@edge", 2).to.to_string(), A);
+}
+
+#[test]
+fn the_best_answer_goes_to_the_caller_or_the_one_that_hides_it() {
+    for hide in [false, true] {
+        let mut rig = rig_with(CarrierRouteSettings { hide_failures: hide, ..route("pstn") });
+        let first = call(&mut rig, "sip:4930@edge", 1);
+        let sent = refuse(&mut rig, &first, 502, &[]);
+        let sent = refuse(&mut rig, sent.last().unwrap(), 504, &[]);
+        let answer = sent.iter().find(|sent| sent.status_code() > 100).unwrap();
+        assert_eq!(answer.first_line(), if hide { "SIP/2.0 480 PSTN Not Available" } else { "SIP/2.0 502 Whatever" });
+    }
+}
+
+#[test]
+fn three_failures_or_one_refused_address_take_a_gateway_out_and_time_or_a_probe_brings_it_back() {
+    let mut rig = rig();
+    for number in 0..3 {
+        assert_eq!(call(&mut rig, "sip:4930@edge", number).to.to_string(), A);
+    }
+    for sent in rig.advance(2_001).iter().filter(|sent| sent.to.to_string() == B) {
+        refuse(&mut rig, sent, 486, &[]);
+    }
+    let next = call(&mut rig, "sip:4930@edge", 10);
+    assert_eq!(next.to.to_string(), B);
+    refuse(&mut rig, &next, 486, &[]);
+    // It is not probed, so that it is tried again after its time.
+    rig.advance(30_000);
+    let again = call(&mut rig, "sip:4930@edge", 11);
+    assert_eq!(again.to.to_string(), A);
+    rig.receive(A, &answer(&again.text, 486, "a", &[]));
+    let second = call(&mut rig, "sip:1@edge", 12);
+    assert_eq!(second.to.to_string(), B);
+    let sent = rig.undeliverable(&second);
+    assert_eq!(sent.iter().find(|sent| sent.status_code() > 100).unwrap().first_line(), "SIP/2.0 500 Server Internal Error");
+    let sent = rig.receive(CORE, &invite("sip:1@edge", 13).text());
+    assert_eq!(sent.iter().find(|sent| sent.status_code() > 100).unwrap().first_line(), "SIP/2.0 480 PSTN Not Available");
+    let probe = probes(&mut rig).pop().unwrap();
+    assert_eq!(probe.first_line(), "OPTIONS sip:203.0.113.2:5070 SIP/2.0");
+    assert!(header(&probe.text, "From").starts_with("<sip:probe@192.0.2.1:5060>;tag="));
+    rig.receive(B, &answer(&probe.text, 404, "b", &[]));
+    assert_eq!(call(&mut rig, "sip:1@edge", 14).to.to_string(), B);
+    let silent = probes(&mut rig).pop().unwrap();
+    assert_eq!(silent.to.to_string(), B);
+    rig.advance(2_001);
+    assert_eq!(statuses(&rig.receive(CORE, &invite("sip:1@edge", 15).text())), [480]);
+}
+
+/// The probes of one interval.
+fn probes(rig: &mut Rig) -> Vec<Sent> {
+    let mut sent = Vec::new();
+    for _ in 0..10 {
+        rig.advance(1_000);
+        sent.extend(rig.tidy());
+    }
+    sent.retain(|sent| sent.first_line().starts_with("OPTIONS"));
+    sent
+}
+
+#[test]
+fn gateways_are_known_by_address_and_port_and_may_call_the_core_only() {
+    let mut rig = rig();
+    let did = |port: u16| invite("sip:100@192.0.2.1", u32::from(port)).via(&format!("SIP/2.0/UDP 203.0.113.2:{port}")).text();
+    let sent = rig.receive(B, &did(5_070));
+    assert_eq!(requests(&sent)[0].0, CORE);
+    assert_eq!(statuses(&rig.receive("203.0.113.2:5060", &did(5_060))), [403]);
+}
+
+#[test]
+fn a_check_lets_calls_pass_for_which_a_rule_is_there() {
+    let mut terms = with(route("pstn"));
+    terms.peers[1].route = "dids".to_owned();
+    terms.routes.push(CarrierRouteSettings { check_only: true, whole_number: true, not_found: (604, "Unknown DID".to_owned()), ..route("dids") });
+    let mut rig = Rig::new(terms);
+    rig.set_routing(gateways(&[["a", "203.0.113.1", "0", "", "0"]], &[], &[["4930", ""], ["49", "a"]]));
+    let sent = rig.receive(A, &invite("sip:4930@edge", 1).text());
+    assert_eq!(requests(&sent), [(CORE.to_owned(), "INVITE sip:4930@edge SIP/2.0".to_owned())]);
+    let sent = rig.receive(A, &invite("sip:49301@edge", 2).text());
+    assert_eq!(sent[0].first_line(), "SIP/2.0 604 Unknown DID");
+}
+
+#[test]
+fn a_call_goes_on_by_the_table_that_it_began_with() {
+    let mut rig = rig();
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    rig.set_routing(gateways(&[["c", "203.0.113.3", "0", "", "0"]], &[], &[["49", "c"]]));
+    assert_eq!(requests(&refuse(&mut rig, &first, 503, &[])).last().unwrap().0, B);
+    assert_eq!(call(&mut rig, "sip:4930@edge", 2).to.to_string(), "203.0.113.3:5060");
+    rig.set_routing(edge::Routing::default());
+    assert_eq!(statuses(&rig.receive(CORE, &invite("sip:4930@edge", 3).text())), [404]);
+}
+
+#[test]
+fn a_policy_tries_gateways_one_by_one_and_learns_when_none_is_left() {
+    let mut terms = with(route("pstn"));
+    terms.policies =
+        vec![PolicySettings { hook: "request".to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 }];
+    let mut rig = Rig::new(terms);
+    rig.edge.set_policy_links(vec![1]);
+    rig.set_routing(gateways(&[["a", "203.0.113.1", "0", "", "0"], ["b", "203.0.113.2:5070", "0", "", "0"]], &[], &[["49", "a,b"]]));
+    rig.receive(CORE, &invite("sip:hotline@edge", 1).text());
+    let verdict = |rig: &mut Rig, value: &serde_json::Value| {
+        let question = rig.policy.pop().unwrap();
+        rig.verdict(&question, &packed(value))
+    };
+    let asked = |rig: &Rig| {
+        let view = QuestionView::read(&rig.policy.last().unwrap().bytes).unwrap();
+        (view.event, view.status_code, view.target.to_owned())
+    };
+    let sent = verdict(&mut rig, &json!({"kind": "route", "number": "4930", "report": true}));
+    assert_eq!(requests(&sent), [(A.to_owned(), "INVITE sip:4930@203.0.113.1 SIP/2.0".to_owned())]);
+    // What would stop a route of the file is for the policy to judge.
+    refuse(&mut rig, &sent[0], 486, &[]);
+    assert_eq!(asked(&rig), (PolicyEvent::Failed as u8, 486, "a".to_owned()));
+    let sent = verdict(&mut rig, &json!({"kind": "next", "report": true}));
+    assert_eq!(requests(&sent)[0].0, B);
+    refuse(&mut rig, &sent[0], 503, &[]);
+    assert_eq!(asked(&rig), (PolicyEvent::Failed as u8, 503, "b".to_owned()));
+    verdict(&mut rig, &json!({"kind": "next", "report": true}));
+    assert_eq!(asked(&rig).1, 0);
+    let sent = verdict(&mut rig, &json!({"kind": "best", "status_code": 480}));
+    assert_eq!(statuses(&sent), [486]);
+}
+
+#[test]
+fn a_policy_that_names_no_rule_or_no_route_is_told() {
+    let mut terms = with(route("pstn"));
+    terms.policies =
+        vec![PolicySettings { hook: "request".to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 }];
+    let mut rig = Rig::new(terms);
+    rig.edge.set_policy_links(vec![1]);
+    rig.set_routing(gateways(&[["a", "203.0.113.1", "0", "", "0"]], &[], &[["49", "a"]]));
+    rig.receive(CORE, &invite("sip:1@edge", 1).text());
+    let question = rig.policy.pop().unwrap();
+    rig.verdict(&question, &packed(&json!({"kind": "route", "report": true})));
+    let view = rig.policy.pop().unwrap();
+    assert_eq!(QuestionView::read(&view.bytes).unwrap().status_code, 0);
+    let sent = rig.verdict(&view, &packed(&json!({"kind": "best", "status_code": 480, "reason_phrase": "PSTN Not Available"})));
+    assert_eq!(sent[0].first_line(), "SIP/2.0 480 PSTN Not Available");
+    rig.receive(CORE, &invite("sip:49@edge", 2).text());
+    let question = rig.policy.pop().unwrap();
+    assert_eq!(statuses(&rig.verdict(&question, &packed(&json!({"kind": "route", "route": "nobody"})))), [500]);
+    rig.receive(CORE, &invite("sip:x@edge", 3).text());
+    let question = rig.policy.pop().unwrap();
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "continue", "edits": [{"action": "request_uri", "name": "", "value": "sip:4912@edge"}]})));
+    assert_eq!(requests(&sent)[0].1, "INVITE sip:4912@203.0.113.1 SIP/2.0");
+}

@@ -1,0 +1,137 @@
+//! Peers that are pools of machines, on simulated time.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashMap;
+
+use edge::{Balance, PeerKind, PolicySettings, PoolSettings, RouteSettings};
+use serde_json::json;
+use testkit::{Request, Rig, Sent, header, packed, peer, response, settings};
+
+const CALLER: &str = "198.51.100.7:5060";
+const MACHINES: [&str; 3] = ["sip:10.0.0.1", "sip:10.0.0.2", "sip:10.0.0.3"];
+
+fn with(balance: Balance, weights: &[u16], machines: &[&str]) -> RouteSettings {
+    let mut core = peer("core", PeerKind::Core, "10.0.0.0/24", machines);
+    core.pool = Some(PoolSettings { balance, weights: weights.to_vec(), probe: false });
+    settings(vec![core, peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])])
+}
+
+fn invite(number: u32, from: &str) -> String {
+    let request = Request::new("INVITE", "sip:bob@example.net").call_id(&format!("call-{number}")).branch(&format!("z9hG4bK-{number}")).text();
+    request.replace("From: <sip:alice@example.net>", &format!("From: <sip:{from}@example.net>"))
+}
+
+fn outgoing(sent: Vec<Sent>) -> Option<Sent> {
+    sent.into_iter().find(|sent| sent.first_line().starts_with("INVITE"))
+}
+
+/// The machine that a call goes to.
+fn place(rig: &mut Rig, number: u32, from: &str) -> Sent {
+    outgoing(rig.receive(CALLER, &invite(number, from))).unwrap()
+}
+
+fn refuse(rig: &mut Rig, invite: &Sent, code: u16) -> Vec<Sent> {
+    rig.receive(&invite.to.to_string(), &response(&invite.text, code, "b"))
+}
+
+/// How many of so many calls, each refused as busy, go to each machine.
+fn shares(rig: &mut Rig, calls: std::ops::Range<u32>, from: &dyn Fn(u32) -> String) -> HashMap<String, usize> {
+    let mut shares = HashMap::new();
+    for number in calls {
+        let sent = place(rig, number, &from(number));
+        refuse(rig, &sent, 486);
+        *shares.entry(sent.to.ip().to_string()).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn weights_are_shares_and_the_request_uri_stays_as_it_is() {
+    let mut rig = Rig::new(with(Balance::Weight, &[1, 3, 0], &MACHINES));
+    assert_eq!(place(&mut rig, 0, "alice").first_line(), "INVITE sip:bob@example.net SIP/2.0");
+    let shares = shares(&mut rig, 1..2_001, &|_| "alice".to_owned());
+    assert_eq!(shares.len(), 2);
+    assert!((400..600).contains(&shares["10.0.0.1"]), "{shares:?}");
+}
+
+#[test]
+fn each_account_has_its_machine_and_another_one_only_while_that_is_gone() {
+    let mut rig = Rig::new(with(Balance::Account, &[], &MACHINES));
+    let names: Vec<String> = (0..60).map(|number| format!("user{number}")).collect();
+    let mut number = 0;
+    let mut homes = |rig: &mut Rig| -> Vec<String> {
+        let mut find = |name: &String| {
+            number += 1;
+            let sent = place(rig, number, name);
+            refuse(rig, &sent, 486);
+            sent.to.ip().to_string()
+        };
+        names.iter().map(&mut find).collect()
+    };
+    let before = homes(&mut rig);
+    assert_eq!(homes(&mut rig), before);
+    assert!(MACHINES.iter().all(|machine| before.iter().filter(|home| machine.ends_with(*home)).count() > 8), "{before:?}");
+    let lost = place(&mut rig, 9_000, &names[0]);
+    rig.undeliverable(&lost);
+    let after = homes(&mut rig);
+    for (was, is) in before.iter().zip(&after) {
+        assert!(if *was == before[0] { is != was } else { is == was });
+    }
+    let mut rig = Rig::new(with(Balance::CallId, &[], &MACHINES));
+    assert!(shares(&mut rig, 0..60, &|_| "alice".to_owned()).len() == 3);
+}
+
+#[test]
+fn the_machine_with_the_fewest_calls_is_next() {
+    let mut rig = Rig::new(with(Balance::FewestCalls, &[2, 1], &MACHINES[..2]));
+    let places: Vec<String> = (0..6).map(|number| place(&mut rig, number, "alice").to.ip().to_string()).collect();
+    assert_eq!(places.iter().filter(|place| *place == "10.0.0.1").count(), 4);
+}
+
+#[test]
+fn no_new_call_is_lost_while_a_machine_is_gone_and_it_comes_back() {
+    let mut rig = Rig::new(with(Balance::Order, &[], &MACHINES));
+    let first = place(&mut rig, 1, "alice");
+    assert_eq!(first.to.to_string(), "10.0.0.1:5060");
+    assert_eq!(outgoing(rig.undeliverable(&first)).unwrap().to.to_string(), "10.0.0.2:5060");
+    let second = place(&mut rig, 2, "alice");
+    assert_eq!(second.to.to_string(), "10.0.0.2:5060");
+    assert_eq!(outgoing(refuse(&mut rig, &second, 503)).unwrap().to.to_string(), "10.0.0.3:5060");
+    rig.advance(30_001);
+    assert_eq!(place(&mut rig, 3, "alice").to.to_string(), "10.0.0.1:5060");
+}
+
+#[test]
+fn a_machine_that_is_drained_keeps_its_calls_over_a_reload_and_gets_no_new_ones() {
+    let mut rig = Rig::new(with(Balance::Order, &[], &MACHINES[..2]));
+    let invite = place(&mut rig, 1, "alice");
+    let ok = rig.receive("10.0.0.1:5060", &response(&invite.text, 200, "b")).pop().unwrap();
+    rig.pools()[0].1.gateways[0].state.switch(false);
+    rig.reload(with(Balance::Order, &[], &MACHINES)).unwrap();
+    assert_eq!(rig.pools()[0].1.gateways[0].state.live(), 1);
+    assert_eq!(place(&mut rig, 2, "alice").to.to_string(), "10.0.0.2:5060");
+    let route = header(&ok.text, "Record-Route").to_owned();
+    let bye = Request::new("BYE", "sip:bob@10.0.0.1").call_id("call-1").tags("alice", "b").cseq(2).header(&format!("Route: {route}")).text();
+    let sent = rig.receive(CALLER, &bye);
+    assert_eq!(sent[0].to.to_string(), "10.0.0.1:5060");
+    rig.receive("10.0.0.1:5060", &response(&sent[0].text, 200, ""));
+    assert_eq!(rig.pools()[0].1.gateways[0].state.live(), 0);
+}
+
+#[test]
+fn a_policy_sends_to_a_pool_and_nobody_usable_is_no_answer_of_anybody() {
+    let mut terms = with(Balance::Order, &[], &MACHINES[..2]);
+    terms.policies =
+        vec![PolicySettings { hook: "request".to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 }];
+    let mut rig = Rig::new(terms);
+    rig.edge.set_policy_links(vec![1]);
+    rig.receive(CALLER, &invite(1, "alice"));
+    let question = rig.policy.pop().unwrap();
+    let first = outgoing(rig.verdict(&question, &packed(&json!({"kind": "relay", "peer": "core"})))).unwrap();
+    assert_eq!(outgoing(refuse(&mut rig, &first, 503)).unwrap().to.to_string(), "10.0.0.2:5060");
+    rig.pools()[0].1.gateways.iter().for_each(|machine| machine.state.switch(false));
+    rig.receive(CALLER, &invite(2, "alice"));
+    let question = rig.policy.pop().unwrap();
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "relay", "peer": "core"})));
+    assert_eq!(sent[0].status_code(), 500);
+}

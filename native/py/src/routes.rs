@@ -1,0 +1,230 @@
+//! Rules and gateways on their way from a database into the engine.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use edge::{HealthRules, Routing, Table};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use routing::{Alphabet, Builder, Down, Gateway, GatewayState, LoadOptions, SearchOptions, Whitelist, explain};
+use serde_json::{Value, json};
+
+/// A load under way: rows of each partition, given in blocks.
+#[pyclass(frozen)]
+pub(crate) struct RouteLoad(Mutex<Vec<(String, Builder)>>);
+
+impl RouteLoad {
+    fn builders(&self) -> PyResult<MutexGuard<'_, Vec<(String, Builder)>>> {
+        self.0.lock().map_err(|_| PyRuntimeError::new_err("the load panicked before"))
+    }
+
+    fn with<R>(&self, partition: &str, work: impl FnOnce(&mut Builder) -> R) -> PyResult<R> {
+        let mut builders = self.builders()?;
+        let found = builders.iter_mut().find(|(name, _)| name == partition);
+        found.map(|(_, builder)| work(builder)).ok_or_else(|| PyKeyError::new_err(partition.to_owned()))
+    }
+}
+
+/// A table's name, the row, the column, what is wrong.
+type FaultParts = (&'static str, String, &'static str, String);
+/// Addresses of gateways that have names: host and address.
+type Resolved = Vec<(String, String)>;
+
+#[pymethods]
+impl RouteLoad {
+    #[new]
+    #[pyo3(signature = (partitions, extra_prefix_characters="", handlers=Vec::new(), before=None))]
+    fn new(partitions: Vec<String>, extra_prefix_characters: &str, handlers: Vec<String>, before: Option<&RouteTables>) -> PyResult<Self> {
+        let alphabet = Alphabet::new(extra_prefix_characters)
+            .ok_or_else(|| PyValueError::new_err(format!("expected five printable characters at most, got: {extra_prefix_characters}")))?;
+        let options = LoadOptions { alphabet, handlers };
+        let builder = |name: String| {
+            let before = before.and_then(|tables| tables.0.table(&name)).map(Arc::clone);
+            (name, Builder::new(options.clone(), before))
+        };
+        Ok(Self(Mutex::new(partitions.into_iter().map(builder).collect())))
+    }
+
+    /// Takes rows of one table.
+    fn add(&self, py: Python<'_>, partition: &str, table: &str, block: &[u8]) -> PyResult<()> {
+        let take = match table {
+            "gateways" => Builder::gateways,
+            "carriers" => Builder::carriers,
+            "rules" => Builder::rules,
+            other => return Err(PyValueError::new_err(format!("no such table: {other}"))),
+        };
+        py.detach(|| self.with(partition, |builder| take(builder, block)))
+    }
+
+    /// The time recurrences that rules name.
+    fn recurrences(&self, partition: &str) -> PyResult<Vec<String>> {
+        self.with(partition, |builder| builder.recurrence_texts().to_vec())
+    }
+
+    /// What the next of them means, or what is wrong with it.
+    #[pyo3(signature = (partition, spans, problem=None))]
+    fn mean(&self, partition: &str, spans: Vec<(i64, i64)>, problem: Option<String>) -> PyResult<()> {
+        self.with(partition, |builder| builder.mean(problem.map_or(Ok(spans), Err)))
+    }
+
+    /// Sorts everything into tables; returns them with the faults that were found, a thousand at most, and their number.
+    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
+    fn finish(&self, py: Python<'_>, resolved: Resolved) -> PyResult<(RouteTables, Vec<FaultParts>, usize)> {
+        let builders = std::mem::take(&mut *self.builders()?);
+        Ok(py.detach(|| {
+            let (mut tables, mut faults, mut count) = (Vec::new(), Vec::new(), 0);
+            for (name, builder) in builders {
+                let loaded = builder.finish();
+                faults.extend(loaded.faults.into_iter().map(|fault| (fault.table, fault.row, fault.column, fault.problem)));
+                count += loaded.fault_count;
+                tables.push((name, Arc::new(loaded.table)));
+            }
+            let resolved: Vec<(String, IpAddr)> = resolved.iter().filter_map(|(host, ip)| Some((host.clone(), ip.parse().ok()?))).collect();
+            (RouteTables(Arc::new(Routing::new(tables, &resolved))), faults, count)
+        }))
+    }
+}
+
+/// Tables that are ready for the engine.
+#[pyclass(frozen)]
+pub(crate) struct RouteTables(pub(crate) Arc<Routing>);
+
+impl RouteTables {
+    #[expect(clippy::too_many_arguments, reason = "what Python hands over")]
+    pub(crate) fn explain(
+        &self,
+        partition: &str,
+        group: u32,
+        number: &str,
+        flags: (bool, bool, bool),
+        whitelist: &[String],
+        at: i64,
+        now: u64,
+        health: &HealthRules,
+    ) -> PyResult<String> {
+        let table = self.0.table(partition).ok_or_else(|| PyKeyError::new_err(partition.to_owned()))?;
+        let number = String::from_utf8_lossy(&edge::normal_number(table, number.as_bytes())).into_owned();
+        let options = SearchOptions {
+            fall_back: flags.0,
+            whole_number: flags.1,
+            by_weight: flags.2,
+            whitelist: (!whitelist.is_empty()).then(|| Whitelist::new(table, whitelist)),
+            key: 0,
+        };
+        serde_json::to_string(&explain(table, group, &number, &options, at, now, health)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
+    }
+
+    pub(crate) fn gateways(&self, now: u64, health: &HealthRules) -> Vec<String> {
+        let mut found = Vec::new();
+        for partition in self.0.names() {
+            let Some(table) = self.0.table(partition) else { continue };
+            for gateway in &table.gateways {
+                let mut value = told(&gateway.state);
+                value["partition"] = json!(partition);
+                value["kind"] = json!("gateway");
+                value["uri"] = json!(gateway.uri);
+                value["type"] = json!(gateway.kind);
+                value["usable"] = json!(gateway.state.is_usable(now, gateway.is_probed(), health));
+                found.push(value.to_string());
+            }
+            for carrier in &table.carriers {
+                let mut value = told(&carrier.state);
+                value["partition"] = json!(partition);
+                value["kind"] = json!("carrier");
+                value["usable"] = json!(!carrier.state.is_off());
+                found.push(value.to_string());
+            }
+        }
+        found
+    }
+
+    fn state(&self, partition: &str, kind: &str, id: &str) -> Option<Arc<GatewayState>> {
+        let table = self.0.table(partition)?;
+        match kind {
+            "carrier" => table.carriers.get(table.carrier(id)? as usize).map(|carrier| Arc::clone(&carrier.state)),
+            _ => table.gateways.get(table.gateway(id)? as usize).map(|gateway| Arc::clone(&gateway.state)),
+        }
+    }
+}
+
+/// What is known of the machines of pools, each as JSON.
+pub(crate) fn machines(pools: &[(String, Arc<Table>)], now: u64, health: &HealthRules) -> Vec<String> {
+    let of = |(peer, table): &(String, Arc<Table>)| {
+        let machine = |gateway: &Gateway| {
+            let mut value = told(&gateway.state);
+            value["kind"] = json!("machine");
+            value["partition"] = json!(peer);
+            value["uri"] = json!(gateway.uri);
+            value["usable"] = json!(gateway.state.is_usable(now, gateway.is_probed(), health));
+            value.to_string()
+        };
+        table.gateways.iter().map(machine).collect::<Vec<_>>()
+    };
+    pools.iter().flat_map(of).collect()
+}
+
+/// Switches a machine of a pool; false where there is none.
+pub(crate) fn switch_machine(pools: &[(String, Arc<Table>)], peer: &str, uri: &str, on: bool) -> bool {
+    let table = pools.iter().find(|(name, _)| name == peer).map(|(_, table)| table);
+    let found = table.and_then(|table| table.gateways.get(table.gateway(uri)? as usize));
+    found.inspect(|gateway| gateway.state.switch(on)).is_some()
+}
+
+fn told(state: &GatewayState) -> Value {
+    let down = state.down();
+    let count = |count: &std::sync::atomic::AtomicU64| count.load(Relaxed);
+    json!({
+        "id": state.id,
+        "switched_off": state.is_off(),
+        "down": if down == Down::No { Value::Null } else { json!(down.reason()) },
+        "live_calls": state.live(),
+        "attempts": count(&state.attempts),
+        "answered": count(&state.answered),
+        "silent": count(&state.silent),
+        "unreachable": count(&state.unreachable),
+        "refused": state.finals.iter().skip(3).take(4).map(count).collect::<Vec<_>>(),
+        "post_dial_delay_milliseconds": count(&state.post_dial_delay[0]),
+        "rang": count(&state.post_dial_delay[1]),
+        "call_seconds": count(&state.call_seconds[0]),
+        "calls_ended": count(&state.call_seconds[1]),
+        "probes": count(&state.probes[0]),
+        "probes_failed": count(&state.probes[1]),
+    })
+}
+
+#[pymethods]
+impl RouteTables {
+    /// Names of the partitions with the number of their rules, gateways and carriers, and the bytes of rules and prefixes.
+    fn sizes(&self) -> Vec<(String, usize, usize, usize, usize)> {
+        let sizes = |name: &str| {
+            let table = self.0.table(name)?;
+            Some((name.to_owned(), table.rules(), table.gateways.len(), table.carriers.len(), table.bytes()))
+        };
+        self.0.names().filter_map(sizes).collect()
+    }
+
+    /// Hosts of gateways that are names.
+    fn names_to_resolve(&self) -> Vec<String> {
+        self.0.hosts()
+    }
+
+    /// Switches a gateway or a carrier; false where there is none of this name.
+    fn switch(&self, partition: &str, kind: &str, name: &str, on: bool) -> bool {
+        self.state(partition, kind, name).inspect(|state| state.switch(on)).is_some()
+    }
+
+    /// The place of the rule for a number in a group, if there is one.
+    fn find(&self, partition: &str, group: u32, number: &str, at: i64) -> Option<u32> {
+        let table = self.0.table(partition)?;
+        table.find(group, number.as_bytes(), at).and_then(|index| table.rule(index)).map(|rule| rule.id)
+    }
+
+    /// The same tables with other addresses of gateways that have names.
+    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
+    fn with_addresses(&self, resolved: Resolved) -> Self {
+        let resolved: Vec<(String, IpAddr)> = resolved.iter().filter_map(|(host, ip)| Some((host.clone(), ip.parse().ok()?))).collect();
+        let tables = self.0.names().filter_map(|name| Some((name.to_owned(), Arc::clone(self.0.table(name)?)))).collect();
+        Self(Arc::new(Routing::new(tables, &resolved)))
+    }
+}

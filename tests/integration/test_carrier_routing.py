@@ -1,0 +1,322 @@
+"""Carrier routing from outside: SIPp gateways that answer, refuse, stay silent, die and come back; reload; management."""
+
+import json
+import os
+import sqlite3
+import time
+import urllib.request
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.integration.agent import Agent, answer, invite
+from tests.integration.provision import provision
+from tests.integration.proxy import Proxy, free_port, manage
+from tests.sipp.catalogue import FLOWS
+from tests.sipp.runner import Sipp
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "talk"
+TOML = """
+[install]
+state_directory = "STATE"
+[install.listener.udp]
+address = "udp:127.0.0.1:{port}"
+[peer.core]
+kind = "core"
+match = ["127.0.0.0/8"]
+route = "pstn"
+[peer.pstn]
+kind = "gateway"
+gateway_types = [-1]
+[route.pstn]
+first_answer_seconds = 0.5
+{route}
+[routing.probe]
+interval_seconds = 1
+timeout_seconds = 0.5
+[events]
+log = ["E_DROUTING_STATUS"]
+{extra}
+"""
+Start = Callable[..., Proxy]
+
+
+@pytest.fixture
+def routed(start_proxy: Start, tmp_path: Path) -> Callable[..., tuple[Proxy, int]]:
+    def start(
+        gateways: dict[str, int], rules: list[tuple[str, str, str]], *, probe_mode: int = 0, route: str = "", extra: str = ""
+    ) -> tuple[Proxy, int]:
+        places = {name: f"127.0.0.1:{port}" for name, port in gateways.items()}
+        environment = provision(tmp_path / "rules.db", places, rules, probe_mode=probe_mode)
+        port = free_port()
+        return start_proxy(TOML.format(port=port, route=route, extra=extra), environment={**os.environ, **environment}), port
+
+    return start
+
+
+@pytest.fixture
+def gateway(start_sipp: Callable[..., Sipp]) -> Callable[..., tuple[int, Sipp]]:
+    def start(flow: str, port: int = 0) -> tuple[int, Sipp]:
+        port = port or free_port()
+        options = {"address": "127.0.0.1", "port": port, "remote": "127.0.0.1", "calls": 100_000}
+        return port, start_sipp(FLOWS[flow].xml(flow)[1], f"gateway-{flow}", **options)
+
+    return start
+
+
+def outcome(proxy: Proxy, port: int, number: str, call_id: str, seconds: float = 4) -> str:
+    """Call and return the first line of the final answer, which is acknowledged where it is a refusal."""
+    with Agent() as caller:
+        target = f"sip:{number}@127.0.0.1:{port}"
+        caller.send(invite("INVITE", caller.port, target, call_id=call_id, branch=call_id), port)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            line = caller.receive(left).split("\r\n", 1)[0]
+            if line.startswith("SIP/2.0 ") and not line.startswith("SIP/2.0 1"):
+                return line.removeprefix("SIP/2.0 ")
+    return ""
+
+
+def attempts(proxy: Proxy, count: int) -> list[list[tuple[str, int]]]:
+    return [[(attempt["gateway"], attempt["status_code"]) for attempt in record["attempts"]] for record in proxy.records(count)]
+
+
+def test_calls_go_over_refusing_silent_and_dead_gateways_to_one_that_answers(
+    routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]], start_sipp: Callable[..., Sipp]
+) -> None:
+    good, _ = gateway("answered")
+    with Agent() as silent, Agent() as refusing:
+        places = {"dead": free_port(), "silent": silent.port, "refusing": refusing.port, "good": good}
+        proxy, port = routed(places, [("0", "serv", "good"), ("0", "", "dead,silent,refusing,good")])
+        options = {"address": "127.0.0.1", "port": free_port(), "remote": f"127.0.0.1:{port}", "calls": 1, "rate": 1}
+        caller = start_sipp(FLOWS["answered"].xml("answered")[0], "caller", **options)
+        request = refusing.receive_until("INVITE", 5)
+        refusing.send(answer(request, "503 Service Unavailable"), port)
+        assert caller.wait(10) == 0, caller.report()
+    assert attempts(proxy, 1) == [[("dead", 503), ("silent", 408), ("refusing", 503), ("good", 200)]]
+    record = proxy.records(1)[0]
+    assert (record["outcome"], record["sent_request_uri"]) == ("answered", f"sip:service@127.0.0.1:{good}")
+
+
+def test_busy_is_an_answer_and_no_other_gateway_is_asked(
+    routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]]
+) -> None:
+    busy, _ = gateway("busy")
+    good, _ = gateway("answered")
+    proxy, port = routed({"busy": busy, "good": good}, [("0", "49", "busy,good")])
+    assert outcome(proxy, port, "4930", "c1").startswith("486")
+    assert outcome(proxy, port, "33", "c2").startswith("404")
+    assert attempts(proxy, 2) == [[("busy", 486)], []]
+
+
+def test_a_gateway_that_dies_and_comes_back_is_left_out_and_taken_in_by_probe(
+    routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]]
+) -> None:
+    with Agent() as first, Agent() as second:
+        proxy, port = routed({"a": first.port, "b": second.port}, [("0", "", "a,b")], probe_mode=2)
+        first.socket.close()
+        number = 0
+
+        def goes_to() -> str:
+            nonlocal number
+            number += 1
+            with Agent() as caller:
+                caller.send(invite("INVITE", caller.port, "sip:1@x", call_id=f"c{number}", branch=f"c{number}"), port)
+                for agent in (second, again):
+                    if agent and agent.receive_until("INVITE", 0.3, having=f"Call-ID: c{number}\r\n"):
+                        return "b" if agent is second else "a"
+            return ""
+
+        again: Agent | None = None
+        assert goes_to() == "b"
+        code, told = manage(proxy, "routes", "list")
+        assert (code, "address refused" in told or "probe failed" in told) == (0, True), told
+        again = Agent(port=first.port)
+        end = time.monotonic() + 5
+        while not (probe := again.receive_until("OPTIONS", 0.3)) and time.monotonic() < end:
+            pass
+        again.send(answer(probe, "200 OK"), port)
+        time.sleep(0.1)
+        assert goes_to() == "a"
+        again.close()
+    changes = [line["parameters"] for line in proxy.log if line["event"] == "E_DROUTING_STATUS" and line["parameters"]["gwid"] == "a"]
+    assert [change["status"] for change in changes][:2] == ["inactive", "active"]
+    assert changes[0]["partition"] == "default"
+
+
+def test_switches_are_kept_over_reload_and_restart(
+    routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]], tmp_path: Path
+) -> None:
+    busy, _ = gateway("busy")
+    declined, _ = gateway("declined")
+    proxy, port = routed({"a": busy, "b": declined}, [("0", "", "a,b")])
+    assert outcome(proxy, port, "1", "c1").startswith("486")
+    assert manage(proxy, "routes", "disable", "a")[0] == 0
+    assert outcome(proxy, port, "1", "c2").startswith("603")
+    assert manage(proxy, "routes", "reload")[0] == 0
+    assert outcome(proxy, port, "1", "c3").startswith("603")
+    proxy.stop()
+    proxy.start()
+    assert outcome(proxy, port, "1", "c4").startswith("603")
+    assert "switched off" in manage(proxy, "routes", "list", "--down")[1]
+    assert manage(proxy, "routes", "enable", "a")[0] == 0
+    assert outcome(proxy, port, "1", "c5").startswith("486")
+    assert manage(proxy, "routes", "disable", "nobody") == (1, "no gateway nobody in partition default\n")
+
+
+def test_a_reload_takes_new_rules_names_bad_rows_and_a_failed_one_changes_nothing(
+    routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]], tmp_path: Path
+) -> None:
+    busy, _ = gateway("busy")
+    proxy, port = routed({"a": busy}, [("0", "49", "a")])
+    assert outcome(proxy, port, "33", "c1").startswith("404")
+    with sqlite3.connect(tmp_path / "rules.db") as connection:
+        rows = [("0", "33", "a", ""), ("0", "44", "nobody", ""), ("0", "4x", "a", ""), ("0", "45", "a", "20260101"), ("x", "46", "a", "")]
+        connection.executemany("INSERT INTO dr_rules (groupid, prefix, gwlist, timerec) VALUES (?, ?, ?, ?)", rows)
+    connection.close()
+    code, told = manage(proxy, "routes", "reload")
+    report = json.loads(told)
+    assert (code, report["partitions"][0]["rules"]) == (0, 2)
+    faults = [(fault["table"], fault["row"], fault["column"]) for fault in report["faults"]]
+    assert faults == [
+        ("dr_rules", "3", "gwlist"),
+        ("dr_rules", "3", "gwlist"),
+        ("dr_rules", "4", "prefix"),
+        ("dr_rules", "6", "groupid"),
+        ("dr_rules", "5", "timerec"),
+    ]
+    assert outcome(proxy, port, "33", "c2").startswith("486")
+    status = json.loads(manage(proxy, "status")[1])["routes"]
+    assert (status["state"], status["fault_count"]) == ("ready", 5)
+    assert proxy.counters()["route_rows_unusable"] == 5
+    # A file that is no database any more.
+    (tmp_path / "rules.db").write_bytes(b"nothing of the kind" * 100)
+    code, told = manage(proxy, "routes", "reload")
+    assert (code, "database" in told) == (1, True)
+    assert outcome(proxy, port, "33", "c3").startswith("486")
+    status = json.loads(manage(proxy, "status")[1])["routes"]
+    assert (status["state"], "database" in status["problem"]) == ("stale", True)
+
+
+def test_bad_rows_can_refuse_the_start(start_proxy: Start, tmp_path: Path) -> None:
+    environment = provision(tmp_path / "rules.db", {"a": "127.0.0.1"}, [("0", "x", "a")])
+    toml = TOML.format(port=free_port(), route="", extra='[routing]\nbad_rows = "refuse"')
+    with pytest.raises(RuntimeError, match="dr_rules, row 1, column prefix: expected digits and `extra_prefix_characters`, got: x"):
+        start_proxy(toml, environment={**os.environ, **environment})
+    with pytest.raises(RuntimeError, match=r"routes|database .*no table"):
+        start_proxy(toml, environment={**os.environ, "EDGEPROXY_DATABASE": "postgresql://127.0.0.1:1/x"})
+
+
+def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]]) -> None:
+    busy, _ = gateway("busy")
+    proxy, port = routed(
+        {"a": busy, "b": free_port()},
+        [("0", "49", "b,a"), ("0", "", "a"), ("7", "49", "a")],
+        extra='[api]\nmetrics_listen = "127.0.0.1:METRICS"'.replace("METRICS", str(metrics := free_port())),
+    )
+    assert outcome(proxy, port, "4930", "c1").startswith("486")
+    told = manage(proxy, "routes", "explain", "+4930")[1].splitlines()
+    assert told == [
+        "route pstn: number 4930 in group 0",
+        "  -> rule 1, prefix 49, priority 0: the longest prefix with a rule that holds, of the highest priority",
+        f"       - gateway b: sip:4930@127.0.0.1:{told[2].split(':')[3].split(' ')[0]} (down: address refused)",
+        f"       + gateway a: sip:4930@127.0.0.1:{busy} (usable)",
+        "     rule 2, default rule, priority 0: another rule comes first, and the search may not fall back",
+    ]
+    assert "rule 3, prefix 49" in manage(proxy, "routes", "explain", "4930", "--group", "7", "--at", "2026-12-24T18:00:00+01:00")[1]
+    assert "route pstn" in manage(proxy, "routes", "explain", "4930", "--from", "core")[1]
+    for wrong, problem in (
+        (("--route", "nobody"), "no such route: nobody; there are pstn"),
+        (("--from", "pstn"), "no such peer, or one without a route: pstn"),
+        (("--at", "noon"), "at: expected for example 2026-12-24T18:00:00+01:00, got: noon"),
+    ):
+        assert manage(proxy, "routes", "explain", "4930", *wrong) == (1, f"{problem}\n")
+    statistics = manage(proxy, "routes", "stats")[1].splitlines()
+    assert [line.split()[:3] for line in statistics[1:]] == [["a", "gateway", "1"], ["b", "gateway", "1"]]
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics") as page:
+        text = page.read().decode()
+    assert 'edgeproxy_gateway_refused_total{node="edge1",gateway="a",kind="gateway",partition="",class="4xx"} 1' in text
+    assert 'edgeproxy_gateway_unreachable_total{node="edge1",gateway="b",kind="gateway",partition=""} 1' in text
+    assert 'edgeproxy_gateway_usable{node="edge1",gateway="b",kind="gateway",partition=""} 0' in text
+
+
+def talk(  # noqa: PLR0917
+    start_proxy: Start, tmp_path: Path, name: str, core: int, rules: list[tuple[str, str, str]], gateways: dict[str, int]
+) -> tuple[Proxy, int]:
+    port = free_port()
+    toml = (
+        (EXAMPLES / name)
+        .read_text()
+        .replace("5060", str(port))
+        .replace("5070", str(core))
+        .replace('state_directory = "var"', 'state_directory = "STATE"')
+    )
+    for module in EXAMPLES.glob("*.py"):
+        (tmp_path / module.name).write_text(module.read_text().replace("edgeproxy", "edgeproxy"))
+    environment = provision(tmp_path / "rules.db", {gateway: f"127.0.0.1:{there}" for gateway, there in gateways.items()}, rules)
+    return start_proxy(toml, environment={**os.environ, **environment}), port
+
+
+def test_t14_and_t15_go_on_after_every_five_and_six(start_proxy: Start, gateway: Callable[..., tuple[int, Sipp]], tmp_path: Path) -> None:
+    declined, _ = gateway("declined")
+    busy, _ = gateway("busy")
+    with Agent() as asterisk:
+        proxy, port = talk(
+            start_proxy,
+            tmp_path,
+            "t14-t15-outbound.toml",
+            asterisk.port,
+            [("0", "1", "a=1,b=0"), ("0", "2", "a")],
+            {"a": declined, "b": busy},
+        )
+        for number, wanted in (("1", "486"), ("2", "500 PSTN Not Available")):
+            asterisk.send(invite("INVITE", asterisk.port, f"sip:{number}@x", call_id=number, branch=number), port)
+            assert asterisk.receive_until(f"SIP/2.0 {wanted}")
+    assert attempts(proxy, 2) == [[("a", 603), ("b", 486)], [("a", 603)]]
+
+
+def test_t16_lets_known_numbers_in(start_proxy: Start, tmp_path: Path) -> None:
+    with Agent() as asterisk, Agent() as carrier:
+        proxy, port = talk(start_proxy, tmp_path, "t16-inbound.toml", asterisk.port, [("1", "4930", "")], {"a": carrier.port})
+        carrier.send(invite("INVITE", carrier.port, "sip:4930@x", call_id="c1", branch="c1"), port)
+        assert asterisk.receive_until("INVITE sip:4930@x")
+        carrier.send(invite("INVITE", carrier.port, "sip:49301@x", call_id="c2", branch="c2"), port)
+        assert carrier.receive_until("SIP/2.0 404 Unknown DID")
+    assert proxy.counters()["route_misses"] == 1
+
+
+class _Lrn(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        known = "no=4930" in self.path
+        self.send_response(200 if known else 500)
+        self.end_headers()
+        self.wfile.write(b'{"lrn": "777"}' if known else b"")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_t12_routes_by_the_number_of_the_service_or_as_dialled(start_proxy: Start, tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Lrn)
+    Thread(target=server.serve_forever, daemon=True).start()
+    module = EXAMPLES / "t12-lnp-by-http.toml"
+    with Agent() as asterisk, Agent() as ported, Agent() as plain:
+        port = free_port()
+        toml = module.read_text().replace("5060", str(port)).replace("5070", str(asterisk.port)).replace("8080", str(server.server_port))
+        (tmp_path / "t12_lnp_by_http.py").write_text((EXAMPLES / "t12_lnp_by_http.py").read_text())
+        places = {"ported": f"127.0.0.1:{ported.port}", "plain": f"127.0.0.1:{plain.port}"}
+        environment = provision(tmp_path / "rules.db", places, [("0", "777", "ported"), ("0", "4", "plain")])
+        proxy = start_proxy(toml.replace('state_directory = "var"', 'state_directory = "STATE"'), environment={**os.environ, **environment})
+        asterisk.send(invite("INVITE", asterisk.port, "sip:4930@x", call_id="c1", branch="c1"), port)
+        assert ported.receive_until("INVITE sip:777@127.0.0.1")
+        asterisk.send(invite("INVITE", asterisk.port, "sip:4931@x", call_id="c2", branch="c2"), port)
+        request = plain.receive_until("INVITE sip:4931@127.0.0.1")
+        plain.send(answer(request, "486 Busy Here"), port)
+        assert asterisk.receive_until("SIP/2.0 486")
+    record = next(record for record in proxy.records(1) if record["call_id"] == "c2")
+    assert "status 500" in record["notes"]["lnp"]
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,232 @@
+"""SQLite, PostgreSQL and MariaDB alike: made, migrated, read, filled and emptied as CSV; those of OpenSIPS read as they are."""
+
+import asyncio
+import csv
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from edgeproxy import _native
+from edgeproxy.errors import StorageError
+from edgeproxy.storage import (
+    DEFAULT_TABLES,
+    Source,
+    Standing,
+    check_database,
+    open_engine,
+    prepare,
+    read_partitions,
+    read_rows,
+    shown,
+    upgrade,
+)
+from edgeproxy.storage.schema import metadata
+from edgeproxy.storage.transfer import Imported, export_rows, import_rows
+from tests.unit.storage.conftest import run
+
+GATEWAYS = 'gwid,address,strip,pri_prefix,attrs,probe_mode,socket\r\na,192.0.2.1,0,,"one,two",2,\r\nb,sip:gw.example.net:5070,2,00,ü,0,udp:192.0.2.9:5060\r\n'
+CARRIERS = 'carrierid,gwlist,sort_alg\r\none,"a=20,b=80",W\r\n'
+RULES = 'ruleid,groupid,prefix,timerec,priority,gwlist\r\n5,"0,1",49,,0,#one\r\n7,0,,,3,a\r\n9,0,4930,Europe/Rome|20260101T000000|||daily,0,"b,a"\r\n'
+
+
+def read(url: str) -> tuple[_native.RouteTables, list[tuple[str, str, str, str]]]:
+    async def work() -> tuple[_native.RouteTables, list[tuple[str, str, str, str]]]:
+        engine = open_engine(url)
+        load = _native.RouteLoad([""])
+        async for block in read_rows(engine, Source("", url, DEFAULT_TABLES)):
+            load.add("", block.kind, block.rows)
+        await engine.dispose()
+        for _ in load.recurrences(""):
+            load.mean("", [(0, 1)])
+        tables, faults, count = load.finish([])
+        assert count == len(faults)
+        return tables, faults
+
+    return asyncio.run(work())
+
+
+def take(url: str, kind: str, text: str, folder: Path, **options: bool) -> Imported:
+    file = folder / f"{kind}.csv"
+    file.write_text(text, encoding="utf-8", newline="")
+    wanted = {"replace": False, "skip_bad": False, "foreign": False, **options}
+    return asyncio.run(import_rows(url, kind, file, step=lambda _: None, **wanted))
+
+
+def fill(url: str, folder: Path) -> None:
+    asyncio.run(upgrade(url))
+    for kind, text in (("gateways", GATEWAYS), ("carriers", CARRIERS), ("rules", RULES)):
+        assert take(url, kind, text, folder).fault_count == 0
+
+
+def test_an_empty_one_is_made_and_a_second_time_nothing_happens(database: str) -> None:
+    assert asyncio.run(check_database(database))[0] is Standing.EMPTY
+    assert asyncio.run(upgrade(database)) is Standing.EMPTY
+    assert asyncio.run(check_database(database)) == (Standing.OURS, [])
+    assert asyncio.run(upgrade(database)) is Standing.OURS
+
+
+def test_migrations_make_what_the_schema_says(database: str) -> None:
+    asyncio.run(upgrade(database))
+
+    async def differences() -> list[object]:
+        engine = open_engine(database)
+
+        def compare(connection: object) -> list[object]:
+            options = {"version_table": "edgeproxy_version", "compare_type": True}
+            return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))  # type: ignore[arg-type]
+
+        async with engine.connect() as connection:
+            found = await connection.run_sync(compare)
+        await engine.dispose()
+        return found
+
+    assert asyncio.run(differences()) == []
+
+
+def test_rows_are_read_as_they_were_taken(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    tables, faults = read(database)
+    assert faults == []
+    assert tables.sizes()[0][:4] == ("", 4, 2, 1)
+    assert [tables.find("", group, number, 0) for group, number in ((0, "4930"), (0, "4931"), (1, "4930"), (0, "1"), (1, "1"))] == [
+        9,
+        5,
+        5,
+        7,
+        None,
+    ]
+    assert tables.find("", 0, "4930", 1) == 5
+    assert tables.names_to_resolve() == ["gw.example.net"]
+
+
+def test_many_rows_come_in_several_blocks_and_none_is_lost(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    lines = "".join(f"{number},0,{number},a\r\n" for number in range(1_000, 51_000))
+    assert take(database, "rules", f"ruleid,groupid,prefix,gwlist\r\n{lines}", tmp_path, replace=True).taken == 50_000
+    tables, faults = read(database)
+    assert (tables.sizes()[0][1], faults) == (50_000, [])
+    assert tables.find("", 0, "50999123", 0) == 50_999
+
+
+def test_csv_goes_out_as_it_came_in(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    for kind, text in (("gateways", GATEWAYS), ("carriers", CARRIERS), ("rules", RULES)):
+        file = tmp_path / "out.csv"
+        assert asyncio.run(export_rows(database, kind, file, step=lambda _: None)) == text.count("\r\n") - 1
+        before = list(csv.DictReader(text.splitlines()))
+        with file.open(newline="", encoding="utf-8") as lines:
+            after = list(csv.DictReader(lines))
+        assert [{key: row[key] for key in before[0]} for row in after] == before
+        taken = take(database, kind, file.read_text(encoding="utf-8"), tmp_path, replace=True)
+        assert (taken.taken, taken.faults) == (len(before), [])
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_bad_row_is_named_and_nothing_is_taken_unless_that_is_wished(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    text = f"ruleid,groupid,prefix,gwlist,priority\r\n20,0,1,a,0\r\n21,0,2,a,high\r\n22,,3,a,0\r\n23,0,{'1' * 65},a,0\r\n24,0,4\r\n"
+    done = take(database, "rules", text, tmp_path)
+    assert (done.taken, done.fault_count) == (0, 4)
+    places = [fault.split(": ", 2) for fault in done.faults]
+    assert [(place.rsplit(":", 1)[1], column) for place, column, _ in places] == [
+        ("3", "priority"),
+        ("4", "groupid"),
+        ("5", "prefix"),
+        ("6", "row"),
+    ]
+    assert read(database)[0].sizes()[0][1] == 4
+    assert take(database, "rules", text, tmp_path, skip_bad=True).taken == 1
+    assert read(database)[0].sizes()[0][1] == 5
+    for wrong, problem in (("ruleid,gruop\r\n", "no such column: gruop"), ("ruleid,prefix\r\n", "missing column: groupid")):
+        with pytest.raises(StorageError, match=problem):
+            take(database, "rules", wrong, tmp_path)
+
+
+def test_a_row_that_the_database_refuses_takes_nothing(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    with pytest.raises(StorageError, match="database"):
+        take(database, "gateways", "gwid,address\r\nz,192.0.2.8\r\na,192.0.2.9\r\n", tmp_path)
+    assert read(database)[0].sizes()[0][2] == 2
+
+
+def opensips(url: str) -> None:
+    """Make an OpenSIPS database with tables of an older version, whose columns are fewer."""
+    run(
+        url,
+        "CREATE TABLE version (table_name CHAR(32), table_version INT)",
+        "CREATE TABLE dr_gateways (id INT PRIMARY KEY, gwid CHAR(64), type INT, address CHAR(128), strip INT, pri_prefix CHAR(16))",
+        "CREATE TABLE dr_carriers (id INT PRIMARY KEY, carrierid CHAR(64), gwlist CHAR(255))",
+        "CREATE TABLE dr_rules (ruleid INT PRIMARY KEY, groupid CHAR(255), prefix CHAR(64), timerec CHAR(255), priority INT, routeid CHAR(255), gwlist CHAR(255))",
+        "INSERT INTO dr_gateways VALUES (1, 'a', 0, '192.0.2.1', 0, NULL)",
+        "INSERT INTO dr_carriers VALUES (1, 'one', 'a')",
+        "INSERT INTO dr_rules VALUES (4, '0', '49', NULL, 0, NULL, '#one')",
+    )
+
+
+def test_a_database_of_opensips_is_read_and_never_written(database: str, tmp_path: Path) -> None:
+    opensips(database)
+    asyncio.run(prepare_quietly(database))
+    assert asyncio.run(check_database(database)) == (Standing.OPENSIPS, [])
+    with pytest.raises(StorageError, match="OpenSIPS's"):
+        asyncio.run(upgrade(database))
+    with pytest.raises(StorageError, match="without --into-opensips"):
+        take(database, "gateways", "gwid,address\r\nz,192.0.2.8\r\n", tmp_path)
+    tables, faults = read(database)
+    assert (faults, tables.find("", 0, "4930", 0)) == ([], 4)
+
+
+async def prepare_quietly(url: str) -> None:
+    await prepare(url)
+
+
+def test_a_reader_needs_to_select_and_nothing_else(servers: dict[str, str], tmp_path: Path) -> None:
+    admin = servers["postgresql"]
+    run(f"{admin}postgres", "CREATE DATABASE readonly", "CREATE USER reader")
+    opensips(f"{admin}readonly")
+    run(f"{admin}readonly", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    url = admin.replace("admin@", "reader@") + "readonly"
+    asyncio.run(prepare(url))
+    assert read(url)[0].find("", 0, "4930", 0) == 4
+
+
+def test_partitions_name_their_tables(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    run(
+        database,
+        "CREATE TABLE other_rules AS SELECT * FROM dr_rules WHERE ruleid = 5",
+        "INSERT INTO dr_partitions (id, partition_name, db_url, drr_table) VALUES (1, 'second', '', 'other_rules')",
+    )
+
+    async def sources() -> list[Source]:
+        engine = open_engine(database)
+        found = await read_partitions(engine, database)
+        await engine.dispose()
+        return found
+
+    assert asyncio.run(sources()) == [Source("second", database, {**DEFAULT_TABLES, "rules": "other_rules"})]
+
+
+def test_what_cannot_be_read_is_told_without_its_password(tmp_path: Path) -> None:
+    assert shown("postgresql://bob:secret@db/x") == "postgresql://bob:***@db/x"
+    for url, problem in (
+        ("oracle://x", "expected a sqlite:///"),
+        ("postgresql://bob:secret@127.0.0.1:1/x", r"postgresql://bob:\*\*\*@127.0.0.1:1/x"),
+        ("mysql://bob:secret@127.0.0.1:1/x", r"mysql://bob:\*\*\*@127.0.0.1:1/x"),
+        (f"sqlite:///{tmp_path}", "database"),
+    ):
+        with pytest.raises(StorageError, match=problem) as caught:
+            asyncio.run(prepare(url))
+        assert "secret" not in str(caught.value)
+
+
+def test_a_sqlite_file_is_made_at_first_use_and_others_are_not(servers: dict[str, str], tmp_path: Path) -> None:
+    asyncio.run(prepare(f"sqlite:///{tmp_path}/new/rules.db"))
+    assert asyncio.run(check_database(f"sqlite:///{tmp_path}/new/rules.db")) == (Standing.OURS, [])
+    run(f"{servers['postgresql']}postgres", "CREATE DATABASE blank")
+    with pytest.raises(StorageError, match=r"no table dr_carriers, dr_gateways, dr_rules\nhint: edgeproxy db init"):
+        asyncio.run(prepare(f"{servers['postgresql']}blank"))
+    run(f"sqlite:///{tmp_path}/foreign.db", "CREATE TABLE songs (id INT)")
+    with pytest.raises(StorageError, match="tables of something else"):
+        asyncio.run(upgrade(f"sqlite:///{tmp_path}/foreign.db"))
