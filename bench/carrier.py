@@ -87,44 +87,46 @@ def lookups() -> dict[str, float]:
 
 
 @contextmanager
-def _carrier(rules: int, *, address: str = "127.0.0.1:5070") -> Iterator[Target]:
-    """A proxy with `bench/load/carrier.toml` over so many rules."""
+def _rules(count: int) -> Iterator[Path]:
+    """A database of so many rules."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rules.db"
-        make(file, rules, address=address)
-        os.environ["EDGEPROXY_DATABASE"] = f"sqlite:///{file}"
-        try:
-            with Target("edgeproxy-carrier", command=[*COMMANDS["edgeproxy"][:2], str(ROOT / "bench/load/carrier.toml")]) as target:
-                time.sleep(1 + rules / 250_000)
-                yield target
-        finally:
-            del os.environ["EDGEPROXY_DATABASE"]
+        make(file, count)
+        yield file
+
+
+@contextmanager
+def _carrier(file: Path, seconds: float) -> Iterator[Target]:
+    """A proxy with `bench/load/carrier.toml` over the rules of a file, which take so long to load."""
+    os.environ["EDGEPROXY_DATABASE"] = f"sqlite:///{file}"
+    try:
+        with Target("edgeproxy-carrier", command=[*COMMANDS["edgeproxy"][:2], str(ROOT / "bench/load/carrier.toml")]) as target:
+            time.sleep(seconds)
+            yield target
+    finally:
+        del os.environ["EDGEPROXY_DATABASE"]
 
 
 def cost(rate: int, seconds: int, rounds: int, rules: int) -> list[dict[str, Any]]:
     """The plain relay and calls over so many rules, in turns, beside the bare forwarder."""
     rows = []
-    with _carrier(rules) as _:
-        pass  # the file system's cache holds what was made
-    for number in range(rounds):
-        for name in ("floor", "edgeproxy", "edgeproxy-carrier"):
-            with _carrier(rules) if name == "edgeproxy-carrier" else Target(name) as target:
-                load(target, min(rate, 500), 1, digits=DIGITS)
-                run = load(target, rate, seconds, digits=DIGITS)
-                memory = target.memory_bytes()
-            report = run.report
-            row = {key: report[key] for key in ("attempted", "failed", "refused", "unanswered", "retransmissions")}
-            rows.append(
-                {"target": name, "rate": rate, "round": number, "cost": run.microseconds_per_call, "memory": memory, **row}
-                | {f"setup_{p}_microseconds": report[f"setup_{p}_microseconds"] for p in ("p50", "p99", "p999")}
-            )
-            print(f"{name:18} {rate}/s {run.microseconds_per_call:.1f} us/call", flush=True)
+    with _rules(rules) as file:
+        for number in range(rounds):
+            for name in ("floor", "edgeproxy", "edgeproxy-carrier"):
+                with _carrier(file, 5) if name == "edgeproxy-carrier" else Target(name) as target:
+                    load(target, min(rate, 500), 1, digits=DIGITS)
+                    run = load(target, rate, seconds, digits=DIGITS)
+                    memory = target.memory_bytes()
+                rows.append(
+                    {"target": name, "rate": rate, "round": number, "cost": run.microseconds_per_call, "memory": memory, **run.report}
+                )
+                print(f"{name:18} {rate}/s {run.microseconds_per_call:.1f} us/call", flush=True)
     return rows
 
 
 def reloads(rate: int, seconds: int, rules: int) -> dict[str, Any]:
     """Set-up times under load without and with reloads of all rules, one after the other."""
-    with _carrier(rules) as target:
+    with _rules(rules) as file, _carrier(file, 5) as target:
         load(target, rate, 2, digits=DIGITS)
         before = load(target, rate, seconds, digits=DIGITS).report
         line = [str(Path(sys.executable).with_name("edgeproxy")), "routes", "reload", "--control", "/tmp/edgeproxy-bench/control.sock"]  # noqa: S108
@@ -169,31 +171,26 @@ def killed(rate: int, seconds: int) -> dict[str, Any]:
             connection.executemany("INSERT INTO dr_gateways (gwid, address, probe_mode) VALUES (?, ?, ?)", places)
             connection.execute("INSERT INTO dr_rules (groupid, prefix, gwlist) VALUES ('0', '', 'victim,other')")
         connection.close()
-        os.environ["EDGEPROXY_DATABASE"] = f"sqlite:///{file}"
         sipp = ["sipp", "-sn", "uas", "-i", "127.0.0.1", "-p", "5071", "-nostdin", "-nd"]
-        try:
-            with Target("edgeproxy-carrier", command=[*COMMANDS["edgeproxy"][:2], str(ROOT / "bench/load/carrier.toml")]) as target:
-                victim = subprocess.Popen(sipp, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
-                time.sleep(1)
-                words = [
-                    str(ROOT / "target/release/edge-load"),
-                    "call",
-                    "--rate",
-                    str(rate),
-                    "--duration",
-                    str(seconds),
-                    "--digits",
-                    str(DIGITS),
-                ]
-                run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *words], stdout=subprocess.PIPE, text=True)
-                time.sleep(seconds / 2)
-                victim.send_signal(signal.SIGKILL)
-                victim.wait()
-                report = json.loads(run.communicate()[0])
-                records = Path("/tmp/edgeproxy-bench/records/calls.jsonl").read_text().splitlines()[-rate * seconds :]  # noqa: S108
-                del target
-        finally:
-            del os.environ["EDGEPROXY_DATABASE"]
+        with _carrier(file, 1):
+            victim = subprocess.Popen(sipp, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+            time.sleep(1)
+            words = [
+                str(ROOT / "target/release/edge-load"),
+                "call",
+                "--rate",
+                str(rate),
+                "--duration",
+                str(seconds),
+                "--digits",
+                str(DIGITS),
+            ]
+            run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *words], stdout=subprocess.PIPE, text=True)
+            time.sleep(seconds / 2)
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            report = json.loads(run.communicate()[0])
+            records = Path("/tmp/edgeproxy-bench/records/calls.jsonl").read_text().splitlines()[-rate * seconds :]  # noqa: S108
     attempts = [json.loads(line)["attempts"] for line in records]
     moved = [attempt for attempt in attempts if len(attempt) > 1]
     done = {

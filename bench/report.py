@@ -175,6 +175,55 @@ def _garbage(run: dict[str, Any]) -> list[str]:
     ]
 
 
+def _route_loading(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "## Carrier routing: loading rules from SQLite",
+        "",
+        "Random rules of 3 to 10 digits, 3 of 1,000 gateways each, in a fresh process; OpenSIPS 4.0.1 takes 11.5 s and 1.0 GB for a million.",
+        "",
+        "| rules | processor time | memory more than without | at its peak | rules and prefixes alone |",
+        "|---|---|---|---|---|",
+    ]
+    for rules in sorted({row["rules"] for row in rows}):
+        sizes = " | ".join(f"{median(rows, key, rules=rules) / (1 << 20):.0f} MiB" for key in ("bytes", "peak", "table"))
+        lines.append(f"| {rules:,} | {median(rows, 'seconds', rules=rules):.2f} s | {sizes} |")
+    return lines
+
+
+def _route_lookup(found: dict[str, float]) -> list[str]:
+    return [
+        "## Carrier routing: one lookup",
+        "",
+        f"A random number of 11 digits among a million rules, its rule read: {found['warm']:.0f} ns on average; {found['cold']:.0f} ns with caches emptied before each 16.",
+    ]
+
+
+def _route_cost(rows: list[dict[str, Any]]) -> list[str]:
+    lines = _cost(rows, "Carrier routing: every INVITE by prefix over a million rules, fail-over armed")
+    rate = rows[0]["rate"]
+    share = median(rows, "cost", target="edgeproxy-carrier", rate=rate) / median(rows, "cost", target="edgeproxy", rate=rate)
+    memory = median(rows, "memory", target="edgeproxy-carrier", rate=rate) / (1 << 20)
+    return [*lines, "", f"The plain relay costs 1, routing {share:.2f}; the process with its rules holds {memory:.0f} MiB."]
+
+
+def _route_reloads(done: dict[str, Any]) -> list[str]:
+    return [
+        "## Carrier routing: reloads under load",
+        "",
+        f"{done['count']} reloads of {done['rules']:,} rules, median {done['seconds']:.1f} s, under {done['rate']} calls/s: {done['lost']} of {done['attempted']} calls lost; "
+        f"set-up p99 {done['p99_before']} µs before, {done['p99_during']} µs meanwhile; {done['memory'] / (1 << 20):.0f} MiB afterwards.",
+    ]
+
+
+def _gateway_killed(done: dict[str, Any]) -> list[str]:
+    return [
+        "## Carrier routing: a gateway is killed",
+        "",
+        f"Of {done['attempted']} calls at {done['rate']}/s, {done['lost']} were lost, {done['moved']} went on to the other gateway; "
+        f"the longest set-up took {done['setup_max_microseconds'] / 1_000:.0f} ms.",
+    ]
+
+
 SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "cost": _cost,
     "python": _python,
@@ -192,6 +241,11 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "tracing": _tracing,
     "spinning": _spinning,
     "garbage": _garbage,
+    "route_loading": _route_loading,
+    "route_lookup": _route_lookup,
+    "route_cost": _route_cost,
+    "route_reloads": _route_reloads,
+    "gateway_killed": _gateway_killed,
 }
 
 

@@ -92,6 +92,9 @@ class Engine:
     def gateways(self, tables: RouteTables) -> list[str]:
         """Return what is known of every gateway and carrier, each as JSON."""
 
+    def quality(self, tables: RouteTables) -> list[str]:
+        """Return figures and grade of every pair of rule and gateway that has had calls, each as JSON."""
+
     def machines(self) -> list[str]:
         """Return what is known of the machines of every peer that is a pool, each as JSON."""
 
@@ -320,7 +323,7 @@ class RouteLoad:
         """
 
     def add(self, partition: str, table: str, block: bytes) -> None:
-        """Take rows of `gateways`, `carriers` or `rules`: columns parted by 0x1f, each row ended by 0x1e.
+        """Take rows of `gateways`, `carriers`, `profiles` or `rules`: columns parted by 0x1f, each row ended by 0x1e.
 
         Raise `KeyError` and `ValueError` for a partition and a table that are not there. Rows that cannot be used are told
         by `finish`.
@@ -353,6 +356,9 @@ class RouteTables:
 
     def switch(self, partition: str, kind: str, name: str, on: bool) -> bool:
         """Switch a `gateway` or `carrier`; return whether there is one of this name."""
+
+    def quality_of(self, partition: str, rule: int, gateway: str, on: bool | None = None) -> bool:
+        """Forget what is kept of a pair, or with `on` switch it; return whether it has had calls."""
 
     def find(self, partition: str, group: int, number: str, at: int) -> int | None:
         """Return the `ruleid` of the rule for a number at a time, if there is one."""

@@ -195,6 +195,16 @@ async def _reload_routes(request: web.Request) -> web.Response:
     return _json(await request.app[_CONTROL].routes.reload())
 
 
+async def _quality(request: web.Request) -> web.Response:
+    return _json({"pairs": request.app[_CONTROL].routes.quality()})
+
+
+async def _set_quality(request: web.Request) -> web.Response:
+    wanted = await _body(request, routes.SetQuality)
+    request.app[_CONTROL].routes.set_quality(wanted.partition, wanted.rule, wanted.gateway, wanted.on)
+    return _json({"rule": wanted.rule, "gateway": wanted.gateway, "on": wanted.on})
+
+
 async def _machines(request: web.Request) -> web.Response:
     return _json({"machines": request.app[_CONTROL].machines()})
 
@@ -333,6 +343,8 @@ def application(control: Control, token: str = "") -> web.Application:
             web.get("/routes/explain", _explain),
             web.post("/routes/reload", _reload_routes),
             web.put("/routes/switch", _switch),
+            web.get("/routes/quality", _quality),
+            web.put("/routes/quality", _set_quality),
             web.get("/peers/machines", _machines),
             web.put("/peers/switch", _switch_machine),
             web.post("/reload", _reload),

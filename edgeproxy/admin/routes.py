@@ -39,6 +39,37 @@ class Switch(msgspec.Struct, forbid_unknown_fields=True):
     partition: str = ""
 
 
+class SetQuality(msgspec.Struct, forbid_unknown_fields=True):
+    """A pair of rule and gateway to reset, or with `on` to switch."""
+
+    rule: int
+    gateway: str
+    partition: str = ""
+    on: bool | None = None
+
+
+class Figures(msgspec.Struct):
+    """Figures of a pair over the window."""
+
+    asr: float
+    ccr: float
+    pdd: float
+    ast: float
+    acd: float
+    samples: list[int]
+
+
+class QualityView(msgspec.Struct):
+    """How a gateway does for a rule."""
+
+    partition: str
+    rule: int
+    gateway: str
+    grade: str
+    switched_off: bool
+    figures: Figures
+
+
 class SwitchMachine(msgspec.Struct, forbid_unknown_fields=True):
     """A machine of a pool to switch."""
 

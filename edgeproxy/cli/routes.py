@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from edgeproxy.admin.client import ask
-from edgeproxy.admin.routes import GatewayView, RuleExplanation
+from edgeproxy.admin.routes import GatewayView, QualityView, RuleExplanation
 from edgeproxy.cli.common import CONTROL, show, table, told
 from edgeproxy.cli.lazy import LazyGroup
 
@@ -140,3 +140,65 @@ def enable(name: str, partition: str, carrier: bool, control: Path) -> None:
 def disable(name: str, partition: str, carrier: bool, control: Path) -> None:
     """Switch gateway NAME off: it takes no calls and is not probed, whatever happens, until it is switched on."""
     _switch(name, partition, carrier, control, on=False)
+
+
+@routes.group()
+def quality() -> None:
+    """Show the quality of gateways for rules, and reset or switch pairs."""
+
+
+@quality.command("show")
+@click.option("--json", "raw", is_flag=True, help="Print JSON.")
+@CONTROL
+def show_quality(raw: bool, control: Path) -> None:
+    """Show ASR, CCR, PDD, AST and ACD of every pair of rule and gateway that has had calls, each with its samples."""
+
+    def work() -> None:
+        answer = ask(control, "GET", "/routes/quality")
+        if raw:
+            show(answer)
+            return
+        rows = []
+        for pair in msgspec.json.decode(answer, type=dict[str, list[QualityView]])["pairs"]:
+            figures, samples = pair.figures, pair.figures.samples
+            texts = [f"{figures.asr:.2f}", f"{figures.ccr:.2f}", f"{figures.pdd:.0f}", f"{figures.ast:.0f}", f"{figures.acd:.0f}"]
+            known = [f"{text} ({count})" if count else "" for text, count in zip(texts, samples, strict=True)]
+            rows.append([str(pair.rule), pair.gateway, pair.partition, "switched off" if pair.switched_off else pair.grade, *known])
+        table(["rule", "gateway", "partition", "grade", "ASR", "CCR", "PDD ms", "AST ms", "ACD s"], rows)
+
+    told(work)
+
+
+def _set_quality(rule: int, gateway: str, partition: str, control: Path, on: bool | None) -> None:
+    body = {"rule": rule, "gateway": gateway, "partition": partition, "on": on}
+    told(lambda: show(ask(control, "PUT", "/routes/quality", body)))
+
+
+@quality.command("reset")
+@click.argument("rule", type=int)
+@click.argument("gateway")
+@_PARTITION
+@CONTROL
+def reset_quality(rule: int, gateway: str, partition: str, control: Path) -> None:
+    """Forget what is kept of GATEWAY for RULE: it begins anew as a good one."""
+    _set_quality(rule, gateway, partition, control, None)
+
+
+@quality.command("enable")
+@click.argument("rule", type=int)
+@click.argument("gateway")
+@_PARTITION
+@CONTROL
+def enable_quality(rule: int, gateway: str, partition: str, control: Path) -> None:
+    """Let GATEWAY take calls of RULE again."""
+    _set_quality(rule, gateway, partition, control, on=True)
+
+
+@quality.command("disable")
+@click.argument("rule", type=int)
+@click.argument("gateway")
+@_PARTITION
+@CONTROL
+def disable_quality(rule: int, gateway: str, partition: str, control: Path) -> None:
+    """Give GATEWAY no calls of RULE where that is sorted by quality, until the next start."""
+    _set_quality(rule, gateway, partition, control, on=False)

@@ -58,6 +58,7 @@ def _routing(config: Config) -> dict[str, Any]:
         "limits": {**limits, "retry_after_seconds": (least, most)},
         "routes": [route.document(name) for name, route in config.route.items()],
         "health": config.routing.document(),
+        "quality": config.routing.quality.document(),
         "mask_identities": config.log.mask_identities,
         "slow_milliseconds": config.events.slow_milliseconds,
         "trace": {

@@ -139,6 +139,40 @@ class Probe(msgspec.Struct, frozen=True):
     """Good ones in a row that bring it back."""
 
 
+class Quality(msgspec.Struct, frozen=True):
+    """`[routing.quality]`: figures of each pair of rule and gateway that has calls, for rules and carriers whose `sort_alg` is `Q`."""
+
+    span_seconds: Annotated[int, Meta(ge=60, le=86_400)] = 1_800
+    """How far figures look back; what is older goes in twelfths of that."""
+    asr_samples: Annotated[int, Meta(ge=1, le=1_000_000)] = 30
+    """Finished attempts below which ASR (answered of all) and CCR (not failed by the gateway) say nothing."""
+    pdd_samples: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    """Attempts that rang below which PDD says nothing."""
+    ast_samples: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    """Answered attempts below which AST (time to the answer) says nothing."""
+    acd_samples: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
+    """Calls that ended below which ACD says nothing."""
+    order: Literal["draw", "best_first"] = "draw"
+    """What scores do: `draw` makes them weights, so that half the score means half the share; `best_first` tries the best one first, equals as they stand."""
+    critical: Literal["penalty", "drop"] = "penalty"
+    """What becomes of a gateway beyond a critical threshold: its penalty, or it is left out of the rule until calls on probation show that it is better."""
+    probation_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
+    """Share of calls that a gateway on probation gets."""
+    pairs: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    """Pairs of rule and gateway that are kept, in each partition; some 600 bytes each."""
+
+    def document(self) -> dict[str, Any]:
+        """Return what the native side reads."""
+        return {
+            "span_seconds": self.span_seconds,
+            "samples": [self.asr_samples, self.asr_samples, self.pdd_samples, self.ast_samples, self.acd_samples],
+            "best_first": self.order == "best_first",
+            "drop": self.critical == "drop",
+            "probation_permille": round(self.probation_share * 1_000),
+            "pairs": self.pairs,
+        }
+
+
 class Routing(msgspec.Struct, frozen=True):
     """`[routing]`: how rules and gateways are read from `install.database`."""
 
@@ -156,6 +190,8 @@ class Routing(msgspec.Struct, frozen=True):
     """When calls take a gateway out of the rotation."""
     probe: Probe = field(default_factory=Probe)
     """How gateways are probed."""
+    quality: Quality = field(default_factory=Quality)
+    """How quality is measured, and what comes of it."""
 
     def document(self) -> dict[str, Any]:
         """Return what the native side reads."""

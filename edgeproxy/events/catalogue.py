@@ -184,6 +184,30 @@ class DroutingStatus(Event, frozen=True):
     """`probe failed`, `calls failed` or `address refused`; empty for one that is back."""
 
 
+class QroutingBad(Event, frozen=True):
+    """A gateway crossed a threshold of its rule's quality profile for the worse."""
+
+    name = "E_QROUTING_BAD_DST"
+    partition: str
+    rule_id: int
+    dst_name: str
+    """The gateway."""
+    grade: str
+    """Ours: `warning` or `critical`."""
+
+
+class QroutingGood(Event, frozen=True):
+    """A gateway is within a threshold of its rule's quality profile again."""
+
+    name = "E_QROUTING_GOOD_DST"
+    partition: str
+    rule_id: int
+    dst_name: str
+    """The gateway."""
+    grade: str
+    """`good` or `warning`."""
+
+
 KINDS: tuple[type[Event], ...] = (
     CoreThreshold,
     CoreShmThreshold,
@@ -195,6 +219,8 @@ KINDS: tuple[type[Event], ...] = (
     AccCdr,
     AccMissed,
     DroutingStatus,
+    QroutingBad,
+    QroutingGood,
 )
 CATALOGUE: dict[str, type[Event]] = {kind.name: kind for kind in KINDS}
 """Every event of the proxy by its name; those of operators and policies begin with `X_`."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from edgeproxy import _native
 from edgeproxy.config import Loaded
 from edgeproxy.config.database import database_url
+from edgeproxy.errors import StorageError
 from edgeproxy.server.route_report import Fault, PartitionSize, RouteReport
-from edgeproxy.storage import DEFAULT_TABLES, Source, open_engine, prepare, read_partitions, read_rows, told
+from edgeproxy.storage import DEFAULT_TABLES, Source, Standing, check_database, open_engine, prepare, read_partitions, read_rows, told
 from edgeproxy.storage.recurrence import expand
 
 
@@ -53,6 +55,24 @@ async def read_tables(loaded: Loaded, before: "_native.RouteTables | None") -> t
         faults=[Fault(*parts) for parts in faults],
     )
     return tables, report, any(timed)
+
+
+async def check_tables(loaded: Loaded) -> None:
+    """Raise `StorageError` where starting would, without making or changing anything."""
+    url = database_url(loaded.config)
+    if url.startswith("sqlite:"):
+        file = Path(url.removeprefix("sqlite:///"))
+        if not file.exists() or (await check_database(url))[0] in {Standing.EMPTY, Standing.OLD}:
+            # The start makes it, or migrates it.
+            return
+    _, report, _ = await read_tables(loaded, None)
+    refuse_faults(loaded, report)
+
+
+def refuse_faults(loaded: Loaded, report: RouteReport) -> None:
+    """Raise `StorageError` for rows that cannot be used, where the configuration wants none of them."""
+    if report.fault_count and loaded.config.routing.bad_rows == "refuse":
+        raise StorageError(f"routes: {report.fault_count} rows cannot be used, first: {report.faults[0]}")
 
 
 async def _read_source(engine: AsyncEngine, load: "_native.RouteLoad", source: Source) -> None:

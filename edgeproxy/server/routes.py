@@ -78,14 +78,16 @@ class Routes:
 
     async def _read(self, loaded: Loaded) -> "_native.RouteTables":
         # A proxy without rules needs no database, and none of the memory that libraries for one take.
-        from edgeproxy.server.route_load import read_tables  # noqa: PLC0415
+        from edgeproxy.server.route_load import read_tables, refuse_faults  # noqa: PLC0415
 
         tables, report, self._has_recurrences = await read_tables(loaded, self._tables)
         for fault in report.faults[:20]:
             self._log("a row cannot be used", level="warning", values={"fault": str(fault)})
-        if report.fault_count and loaded.config.routing.bad_rows == "refuse":
+        try:
+            refuse_faults(loaded, report)
+        except StorageError:
             self.report = msgspec.structs.replace(self.report, fault_count=report.fault_count, faults=report.faults)
-            raise StorageError(f"routes: {report.fault_count} rows cannot be used, first: {report.faults[0]}")
+            raise
         tables = tables.with_addresses(await resolve(tables.names_to_resolve()))
         self.report = report
         return tables
@@ -158,6 +160,18 @@ class Routes:
         if self._tables is None or self._engine is None:
             return []
         return [msgspec.json.decode(text) for text in self._engine.gateways(self._tables)]
+
+    def quality(self) -> list[dict[str, Any]]:
+        """Return figures and grade of every pair of rule and gateway that has had calls."""
+        if self._tables is None or self._engine is None:
+            return []
+        found = [msgspec.json.decode(text) for text in self._engine.quality(self._tables)]
+        return sorted(found, key=lambda pair: (pair["partition"], pair["rule"], pair["gateway"]))
+
+    def set_quality(self, partition: str, rule: int, gateway: str, on: bool | None) -> None:
+        """Forget what is kept of a pair, or with `on` switch it until the next start; raise `StorageError` where it had no calls."""
+        if self._tables is None or not self._tables.quality_of(partition, rule, gateway, on):
+            raise StorageError(f"gateway {gateway} has had no calls by rule {rule} of partition {partition or 'default'}")
 
     def explain(self, number: str, route: str, group: int | None, at: datetime | None) -> dict[str, Any]:
         """Return which rule and gateways a number would get by a route, and why not others; raise `StorageError` where it cannot."""

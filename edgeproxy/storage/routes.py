@@ -4,7 +4,7 @@ cross in some hundred pieces and no row becomes an object of Python."""
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import LargeBinary, String, TableClause, bindparam, cast, column, func, inspect, literal, select, table, text
+from sqlalchemy import Connection, LargeBinary, String, TableClause, bindparam, cast, column, func, inspect, literal, select, table, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from edgeproxy.errors import StorageError
@@ -37,6 +37,16 @@ _KINDS = {
         },
     ),
     "carriers": _Kind("id", {"carrierid": "", "gwlist": "", "flags": "0", "sort_alg": "N", "state": "0", "attrs": ""}),
+    "profiles": _Kind(
+        "id",
+        {"id": ""}
+        | {
+            f"{level}_{what}_{figure}": "-1" if what == "threshold" else penalty
+            for figure in ("asr", "ccr", "pdd", "ast", "acd")
+            for what in ("threshold", "penalty")
+            for level, penalty in (("warn", "0.5"), ("crit", "0.05"))
+        },
+    ),
     "rules": _Kind(
         "ruleid",
         {
@@ -61,10 +71,12 @@ class Source(NamedTuple):
     partition: str
     url: str
     tables: dict[str, str]
-    """`gateways`, `carriers` and `rules` with the tables' names."""
+    """`gateways`, `carriers`, `profiles` and `rules` with the tables' names."""
 
 
-DEFAULT_TABLES = {"gateways": "dr_gateways", "carriers": "dr_carriers", "rules": "dr_rules"}
+DEFAULT_TABLES = {"gateways": "dr_gateways", "carriers": "dr_carriers", "profiles": "qr_profiles", "rules": "dr_rules"}
+_OPTIONAL = {"profiles"}
+"""Tables that an OpenSIPS database without their module lacks."""
 
 
 class RowBlock(NamedTuple):
@@ -90,7 +102,7 @@ async def read_partitions(engine: AsyncEngine, url: str) -> list[Source]:
             name = str(row["partition_name"])
             other = str(row["db_url"] or "") or url
             named = {"gateways": row["drd_table"], "carriers": row["drc_table"], "rules": row["drr_table"]}
-            tables = {kind: str(value or DEFAULT_TABLES[kind]) for kind, value in named.items()}
+            tables = DEFAULT_TABLES | {kind: str(value) for kind, value in named.items() if value}
             if not name or any(source.partition == name for source in found):
                 raise StorageError(f"dr_partitions: expected names, each once, got: {name or 'an empty one'}")
             found.append(Source(name, other, tables))
@@ -98,7 +110,7 @@ async def read_partitions(engine: AsyncEngine, url: str) -> list[Source]:
 
 
 async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlock]:
-    """Give the rows of a partition, all as they were at one moment: gateways, then carriers, then rules."""
+    """Give the rows of a partition, all as they were at one moment: gateways, then carriers, then profiles, then rules."""
     dialect = engine.dialect.name
     options = {} if dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
     async with engine.connect() as plain:
@@ -109,12 +121,22 @@ async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlo
         elif dialect == "mysql":
             await connection.execute(text("SET SESSION group_concat_max_len = 1073741824"))
         for kind, shape in _KINDS.items():
-            async for rows in _blocks(connection, dialect, source.tables[kind], shape):
+            async for rows in _blocks(connection, dialect, source.tables[kind], shape, optional=kind in _OPTIONAL):
                 yield RowBlock(kind, rows)
 
 
-async def _blocks(connection: AsyncConnection, dialect: str, name: str, shape: _Kind) -> AsyncIterator[bytes]:
-    there = await connection.run_sync(lambda sync: {found["name"] for found in inspect(sync).get_columns(name)})
+def _columns(connection: Connection, name: str, *, optional: bool) -> set[str] | None:
+    """Return the names of a table's columns; None for one that is not there and need not be."""
+    inspector = inspect(connection)
+    if optional and not inspector.has_table(name):
+        return None
+    return {found["name"] for found in inspector.get_columns(name)}
+
+
+async def _blocks(connection: AsyncConnection, dialect: str, name: str, shape: _Kind, *, optional: bool) -> AsyncIterator[bytes]:
+    there = await connection.run_sync(lambda sync: _columns(sync, name, optional=optional))
+    if there is None:
+        return
     if shape.key not in there:
         raise StorageError(f"table {name}: no column {shape.key}")
     statement = _statement(dialect, name, shape, there)

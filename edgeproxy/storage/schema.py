@@ -1,6 +1,6 @@
 """The tables that are read, in OpenSIPS's names and types; `docs/provisioning.md` says what they mean."""
 
-from sqlalchemy import Column, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import Column, Float, Integer, MetaData, String, Table, UniqueConstraint
 
 metadata = MetaData()
 
@@ -56,6 +56,18 @@ rules = Table(
     _number("sort_profile", None),
     _text("attrs", 255),
     _text("description", 128),
+)
+profiles = Table(
+    "qr_profiles",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("profile_name", String(64), nullable=False),
+    *(
+        Column(f"{level}_{what}_{figure}", Float, nullable=False, server_default="-1" if what == "threshold" else penalty)
+        for figure in ("asr", "ccr", "pdd", "ast", "acd")
+        for what in ("threshold", "penalty")
+        for level, penalty in (("warn", "0.5"), ("crit", "0.05"))
+    ),
 )
 partitions = Table(
     "dr_partitions",

@@ -6,15 +6,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, Table, delete, insert, select
+from sqlalchemy import Connection, Float, Integer, Table, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeproxy.errors import StorageError
 from edgeproxy.storage.database import Standing, standing, told
-from edgeproxy.storage.schema import carriers, gateways, rules
+from edgeproxy.storage.schema import carriers, gateways, profiles, rules
 from edgeproxy.storage.url import open_engine
 
-KINDS: dict[str, Table] = {"gateways": gateways, "carriers": carriers, "rules": rules}
+KINDS: dict[str, Table] = {"gateways": gateways, "carriers": carriers, "profiles": profiles, "rules": rules}
 _ROWS = 5_000
 _TOLD = 1_000
 """Faults that are told one by one; more are counted."""
@@ -79,9 +79,9 @@ class _Reader:
                     return None
                 # A default of the database stands for what is left out, but all rows of one statement have the same columns.
                 found[name] = "" if name == "prefix" else None if column.server_default is None else _default(column)
-            elif isinstance(column.type, Integer):
+            elif isinstance(column.type, Integer | Float):
                 try:
-                    found[name] = int(text)
+                    found[name] = int(text) if isinstance(column.type, Integer) else float(text)
                 except ValueError:
                     self.fault(line, name, f"expected a number, got: {text}")
                     return None
@@ -96,7 +96,9 @@ class _Reader:
 
 def _default(column: Any) -> Any:
     text = str(column.server_default.arg)
-    return int(text) if isinstance(column.type, Integer) else text
+    if isinstance(column.type, Integer):
+        return int(text)
+    return float(text) if isinstance(column.type, Float) else text
 
 
 async def import_rows(  # noqa: PLR0913

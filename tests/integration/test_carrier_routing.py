@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 from tests.integration.agent import Agent, answer, invite
 from tests.integration.provision import provision
-from tests.integration.proxy import Proxy, free_port, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
 from tests.sipp.catalogue import FLOWS
 from tests.sipp.runner import Sipp
 
@@ -204,8 +205,13 @@ def test_a_reload_takes_new_rules_names_bad_rows_and_a_failed_one_changes_nothin
 def test_bad_rows_can_refuse_the_start(start_proxy: Start, tmp_path: Path) -> None:
     environment = provision(tmp_path / "rules.db", {"a": "127.0.0.1"}, [("0", "x", "a")])
     toml = TOML.format(port=free_port(), route="", extra='[routing]\nbad_rows = "refuse"')
-    with pytest.raises(RuntimeError, match="dr_rules, row 1, column prefix: expected digits and `extra_prefix_characters`, got: x"):
+    fault = "dr_rules, row 1, column prefix: expected digits and `extra_prefix_characters`, got: x"
+    with pytest.raises(RuntimeError, match=fault):
         start_proxy(toml, environment={**os.environ, **environment})
+    done = subprocess.run(
+        [EDGEPROXY, "check", tmp_path / "edge.toml"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, fault in done.stderr) == (1, True), done.stderr
     with pytest.raises(RuntimeError, match=r"routes|database .*no table"):
         start_proxy(toml, environment={**os.environ, "EDGEPROXY_DATABASE": "postgresql://127.0.0.1:1/x"})
 
@@ -241,6 +247,35 @@ def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], g
     assert 'edgeproxy_gateway_refused_total{node="edge1",gateway="a",kind="gateway",partition="",class="4xx"} 1' in text
     assert 'edgeproxy_gateway_unreachable_total{node="edge1",gateway="b",kind="gateway",partition=""} 1' in text
     assert 'edgeproxy_gateway_usable{node="edge1",gateway="b",kind="gateway",partition=""} 0' in text
+
+
+def test_quality_reorders_a_rule_and_operators_see_and_change_it(
+    routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]], tmp_path: Path
+) -> None:
+    busy, _ = gateway("busy")
+    declined, _ = gateway("declined")
+    extra = '[routing.quality]\norder = "best_first"\nasr_samples = 3\ncritical = "drop"\nprobation_share = 0'
+    proxy, port = routed({"a": busy, "b": declined}, [("0", "49", "a,b")], extra=extra)
+    with sqlite3.connect(tmp_path / "rules.db") as connection:
+        connection.execute("INSERT INTO qr_profiles (id, profile_name, crit_threshold_asr) VALUES (4, 'usual', 0.5)")
+        connection.execute("UPDATE dr_rules SET sort_alg = 'Q', sort_profile = 4")
+    connection.close()
+    assert manage(proxy, "routes", "reload")[0] == 0
+    answers = [outcome(proxy, port, "4930", f"c{number}")[:3] for number in range(4)]
+    assert answers == ["486", "486", "486", "603"]
+    pair = json.loads(manage(proxy, "routes", "quality", "show", "--json")[1])["pairs"][0]
+    assert (pair["rule"], pair["gateway"], pair["grade"]) == (1, "a", "critical")
+    # Rules that come anew know of it.
+    assert manage(proxy, "routes", "reload")[0] == 0
+    assert outcome(proxy, port, "4930", "c10").startswith("603")
+    assert manage(proxy, "routes", "quality", "reset", "1", "a")[0] == 0
+    assert outcome(proxy, port, "4930", "c11").startswith("486")
+    assert manage(proxy, "routes", "quality", "disable", "1", "a")[0] == 0
+    assert outcome(proxy, port, "4930", "c12").startswith("603")
+    assert "switched off" in manage(proxy, "routes", "quality", "show")[1]
+    assert manage(proxy, "routes", "quality", "enable", "1", "a")[0] == 0
+    assert outcome(proxy, port, "4930", "c13").startswith("486")
+    assert manage(proxy, "routes", "quality", "reset", "9", "a") == (1, "gateway a has had no calls by rule 9 of partition default\n")
 
 
 def talk(  # noqa: PLR0917

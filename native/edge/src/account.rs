@@ -15,11 +15,13 @@ impl Edge {
     pub(crate) fn note_answer(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16) {
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
         let Some(noted) = self.calls.get_mut(transaction.call).and_then(|call| call.attempts.get_mut(attempt)) else { return };
+        let mut rang = false;
         if noted.first_answer == Moment::NEVER {
             noted.first_answer = now.moment;
         }
         if (180..190).contains(&status_code) && noted.ringing == Moment::NEVER {
             noted.ringing = now.moment;
+            rang = true;
             if let Some(gateway) = noted.led_by.as_ref().map(|led_by| &led_by.gateway) {
                 gateway.post_dial_delay[0].fetch_add(now.moment.since(noted.sent) / 1_000, Relaxed);
                 gateway.post_dial_delay[1].fetch_add(1, Relaxed);
@@ -28,6 +30,9 @@ impl Edge {
         if status_code >= 200 && noted.status_code == 0 {
             noted.status_code = status_code;
             noted.final_answer = now.moment;
+        }
+        if rang {
+            self.note_gateway_ringing(now, entry, attempt);
         }
     }
 
@@ -47,6 +52,7 @@ impl Edge {
                 state.call_seconds[0].fetch_add(seconds, Relaxed);
                 state.call_seconds[1].fetch_add(1, Relaxed);
             });
+            self.note_gateway_end(now, &place, seconds);
         }
         let dialog = self.dialog_key(call.texts.call_id(), call.texts.caller_tag());
         self.dialogs.remove(dialog, key);
@@ -126,7 +132,7 @@ impl Edge {
             to_peer: peer(call.attempts.last().and_then(|attempt| attempt.peer)),
             source: place(call.arrival.transport, call.arrival.address),
             listener: self.snapshot.listener(call.arrival.listener).label().to_owned(),
-            attempts: call.attempts.iter().map(|attempt| AttemptRecord { peer: peer(attempt.peer), ..told(attempt, call.started.moment) }).collect(),
+            attempts: call.attempts.iter().map(|attempt| told(attempt, call.started.moment, peer(attempt.peer))).collect(),
             outcome,
             status_code,
             refused_by,
@@ -156,12 +162,12 @@ fn place(transport: Transport, address: std::net::SocketAddr) -> String {
     format!("{}:{address}", transport.as_str().to_ascii_lowercase())
 }
 
-fn told(attempt: &Attempt, started: Moment) -> AttemptRecord {
+fn told(attempt: &Attempt, started: Moment, peer: String) -> AttemptRecord {
     let after = |moment: Moment| (moment != Moment::NEVER).then(|| moment.since(attempt.sent) / 1_000);
     let led_by = attempt.led_by.as_ref();
     AttemptRecord {
         target: place(attempt.to.transport, attempt.to.address),
-        peer: String::new(),
+        peer,
         gateway: led_by.map_or_else(String::new, |led_by| led_by.gateway.id.to_string()),
         carrier: led_by.and_then(|led_by| led_by.carrier.as_ref()).map_or_else(String::new, |carrier| carrier.id.to_string()),
         rule: led_by.map(|led_by| led_by.rule).filter(|rule| *rule != 0),

@@ -9,6 +9,7 @@ use syntax::{Edits, Head, Limits, Message, Transport, parse};
 
 use crate::admit::Shedding;
 use crate::call::{Call, CallView, Leases};
+use crate::chooser::Pairs;
 use crate::counters::Counters;
 use crate::event::{EventKind, Listening};
 use crate::outbox::Outbox;
@@ -61,6 +62,7 @@ pub struct Edge {
     pub(crate) refused: Recent,
     /// Rules and gateways of carriers.
     pub(crate) routing: Arc<Routing>,
+    pub(crate) pairs: Pairs,
     /// What a panic would leave half done.
     pub(crate) in_hand: Key,
     /// What to do in answer to the inputs of a batch.
@@ -105,6 +107,7 @@ impl Edge {
             heard: HashMap::new(),
             refused: Recent::default(),
             routing: Arc::default(),
+            pairs: Pairs::new(),
             in_hand: Key::NONE,
             out: Outbox::default(),
             counters,
@@ -175,6 +178,8 @@ impl Edge {
         self.index.shrink();
         self.dialogs.shrink();
         self.revive(now);
+        // Another worker may have made pairs meanwhile that had none.
+        self.pairs.retain(|_, pair| pair.is_some());
         self.look_at_tables(now);
         if self.options.worker == 0 && !self.draining {
             self.probe_gateways(now);

@@ -33,11 +33,15 @@ pub enum EventKind {
     AccMissed = 6,
     /// A gateway went down, or came back.
     DroutingStatus = 7,
+    /// A gateway crossed a threshold of quality for the worse.
+    QroutingBad = 8,
+    /// A gateway is within a threshold of quality again.
+    QroutingGood = 9,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::CoreThreshold,
         Self::CoreShmThreshold,
         Self::CoreTcpDisconnect,
@@ -46,6 +50,8 @@ impl EventKind {
         Self::AccCdr,
         Self::AccMissed,
         Self::DroutingStatus,
+        Self::QroutingBad,
+        Self::QroutingGood,
     ];
 
     /// Name and parameters.
@@ -60,6 +66,8 @@ impl EventKind {
                 "E_ACC_CDR",
                 &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "duration", "ms_duration", "setuptime", "created", "trace_id"],
             ),
+            Self::QroutingBad => ("E_QROUTING_BAD_DST", &["partition", "rule_id", "dst_name", "grade"]),
+            Self::QroutingGood => ("E_QROUTING_GOOD_DST", &["partition", "rule_id", "dst_name", "grade"]),
             Self::DroutingStatus => ("E_DROUTING_STATUS", &["partition", "gwid", "address", "status", "reason"]),
             Self::AccMissed => ("E_ACC_MISSED_EVENT", &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "trace_id"]),
         }

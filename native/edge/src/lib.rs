@@ -9,6 +9,7 @@ mod ack;
 mod admit;
 mod call;
 mod cancel;
+mod chooser;
 mod counters;
 mod decision;
 mod edge;
@@ -62,10 +63,10 @@ pub use plan::normal as normal_number;
 pub use question::{Address, Answer, Question, QuestionId};
 pub use record::{AttemptRecord, CallRecord, RECORD_VERSION};
 pub use route::is_own_host;
-pub use routing::{HealthRules, Table};
+pub use routing::{HealthRules, QualityRules, Table};
 pub use routing_table::Routing;
 pub use settings::{
     Balance, CarrierRouteSettings, Forking, GatewayHealthSettings, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings,
-    PolicySettings, PoolSettings, RouteSettings, SettingsError, Snapshot, TimerSettings, TraceSettings,
+    PolicySettings, PoolSettings, QualitySettings, RouteSettings, SettingsError, Snapshot, TimerSettings, TraceSettings,
 };
 pub use verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use proto::{Key, Now};
-use routing::{Down, GatewayLease, GatewayState, Outcome, Pick, Search, SearchOptions, Table, Whitelist};
+use proto::{Key, Moment, Now};
+use routing::{Down, Final, GatewayLease, GatewayState, Grade, Outcome, Pair, Pick, Profile, Rule, Search, SearchOptions, Table, Whitelist};
 use syntax::{HeaderName, Message, Scheme, Uri, list_elements};
 
+use crate::chooser::Chooser;
 use crate::edge::Edge;
 use crate::event::EventKind;
 use crate::policy::VerdictError;
@@ -55,6 +56,10 @@ pub(crate) struct GatewayCall {
     pool: Option<u16>,
     /// `ruleid` of the rule that led there.
     pub(crate) rule: u32,
+    sent: Moment,
+    /// How the gateway does for that rule.
+    pair: Option<Arc<Pair>>,
+    profile: Option<Arc<Profile>>,
 }
 
 impl GatewayCall {
@@ -81,8 +86,12 @@ impl Plan {
         self.search.rule().is_some()
     }
 
+    fn rule(&self) -> Option<&Rule> {
+        self.table().rule(self.search.rule()?)
+    }
+
     fn rule_id(&self) -> u32 {
-        self.search.rule().and_then(|index| self.table().rule(index)).map_or(0, |rule| rule.id)
+        self.rule().map_or(0, |rule| rule.id)
     }
 
     /// Whether no further gateway will come of it.
@@ -367,20 +376,22 @@ impl Edge {
 
     fn pick(&mut self, now: Now, plan: &mut Plan) -> bool {
         let first = plan.current.is_none() && plan.outcome.is_none();
+        let seed = self.random();
         let Plan { routing, partition, search, .. } = plan;
         let table = &routing.partitions[*partition].table;
-        let rules = self.snapshot.health;
-        let usable = |index: u32| table.gateways.get(index as usize).is_some_and(|gateway| gateway.state.is_usable(now.moment.0, gateway.is_probed(), &rules));
-        let mut random = || self.random() >> 1;
+        let snapshot = Arc::clone(&self.snapshot);
+        let pairs = Arc::ptr_eq(routing, &self.routing).then_some(&mut self.pairs);
+        let mut chooser = Chooser { table, health: &snapshot.health, quality: &snapshot.quality, pairs, partition: *partition, now: now.moment.0, state: seed };
         if first {
-            search.begin(table, &usable, &mut random);
+            search.begin(table, &mut chooser);
         }
-        plan.current = search.pick(table, &usable, &mut random);
+        plan.current = search.pick(table, &mut chooser);
         plan.current.is_some()
     }
 
     /// Takes a place at the gateway of the attempt at hand.
-    pub(crate) fn gateway_call(&self, entry: Key) -> Option<Box<GatewayCall>> {
+    pub(crate) fn gateway_call(&mut self, now: Now, entry: Key) -> Option<Box<GatewayCall>> {
+        let pair = self.pair_of(entry);
         let plan = self.transactions.get(entry)?.plan.as_ref()?;
         let pick = plan.current?;
         let gateway = plan.table().gateways.get(pick.gateway as usize)?;
@@ -391,6 +402,9 @@ impl Edge {
             partition: plan.partition,
             pool: plan.terms.pool.map(|(peer, _)| peer),
             rule: plan.rule_id(),
+            sent: now.moment,
+            profile: pair.as_ref().and_then(|_| plan.table().profile(plan.rule()?).map(Arc::clone)),
+            pair,
         };
         call.count(|state| {
             state.attempts.fetch_add(1, Relaxed);
@@ -402,6 +416,16 @@ impl Edge {
     pub(crate) fn note_gateway(&mut self, now: Now, call: &GatewayCall, outcome: Option<Outcome>) {
         let rules = self.snapshot.health;
         let state = Arc::clone(call.gateway());
+        if let Some(pair) = &call.pair {
+            let ended = match outcome {
+                None => Final::Answered,
+                Some(Outcome::Refused(code, _)) => Final::of_code(code),
+                Some(Outcome::RangOut) => Final::Complete,
+                Some(Outcome::Silence | Outcome::Unreachable) => Final::Failed,
+            };
+            pair.note_final(now.moment.0, &self.snapshot.quality, ended, now.moment.since(call.sent) / 1_000);
+            self.judge(now, call);
+        }
         let changed = match outcome {
             None => {
                 call.count(|state| {
@@ -432,6 +456,56 @@ impl Edge {
         if changed {
             self.tell_gateway(now, call.partition, call.pool, &state);
         }
+    }
+
+    /// The pair of the rule and the gateway of a plan, as this worker knows it.
+    fn pair_of(&mut self, entry: Key) -> Option<Arc<Pair>> {
+        let most = self.snapshot.settings.quality.pairs;
+        let plan = self.transactions.get(entry)?.plan.as_ref().filter(|plan| plan.terms.pool.is_none())?;
+        let (pick, rule) = (plan.current?, plan.rule()?.id);
+        let key = (plan.partition, rule, pick.gateway);
+        let current = Arc::ptr_eq(&plan.routing, &self.routing);
+        if current && let Some(Some(pair)) = self.pairs.get(&key) {
+            return Some(Arc::clone(pair));
+        }
+        let gateway = plan.table().gateways.get(pick.gateway as usize)?;
+        let found = plan.table().quality.pair(rule, gateway.id(), most);
+        match &found {
+            Some(pair) if current => drop(self.pairs.insert(key, Some(Arc::clone(pair)))),
+            Some(_) => {}
+            None => self.counters.quality_pairs_refused.add(),
+        }
+        found
+    }
+
+    /// An attempt at a gateway rang for the first time.
+    pub(crate) fn note_gateway_ringing(&self, now: Now, entry: Key, attempt: usize) {
+        let branch = self.transactions.get(entry).and_then(|transaction| transaction.branches.get(attempt));
+        if let Some((call, pair)) = branch.and_then(|branch| branch.gateway.as_deref()).and_then(|call| Some((call, call.pair.as_ref()?))) {
+            pair.note_ringing(now.moment.0, &self.snapshot.quality, now.moment.since(call.sent) / 1_000);
+        }
+    }
+
+    /// A call that was answered by way of a gateway is over.
+    pub(crate) fn note_gateway_end(&mut self, now: Now, call: &GatewayCall, seconds: u64) {
+        if let Some(pair) = &call.pair {
+            pair.note_end(now.moment.0, &self.snapshot.quality, seconds);
+            self.judge(now, call);
+        }
+    }
+
+    /// Tells where a gateway crosses a threshold of its rule's profile, either way.
+    fn judge(&mut self, now: Now, call: &GatewayCall) {
+        let (Some(pair), Some(profile)) = (&call.pair, &call.profile) else { return };
+        let Some((before, after)) = pair.judge(now.moment.0, &self.snapshot.quality, profile) else { return };
+        let (id, rule) = (call.gateway().id.to_string(), call.rule);
+        log::warn!(target: "routing", "gateway {id} for rule {rule}: quality {} after {}", grade_name(after), grade_name(before));
+        let kind = if after > before { EventKind::QroutingBad } else { EventKind::QroutingGood };
+        let partition = call.partition;
+        self.tell(now, kind, |edge| {
+            let there = edge.routing.partitions.get(partition).map_or("", |there| if there.name.is_empty() { "default" } else { &there.name });
+            vec![there.into(), u64::from(rule).into(), id.into(), grade_name(after).into()]
+        });
     }
 
     /// Tells that a gateway went down or came back.
@@ -489,5 +563,13 @@ impl Edge {
             plan.exhausted |= plan.goes_on && plan.outcome.is_some_and(|outcome| plan.terms.retry.retries(outcome));
             plan.goes_on = false;
         }
+    }
+}
+
+fn grade_name(grade: Grade) -> &'static str {
+    match grade {
+        Grade::Good => "good",
+        Grade::Warning => "warning",
+        Grade::Critical => "critical",
     }
 }

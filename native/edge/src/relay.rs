@@ -136,7 +136,8 @@ impl Edge {
                 },
             };
             let Some(transaction) = self.transactions.get(entry) else { return };
-            let shape = transaction.shape.as_deref().copied().unwrap_or(shape);
+            // A gateway has brought a peer and a listener of its own.
+            let shape = if transaction.plan.is_some() { transaction.shape.as_deref().copied().unwrap_or(shape) } else { shape };
             let alternatives = !transaction.addresses.is_empty() || !transaction.targets.is_empty();
             if alternatives && self.dead.get(&address).is_some_and(|(until, _)| *until > now.moment) {
                 continue;
@@ -226,7 +227,7 @@ impl Edge {
         let Some(mut hop) = self.hop_to(address, shape) else { return false };
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
-        let decided = transaction.policy.is_some();
+        let (decided, planned) = (transaction.policy.is_some(), transaction.plan.is_some());
         let wished = transaction.policy.as_ref().and_then(|policy| policy.first_answer).or(transaction.plan.as_ref().map(|plan| plan.terms.first_answer));
         let loop_hash = transaction.policy.as_ref().and_then(|policy| policy.loop_hash);
         let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty();
@@ -240,16 +241,18 @@ impl Edge {
             loop_hash: loop_hash.unwrap_or_else(|| self.loop_hash(message)),
         };
         let call = (call != Key::NONE && shape.dialog.is_none()).then_some(call);
+        let mut peer = self.far_peer(&hop, shape.policy);
         // Taken out for as long as the edge is needed whole.
-        let uri = self.take_request_uri(entry);
-        self.build_request(&arrival, message, shape, &hop, &branch, call, uri.as_deref());
+        let uri = if planned { self.take_request_uri(entry) } else { None };
+        self.build_request(&arrival, message, shape, &hop, &branch, call, peer, uri.as_deref());
         let mut fall_back_to_udp = false;
         if hop.transport == Transport::Udp && !over_udp && self.scratch.len() > LARGEST_DATAGRAM && self.wants_tcp(&hop, shape) {
             let over_tcp = Address { transport: Transport::Tcp, address: address.address };
             if let Some(tcp) = self.hop_to(over_tcp, shape) {
                 hop = tcp;
+                peer = self.far_peer(&hop, shape.policy);
                 fall_back_to_udp = true;
-                self.build_request(&arrival, message, shape, &hop, &branch, call, uri.as_deref());
+                self.build_request(&arrival, message, shape, &hop, &branch, call, peer, uri.as_deref());
             }
         }
         let sent_uri = uri.as_deref().unwrap_or_else(|| message.text(message.head.request_uri.whole));
@@ -259,7 +262,9 @@ impl Edge {
         {
             call.sent_request_uri = Some(sent_uri.into());
         }
-        self.give_request_uri(entry, uri);
+        if planned {
+            self.give_request_uri(entry, uri);
+        }
         self.out.send(hop, &self.scratch);
         if method == Method::Ack {
             return true;
@@ -277,7 +282,6 @@ impl Edge {
         if shape.policy.is_some() && self.heard.len() < self.snapshot.settings.limits.targets {
             self.heard.entry(hop.address).or_insert(Moment(0));
         }
-        let peer = self.far_peer(&hop, shape.policy);
         self.counts_of(peer).attempts.add();
         let branch = Branch {
             client,
@@ -290,7 +294,7 @@ impl Edge {
             fall_back_to_udp,
             cancelled: false,
             timed_out: false,
-            gateway: self.gateway_call(entry),
+            gateway: if planned { self.gateway_call(now, entry) } else { None },
         };
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         transaction.branches.push(branch);

@@ -15,7 +15,7 @@ const MAX_FORWARDS: u8 = 70;
 
 impl Edge {
     /// Builds what goes to `hop` in [`Edge::scratch`]. With a call, or for another dialog, we stay on the path by Record-Route.
-    /// `uri` takes the place of the Request-URI.
+    /// `far` is the peer there; `uri` takes the place of the Request-URI.
     #[expect(clippy::too_many_arguments, reason = "one request with all that is written into it")]
     pub(crate) fn build_request(
         &mut self,
@@ -25,6 +25,7 @@ impl Edge {
         hop: &Hop,
         branch: &BranchToken,
         call: Option<Key>,
+        far: Option<u16>,
         uri: Option<&[u8]>,
     ) {
         self.edits.clear();
@@ -40,7 +41,7 @@ impl Edge {
             worker: self.options.worker,
             call: call.unwrap_or(Key::NONE),
             listeners: [snapshot.listener_id(arrival.listener), snapshot.listener_id(hop.listener)],
-            peers: [self.peer_id(shape.from_peer), self.peer_id(self.far_peer(hop, shape.policy))],
+            peers: [self.peer_id(shape.from_peer), self.peer_id(far)],
         });
         let secret = &self.options.route_secret;
         self.edits.insert_with(top, |out| {

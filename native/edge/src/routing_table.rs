@@ -120,6 +120,7 @@ impl Edge {
     /// Routes by other tables from now on; what is under way goes on by those that it began with.
     pub fn set_routing(&mut self, routing: Arc<Routing>) {
         self.routing = routing;
+        self.pairs.clear();
     }
 
     /// The peer at an address: by a rule for just that address, as a gateway, or by a wider rule.

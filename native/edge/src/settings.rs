@@ -178,6 +178,24 @@ pub struct PoolSettings {
     pub probe: bool,
 }
 
+/// How quality is measured and what comes of it, `[routing.quality]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QualitySettings {
+    /// Seconds that figures look back.
+    pub span_seconds: u64,
+    /// Samples below which ASR, CCR, PDD, AST and ACD say nothing.
+    pub samples: [u32; 5],
+    /// Whether the best comes first.
+    pub best_first: bool,
+    /// Whether critical gateways are left out.
+    pub drop: bool,
+    /// Of a thousand calls, those that go to one that is left out.
+    pub probation_permille: u32,
+    /// Pairs of rule and gateway that are kept.
+    pub pairs: usize,
+}
+
 /// How calls go by provisioned rules, `[route.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -351,6 +369,8 @@ pub struct RouteSettings {
     pub routes: Vec<CarrierRouteSettings>,
     /// When gateways count as down.
     pub health: GatewayHealthSettings,
+    /// How quality is measured.
+    pub quality: QualitySettings,
     /// Hosts and ports that listeners advertised before a reload: dialogs still name them.
     #[serde(skip)]
     pub former: Vec<(String, u16)>,
@@ -454,6 +474,7 @@ pub struct Snapshot {
     /// The peer that gateways of a type belong to; -1 for all others.
     gateway_peers: Vec<(i32, u16)>,
     pub(crate) health: routing::HealthRules,
+    pub(crate) quality: routing::QualityRules,
 }
 
 /// A route with everything looked up that can be.
@@ -562,6 +583,13 @@ impl Snapshot {
                 gateway_peers.push((*kind, index as u16));
             }
         }
+        let quality = routing::QualityRules {
+            span_seconds: settings.quality.span_seconds,
+            samples: settings.quality.samples,
+            best_first: settings.quality.best_first,
+            drop: settings.quality.drop,
+            probation_permille: settings.quality.probation_permille,
+        };
         let health = routing::HealthRules {
             failures: settings.health.failures,
             of: settings.health.of,
@@ -577,6 +605,7 @@ impl Snapshot {
             peer_routes,
             gateway_peers,
             health,
+            quality,
             asked,
             policies,
             message_limits: settings.limits.message(),
@@ -594,6 +623,11 @@ impl Snapshot {
     /// When gateways count as down.
     pub fn health(&self) -> routing::HealthRules {
         self.health
+    }
+
+    /// How quality is measured.
+    pub fn quality(&self) -> routing::QualityRules {
+        self.quality
     }
 
     /// Every pool: its peer, and its machines.

@@ -1,7 +1,10 @@
 //! Calls by provisioned rules, on simulated time.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
+
 use edge::{CarrierRouteSettings, PeerKind, PolicyEvent, PolicySettings, QuestionView, RouteSettings};
+use routing::{Builder, LoadOptions};
 use serde_json::json;
 use testkit::{Request, Rig, Sent, gateways, header, packed, peer, response, route, settings};
 
@@ -342,4 +345,72 @@ fn a_policy_that_names_no_rule_or_no_route_is_told() {
     let question = rig.policy.pop().unwrap();
     let sent = rig.verdict(&question, &packed(&json!({"kind": "continue", "edits": [{"action": "request_uri", "name": "", "value": "sip:4912@edge"}]})));
     assert_eq!(requests(&sent)[0].1, "INVITE sip:4912@203.0.113.1 SIP/2.0");
+}
+
+/// Gateways a and b for one rule that is sorted by quality; ASR below a half is critical.
+fn by_quality() -> Rig {
+    let mut terms = with(route("pstn"));
+    terms.quality.drop = true;
+    let mut rig = Rig::new(terms);
+    let mut builder = Builder::new(LoadOptions::default(), None);
+    for (id, place) in [("a", "203.0.113.1"), ("b", "203.0.113.2:5070")] {
+        builder.gateways(format!("{id}\x1f0\x1f{place}\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1e").as_bytes());
+    }
+    builder.profiles(format!("1\x1f\x1f0.5{}\x1e", "\x1f".repeat(18)).as_bytes());
+    builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1fa,b\x1fQ\x1f1\x1f\x1e");
+    let loaded = builder.finish();
+    assert_eq!(loaded.faults, []);
+    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[]));
+    rig
+}
+
+#[test]
+fn a_gateway_that_does_badly_for_a_rule_is_left_out_of_it_and_told() {
+    let mut rig = by_quality();
+    rig.listen(&["E_QROUTING_BAD_DST", "E_QROUTING_GOOD_DST"]);
+    for number in 0..10 {
+        let first = call(&mut rig, "sip:4930@edge", number);
+        assert_eq!(first.to.to_string(), A, "{number}");
+        refuse(&mut rig, &first, 486, &[]);
+    }
+    let events = rig.take_events();
+    assert_eq!(events.len(), 1);
+    assert_eq!(format!("{:?}", events[0].values), r#"[Text("default"), Number(7), Text("a"), Text("critical")]"#);
+    let mut others = 0;
+    for number in 100..200 {
+        let next = call(&mut rig, "sip:4930@edge", number);
+        others += usize::from(next.to.to_string() == B);
+        refuse(&mut rig, &next, 487, &[]);
+    }
+    // Five in a hundred go to the one on probation; 487 says nothing of either.
+    assert!((85..100).contains(&others), "{others}");
+}
+
+#[test]
+fn figures_are_those_of_the_calls() {
+    let mut rig = by_quality();
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    rig.advance(1_000);
+    rig.receive(A, &answer(&first.text, 180, "a", &[]));
+    rig.advance(1_000);
+    let ok = rig.receive(A, &answer(&first.text, 200, "a", &[])).pop().unwrap();
+    rig.advance(60_000);
+    let bye =
+        Request::new("BYE", "sip:bob@203.0.113.1").call_id("call-1").tags("alice", "a").cseq(2).header(&format!("Route: {}", header(&ok.text, "Record-Route")));
+    let sent = rig.receive(CORE, &bye.text());
+    rig.receive(A, &answer(&sent[0].text, 200, "", &[]));
+    let pair = rig.routing().table("").unwrap().quality.known(7, "a").unwrap();
+    let figures = pair.figures(rig.milliseconds() * 1_000, &rig.quality());
+    assert_eq!((figures.asr, figures.ccr, figures.pdd, figures.ast, figures.acd, figures.samples), (1.0, 1.0, 1_000.0, 2_000.0, 60.0, [1; 5]));
+}
+
+#[test]
+fn pairs_beyond_the_bound_are_counted_and_calls_go_on() {
+    let mut terms = with(route("pstn"));
+    terms.quality.pairs = 1;
+    let mut rig = Rig::new(terms);
+    rig.set_routing(gateways(&[["a", "203.0.113.1", "0", "", "0"], ["b", "203.0.113.2:5070", "0", "", "0"]], &[], &[["1", "a"], ["2", "b"]]));
+    call(&mut rig, "sip:1@edge", 1);
+    assert_eq!(call(&mut rig, "sip:2@edge", 2).to.to_string(), B);
+    assert_eq!(rig.counters().quality_pairs_refused.get(), 1);
 }

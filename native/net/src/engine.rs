@@ -253,6 +253,11 @@ impl Engine {
         snapshot.map(|snapshot| snapshot.pools().map(|(peer, table)| (peer.to_owned(), Arc::clone(table))).collect()).unwrap_or_default()
     }
 
+    /// How quality is measured.
+    pub fn quality(&self) -> Option<edge::QualityRules> {
+        self.snapshot.lock().ok().map(|snapshot| snapshot.quality())
+    }
+
     /// When gateways count as down.
     pub fn health(&self) -> Option<edge::HealthRules> {
         self.snapshot.lock().ok().map(|snapshot| snapshot.health())

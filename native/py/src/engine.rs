@@ -57,6 +57,12 @@ impl Engine {
         Ok(py.detach(|| tables.gateways(now, &health)))
     }
 
+    fn quality(&self, py: Python<'_>, tables: &RouteTables) -> PyResult<Vec<String>> {
+        let rules = self.0.quality().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
+        let now = self.0.moment();
+        Ok(py.detach(|| tables.quality(now, &rules)))
+    }
+
     fn machines(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
         Ok(py.detach(|| machines(&self.0.pools(), self.0.moment(), &health)))

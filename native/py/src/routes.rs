@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use edge::{HealthRules, Routing, Table};
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use routing::{Alphabet, Builder, Down, Gateway, GatewayState, LoadOptions, SearchOptions, Whitelist, explain};
+use routing::{Alphabet, Builder, Down, Gateway, GatewayState, LoadOptions, QualityRules, SearchOptions, Whitelist, explain};
 use serde_json::{Value, json};
 
 /// A load under way: rows of each partition, given in blocks.
@@ -51,6 +51,7 @@ impl RouteLoad {
         let take = match table {
             "gateways" => Builder::gateways,
             "carriers" => Builder::carriers,
+            "profiles" => Builder::profiles,
             "rules" => Builder::rules,
             other => return Err(PyValueError::new_err(format!("no such table: {other}"))),
         };
@@ -139,6 +140,21 @@ impl RouteTables {
         found
     }
 
+    /// The quality of every pair of rule and gateway that has had calls, each as JSON.
+    pub(crate) fn quality(&self, now: u64, rules: &QualityRules) -> Vec<String> {
+        let mut found = Vec::new();
+        for partition in self.0.names() {
+            let Some(table) = self.0.table(partition) else { continue };
+            for ((rule, gateway), pair) in table.quality.all() {
+                let (figures, grade) = (pair.figures(now, rules), pair.grade());
+                let value =
+                    json!({"partition": partition, "rule": rule, "gateway": gateway, "grade": grade, "switched_off": pair.is_off(), "figures": figures});
+                found.push(value.to_string());
+            }
+        }
+        found
+    }
+
     fn state(&self, partition: &str, kind: &str, id: &str) -> Option<Arc<GatewayState>> {
         let table = self.0.table(partition)?;
         match kind {
@@ -212,6 +228,13 @@ impl RouteTables {
     /// Switches a gateway or a carrier; false where there is none of this name.
     fn switch(&self, partition: &str, kind: &str, name: &str, on: bool) -> bool {
         self.state(partition, kind, name).inspect(|state| state.switch(on)).is_some()
+    }
+
+    /// Forgets what is kept of the quality of a pair, or switches it; false where it had no calls.
+    #[pyo3(signature = (partition, rule, gateway, on=None))]
+    fn quality_of(&self, partition: &str, rule: u32, gateway: &str, on: Option<bool>) -> bool {
+        let pair = self.0.table(partition).and_then(|table| table.quality.known(rule, gateway));
+        pair.inspect(|pair| on.map_or_else(|| pair.reset(), |on| pair.switch(on))).is_some()
     }
 
     /// The place of the rule for a number in a group, if there is one.

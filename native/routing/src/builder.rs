@@ -7,6 +7,7 @@ use syntax::{Span, Uri};
 
 use crate::gateway::{Carrier, Gateway};
 use crate::number::{Alphabet, LONGEST_PREFIX};
+use crate::quality::{FIGURES, Profile};
 use crate::recurrence::Recurrence;
 use crate::row::{number, rows, trimmed};
 use crate::state::{GatewayState, ProbeMode};
@@ -71,6 +72,9 @@ impl Builder {
     /// An empty one; what `before` knows of gateways and carriers goes on under their names.
     pub fn new(options: LoadOptions, before: Option<Arc<Table>>) -> Self {
         let mut builder = Self { before, ..Self::default() };
+        if let Some(before) = &builder.before {
+            builder.table.quality = Arc::clone(&before.quality);
+        }
         builder.table.alphabet = options.alphabet.clone();
         builder.table.handlers = std::iter::once("").chain(options.handlers.iter().map(String::as_str)).map(Into::into).collect();
         builder.texts.insert("".into(), 0);
@@ -206,6 +210,24 @@ impl Builder {
         Ok(())
     }
 
+    /// Takes rows of `qr_profiles`: id, then for each of ASR, CCR, PDD, AST, ACD the thresholds and penalties of warning and
+    /// critical. A threshold below 0, or none, never counts.
+    pub fn profiles(&mut self, block: &[u8]) {
+        for row in rows::<21>(block) {
+            let row = match row {
+                Ok(row) => row,
+                Err(row) => {
+                    self.fault("qr_profiles", &row[..row.len().min(40)], "id", "a value holds a control character that parts columns");
+                    continue;
+                }
+            };
+            match profile(&row) {
+                Ok(profile) => drop(self.table.profiles.insert(profile.id, Arc::new(profile))),
+                Err((column, problem)) => self.fault("qr_profiles", row[0], column, problem),
+            }
+        }
+    }
+
     /// Takes rows of `dr_rules`: ruleid, groupid, prefix, timerec, priority, routeid, gwlist, sort_alg, sort_profile, attrs.
     pub fn rules(&mut self, block: &[u8]) {
         for row in rows::<10>(block) {
@@ -243,6 +265,9 @@ impl Builder {
             sort: Sort::from_bytes(trimmed(sort)).ok_or_else(|| ("sort_alg", expected("N, W or Q", sort)))?,
             last: false,
         };
+        if rule.sort == Sort::Quality && self.table.profile(&rule).is_none() {
+            return Err(("sort_profile", format!("no such row of qr_profiles: {}", rule.profile)));
+        }
         self.destinations(id, list)?;
         rule.count = (self.table.destinations.len() - rule.destinations as usize) as u16;
         rule.recurrence = self.recurrence(trimmed(recurrence));
@@ -404,6 +429,31 @@ fn permute(rules: &mut Vec<Rule>, keys: &mut [SortKey]) {
             place = from;
         }
     }
+}
+
+/// The columns of one row of `qr_profiles`, in order behind its id.
+const PROFILE_COLUMNS: [&str; FIGURES] = ["asr", "ccr", "pdd", "ast", "acd"];
+
+fn profile(row: &[&[u8]; 21]) -> Result<Profile, (&'static str, String)> {
+    let id = number::<u16>(row[0]).filter(|id| *id != 0).ok_or_else(|| ("id", expected("1 to 65535", row[0])))?;
+    let mut profile = Profile { id, warn: [None; FIGURES], critical: [None; FIGURES], warn_penalty: [0.5; FIGURES], critical_penalty: [0.05; FIGURES] };
+    for (place, name) in PROFILE_COLUMNS.into_iter().enumerate() {
+        let columns = &row[1 + 4 * place..5 + 4 * place];
+        let value = |text: &[u8]| {
+            let text = trimmed(text);
+            let found = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f32>().ok()).filter(|value| value.is_finite());
+            if text.is_empty() { Ok(None) } else { found.map(Some).ok_or_else(|| (name, expected("a number", text))) }
+        };
+        profile.warn[place] = value(columns[0])?.filter(|threshold| *threshold >= 0.0);
+        profile.critical[place] = value(columns[1])?.filter(|threshold| *threshold >= 0.0);
+        for (penalty, text) in [(&mut profile.warn_penalty[place], columns[2]), (&mut profile.critical_penalty[place], columns[3])] {
+            *penalty = value(text)?.unwrap_or(*penalty);
+            if !(0.0..=1.0).contains(penalty) {
+                return Err((name, expected("a penalty from 0 to 1", text)));
+            }
+        }
+    }
+    Ok(profile)
 }
 
 fn lossy(text: &[u8]) -> String {

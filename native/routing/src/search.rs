@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use smallvec::SmallVec;
 
+use crate::quality::{QualityRules, Worth};
 use crate::table::{CARRIER, Rule, Sort, Table};
 
 /// Destinations that a call may go to: gateways and carriers by name, the latter with `#` in front.
@@ -38,6 +39,18 @@ pub struct SearchOptions {
     pub whitelist: Option<Whitelist>,
     /// What [`Sort::Hash`] goes by.
     pub key: u64,
+}
+
+/// What a search asks of whoever runs it.
+pub trait Guide {
+    /// Whether calls may go to a gateway now.
+    fn is_usable(&self, gateway: u32) -> bool;
+    /// What a gateway is worth to a rule that is sorted by quality.
+    fn worth(&mut self, rule: &Rule, gateway: u32) -> Worth;
+    /// How quality decides.
+    fn rules(&self) -> &QualityRules;
+    /// A number that nobody can guess.
+    fn random(&mut self) -> u64;
 }
 
 /// One gateway to try, and the carrier by which it was found.
@@ -97,17 +110,17 @@ impl Search {
     }
 
     /// Sorts the destinations of the rule at hand; to be called once before the first [`Search::pick`].
-    pub fn begin(&mut self, table: &Table, usable: &impl Fn(u32) -> bool, random: &mut impl FnMut() -> u64) {
+    pub fn begin(&mut self, table: &Table, guide: &mut impl Guide) {
         let Some(rule) = self.rule.and_then(|index| table.rule(index)) else { return };
-        self.picks = self.picks_of(table, rule, usable, random);
+        self.picks = self.picks_of(table, rule, guide);
         self.picks.reverse();
     }
 
     /// The next gateway that is usable now; where a rule has none left, of the next rule if the search may fall back.
-    pub fn pick(&mut self, table: &Table, usable: &impl Fn(u32) -> bool, random: &mut impl FnMut() -> u64) -> Option<Pick> {
+    pub fn pick(&mut self, table: &Table, guide: &mut impl Guide) -> Option<Pick> {
         loop {
             while let Some(pick) = self.picks.pop() {
-                if usable(pick.gateway) {
+                if guide.is_usable(pick.gateway) {
                     return Some(pick);
                 }
             }
@@ -115,7 +128,7 @@ impl Search {
                 return None;
             }
             self.next_rule(table);
-            self.begin(table, usable, random);
+            self.begin(table, guide);
         }
     }
 
@@ -124,18 +137,20 @@ impl Search {
         self.picks.is_empty() && (!self.options.fall_back || self.next.is_none() && self.prefixes.is_empty())
     }
 
-    fn picks_of(&self, table: &Table, rule: &Rule, usable: &impl Fn(u32) -> bool, random: &mut impl FnMut() -> u64) -> SmallVec<[Pick; 4]> {
+    fn picks_of(&self, table: &Table, rule: &Rule, guide: &mut impl Guide) -> SmallVec<[Pick; 4]> {
         let allowed = |destination: u32| self.options.whitelist.as_ref().is_none_or(|list| list.has(destination));
-        let mut destinations: SmallVec<[(u32, u16); 8]> = table.destinations_of(rule).collect();
+        let mut destinations: Destinations = table.destinations_of(rule).collect();
         let by = if self.options.by_weight { Sort::Weight } else { rule.sort };
         let state = |destination: u32| table.gateways.get(destination as usize).map(|gateway| &gateway.state);
         match by {
+            Sort::Order => {}
+            Sort::Weight => by_weight(&mut destinations, guide),
+            Sort::Quality => by_quality(table, rule, &mut destinations, guide),
             // The highest of all hashes: where a machine goes, only its own calls go elsewhere.
             Sort::Hash => destinations.sort_by_key(|(index, _)| Reverse(state(*index).map_or(0, |state| mixed(self.options.key, state.id.as_bytes())))),
             Sort::Calls => destinations.sort_by_key(|(index, weight)| {
                 state(*index).map_or(u64::MAX, |state| u64::from(state.live()) * u64::from(u16::MAX) / u64::from((*weight).max(1)))
             }),
-            Sort::Order | Sort::Weight | Sort::Quality => sort(&mut destinations, by, random),
         }
         let mut picks = SmallVec::new();
         for (destination, _) in destinations {
@@ -147,14 +162,54 @@ impl Search {
                 continue;
             }
             let Some(carrier) = table.carriers.get(index as usize).filter(|carrier| allowed(destination) && !carrier.state.is_off()) else { continue };
-            let mut gateways: SmallVec<[(u32, u16); 8]> = carrier.gateways.iter().copied().collect();
-            sort(&mut gateways, carrier.sort, random);
+            let mut gateways: Destinations = carrier.gateways.iter().copied().collect();
+            match carrier.sort {
+                Sort::Weight => by_weight(&mut gateways, guide),
+                Sort::Quality => by_quality(table, rule, &mut gateways, guide),
+                Sort::Order | Sort::Hash | Sort::Calls => {}
+            }
             let there = gateways.iter().map(|(gateway, _)| Pick { gateway: *gateway, carrier: Some(index) });
             let most = if carrier.first_only { 1 } else { usize::MAX };
-            picks.extend(there.filter(|pick| usable(pick.gateway)).take(most));
+            picks.extend(there.filter(|pick| guide.is_usable(pick.gateway)).take(most));
         }
         picks
     }
+}
+
+/// Destinations with their weights.
+type Destinations = SmallVec<[(u32, u16); 8]>;
+
+/// Sorts by what each is worth: the best first, or by a draw in which scores are weights. What is on probation comes first in a
+/// small share of calls, and not at all in the others.
+fn by_quality(table: &Table, rule: &Rule, destinations: &mut Destinations, guide: &mut impl Guide) {
+    let mut first = None;
+    let mut scored: SmallVec<[(u32, f32); 8]> = SmallVec::new();
+    for (destination, _) in destinations.iter() {
+        let worth = if destination & CARRIER == 0 {
+            guide.worth(rule, *destination)
+        } else {
+            // A carrier is worth what its gateways are on average that could take a call.
+            let gateways = table.carriers.get((destination & !CARRIER) as usize).map(|carrier| carrier.gateways.as_slice()).unwrap_or_default();
+            let scores = gateways.iter().filter(|(gateway, _)| guide.is_usable(*gateway)).map(|(gateway, _)| *gateway).collect::<SmallVec<[u32; 8]>>();
+            let sum: f32 = scores.iter().map(|gateway| if let Worth::Score(score) = guide.worth(rule, *gateway) { score } else { 0.0 }).sum();
+            Worth::Score(sum / scores.len().max(1) as f32)
+        };
+        match worth {
+            Worth::Score(score) => scored.push((*destination, score)),
+            Worth::Probation if first.is_none() && guide.random() % 1_000 < u64::from(guide.rules().probation_permille) => first = Some(*destination),
+            Worth::Probation | Worth::Nothing => {}
+        }
+    }
+    if guide.rules().best_first {
+        scored.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    }
+    let best_first = guide.rules().best_first;
+    let mut sorted: Destinations = scored.into_iter().map(|(destination, score)| (destination, (score * f32::from(u16::MAX)) as u16)).collect();
+    if !best_first {
+        by_weight(&mut sorted, guide);
+    }
+    sorted.insert_many(0, first.map(|destination| (destination, 0)));
+    *destinations = sorted;
 }
 
 /// A hash of a name with a key (FNV-1a, mixed once more): keys are unguessable already.
@@ -165,17 +220,14 @@ fn mixed(key: u64, name: &[u8]) -> u64 {
 
 /// Sorts destinations by weight: each place is drawn among those left, in the share of their weights; those without any come
 /// last, in random order.
-fn sort(destinations: &mut [(u32, u16)], by: Sort, random: &mut impl FnMut() -> u64) {
-    if by != Sort::Weight {
-        return;
-    }
+fn by_weight(destinations: &mut [(u32, u16)], guide: &mut impl Guide) {
     for place in 0..destinations.len() {
         let left = &destinations[place..];
         let sum: u64 = left.iter().map(|(_, weight)| u64::from(*weight)).sum();
         let chosen = if sum == 0 {
-            (random() % left.len() as u64) as usize
+            (guide.random() % left.len() as u64) as usize
         } else {
-            let mut drawn = random() % sum;
+            let mut drawn = guide.random() % sum;
             left.iter()
                 .position(|(_, weight)| {
                     let below = drawn < u64::from(*weight);

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 
 use crate::gateway::{Carrier, Gateway};
 use crate::number::Alphabet;
+use crate::quality::{Profile, Quality};
 use crate::recurrence::Recurrence;
 use crate::state::{GatewayState, ProbeMode};
 use crate::trie::{NONE, SortKey, Trie, Walk};
@@ -78,6 +79,9 @@ pub struct Table {
     pub gateways: Vec<Gateway>,
     /// The carriers, by their numbers.
     pub carriers: Vec<Carrier>,
+    /// How gateways do for rules.
+    pub quality: Arc<Quality>,
+    pub(crate) profiles: HashMap<u16, Arc<Profile>>,
     pub(crate) gateway_names: HashMap<Arc<str>, u32>,
     pub(crate) carrier_names: HashMap<Arc<str>, u32>,
 }
@@ -138,6 +142,11 @@ impl Table {
     /// A rule's attributes.
     pub fn attrs(&self, rule: &Rule) -> &str {
         self.texts.get(rule.attrs as usize).map_or("", |text| text)
+    }
+
+    /// The profile that a rule is sorted by.
+    pub fn profile(&self, rule: &Rule) -> Option<&Arc<Profile>> {
+        self.profiles.get(&rule.profile)
     }
 
     /// The policy handler that decides on a rule, empty where there is none.

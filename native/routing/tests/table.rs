@@ -1,10 +1,13 @@
 //! The table against a naive model, and every flag of a search.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use routing::{Alphabet, Builder, Down, HealthRules, LoadOptions, Loaded, Pick, Search, SearchOptions, Table, Whitelist, explain};
+use routing::{
+    Alphabet, Builder, Down, Final, Guide, HealthRules, LoadOptions, Loaded, Pick, QualityRules, Rule, Search, SearchOptions, Table, Whitelist, Worth, explain,
+};
 
 const HEALTH: HealthRules = HealthRules { failures: 3, of: 10, down_after: 1, up_after: 1, retry_seconds: 30 };
 
@@ -16,7 +19,6 @@ fn gateway(id: &str) -> Vec<u8> {
     block(&[&[id, "0", "192.0.2.1", "0", "", "", "0", "0", ""]])
 }
 
-#[expect(clippy::unwrap_used, reason = "one more character is no fault")]
 fn with_gateways(names: &[&str]) -> Builder {
     let mut builder = Builder::new(LoadOptions { alphabet: Alphabet::new("+").unwrap(), ..LoadOptions::default() }, None);
     names.iter().for_each(|name| builder.gateways(&gateway(name)));
@@ -44,18 +46,49 @@ fn rule_of(table: &Table, group: u32, number: &str, now: i64) -> Option<u32> {
     table.find(group, number.as_bytes(), now).and_then(|index| table.rule(index)).map(|rule| rule.id)
 }
 
+const QUALITY: QualityRules = QualityRules { span_seconds: 120, samples: [10; 5], best_first: false, drop: true, probation_permille: 50 };
+
+/// Knows which gateways are down, and draws the same numbers each time.
+struct Test<'a> {
+    table: &'a Table,
+    down: &'a [&'a str],
+    state: u64,
+    rules: QualityRules,
+}
+
+impl<'a> Test<'a> {
+    fn new(table: &'a Table, down: &'a [&'a str]) -> Self {
+        Self { table, down, state: 1, rules: QUALITY }
+    }
+}
+
+impl Guide for Test<'_> {
+    fn is_usable(&self, gateway: u32) -> bool {
+        !self.down.contains(&self.table.gateways[gateway as usize].id())
+    }
+
+    fn worth(&mut self, rule: &Rule, gateway: u32) -> Worth {
+        let pair = self.table.quality.known(rule.id, self.table.gateways[gateway as usize].id());
+        pair.zip(self.table.profile(rule)).map_or(Worth::Score(1.0), |(pair, profile)| pair.worth(0, &self.rules, profile))
+    }
+
+    fn rules(&self) -> &QualityRules {
+        &self.rules
+    }
+
+    fn random(&mut self) -> u64 {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state >> 33
+    }
+}
+
 /// The gateways that a search gives, in order, while all that `down` does not name are usable.
 fn picked(table: &Table, number: &str, options: SearchOptions, down: &[&str]) -> Vec<String> {
-    let usable = |index: u32| !down.contains(&table.gateways[index as usize].id());
-    let mut state = 1_u64;
-    let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state >> 33
-    };
+    let mut guide = Test::new(table, down);
     let mut search = Search::new(table, 0, number.as_bytes(), options, 0);
-    search.begin(table, &usable, &mut random);
+    search.begin(table, &mut guide);
     let mut names = Vec::new();
-    while let Some(Pick { gateway, carrier }) = search.pick(table, &usable, &mut random) {
+    while let Some(Pick { gateway, carrier }) = search.pick(table, &mut guide) {
         let by = carrier.map_or_else(String::new, |carrier| format!("{}/", table.carriers[carrier as usize].id));
         names.push(format!("{by}{}", table.gateways[gateway as usize].id()));
     }
@@ -145,16 +178,11 @@ fn carriers_give_their_gateways_by_their_own_sort() {
 fn the_shares_of_weights_are_those_that_were_asked_for() {
     let table = table(&[["1", "0", "", "", "0", "a=20,b=80,c,d=0", "W"]], &[]);
     let mut firsts: HashMap<Vec<String>, u32> = HashMap::new();
-    let mut state = 7_u64;
-    let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 33
-    };
-    let usable = |_| true;
+    let mut guide = Test::new(&table, &[]);
     for _ in 0..20_000 {
         let mut search = Search::new(&table, 0, b"1", SearchOptions::default(), 0);
-        search.begin(&table, &usable, &mut random);
-        let order = std::iter::from_fn(|| search.pick(&table, &usable, &mut random)).map(|pick| table.gateways[pick.gateway as usize].id().to_owned());
+        search.begin(&table, &mut guide);
+        let order = std::iter::from_fn(|| search.pick(&table, &mut guide)).map(|pick| table.gateways[pick.gateway as usize].id().to_owned());
         *firsts.entry(order.collect()).or_default() += 1;
     }
     let share = |fits: &dyn Fn(&Vec<String>) -> bool| f64::from(firsts.iter().filter(|(order, _)| fits(order)).map(|(_, count)| count).sum::<u32>()) / 20_000.0;
@@ -260,4 +288,85 @@ fn an_explanation_tells_why_and_why_not() {
     assert_eq!(there, wanted);
     assert_eq!(told.rules[1].destinations[2].request_uri, "sip:0030@192.0.2.4:5070");
     assert_eq!(explain(&table, 9, "1", &SearchOptions::default(), 0, 0, &HEALTH).why, "no rule is in this group");
+}
+
+/// A profile whose ASR is critical below a half, with `penalty`.
+fn profile(id: &str, penalty: &str) -> Vec<u8> {
+    let mut row = vec![id, "", "0.5", "", penalty];
+    row.resize(21, "");
+    block(&[&row])
+}
+
+fn with_quality(list: &str, carriers: &[[&str; 6]]) -> Table {
+    let mut builder = with_gateways(&["a", "b", "c"]);
+    carriers.iter().for_each(|row| builder.carriers(&block(&[row])));
+    builder.profiles(&profile("1", "0.25"));
+    builder.rules(&block(&[&["1", "0", "", "", "0", "", list, "Q", "1", ""]]));
+    let loaded = builder.finish();
+    assert_eq!(loaded.faults, []);
+    loaded.table
+}
+
+fn failed(table: &Table, gateway: &str) {
+    let pair = table.quality.pair(1, gateway, 100).unwrap();
+    (0..10).for_each(|_| pair.note_final(0, &QUALITY, Final::Failed, 0));
+}
+
+/// How often each gateway is first in so many calls.
+fn firsts(table: &Table, rules: QualityRules, calls: usize) -> HashMap<String, usize> {
+    let mut guide = Test { rules, ..Test::new(table, &[]) };
+    let mut found = HashMap::new();
+    for _ in 0..calls {
+        let mut search = Search::new(table, 0, b"1", SearchOptions::default(), 0);
+        search.begin(table, &mut guide);
+        let first = search.pick(table, &mut guide).unwrap();
+        *found.entry(table.gateways[first.gateway as usize].id().to_owned()).or_default() += 1;
+    }
+    found
+}
+
+#[test]
+fn scores_are_weights_of_a_draw_or_an_order() {
+    let rules = QualityRules { drop: false, ..QUALITY };
+    let table = with_quality("a,b", &[]);
+    failed(&table, "a");
+    // 0.25 of 1.25: five standard deviations of 10,000 draws are 0.02.
+    let share = firsts(&table, rules, 10_000)["a"] as f64 / 10_000.0;
+    assert!((share - 0.2).abs() < 0.02, "{share}");
+    assert_eq!(firsts(&table, QualityRules { best_first: true, ..rules }, 100), HashMap::from([("b".to_owned(), 100)]));
+    // Of equals the first stays first.
+    let table = with_quality("c,a,b", &[]);
+    assert_eq!(firsts(&table, QualityRules { best_first: true, ..rules }, 100), HashMap::from([("c".to_owned(), 100)]));
+}
+
+#[test]
+fn a_critical_gateway_gets_its_share_of_probation_and_an_operator_none_at_all() {
+    let table = with_quality("a,b", &[]);
+    failed(&table, "a");
+    let pair = table.quality.known(1, "a").unwrap();
+    pair.judge(0, &QUALITY, table.profile(table.rule(0).unwrap()).unwrap());
+    let share = firsts(&table, QUALITY, 10_000)["a"] as f64 / 10_000.0;
+    assert!((share - 0.05).abs() < 0.012, "{share}");
+    pair.switch(false);
+    assert_eq!(firsts(&table, QUALITY, 1_000).len(), 1);
+}
+
+#[test]
+fn a_carrier_is_worth_the_mean_of_its_gateways_and_sorts_its_own() {
+    let rules = QualityRules { drop: false, best_first: true, ..QUALITY };
+    let table = with_quality("#one,c", &[["one", "a,b", "0", "Q", "0", ""]]);
+    failed(&table, "a");
+    assert_eq!(firsts(&table, rules, 10), HashMap::from([("c".to_owned(), 10)]));
+    failed(&table, "c");
+    assert_eq!(firsts(&table, rules, 10), HashMap::from([("b".to_owned(), 10)]));
+}
+
+#[test]
+fn profiles_that_mean_nothing_are_told() {
+    let mut builder = with_gateways(&["a"]);
+    builder.profiles(&[profile("0", "1"), profile("2", "2"), profile("3", "x"), profile("4", "")].concat());
+    builder.rules(&block(&[&["1", "0", "", "", "0", "", "a", "Q", "3", ""], &["2", "0", "", "", "0", "", "a", "Q", "4", ""]]));
+    let told: Vec<_> = builder.finish().faults.into_iter().map(|fault| (fault.row, fault.column)).collect();
+    let wanted = [("0", "id"), ("2", "asr"), ("3", "asr"), ("1", "sort_profile")];
+    assert_eq!(told, wanted.map(|(row, column)| (row.to_owned(), column)));
 }

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use edge::{
-    Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Hop, Listening, PolicyQuestion, Question, RouteSettings, Routes, Routing, SettingsError,
-    Snapshot, Table,
+    Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Event, Hop, Listening, PolicyQuestion, QualityRules, Question, RouteSettings, Routes, Routing,
+    SettingsError, Snapshot, Table,
 };
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
@@ -58,6 +58,8 @@ pub struct Rig {
     pub policy: Vec<PolicyQuestion>,
     now: Now,
     snapshot: Arc<Snapshot>,
+    routing: Arc<Routing>,
+    listening: Listening,
 }
 
 const WALL: u64 = 1_795_420_062_000_000;
@@ -81,6 +83,7 @@ impl Rig {
             Ok(snapshot) => Arc::new(snapshot),
             Err(error) => panic!("{error}"),
         };
+        let listening = Listening::default();
         let options = EdgeOptions {
             worker: 0,
             workers: 1,
@@ -88,10 +91,19 @@ impl Rig {
             process_secret: Secret::new([2; 16]),
             epoch: WALL,
             routes,
-            listening: Listening::default(),
+            listening: listening.clone(),
         };
         let edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
-        Self { edge, records: Vec::new(), questions: Vec::new(), policy: Vec::new(), now: Now { moment: Moment(0), wall: WALL }, snapshot }
+        Self {
+            edge,
+            records: Vec::new(),
+            questions: Vec::new(),
+            policy: Vec::new(),
+            now: Now { moment: Moment(0), wall: WALL },
+            snapshot,
+            routing: Arc::default(),
+            listening,
+        }
     }
 
     /// The counters.
@@ -140,12 +152,33 @@ impl Rig {
 
     /// Routes by these tables from now on.
     pub fn set_routing(&mut self, routing: Routing) {
-        self.edge.set_routing(Arc::new(routing));
+        self.routing = Arc::new(routing);
+        self.edge.set_routing(Arc::clone(&self.routing));
     }
 
     /// Peers that are pools, with their machines.
     pub fn pools(&self) -> Vec<(String, Arc<Table>)> {
         self.snapshot.pools().map(|(peer, table)| (peer.to_owned(), Arc::clone(table))).collect()
+    }
+
+    /// From now on somebody listens to these events.
+    pub fn listen(&self, names: &[&str]) {
+        self.listening.set(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    }
+
+    /// Takes events that came.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.edge.out.events)
+    }
+
+    /// The tables that serve.
+    pub fn routing(&self) -> Arc<Routing> {
+        Arc::clone(&self.routing)
+    }
+
+    /// How quality is measured.
+    pub fn quality(&self) -> QualityRules {
+        self.snapshot.quality()
     }
 
     /// What a worker does once a second.

@@ -2,7 +2,7 @@
 
 use edge::{
     CarrierRouteSettings, Forking, GatewayHealthSettings, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings,
-    RouteSettings, TimerSettings, TraceSettings,
+    QualitySettings, RouteSettings, TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -126,6 +126,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
             down_after: 1,
             up_after: 1,
         },
+        quality: QualitySettings { span_seconds: 1_800, samples: [10, 10, 5, 5, 5], best_first: true, drop: false, probation_permille: 50, pairs: 1_000 },
         trace: TraceSettings { memory_bytes: 0, collector: None, capture_id: 0 },
     }
 }

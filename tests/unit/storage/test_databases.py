@@ -28,6 +28,7 @@ from tests.unit.storage.conftest import run
 
 GATEWAYS = 'gwid,address,strip,pri_prefix,attrs,probe_mode,socket\r\na,192.0.2.1,0,,"one,two",2,\r\nb,sip:gw.example.net:5070,2,00,ü,0,udp:192.0.2.9:5060\r\n'
 CARRIERS = 'carrierid,gwlist,sort_alg\r\none,"a=20,b=80",W\r\n'
+PROFILES = "id,profile_name,crit_threshold_asr,warn_penalty_pdd\r\n1,usual,0.25,0.5\r\n"
 RULES = 'ruleid,groupid,prefix,timerec,priority,gwlist\r\n5,"0,1",49,,0,#one\r\n7,0,,,3,a\r\n9,0,4930,Europe/Rome|20260101T000000|||daily,0,"b,a"\r\n'
 
 
@@ -56,7 +57,7 @@ def take(url: str, kind: str, text: str, folder: Path, **options: bool) -> Impor
 
 def fill(url: str, folder: Path) -> None:
     asyncio.run(upgrade(url))
-    for kind, text in (("gateways", GATEWAYS), ("carriers", CARRIERS), ("rules", RULES)):
+    for kind, text in (("gateways", GATEWAYS), ("carriers", CARRIERS), ("profiles", PROFILES), ("rules", RULES)):
         assert take(url, kind, text, folder).fault_count == 0
 
 
@@ -112,7 +113,7 @@ def test_many_rows_come_in_several_blocks_and_none_is_lost(database: str, tmp_pa
 
 def test_csv_goes_out_as_it_came_in(database: str, tmp_path: Path) -> None:
     fill(database, tmp_path)
-    for kind, text in (("gateways", GATEWAYS), ("carriers", CARRIERS), ("rules", RULES)):
+    for kind, text in (("gateways", GATEWAYS), ("carriers", CARRIERS), ("profiles", PROFILES), ("rules", RULES)):
         file = tmp_path / "out.csv"
         assert asyncio.run(export_rows(database, kind, file, step=lambda _: None)) == text.count("\r\n") - 1
         before = list(csv.DictReader(text.splitlines()))
