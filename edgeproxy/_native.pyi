@@ -27,15 +27,27 @@ __all__ = [
 class Engine:
     """A running proxy: constructing it binds every address and starts its threads."""
 
-    def __new__(cls, document: bytes, links: list[PolicyLink] = ...) -> Engine:
-        """Start from a MessagePack document; the policy processes behind `links` are asked from the first request on.
+    def __new__(
+        cls, document: bytes, links: list[PolicyLink] = ..., tables: RouteTables | None = None, machines_off: list[tuple[str, str]] = ...
+    ) -> Engine:
+        """Start from a MessagePack document; the policy processes behind `links` are asked, and `tables` serve, from the first
+        request on. Machines of pools in `machines_off` (peer and URI) are switched off.
 
         Raises `ConfigError` for a value that means nothing, `BindError` for an address that cannot be bound,
         `EngineError` for anything else that the system refuses. Nothing is left running then.
         """
 
-    def reload(self, document: bytes, links: list[PolicyLink] = ..., drain: list[int] = ...) -> list[int]:
+    def reload(
+        self,
+        document: bytes,
+        links: list[PolicyLink] = ...,
+        drain: list[int] = ...,
+        tables: RouteTables | None = None,
+        machines_off: list[tuple[str, str]] = ...,
+    ) -> list[int]:
         """Go by another configuration, with the policy processes behind `links`; ask those behind `drain` nothing more.
+
+        Where there are `tables` they serve from then on too; machines of pools in `machines_off` are switched off.
 
         Returns the numbers of listeners that are gone: they take nothing new, and are to be closed later.
 
@@ -354,8 +366,11 @@ class RouteTables:
     def with_addresses(self, resolved: list[tuple[str, str]]) -> RouteTables:
         """Return the same tables with these addresses of gateways that have names."""
 
-    def switch(self, partition: str, kind: str, name: str, on: bool) -> bool:
-        """Switch a `gateway` or `carrier`; return whether there is one of this name."""
+    def sockets(self) -> list[tuple[str, str]]:
+        """Return the gateways that name a listener to send from, with that."""
+
+    def switch(self, partition: str, kind: str, name: str, on: bool, fresh: bool) -> bool:
+        """Switch a `gateway` or `carrier`, with `fresh` bring up one that is down; return whether there is one of this name."""
 
     def quality_of(self, partition: str, rule: int, gateway: str, on: bool | None = None) -> bool:
         """Forget what is kept of a pair, or with `on` switch it; return whether it has had calls."""

@@ -90,6 +90,12 @@ class Peer(msgspec.Struct, frozen=True):
             self._check_pool(self.pool, path, faults)
         if self.route and self.route not in routes:
             faults.add((*path, "route"), f"no such route, got: {self.route}", f"routes: {', '.join(sorted(routes)) or 'none'}")
+        if self.route and self.kind == "subscribers":
+            faults.add(
+                (*path, "route"),
+                "subscribers go to the core only",
+                "nobody asks them for a password here, and gateways for everyone are an open relay; give the core a route",
+            )
         if self.gateway_types and self.kind == "subscribers":
             faults.add((*path, "gateway_types"), "subscribers are no gateways")
         if not self.match and not self.to and not self.gateway_types:

@@ -58,13 +58,14 @@ class Control:
         tables = await self.routes.read(self.loaded) if self.loaded.config.uses_routes else None
         hooks = await self.policies.start()
         try:
-            self.engine = _native.Engine(to_document(self.loaded.config, hooks), self.policies.links)
+            self.engine = _native.Engine(
+                to_document(self.loaded.config, hooks), self.policies.links, self.routes.switched(tables), self._machines_off()
+            )
         except BaseException:
             await self.policies.stop()
             raise
         if tables:
-            self.routes.use(self.engine, self.loaded, tables)
-        self._switch_machines()
+            self.routes.use(self.engine, self.loaded, tables, serve=False)
         self.announcer.attach(self.engine)
         self.announcer.stand(self.loaded, self.policies)
         self.policies.watch(self.engine)
@@ -105,15 +106,15 @@ class Control:
             # What takes long, and what fails, comes before anything changes.
             tables = None if self.routes.serve_also(staged) or not staged.config.uses_routes else await self.routes.read(staged)
             if self.policies.serve_also(staged):
-                gone = await asyncio.to_thread(self.engine.reload, to_document(staged.config, self.policies.hooks))
+                document = to_document(staged.config, self.policies.hooks)
+                gone = await asyncio.to_thread(self.engine.reload, document, [], [], self.routes.switched(tables), self._machines_off())
             else:
-                gone = await self._reload_with_policies(staged)
+                gone = await self._reload_with_policies(staged, tables)
             if gone:
                 self._later(self._close_listeners(gone, before.config.install.drain_seconds))
             if tables:
-                self.routes.use(self.engine, staged, tables)
+                self.routes.use(self.engine, staged, tables, serve=False)
             self.routes.go_by(staged)
-            self._switch_machines()
             self.loaded = staged
             self.reloads += 1
             self.announcer.stand(staged, self.policies)
@@ -123,13 +124,14 @@ class Control:
             self.printer.event("reloaded", values={"revision": revision, "changed": changed})
             return Reloaded(revision, changed)
 
-    async def _reload_with_policies(self, staged: Loaded) -> list[int]:
+    async def _reload_with_policies(self, staged: Loaded, tables: "_native.RouteTables | None") -> list[int]:
         """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
         policies = Policies(staged, self.printer.event, self._policies_state)
         hooks = await policies.start()
         try:
             drain = [link.id for link in self.policies.links]
-            gone = await asyncio.to_thread(self.engine.reload, to_document(staged.config, hooks), policies.links, drain)
+            document, off = to_document(staged.config, hooks), self._machines_off()
+            gone = await asyncio.to_thread(self.engine.reload, document, policies.links, drain, self.routes.switched(tables), off)
         except BaseException:
             await policies.stop()
             raise
@@ -191,10 +193,8 @@ class Control:
         self.printer.event("switched by an operator", values={"kind": "machine", "name": uri, "peer": peer, "on": on})
         self._switches.set((peer, "machine", uri), on)
 
-    def _switch_machines(self) -> None:
-        for (peer, kind, uri), on in self._switches:
-            if kind == "machine":
-                self.engine.switch_machine(peer, uri, on)
+    def _machines_off(self) -> list[tuple[str, str]]:
+        return [(peer, uri) for (peer, kind, uri), on in self._switches if kind == "machine" and not on]
 
     def drain(self) -> None:
         """Refuse new requests and end once nothing is under way, as SIGTERM does."""

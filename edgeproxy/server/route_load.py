@@ -46,6 +46,12 @@ async def read_tables(loaded: Loaded, before: "_native.RouteTables | None") -> t
         await engine.dispose()
     timed = [await asyncio.to_thread(_give_meaning, load, source.partition) for source in sources]
     tables, faults, count = await asyncio.to_thread(load.finish, [])
+    listeners = loaded.config.install.listener
+    places = {*listeners, *(listener.address for listener in listeners.values())}
+    for gateway, socket in tables.sockets():
+        if socket not in places and f"{socket}:5060" not in places:
+            count += 1
+            faults.append(("dr_gateways", gateway, "socket", f"no such listener: {socket}; calls go by any"))
     report = RouteReport(
         loaded_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 3),
@@ -90,6 +96,6 @@ def _give_meaning(load: "_native.RouteLoad", partition: str) -> bool:
     for text in texts:
         try:
             load.mean(partition, expand(text, now))
-        except ValueError as error:
-            load.mean(partition, [], str(error))
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            load.mean(partition, [], str(error) or type(error).__name__)
     return bool(texts)

@@ -36,6 +36,7 @@ class Routes:
         self._tasks: list[asyncio.Task[None]] = []
         self._switches = switches
         self._has_recurrences = False
+        self._addresses: dict[str, list[str]] = {}
         self.report = RouteReport()
         self.problem = ""
         """Why the last load failed; empty where it did not."""
@@ -88,18 +89,26 @@ class Routes:
         except StorageError:
             self.report = msgspec.structs.replace(self.report, fault_count=report.fault_count, faults=report.faults)
             raise
-        tables = tables.with_addresses(await resolve(tables.names_to_resolve()))
+        tables = tables.with_addresses(await self._addresses_of(tables))
         self.report = report
         return tables
 
-    def use(self, engine: "_native.Engine", loaded: Loaded, tables: "_native.RouteTables") -> None:
-        """Route by `tables` from now on."""
+    def switched(self, tables: "_native.RouteTables | None") -> "_native.RouteTables | None":
+        """Switch what operators have switched; return the same tables."""
+        if tables is None:
+            return None
         for (partition, kind, name), on in self._switches:
             if kind != "machine":
-                tables.switch(partition, kind, name, on)
+                tables.switch(partition, kind, name, on, False)
+        return tables
+
+    def use(self, engine: "_native.Engine", loaded: Loaded, tables: "_native.RouteTables", *, serve: bool = True) -> None:
+        """Go by `tables` from now on; the engine has them already where `serve` is not set."""
         self._engine, self._loaded = engine, loaded
         retired, self._tables = self._tables, tables
-        engine.set_routes(tables)
+        if serve:
+            self.switched(tables)
+            engine.set_routes(tables)
         asyncio.get_running_loop().call_later(_RETIRE_SECONDS, lambda: retired)
         self._state(1, "routes: loaded")
         sizes = {size.partition or "default": size.rules for size in self.report.partitions}
@@ -108,9 +117,14 @@ class Routes:
             self._tasks = [asyncio.create_task(self._renew()), asyncio.create_task(self._resolve())]
 
     def go_by(self, loaded: Loaded) -> None:
-        """Explain by another configuration, whose tables are these too."""
-        if self._tables is not None:
-            self._loaded = loaded
+        """Explain by another configuration, whose tables are these too; one that uses none has none any more."""
+        if self._tables is None or self._engine is None:
+            return
+        self._loaded = loaded
+        if not loaded.config.uses_routes:
+            self._engine.set_routes(_native.RouteLoad([]).finish([])[0])
+            self._tables = self._loaded = None
+            self.report, self.problem = RouteReport(), ""
 
     async def stop(self) -> None:
         """End what renews the tables."""
@@ -133,24 +147,34 @@ class Routes:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             if self._has_recurrences:
-                with contextlib.suppress(StorageError):
+                try:
                     await self.reload()
+                except Exception as error:
+                    # The next day is another one; what failed has been told where it was the database.
+                    self._log("time recurrences not renewed", level="error", values={"error": f"{type(error).__name__}: {error}"})
 
     async def _resolve(self) -> None:
         while True:
             await asyncio.sleep(self._loaded.config.routing.resolve_seconds if self._loaded else 300)
             tables = self._tables
-            if tables is None or self._engine is None or not (names := tables.names_to_resolve()):
+            if tables is None or self._engine is None or not tables.names_to_resolve():
                 continue
-            found = await resolve(names)
+            found = await self._addresses_of(tables)
             async with self._turn:
                 if self._tables is tables:
                     self._tables = tables.with_addresses(found)
                     self._engine.set_routes(self._tables)
 
+    async def _addresses_of(self, tables: "_native.RouteTables") -> list[tuple[str, str]]:
+        """Return the addresses of gateways that have names; a name that cannot be looked up keeps those that it had."""
+        names = tables.names_to_resolve()
+        found = await asyncio.gather(*map(resolve, names))
+        self._addresses |= {name: addresses for name, addresses in zip(names, found, strict=True) if addresses}
+        return [(name, address) for name in names for address in self._addresses.get(name, [])]
+
     def switch(self, partition: str, kind: str, name: str, on: bool) -> None:
         """Switch a gateway or carrier for good; raise `StorageError` where there is none of this name."""
-        if self._tables is None or not self._tables.switch(partition, kind, name, on):
+        if self._tables is None or not self._tables.switch(partition, kind, name, on, True):
             raise StorageError(f"no {kind} {name} in partition {partition or 'default'}")
         self._log("switched by an operator", values={"kind": kind, "name": name, "on": on})
         self._switches.set((partition, kind, name), on)
@@ -198,15 +222,10 @@ class Routes:
         return {"state": state, "problem": self.problem, **msgspec.to_builtins(self.report)}
 
 
-async def resolve(names: list[str]) -> list[tuple[str, str]]:
-    """Return the addresses of `names`; one that has none now has none."""
-    loop = asyncio.get_running_loop()
-
-    async def one(name: str) -> list[tuple[str, str]]:
-        try:
-            found = await loop.getaddrinfo(name, None)
-        except OSError:
-            return []
-        return sorted({(name, str(entry[4][0])) for entry in found})
-
-    return [pair for pairs in await asyncio.gather(*map(one, names)) for pair in pairs]
+async def resolve(name: str) -> list[str]:
+    """Return the addresses of a name, none where it has none now."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name, None)
+    except OSError:
+        return []
+    return sorted({str(entry[4][0]) for entry in found})

@@ -1,5 +1,6 @@
 """What operators switched on or off: kept in the state directory, so that it holds over restarts and for SELECT-only databases."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,9 @@ class Switches:
         except (OSError, msgspec.MsgspecError) as error:
             self.problem = f"{self._file}: {error}"
             rows = []
+            with contextlib.suppress(OSError):
+                # The next switch would write over it.
+                self._file.replace(self._file.with_suffix(".unreadable"))
         self._states = {(partition, kind, name): on for partition, kind, name, on in rows}
 
     def __iter__(self) -> Iterator[tuple[Key, bool]]:

@@ -7,11 +7,12 @@ is to end at 06:00 ends at 06:00 also in the night in which clocks change.
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dateutil.rrule import DAILY, FR, MO, MONTHLY, SA, SU, TH, TU, WE, WEEKLY, YEARLY, rrule, weekday
+from dateutil.tz import tzlocal
 
 Span = tuple[int, int]
 """Seconds since 1970; the end is left out."""
@@ -27,8 +28,8 @@ _LAST = 1 << 40
 
 
 def local_zone() -> tzinfo:
-    """Return the zone of this machine."""
-    return datetime.now().astimezone().tzinfo or UTC
+    """Return the zone of this machine, with its changes of clocks."""
+    return tzlocal()
 
 
 def expand(text: str, now: datetime, default_zone: tzinfo | None = None) -> list[Span]:

@@ -139,28 +139,31 @@ async def _blocks(connection: AsyncConnection, dialect: str, name: str, shape: _
         return
     if shape.key not in there:
         raise StorageError(f"table {name}: no column {shape.key}")
-    statement = _statement(dialect, name, shape, there)
-    last: Any = -1
-    while True:
-        row = (await connection.execute(statement, {"last": last})).one()
+    left = (await connection.execute(select(func.count()).select_from(table(name)))).scalar_one()
+    last: Any = None
+    while left > 0:
+        row = (await connection.execute(_statement(dialect, name, shape, there, first=last is None), {"last": last})).one()
         if row[0] is None:
-            return
+            # A view may have what a table with a primary key has not.
+            raise StorageError(f"table {name}: {left} rows have no {shape.key}, or one that others have too")
         last = row[0]
-        yield row[1] if isinstance(row[1], bytes) else str(row[1]).encode()
+        left -= row[1]
+        yield row[2] if isinstance(row[2], bytes) else str(row[2]).encode()
 
 
-def _statement(dialect: str, name: str, shape: _Kind, there: set[str]) -> Any:
+def _statement(dialect: str, name: str, shape: _Kind, there: set[str], *, first: bool) -> Any:
     source = table(name, *(column(own) for own in there))
     key = source.c[shape.key]
     line = _printed(source, shape, there) if dialect == "sqlite" else _joined(source, shape, there)
-    page = select(key.label("key"), line.label("line")).where(key > bindparam("last")).order_by(key).limit(ROWS).subquery()
+    behind = key.is_not(None) if first else key > bindparam("last")
+    page = select(key.label("key"), line.label("line")).where(behind).order_by(key).limit(ROWS).subquery()
     if dialect == "sqlite":
         block: Any = cast(func.group_concat(page.c.line, ""), LargeBinary)
     elif dialect == "mysql":
         block = func.group_concat(page.c.line.op("SEPARATOR")(text("''")))
     else:
         block = func.string_agg(page.c.line, "")
-    return select(func.max(page.c.key), block)
+    return select(func.max(page.c.key), func.count(), block)
 
 
 def _printed(source: TableClause, shape: _Kind, there: set[str]) -> Any:
@@ -172,6 +175,6 @@ def _printed(source: TableClause, shape: _Kind, there: set[str]) -> Any:
 def _joined(source: TableClause, shape: _Kind, there: set[str]) -> Any:
     line: Any = literal("")
     for number, (own, default) in enumerate(shape.columns.items()):
-        value = func.coalesce(cast(source.c[own], String(1_000)), "") if own in there else literal(default)
+        value = func.coalesce(cast(source.c[own], String()), "") if own in there else literal(default)
         line = line.concat(literal(_BETWEEN)).concat(value) if number else value
     return line.concat(literal(_END))

@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from edgeproxy.errors import StorageError
 
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}
-_EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}
+"""`postgres` is how OpenSIPS spells it in `dr_partitions`."""
+_EXTRAS = {"postgresql": "postgres", "postgres": "postgres", "mysql": "mysql"}
 
 
 def driver_url(url: str) -> URL:

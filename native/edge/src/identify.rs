@@ -36,7 +36,11 @@ impl Edge {
         let found = match self.find_targets(now, message, route, peer) {
             Ok(found) => found,
             // A policy may know better.
-            Err(NoTarget::NotFound | NoTarget::NoRule(_)) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None, plan: None },
+            Err(NoTarget::NoRule(place)) if terms.is_some() => {
+                let plan = self.plan(now, &self.snapshot.routes[usize::from(place)], message, None);
+                TargetSet { targets: SmallVec::new(), policy: None, plan }
+            }
+            Err(NoTarget::NotFound) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None, plan: None },
             Err(why) => {
                 self.counters.refused_no_target.add();
                 let refusal = match why {

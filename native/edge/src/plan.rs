@@ -13,7 +13,8 @@ use crate::event::EventKind;
 use crate::policy::VerdictError;
 use crate::routing_table::Routing;
 use crate::settings::{Balance, RouteTerms};
-use crate::verdict::{Verdict, VerdictKind};
+use crate::transaction::Transaction;
+use crate::verdict::{PolicyEvent, Verdict, VerdictKind};
 
 /// Characters that only part a number's digits for readers (RFC 3966 section 5.1.1).
 const SEPARATORS: &[u8] = b"-.() ";
@@ -57,6 +58,8 @@ pub(crate) struct GatewayCall {
     /// `ruleid` of the rule that led there.
     pub(crate) rule: u32,
     sent: Moment,
+    /// Whether probes tell of the gateway.
+    probed: bool,
     /// How the gateway does for that rule.
     pair: Option<Arc<Pair>>,
     profile: Option<Arc<Profile>>,
@@ -97,6 +100,11 @@ impl Plan {
     /// Whether no further gateway will come of it.
     pub(crate) fn is_spent(&self) -> bool {
         !self.goes_on || self.search.is_spent()
+    }
+
+    /// Whether rules name further gateways, whoever may ask for them.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.search.is_spent()
     }
 
     /// The name of the gateway at hand.
@@ -168,6 +176,19 @@ fn push_user(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends parameters that stand in a user part (RFC 3966 section 3, RFC 3261 section 19.1.6): what could be taken for the end
+/// of that is escaped.
+fn push_parameters(text: &[u8], out: &mut Vec<u8>) {
+    for (place, byte) in text.iter().enumerate() {
+        let escape = *byte == b'%' && text.get(place + 1..place + 3).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit));
+        if escape || byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,/;".contains(byte) {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+}
+
 /// The Request-URI for a gateway: its number and host, and of what came what does not speak of another host.
 fn write_uri(gateway: &routing::Gateway, number: &[u8], message: &Message<'_>, uri: &Uri, out: &mut Vec<u8>) {
     out.clear();
@@ -179,10 +200,10 @@ fn write_uri(gateway: &routing::Gateway, number: &[u8], message: &Message<'_>, u
         push_user(&number, out);
         let user = message.text(uri.user);
         if let Some(at) = user.iter().position(|byte| *byte == b';') {
-            out.extend_from_slice(&user[at..]);
+            push_parameters(&user[at..], out);
         }
         if uri.scheme == Scheme::Tel {
-            out.extend_from_slice(message.text(uri.params));
+            push_parameters(message.text(uri.params), out);
         }
         out.push(b'@');
     }
@@ -193,7 +214,8 @@ fn write_uri(gateway: &routing::Gateway, number: &[u8], message: &Message<'_>, u
     }
     for parameter in message.text(uri.params).split(|byte| *byte == b';').filter(|parameter| !parameter.is_empty()) {
         let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
-        if !PARAMETERS_OF_HOST.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        let clean = parameter.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()[]/:&+$%=".contains(byte));
+        if clean && !PARAMETERS_OF_HOST.iter().any(|own| name.eq_ignore_ascii_case(own)) {
             out.push(b';');
             out.extend_from_slice(parameter);
         }
@@ -292,27 +314,19 @@ impl Edge {
             }
             VerdictKind::Continue if !verdict.edits.is_empty() => {
                 // The policy may have given it another number.
-                let terms = self.transactions.get(entry).and_then(|transaction| match &transaction.plan {
-                    Some(plan) => Some(Arc::clone(&plan.terms)),
-                    None if transaction.targets.is_empty() => self.route_of(transaction.shape.as_ref()?.from_peer?),
-                    None => None,
-                });
-                if let Some(terms) = terms {
+                // Once something was tried, going on means what is left of that.
+                let asked_first = |transaction: &Transaction| {
+                    transaction.branches.is_empty() && transaction.policy.as_ref().is_some_and(|state| state.event == PolicyEvent::Request)
+                };
+                let terms = self.transactions.get(entry).filter(|transaction| asked_first(transaction)).and_then(|transaction| transaction.plan.as_ref());
+                // A pool does not look at the number.
+                if let Some(terms) = terms.map(|plan| Arc::clone(&plan.terms)).filter(|terms| terms.pool.is_none()) {
                     self.replace_plan(now, entry, &terms, None, false)?;
-                    if !self.transactions.get(entry).and_then(|transaction| transaction.plan.as_ref()).is_some_and(|plan| plan.has_rule()) {
-                        self.drop_plan(entry);
-                    }
                 }
             }
             _ => {}
         }
         Ok(())
-    }
-
-    /// The route that a peer's calls go by, unless it only checks.
-    fn route_of(&self, peer: u16) -> Option<Arc<RouteTerms>> {
-        let place = *self.snapshot.peer_routes.get(usize::from(peer))?;
-        self.snapshot.routes.get(usize::from(place?)).filter(|terms| !terms.settings.check_only).cloned()
     }
 
     fn replace_plan(&mut self, now: Now, entry: Key, terms: &Arc<RouteTerms>, number: Option<&[u8]>, asks: bool) -> Result<(), VerdictError> {
@@ -395,6 +409,8 @@ impl Edge {
         let plan = self.transactions.get(entry)?.plan.as_ref()?;
         let pick = plan.current?;
         let gateway = plan.table().gateways.get(pick.gateway as usize)?;
+        // Of all calls that find its time come, one is the trial.
+        gateway.state.begin_trial(now.moment.0);
         let carrier = pick.carrier.and_then(|index| plan.table().carriers.get(index as usize));
         let call = GatewayCall {
             gateway: gateway.state.lease(),
@@ -403,6 +419,7 @@ impl Edge {
             pool: plan.terms.pool.map(|(peer, _)| peer),
             rule: plan.rule_id(),
             sent: now.moment,
+            probed: gateway.is_probed(),
             profile: pair.as_ref().and_then(|_| plan.table().profile(plan.rule()?).map(Arc::clone)),
             pair,
         };
@@ -416,6 +433,7 @@ impl Edge {
     pub(crate) fn note_gateway(&mut self, now: Now, call: &GatewayCall, outcome: Option<Outcome>) {
         let rules = self.snapshot.health;
         let state = Arc::clone(call.gateway());
+        let trial = routing::Trial { sent: call.sent.0, probed: call.probed };
         if let Some(pair) = &call.pair {
             let ended = match outcome {
                 None => Final::Answered,
@@ -431,14 +449,14 @@ impl Edge {
                 call.count(|state| {
                     state.answered.fetch_add(1, Relaxed);
                 });
-                state.note_attempt(now.moment.0, false, &rules)
+                state.note_attempt(now.moment.0, trial, false, &rules)
             }
-            Some(Outcome::RangOut) => state.note_attempt(now.moment.0, false, &rules),
+            Some(Outcome::RangOut) => state.note_attempt(now.moment.0, trial, false, &rules),
             Some(Outcome::Silence) => {
                 call.count(|state| {
                     state.silent.fetch_add(1, Relaxed);
                 });
-                state.note_attempt(now.moment.0, true, &rules)
+                state.note_attempt(now.moment.0, trial, true, &rules)
             }
             Some(Outcome::Unreachable) => {
                 call.count(|state| {
@@ -450,7 +468,7 @@ impl Edge {
                 call.count(|state| {
                     state.finals[usize::from(code / 100).min(6)].fetch_add(1, Relaxed);
                 });
-                state.note_attempt(now.moment.0, self.snapshot.settings.health.failure_codes.contains(&code), &rules)
+                state.note_attempt(now.moment.0, trial, self.snapshot.settings.health.failure_codes.contains(&code), &rules)
             }
         };
         if changed {
@@ -539,8 +557,8 @@ impl Edge {
         Some(retries && !transaction.caller_cancelled && !(plan.is_spent() && transaction.targets.is_empty() && transaction.addresses.is_empty()))
     }
 
-    /// Notes how the last attempt of a plan ended, and that of a gateway.
-    pub(crate) fn end_attempt(&mut self, now: Now, entry: Key, attempt: usize, outcome: Outcome) {
+    /// Notes how the last attempt of a plan ended, and what that says of its gateway.
+    pub(crate) fn end_attempt(&mut self, now: Now, entry: Key, attempt: usize, outcome: Outcome, of_gateway: Option<Outcome>) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let caller_cancelled = transaction.caller_cancelled;
         if let Some(plan) = transaction.plan.as_mut() {
@@ -552,8 +570,8 @@ impl Edge {
         }
         let call = transaction.branches.get_mut(attempt).and_then(|branch| branch.gateway.take());
         // What the caller gave up says nothing of the gateway.
-        if let Some(call) = call.filter(|_| !caller_cancelled) {
-            self.note_gateway(now, &call, Some(outcome));
+        if let (Some(call), Some(_)) = (call.filter(|_| !caller_cancelled), of_gateway) {
+            self.note_gateway(now, &call, of_gateway);
         }
     }
 

@@ -230,7 +230,8 @@ impl Edge {
         let (decided, planned) = (transaction.policy.is_some(), transaction.plan.is_some());
         let wished = transaction.policy.as_ref().and_then(|policy| policy.first_answer).or(transaction.plan.as_ref().map(|plan| plan.terms.first_answer));
         let loop_hash = transaction.policy.as_ref().and_then(|policy| policy.loop_hash);
-        let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty();
+        let further = transaction.plan.as_ref().is_some_and(|plan| plan.has_more());
+        let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty() || further;
         let cookie = self.random() as u32;
         let branch = BranchToken {
             node: self.node_id,
@@ -402,9 +403,10 @@ impl Edge {
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let asks = transaction.plan.as_ref().is_some_and(|plan| plan.asks);
+        let found = transaction.plan.as_ref().is_some_and(|plan| plan.has_rule());
         let unavailable = transaction.plan.as_ref().filter(|plan| plan.exhausted && !transaction.caller_cancelled).map(|plan| Arc::clone(&plan.terms));
         if let Some(terms) = unavailable.filter(|terms| transaction.best.is_none() || terms.settings.hide_failures && !asks) {
-            let (code, phrase) = &terms.settings.unavailable;
+            let (code, phrase) = if found { &terms.settings.unavailable } else { &terms.settings.not_found };
             self.decide_for(entry, |_| format!("relay: no gateway is left, {code} goes to the caller"));
             let phrase = (!phrase.is_empty()).then_some(phrase.as_str());
             return self.finish_saying(now, entry, *code, phrase, b"", b"");

@@ -231,7 +231,8 @@ impl Edge {
             FinalOutcome::Repeated => return self.out.send(branch.hop, &branch.sent),
             FinalOutcome::AnotherSuccess | FinalOutcome::Ignore => return,
         }
-        if branch.timed_out && code == 487 {
+        let own = branch.timed_out && code == 487;
+        if own {
             code = 408;
         }
         let sent = std::mem::take(&mut branch.sent);
@@ -251,12 +252,14 @@ impl Edge {
         }
         let rang = self.rang(entry, attempt);
         self.note_answer(now, entry, attempt, code);
+        let refused = Outcome::Refused(code, q850_cause(message));
         let outcome = match code {
             408 if rang => Outcome::RangOut,
             408 => Outcome::Silence,
-            code => Outcome::Refused(code, q850_cause(message)),
+            _ => refused,
         };
-        self.end_attempt(now, entry, attempt, outcome);
+        // A 408 of its own, for somebody who is not there, says nothing against a gateway.
+        self.end_attempt(now, entry, attempt, outcome, Some(if own { outcome } else { refused }));
         self.collect(arrival, entry, code, message);
         if code >= 600 && self.plan_goes_on(entry) != Some(true) {
             // Section 16.7 step 5: a global refusal ends the search.
@@ -286,9 +289,14 @@ impl Edge {
         branch.sent = Box::default();
         self.note_in_dialog_final(now, entry, message);
         if code >= 300 {
+            let outcome = Outcome::Refused(code, q850_cause(message));
+            self.end_attempt(now, entry, attempt, outcome, Some(outcome));
             self.collect(arrival, entry, code, message);
-            self.end_attempt(now, entry, attempt, Outcome::Refused(code, q850_cause(message)));
             return self.after_failure(now, entry, code);
+        }
+        let place = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)).and_then(|branch| branch.gateway.take());
+        if let Some(place) = place {
+            self.note_gateway(now, &place, None);
         }
         if self.strip_via(arrival, entry, message) {
             let response = std::mem::take(&mut self.scratch);

@@ -81,6 +81,17 @@ impl Routing {
         self.partitions.iter().map(|partition| partition.name.as_str())
     }
 
+    /// Forgets the quality of rules and gateways that are gone.
+    pub fn forget_gone(&self) {
+        self.partitions.iter().for_each(|partition| partition.table.forget_gone());
+    }
+
+    /// Gateways that name a listener to send from, with that.
+    pub fn sockets(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.partitions.iter().flat_map(|partition| &partition.table.gateways);
+        all.filter(|gateway| !gateway.socket.is_empty()).map(|gateway| (gateway.id(), &*gateway.socket))
+    }
+
     /// Hosts of gateways that are names, each once.
     pub fn hosts(&self) -> Vec<String> {
         let name = |hop: &GatewayHop| match &hop.target {

@@ -630,6 +630,17 @@ impl Snapshot {
         self.quality
     }
 
+    /// Switches machines of pools off, each by its peer and its URI; those that are not there are left out.
+    pub fn switch_off(&self, machines: &[(String, String)]) {
+        for (peer, table) in self.pools() {
+            for (_, uri) in machines.iter().filter(|(name, _)| name == peer) {
+                if let Some(machine) = table.gateway(uri).and_then(|index| table.gateways.get(index as usize)) {
+                    machine.state.switch(false);
+                }
+            }
+        }
+    }
+
     /// Every pool: its peer, and its machines.
     pub fn pools(&self) -> impl Iterator<Item = (&str, &std::sync::Arc<routing::Table>)> {
         self.pools.iter().flatten().filter_map(|pool| Some((pool.peer.as_str(), pool.routing.table("")?)))

@@ -2,7 +2,7 @@
 
 use proto::Now;
 use smallvec::SmallVec;
-use syntax::{Message, Transport, Uri};
+use syntax::{Message, Method, Transport, Uri};
 
 use crate::edge::Edge;
 use crate::peer::literal;
@@ -80,7 +80,9 @@ impl Edge {
             }
             return Ok(TargetSet::one(Target::of_uri(message.bytes, &next)));
         }
-        if let Some(place) = self.snapshot.peer_routes[usize::from(peer)] {
+        // Registrations and their like are for the core, not for a number.
+        let by_number = matches!(message.head.method, Method::Invite | Method::Message);
+        if let Some(place) = self.snapshot.peer_routes[usize::from(peer)].filter(|_| by_number) {
             let terms = &self.snapshot.routes[usize::from(place)];
             let plan = self.plan(now, terms, message, None).filter(|plan| plan.has_rule()).ok_or(NoTarget::NoRule(place))?;
             if !terms.settings.check_only {

@@ -92,6 +92,8 @@ impl Edge {
         let own = transaction.origin.is_some();
         for branch in &mut transaction.branches {
             branch.timed_out = true;
+            // That we give up says nothing of a gateway.
+            branch.gateway = None;
             if own {
                 // Whoever waits for a request of ours wants to know now.
                 branch.client.handle_transport_error();
@@ -124,7 +126,8 @@ impl Edge {
                 let target = Address { transport: branch.hop.transport, address: branch.hop.address };
                 let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
                 // A gateway has a health of its own, which is more than that of its address.
-                let has_health = branch.gateway.is_some() || matches!(transaction.origin.as_deref(), Some(Origin::Probe { .. }));
+                let has_health =
+                    branch.gateway.is_some() && transaction.addresses.is_empty() || matches!(transaction.origin.as_deref(), Some(Origin::Probe { .. }));
                 self.counters.attempts_unanswered.add();
                 self.counts_of(peer).unanswered.add();
                 // One request that nobody answers says little about a machine that answers others.
@@ -168,7 +171,9 @@ impl Edge {
     }
 
     fn attempt_failed(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16, outcome: Outcome) {
-        self.end_attempt(now, entry, attempt, outcome);
+        // As long as its name has other addresses, nothing is said against the gateway.
+        let last = self.transactions.get(entry).is_some_and(|transaction| transaction.addresses.is_empty());
+        self.end_attempt(now, entry, attempt, outcome, last.then_some(outcome));
         self.note_answer(now, entry, attempt, status_code);
         self.note_failure(entry, status_code, None);
         // Silence and a dead transport always mean the next address, whatever `fail_over` says (RFC 3263 section 4.3).
@@ -251,7 +256,7 @@ impl Edge {
             return;
         }
         self.counters.attempts_undeliverable.add();
-        let has_health = branch.gateway.is_some();
+        let has_health = branch.gateway.is_some() && transaction.addresses.is_empty() || matches!(transaction.origin.as_deref(), Some(Origin::Probe { .. }));
         branch.client.handle_transport_error();
         branch.sent = Box::default();
         let target = Address { transport: branch.hop.transport, address: branch.hop.address };
@@ -260,6 +265,7 @@ impl Edge {
             && let Some(shape) = shape
         {
             let udp = Address { transport: Transport::Udp, address: target.address };
+            branch.gateway = None;
             self.note_answer(now, entry, attempt, 503);
             self.fall_back(now, entry, attempt, udp, shape);
             self.conclude(now, entry);

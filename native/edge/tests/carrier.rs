@@ -75,6 +75,8 @@ fn a_number_goes_to_the_gateway_of_its_longest_prefix_as_that_wants_it() {
         ("sip:1234;npdi;rn=99:secret@edge", B, "INVITE sip:0034;npdi;rn=99@203.0.113.2:5070 SIP/2.0"),
         ("tel:+1-234;phone-context=x", B, "INVITE sip:0034;phone-context=x@203.0.113.2:5070;user=phone SIP/2.0"),
         ("sip:%31%32@edge", B, "INVITE sip:00@203.0.113.2:5070 SIP/2.0"),
+        // What could be taken for the end of the user part is escaped.
+        ("tel:49;x=a@evil.example;y=%zz", A, "INVITE sip:49;x=a%40evil.example;y=%25zz@203.0.113.1;user=phone SIP/2.0"),
     ];
     for (number, (uri, to, line)) in table.into_iter().enumerate() {
         let sent = call(&mut rig, uri, number as u32);
@@ -175,6 +177,29 @@ fn silence_goes_on_after_the_first_answer_timer_and_ringing_ends_with_408() {
     assert_eq!(cancel.first_line(), "CANCEL sip:0030@203.0.113.2:5070 SIP/2.0");
     let sent = rig.receive(B, &answer(&second.text, 487, "b", &[]));
     assert_eq!(statuses(&sent), [408]);
+}
+
+#[test]
+fn a_408_of_the_gateway_itself_is_retried_and_says_nothing_against_it() {
+    let mut rig = rig();
+    for number in 0..5 {
+        let first = call(&mut rig, "sip:4930@edge", number);
+        assert_eq!(first.to.to_string(), A, "{number}");
+        let sent = refuse(&mut rig, &first, 408, &[]);
+        assert_eq!(requests(&sent).last().unwrap().0, B);
+        refuse(&mut rig, sent.last().unwrap(), 486, &[]);
+    }
+}
+
+#[test]
+fn messages_go_by_number_and_registrations_do_not() {
+    let mut rig = rig();
+    let request = |method: &str| Request::new(method, "sip:4930@edge").call_id(method).branch(&format!("z9hG4bK-{method}")).text();
+    let sent = rig.receive(CORE, &request("MESSAGE"));
+    assert_eq!(requests(&sent)[0].1, "MESSAGE sip:4930@203.0.113.1 SIP/2.0");
+    assert_eq!(statuses(&rig.receive(A, &answer(&sent[0].text, 404, "a", &[]))), [404]);
+    let sent = rig.receive(CORE, &request("REGISTER"));
+    assert!(requests(&sent).iter().all(|(to, _)| to != A));
 }
 
 #[test]

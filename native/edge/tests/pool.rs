@@ -135,3 +135,36 @@ fn a_policy_sends_to_a_pool_and_nobody_usable_is_no_answer_of_anybody() {
     let sent = rig.verdict(&question, &packed(&json!({"kind": "relay", "peer": "core"})));
     assert_eq!(sent[0].status_code(), 500);
 }
+
+#[test]
+fn a_challenge_and_a_success_of_a_registration_pass_and_leave_no_call_behind() {
+    let mut rig = Rig::new(with(Balance::Order, &[], &MACHINES[..2]));
+    for (number, code) in [(1, 401), (2, 200)] {
+        let register = Request::new("REGISTER", "sip:example.net").branch(&format!("z9hG4bK-r{number}")).call_id(&format!("r{number}")).text();
+        let sent = rig.receive(CALLER, &register).pop().unwrap();
+        assert_eq!(sent.to.to_string(), "10.0.0.1:5060");
+        let answer = rig.receive("10.0.0.1:5060", &response(&sent.text, code, "b"));
+        assert_eq!(answer[0].status_code(), code);
+        assert_eq!(rig.pools()[0].1.gateways[0].state.live(), 0);
+    }
+    let register = Request::new("REGISTER", "sip:example.net").branch("z9hG4bK-r3").call_id("r3").text();
+    rig.receive(CALLER, &register);
+    // Silence means the next machine, as it does without a pool.
+    let sent = rig.advance(4_100);
+    assert_eq!(sent.iter().rfind(|sent| sent.first_line().starts_with("REGISTER")).unwrap().to.to_string(), "10.0.0.2:5060");
+}
+
+#[test]
+fn a_policy_that_edits_and_goes_on_stays_with_the_pool() {
+    let mut terms = with(Balance::Order, &[], &MACHINES[..2]);
+    terms.policies =
+        vec![PolicySettings { hook: "request".to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 }];
+    let mut rig = Rig::new(terms);
+    rig.edge.set_policy_links(vec![1]);
+    rig.set_routing(testkit::gateways(&[["a", "203.0.113.1", "0", "", "0"]], &[], &[["", "a"]]));
+    rig.receive(CALLER, &invite(1, "alice"));
+    let question = rig.policy.pop().unwrap();
+    let verdict = json!({"kind": "continue", "edits": [{"action": "set", "name": "X-Note", "value": "x"}]});
+    let sent = outgoing(rig.verdict(&question, &packed(&verdict))).unwrap();
+    assert_eq!((sent.to.to_string().as_str(), header(&sent.text, "X-Note")), ("10.0.0.1:5060", "x"));
+}

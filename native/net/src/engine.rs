@@ -81,6 +81,15 @@ type ReadPeer = fn(&PeerCounters) -> u64;
 /// A metric's name, its labels, and its value.
 pub type LabelledCount = (&'static str, Vec<(&'static str, String)>, u64);
 
+/// What is provisioned or switched beside the file.
+#[derive(Default)]
+pub struct Routes {
+    /// Rules and gateways; those that serve go on where there are none.
+    pub tables: Option<Arc<Routing>>,
+    /// Machines of pools that are switched off: peer and URI.
+    pub machines_off: Vec<(String, String)>,
+}
+
 /// A running proxy.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -108,14 +117,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Binds every address, then starts the threads; the policy processes behind `links` are asked from the first request on.
+    /// Binds every address, then starts the threads; the policy processes behind `links` are asked, and `routes` serve, from
+    /// the first request on.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub fn start(document: &[u8], links: &[&PolicyLink]) -> Result<Self, StartError> {
+    pub fn start(document: &[u8], links: &[&PolicyLink], routes: &Routes) -> Result<Self, StartError> {
         let document = Document::read(document)?;
         let install = document.install;
         let snapshot = Arc::new(Snapshot::build(document.routing)?);
+        snapshot.switch_off(&routes.machines_off);
         let bound = bind_all(&snapshot.settings.listeners, &install, inherited_sockets())?;
         let workers = usize::from(install.workers);
         limits::raise_open_files((install.stream.connections * workers) as u64 + 256);
@@ -151,7 +162,10 @@ impl Engine {
             routes: Box::new(KernelRoutes::default()),
             listening: shared.events.listening.clone(),
         });
-        let edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
+        let mut edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
+        if let Some(tables) = &routes.tables {
+            edges.iter_mut().for_each(|edge| edge.set_routing(Arc::clone(tables)));
+        }
         let counters = edges.iter().map(Edge::counters).collect();
         let sources = Sources::default();
         let roster = Arc::new(Roster::new(workers, install.gather_percent).map_err(system("a pipe"))?);
@@ -212,11 +226,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::check`], and where something changed that lives as long as the process; then nothing was changed.
-    pub fn reload(&self, document: &[u8], links: &[&PolicyLink], drain: &[u32]) -> Result<Vec<u16>, StartError> {
+    pub fn reload(&self, document: &[u8], links: &[&PolicyLink], drain: &[u32], routes: &Routes) -> Result<Vec<u16>, StartError> {
         let document = Document::read(document)?;
         let mut current = self.snapshot.lock().map_err(|_| StartError::System { what: "the configuration".to_owned(), error: io::ErrorKind::Other.into() })?;
         let mut closed = self.closed.lock().map_err(|_| StartError::System { what: "the listeners".to_owned(), error: io::ErrorKind::Other.into() })?;
         let next = Arc::new(Snapshot::build_after(&current, document.routing, &closed)?);
+        next.switch_off(&routes.machines_off);
         // What cannot be bound is told before anything changes.
         let mut bound = bind_all(next.settings.listeners.get(current.settings.listeners.len()..).unwrap_or_default(), &document.install, Vec::new())?;
         let fresh = |index: &usize| next.settings.listeners[*index].drained && current.settings.listeners.get(*index).is_some_and(|old| !old.drained);
@@ -228,7 +243,7 @@ impl Engine {
         // A TCP listener of which only connections are left cannot come back either.
         closed.extend(draining.iter().filter(|index| next.settings.listeners[usize::from(**index)].transport().is_reliable()));
         for ((post, links), bound) in self.shared.posts.iter().zip(ends).zip(bound.drain(..)) {
-            insist(post, Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec(), bound })));
+            insist(post, Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec(), bound, routes: routes.tables.clone() })));
         }
         self.export(&next, exporter);
         *current = next;
@@ -240,6 +255,7 @@ impl Engine {
         for post in &self.shared.posts {
             insist(post, Mail::Routing(Arc::clone(routing)));
         }
+        routing.forget_gone();
     }
 
     /// Microseconds of the monotonic clock that workers go by.

@@ -31,7 +31,7 @@ mod watchdog;
 mod worker;
 
 pub use bind::{BindError, inherited};
-pub use engine::{Engine, LabelledCount, StartError};
+pub use engine::{Engine, LabelledCount, Routes, StartError};
 pub use install::{DnsSettings, Document, InstallSettings, RecordSettings, StreamSettings};
 pub use logging::{LogLine, drain_log, install_logger, set_log_level};
 pub use policies::{PolicyExchange, PolicyLink, PolicyPort};

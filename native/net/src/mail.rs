@@ -16,6 +16,8 @@ pub(crate) struct Reload {
     pub(crate) drain: Vec<u32>,
     /// Sockets of listeners that are new, to be put behind those that there are.
     pub(crate) bound: Vec<Bound>,
+    /// Rules and gateways that come with it.
+    pub(crate) routes: Option<Arc<Routing>>,
 }
 
 /// One item for a worker.

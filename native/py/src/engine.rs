@@ -1,6 +1,7 @@
 //! The engine as Python sees it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use log::LevelFilter;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -18,16 +19,32 @@ pub(crate) struct Engine(net::Engine);
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (document, links=Vec::new()))]
-    fn new(py: Python<'_>, document: &[u8], links: Vec<PyRef<'_, PolicyLink>>) -> PyResult<Self> {
+    #[pyo3(signature = (document, links=Vec::new(), tables=None, machines_off=Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        document: &[u8],
+        links: Vec<PyRef<'_, PolicyLink>>,
+        tables: Option<&RouteTables>,
+        machines_off: Vec<(String, String)>,
+    ) -> PyResult<Self> {
         let links: Vec<&net::PolicyLink> = links.iter().map(|link| &link.0).collect();
-        py.detach(|| net::Engine::start(document, &links)).map(Self).map_err(|error| to_py(&error))
+        let routes = net::Routes { tables: tables.map(|tables| Arc::clone(&tables.0)), machines_off };
+        py.detach(|| net::Engine::start(document, &links, &routes)).map(Self).map_err(|error| to_py(&error))
     }
 
-    #[pyo3(signature = (document, links=Vec::new(), drain=Vec::new()))]
-    fn reload(&self, py: Python<'_>, document: &[u8], links: Vec<PyRef<'_, PolicyLink>>, drain: Vec<u32>) -> PyResult<Vec<u16>> {
+    #[pyo3(signature = (document, links=Vec::new(), drain=Vec::new(), tables=None, machines_off=Vec::new()))]
+    fn reload(
+        &self,
+        py: Python<'_>,
+        document: &[u8],
+        links: Vec<PyRef<'_, PolicyLink>>,
+        drain: Vec<u32>,
+        tables: Option<&RouteTables>,
+        machines_off: Vec<(String, String)>,
+    ) -> PyResult<Vec<u16>> {
         let links: Vec<&net::PolicyLink> = links.iter().map(|link| &link.0).collect();
-        py.detach(|| self.0.reload(document, &links, &drain)).map_err(|error| to_py(&error))
+        let routes = net::Routes { tables: tables.map(|tables| Arc::clone(&tables.0)), machines_off };
+        py.detach(|| self.0.reload(document, &links, &drain, &routes)).map_err(|error| to_py(&error))
     }
 
     fn set_routes(&self, py: Python<'_>, tables: &RouteTables) {

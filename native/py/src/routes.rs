@@ -184,7 +184,13 @@ pub(crate) fn machines(pools: &[(String, Arc<Table>)], now: u64, health: &Health
 pub(crate) fn switch_machine(pools: &[(String, Arc<Table>)], peer: &str, uri: &str, on: bool) -> bool {
     let table = pools.iter().find(|(name, _)| name == peer).map(|(_, table)| table);
     let found = table.and_then(|table| table.gateways.get(table.gateway(uri)? as usize));
-    found.inspect(|gateway| gateway.state.switch(on)).is_some()
+    let switched = found.inspect(|gateway| {
+        gateway.state.switch(on);
+        if on {
+            gateway.state.bring_up();
+        }
+    });
+    switched.is_some()
 }
 
 fn told(state: &GatewayState) -> Value {
@@ -225,9 +231,21 @@ impl RouteTables {
         self.0.hosts()
     }
 
-    /// Switches a gateway or a carrier; false where there is none of this name.
-    fn switch(&self, partition: &str, kind: &str, name: &str, on: bool) -> bool {
-        self.state(partition, kind, name).inspect(|state| state.switch(on)).is_some()
+    /// Gateways that name a listener to send from, with that.
+    fn sockets(&self) -> Vec<(String, String)> {
+        self.0.sockets().map(|(gateway, socket)| (gateway.to_owned(), socket.to_owned())).collect()
+    }
+
+    /// Switches a gateway or a carrier; `fresh` brings one up that is down. False where there is none of this name.
+    fn switch(&self, partition: &str, kind: &str, name: &str, on: bool, fresh: bool) -> bool {
+        let state = self.state(partition, kind, name);
+        let switched = state.inspect(|state| {
+            state.switch(on);
+            if on && fresh {
+                state.bring_up();
+            }
+        });
+        switched.is_some()
     }
 
     /// Forgets what is kept of the quality of a pair, or switches it; false where it had no calls.

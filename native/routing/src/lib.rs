@@ -25,5 +25,5 @@ pub use quality::{FIGURES, Figures, Final, Grade, Pair, PairName, Profile, Quali
 pub use recurrence::Recurrence;
 pub use retry::{Outcome, RetryRules};
 pub use search::{Guide, Pick, Search, SearchOptions, Whitelist};
-pub use state::{Down, GatewayLease, GatewayState, HealthRules, ProbeMode};
+pub use state::{Down, GatewayLease, GatewayState, HealthRules, ProbeMode, Trial};
 pub use table::{Rule, Sort, Table};

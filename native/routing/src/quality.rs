@@ -126,18 +126,25 @@ impl Figures {
 const MORE_IS_BETTER: [bool; FIGURES] = [true, true, false, false, true];
 
 impl Profile {
+    fn is_worse(&self, threshold: Option<f32>, place: usize, figures: &Figures, rules: &QualityRules) -> bool {
+        let value = figures.values()[place];
+        let enough = figures.samples[place] >= rules.samples[place].max(1);
+        enough && threshold.is_some_and(|threshold| if MORE_IS_BETTER[place] { value < threshold } else { value > threshold })
+    }
+
+    /// The figures beyond a critical threshold, a bit each.
+    fn critical_ones(&self, figures: &Figures, rules: &QualityRules) -> u8 {
+        (0..FIGURES).filter(|place| self.is_worse(self.critical[*place], *place, figures, rules)).fold(0, |mask, place| mask | 1 << place)
+    }
+
     /// Grade and score, 1 at best, of figures.
     pub fn judge(&self, figures: &Figures, rules: &QualityRules) -> (Grade, f32) {
         let (mut grade, mut score) = (Grade::Good, 1.0);
-        for (place, value) in figures.values().into_iter().enumerate() {
-            if figures.samples[place] < rules.samples[place].max(1) {
-                continue;
-            }
-            let worse = |threshold: Option<f32>| threshold.is_some_and(|threshold| if MORE_IS_BETTER[place] { value < threshold } else { value > threshold });
-            if worse(self.critical[place]) {
+        for place in 0..FIGURES {
+            if self.is_worse(self.critical[place], place, figures, rules) {
                 grade = Grade::Critical;
                 score *= self.critical_penalty[place];
-            } else if worse(self.warn[place]) {
+            } else if self.is_worse(self.warn[place], place, figures, rules) {
                 if grade == Grade::Good {
                     grade = Grade::Warning;
                 }
@@ -160,6 +167,8 @@ pub struct Pair {
     slots: [Slot; SLOTS],
     off: AtomicBool,
     grade: AtomicU8,
+    /// The figures for which it was left out, a bit each: of these it has to prove itself.
+    reasons: AtomicU8,
 }
 
 /// What a pair is worth to a choice.
@@ -216,10 +225,11 @@ impl Pair {
 
     /// The figures of the window.
     pub fn figures(&self, now: u64, rules: &QualityRules) -> Figures {
-        self.slot(now, rules);
-        let newest = self.slots.iter().map(|slot| slot.number.load(Ordering::Relaxed)).max().unwrap_or(0);
+        let current = self.slot(now, rules).number.load(Ordering::Relaxed);
         let mut sums = [0_u64; COUNTS];
-        for slot in self.slots.iter().filter(|slot| slot.number.load(Ordering::Relaxed) + SLOTS as u64 > newest) {
+        // Numbers of another span, from before a reload, lie far from this one.
+        let counts = |number: u64| number <= current && number + SLOTS as u64 > current;
+        for slot in self.slots.iter().filter(|slot| counts(slot.number.load(Ordering::Relaxed))) {
             for (sum, count) in sums.iter_mut().zip(&slot.counts) {
                 *sum += u64::from(count.load(Ordering::Relaxed));
             }
@@ -243,7 +253,9 @@ impl Pair {
         let (after, _) = profile.judge(&figures, rules);
         if before == Grade::Critical && rules.drop {
             // It has to prove itself by the calls of its probation.
-            if figures.samples[0] < rules.samples[0].max(1) {
+            let reasons = self.reasons.load(Ordering::Relaxed);
+            let unproven = |place: usize| reasons & 1 << place != 0 && figures.samples[place] < rules.samples[place].max(1);
+            if after != Grade::Critical && (0..FIGURES).any(unproven) || figures.samples[0] < rules.samples[0].max(1) {
                 return None;
             }
             if after == Grade::Critical {
@@ -255,6 +267,7 @@ impl Pair {
             return None;
         }
         if after == Grade::Critical && rules.drop {
+            self.reasons.store(profile.critical_ones(&figures, rules), Ordering::Relaxed);
             self.forget();
         }
         Some((before, after))
@@ -437,6 +450,19 @@ mod tests {
         assert_eq!(pair.judge(500 * SECOND, &rules, &profile()), None);
         note(&pair, 501 * SECOND, &rules, Final::Answered, 10);
         assert_eq!(pair.judge(501 * SECOND, &rules, &profile()), Some((Grade::Critical, Grade::Good)));
+    }
+
+    #[test]
+    fn one_left_out_for_its_short_calls_proves_itself_by_calls_that_ended() {
+        let rules = QualityRules { drop: true, ..RULES };
+        let pair = Pair::default();
+        note(&pair, 0, &rules, Final::Answered, 10);
+        (0..5).for_each(|_| pair.note_end(0, &rules, 2));
+        assert_eq!(pair.judge(0, &rules, &profile()), Some((Grade::Good, Grade::Critical)));
+        note(&pair, 0, &rules, Final::Answered, 20);
+        assert_eq!(pair.judge(0, &rules, &profile()), None);
+        (0..5).for_each(|_| pair.note_end(0, &rules, 60));
+        assert_eq!(pair.judge(0, &rules, &profile()), Some((Grade::Critical, Grade::Good)));
     }
 
     #[test]

@@ -149,7 +149,8 @@ impl Search {
             // The highest of all hashes: where a machine goes, only its own calls go elsewhere.
             Sort::Hash => destinations.sort_by_key(|(index, _)| Reverse(state(*index).map_or(0, |state| mixed(self.options.key, state.id.as_bytes())))),
             Sort::Calls => destinations.sort_by_key(|(index, weight)| {
-                state(*index).map_or(u64::MAX, |state| u64::from(state.live()) * u64::from(u16::MAX) / u64::from((*weight).max(1)))
+                let load = state(*index).map_or(u64::MAX, |state| u64::from(state.live()) * u64::from(u16::MAX) / u64::from((*weight).max(1)));
+                (*weight == 0, load)
             }),
         }
         let mut picks = SmallVec::new();
@@ -183,6 +184,7 @@ type Destinations = SmallVec<[(u32, u16); 8]>;
 /// small share of calls, and not at all in the others.
 fn by_quality(table: &Table, rule: &Rule, destinations: &mut Destinations, guide: &mut impl Guide) {
     let mut first = None;
+    let mut left_out: SmallVec<[(u32, u16); 4]> = SmallVec::new();
     let mut scored: SmallVec<[(u32, f32); 8]> = SmallVec::new();
     for (destination, _) in destinations.iter() {
         let worth = if destination & CARRIER == 0 {
@@ -197,7 +199,9 @@ fn by_quality(table: &Table, rule: &Rule, destinations: &mut Destinations, guide
         match worth {
             Worth::Score(score) => scored.push((*destination, score)),
             Worth::Probation if first.is_none() && guide.random() % 1_000 < u64::from(guide.rules().probation_permille) => first = Some(*destination),
-            Worth::Probation | Worth::Nothing => {}
+            // Where nobody else is left, one that does badly is better than none.
+            Worth::Probation => left_out.push((*destination, 0)),
+            Worth::Nothing => {}
         }
     }
     if guide.rules().best_first {
@@ -209,6 +213,7 @@ fn by_quality(table: &Table, rule: &Rule, destinations: &mut Destinations, guide
         by_weight(&mut sorted, guide);
     }
     sorted.insert_many(0, first.map(|destination| (destination, 0)));
+    sorted.extend(left_out);
     *destinations = sorted;
 }
 

@@ -65,6 +65,15 @@ pub struct HealthRules {
     pub retry_seconds: u64,
 }
 
+/// What tells whether an attempt may bring a gateway back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// When it was sent, microseconds.
+    pub sent: u64,
+    /// Whether probes tell of the gateway.
+    pub probed: bool,
+}
+
 /// What is known of a gateway or carrier.
 #[derive(Debug)]
 pub struct GatewayState {
@@ -122,8 +131,8 @@ impl GatewayState {
 
     /// Switched by an operator; nothing else ever switches it. One that is switched on begins anew.
     pub fn switch(&self, on: bool) {
-        self.off.store(!on, Ordering::Relaxed);
-        if on {
+        let was_off = self.off.swap(!on, Ordering::Relaxed);
+        if on && was_off {
             self.bring_up();
         }
     }
@@ -169,10 +178,20 @@ impl GatewayState {
         self.down.swap(Down::No as u8, Ordering::Relaxed) != Down::No as u8
     }
 
-    /// An attempt ended; true where that changes whether it is up.
-    pub fn note_attempt(&self, now: u64, failed: bool, rules: &HealthRules) -> bool {
+    /// A call is about to go there. One that is down takes it for its trial; all others wait for what comes of that.
+    pub fn begin_trial(&self, now: u64) {
         if self.down() != Down::No {
-            // On trial: one success is enough, one failure too.
+            self.down_since.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// An attempt ended; true where that changes whether it is up.
+    pub fn note_attempt(&self, now: u64, trial: Trial, failed: bool, rules: &HealthRules) -> bool {
+        if self.down() != Down::No {
+            // What was sent before it went down says nothing new, and one that is probed comes back by probes.
+            if trial.probed || trial.sent < self.down_since.load(Ordering::Relaxed) {
+                return false;
+            }
             return if failed { self.take_down(now, self.down()) } else { self.bring_up() };
         }
         if !failed && self.outcomes.load(Ordering::Relaxed) == 0 {
@@ -237,12 +256,16 @@ mod tests {
 
     const RULES: HealthRules = HealthRules { failures: 3, of: 5, down_after: 2, up_after: 2, retry_seconds: 30 };
 
+    const fn trial(sent: u64) -> Trial {
+        Trial { sent, probed: false }
+    }
+
     #[test]
     fn three_failures_of_five_take_it_down_and_two_good_probes_bring_it_back() {
         let state = GatewayState::new("a");
-        let changes: Vec<bool> = [true, false, true, false, false, true, false, true].map(|failed| state.note_attempt(0, failed, &RULES)).to_vec();
+        let changes: Vec<bool> = [true, false, true, false, false, true, false, true].map(|failed| state.note_attempt(0, trial(0), failed, &RULES)).to_vec();
         assert!(changes.iter().all(|changed| !changed) && state.down() == Down::No);
-        assert!(state.note_attempt(7, true, &RULES));
+        assert!(state.note_attempt(7, trial(7), true, &RULES));
         assert_eq!(state.down(), Down::Calls);
         assert!(!state.is_usable(100_000_000, true, &RULES));
         assert!(!state.note_probe(8, true, &RULES) && !state.note_probe(9, false, &RULES) && !state.note_probe(10, true, &RULES));
@@ -256,8 +279,24 @@ mod tests {
         let state = GatewayState::new("a");
         assert!(state.take_down(1_000_000, Down::Refused) && !state.take_down(2_000_000, Down::Refused));
         assert!(!state.is_usable(31_999_999, false, &RULES) && state.is_usable(32_000_000, false, &RULES));
-        assert!(!state.note_attempt(33_000_000, true, &RULES) && !state.is_usable(62_000_000, false, &RULES));
-        assert!(state.note_attempt(70_000_000, false, &RULES) && state.is_usable(70_000_000, false, &RULES));
+        assert!(!state.note_attempt(33_000_000, trial(32_000_000), true, &RULES) && !state.is_usable(62_000_000, false, &RULES));
+        assert!(state.note_attempt(70_000_000, trial(69_000_000), false, &RULES) && state.is_usable(70_000_000, false, &RULES));
+    }
+
+    #[test]
+    fn late_results_and_calls_of_probed_gateways_bring_nothing_back() {
+        let state = GatewayState::new("a");
+        state.take_down(50, Down::Calls);
+        assert!(!state.note_attempt(60, trial(49), false, &RULES) && !state.note_attempt(60, Trial { sent: 55, probed: true }, false, &RULES));
+        assert_eq!(state.down(), Down::Calls);
+        // One call is the trial: for all others its time has not come any more.
+        let due = 50 + 30_000_000;
+        assert!(state.is_usable(due, false, &RULES));
+        state.begin_trial(due);
+        assert!(!state.is_usable(due + 1, false, &RULES) && state.note_attempt(due + 2, trial(due), false, &RULES));
+        state.provision_down();
+        state.switch(true);
+        assert_eq!(state.down(), Down::Provisioned);
     }
 
     #[test]

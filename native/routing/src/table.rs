@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::gateway::{Carrier, Gateway};
 use crate::number::Alphabet;
@@ -127,6 +127,13 @@ impl Table {
     /// The characters of prefixes.
     pub fn alphabet(&self) -> &Alphabet {
         &self.alphabet
+    }
+
+    /// Forgets the quality of pairs whose rule or gateway is gone.
+    pub fn forget_gone(&self) {
+        let pairs: HashSet<u32> = self.quality.all().into_iter().map(|((rule, _), _)| rule).collect();
+        let there: HashSet<u32> = self.rules.iter().map(|rule| rule.id).filter(|id| pairs.contains(id)).collect();
+        self.quality.retain(|rule, gateway| there.contains(&rule) && self.gateway(gateway).is_some());
     }
 
     /// How many rules there are; one that is in several groups counts in each.

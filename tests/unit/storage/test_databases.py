@@ -231,3 +231,30 @@ def test_a_sqlite_file_is_made_at_first_use_and_others_are_not(servers: dict[str
     run(f"sqlite:///{tmp_path}/foreign.db", "CREATE TABLE songs (id INT)")
     with pytest.raises(StorageError, match="tables of something else"):
         asyncio.run(upgrade(f"sqlite:///{tmp_path}/foreign.db"))
+
+
+def test_rows_without_a_key_or_with_one_twice_are_a_fault_and_not_lost(database: str, tmp_path: Path) -> None:
+    opensips(database)
+    run(
+        database,
+        "INSERT INTO dr_rules VALUES (-7, '0', '41', NULL, 0, NULL, 'a')",
+        "INSERT INTO dr_rules VALUES (0, '0', '42', NULL, 0, NULL, 'a')",
+    )
+    tables, faults = read(database)
+    # A rule's number cannot be negative; its row is told and not passed over.
+    assert ([fault[1:3] for fault in faults], tables.find("", 0, "42", 0)) == ([("-7", "ruleid")], 0)
+    run(
+        database,
+        "CREATE TABLE loose (ruleid INT, groupid CHAR(255), prefix CHAR(64), gwlist CHAR(255))",
+        "INSERT INTO loose VALUES (NULL, '0', '43', 'a')",
+    )
+
+    async def blocks() -> int:
+        engine = open_engine(database)
+        try:
+            return len([block async for block in read_rows(engine, Source("", database, {**DEFAULT_TABLES, "rules": "loose"}))])
+        finally:
+            await engine.dispose()
+
+    with pytest.raises(StorageError, match="table loose: 1 rows have no ruleid"):
+        asyncio.run(blocks())

@@ -1,5 +1,6 @@
 """Time recurrences against an evaluator that looks at every minute, in zones whose clocks change."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -116,3 +117,23 @@ def test_every_minute_is_as_the_clocks_of_the_zone_say(text: str, zone: ZoneInfo
 def test_what_means_nothing_is_told(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match="^" + problem.replace("(", r"\(").replace(")", r"\)").replace("|", r"\|")):
         expand(text, NOW, UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["20260101T000000||P9999999999W", "Europe/Rome|20260101T000000||P110000W|daily", "(" * 2_000 + "20260101T000000"]
+)
+def test_what_no_clock_can_hold_is_a_fault_of_its_row(text: str) -> None:
+    with pytest.raises((ValueError, ArithmeticError, RecursionError)):
+        expand(text, NOW)
+
+
+def test_the_zone_of_the_machine_changes_its_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Rome")
+    time.tzset()
+    try:
+        spans = expand("20200106T080000|20200106T170000||daily", NOW)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    for day in (datetime(2026, 3, 21, tzinfo=ROME), datetime(2026, 4, 21, tzinfo=ROME)):
+        assert [holds(spans, day.replace(hour=hour)) for hour in (7, 8, 16, 17)] == [False, True, True, False]

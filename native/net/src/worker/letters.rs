@@ -35,6 +35,9 @@ impl Worker {
                     self.streams.set_limits(reload.snapshot.settings.limits.message());
                     self.tracing = reload.snapshot.settings.trace.memory_bytes > 0;
                     self.edge.set_snapshot(reload.snapshot);
+                    if let Some(routes) = reload.routes {
+                        self.edge.set_routing(routes);
+                    }
                     reload.drain.into_iter().for_each(|id| self.policies.drain(id));
                     reload.links.into_iter().for_each(|link| self.policies.add(link));
                     self.edge.set_policy_links(self.policies.taking());
