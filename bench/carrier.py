@@ -160,45 +160,51 @@ def reloads(rate: int, seconds: int, rules: int) -> dict[str, Any]:
 
 
 def killed(rate: int, seconds: int) -> dict[str, Any]:
-    """Calls at a steady rate while the first of two gateways, a real SIPp, is killed."""
+    """Calls of SIPp at a steady rate while the first of two gateways, SIPp too, is killed; what became of them its records tell."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rules.db"
         subprocess.run(
             [str(Path(sys.executable).with_name("edgeproxy")), "db", "init", f"sqlite:///{file}"], check=True, capture_output=True
         )
         with sqlite3.connect(file) as connection:
-            places = [("victim", "127.0.0.1:5071", 2), ("other", "127.0.0.1:5070", 2)]
-            connection.executemany("INSERT INTO dr_gateways (gwid, address, probe_mode) VALUES (?, ?, ?)", places)
+            connection.executemany(
+                "INSERT INTO dr_gateways (gwid, address) VALUES (?, ?)", [("victim", "127.0.0.1:5071"), ("other", "127.0.0.1:5070")]
+            )
             connection.execute("INSERT INTO dr_rules (groupid, prefix, gwlist) VALUES ('0', '', 'victim,other')")
         connection.close()
-        sipp = ["sipp", "-sn", "uas", "-i", "127.0.0.1", "-p", "5071", "-nostdin", "-nd"]
+        records = Path("/tmp/edgeproxy-bench/records/calls.jsonl")  # noqa: S108
+        records.unlink(missing_ok=True)
+
+        def sipp(*words: str) -> "subprocess.Popen[bytes]":
+            line = ["sipp", *words, "-i", "127.0.0.1", "-nostdin"]
+            return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+
         with _carrier(file, 1):
-            victim = subprocess.Popen(sipp, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+            victim, other = (sipp("-sn", "uas", "-p", port) for port in ("5071", "5070"))
             time.sleep(1)
-            words = [
-                str(ROOT / "target/release/edge-load"),
-                "call",
-                "--rate",
-                str(rate),
-                "--duration",
-                str(seconds),
-                "--digits",
-                str(DIGITS),
-            ]
-            run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *words], stdout=subprocess.PIPE, text=True)
+            count = str(rate * seconds)
+            caller = sipp("-sn", "uac", "-p", "5080", "-r", str(rate), "-m", count, "-s", "4930", "-d", "0", "127.0.0.1:5060")
             time.sleep(seconds / 2)
             victim.send_signal(signal.SIGKILL)
             victim.wait()
-            report = json.loads(run.communicate()[0])
-            records = Path("/tmp/edgeproxy-bench/records/calls.jsonl").read_text().splitlines()[-rate * seconds :]  # noqa: S108
-    attempts = [json.loads(line)["attempts"] for line in records]
-    moved = [attempt for attempt in attempts if len(attempt) > 1]
+            caller.wait(seconds + 60)
+            other.kill()
+            other.wait()
+            time.sleep(1)
+        calls = [json.loads(line) for line in records.read_text().splitlines()]
+    rang = [
+        call
+        for call in calls
+        if call["outcome"] != "answered" and any(attempt["ringing_milliseconds"] is not None for attempt in call["attempts"])
+    ]
+    lost = [call for call in calls if call["outcome"] != "answered" and call not in rang]
     done = {
         "rate": rate,
-        "attempted": report["attempted"],
-        "lost": report["failed"] + report["refused"] + report["unanswered"],
-        "setup_max_microseconds": report["setup_max_microseconds"],
-        "moved": len(moved),
+        "attempted": len(calls),
+        "lost": len(lost),
+        "rang": len(rang),
+        "moved": sum(len(call["attempts"]) > 1 for call in calls),
+        "setup_max_milliseconds": max(call["setup_milliseconds"] for call in calls),
     }
     print(done, flush=True)
     return done

@@ -219,8 +219,8 @@ def _gateway_killed(done: dict[str, Any]) -> list[str]:
     return [
         "## Carrier routing: a gateway is killed",
         "",
-        f"Of {done['attempted']} calls at {done['rate']}/s, {done['lost']} were lost, {done['moved']} went on to the other gateway; "
-        f"the longest set-up took {done['setup_max_microseconds'] / 1_000:.0f} ms.",
+        f"Of {done['attempted']} calls of SIPp at {done['rate']}/s, the first of two gateways killed half-way: {done['lost']} lost that had not rung there, {done['rang']} that had; "
+        f"{done['moved']} went on to the other gateway; the longest set-up took {done['setup_max_milliseconds']} ms.",
     ]
 
 

@@ -135,6 +135,8 @@ class Tuning(msgspec.Struct, frozen=True):
     """Whether the kernel may drop a share of the new INVITEs unread while more than six are refused for ten calls served, or the sockets never get empty (RFC 3261 section 21.5.4)."""
     gather_percent: Annotated[int, Meta(ge=0, le=100)] = 60
     """Workers share a thread while it is busy for less than this share of a processor; 0 gives each a thread of its own at all times."""
+    server_nice: Annotated[int, Meta(ge=0, le=19)] = 10
+    """How much processor time the server's Python side leaves to the workers where both want it (nice): management, metrics, loads of rules."""
     event_queue: Annotated[int, Meta(ge=16, le=1 << 20)] = 8_192
     """Events of all workers that may wait to be told; more are dropped and counted."""
     timers: Timers = field(default_factory=Timers)

@@ -1,6 +1,8 @@
 """What an operator can do to a running proxy: reload, roll back, look, drain."""
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
@@ -64,6 +66,8 @@ class Control:
         except BaseException:
             await self.policies.stop()
             raise
+        # Workers have their threads: from here on what Python does, and the threads that it starts, may wait for theirs.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(self.loaded.config.tuning.server_nice, os.nice(0)))
         if tables:
             self.routes.use(self.engine, self.loaded, tables, serve=False)
         self.announcer.attach(self.engine)

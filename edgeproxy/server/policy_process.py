@@ -55,7 +55,8 @@ def main() -> None:
         # Under systemd the right to bind low ports is inherited; a policy has no use for it.
         _native.give_up_capabilities()
     # A handler that spins must not hold up the workers, where there is no processor for each.
-    os.nice(orders.nice)
+    # Not an increment: the server that starts us may have become nice itself.
+    os.setpriority(os.PRIO_PROCESS, 0, max(orders.nice, os.nice(0)))
     logs.configure()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(orders, Chain(modules, orders.kinds)))

@@ -375,7 +375,8 @@ impl Builder {
         let mut start = 0;
         while let Some(key) = keys.get(start) {
             let count = keys[start..].partition_point(|other| other.group == key.group);
-            let root = table.trie.add(&keys[start..start + count], start);
+            let rules = &table.rules;
+            let root = table.trie.add(&keys[start..start + count], start, |place| rules[place].recurrence != NONE);
             table.groups.insert(key.group, root);
             start += count;
         }

@@ -109,7 +109,7 @@ impl Table {
         }
         let count = machines.len() as u16;
         table.rules.push(Rule { id: 0, priority: 0, destinations: 0, recurrence: NONE, attrs: 0, count, handler: 0, profile: 0, sort, last: true });
-        let root = table.trie.add(&[SortKey { packed: 0, group: 0, priority: 0, rule: 0 }], 0);
+        let root = table.trie.add(&[SortKey { packed: 0, group: 0, priority: 0, rule: 0 }], 0, |_| false);
         table.groups.insert(0, root);
         table
     }
@@ -177,6 +177,10 @@ impl Table {
     /// The first rule for `number` in `group` that holds at `wall_seconds`: of the longest prefix that has one, else of shorter
     /// ones; with its place.
     pub fn find(&self, group: u32, number: &[u8], wall_seconds: i64) -> Option<u32> {
+        let root = *self.groups.get(&group)?;
+        if let Some(first) = self.trie.longest(root, &self.alphabet, number) {
+            return Some(first);
+        }
         let walk = self.walk(group, number);
         walk.found.iter().rev().find_map(|first| self.of_prefix(*first).find(|index| self.holds(&self.rules[*index as usize], wall_seconds)))
     }

@@ -7,6 +7,9 @@ use crate::number::{Alphabet, symbol_at};
 
 /// No rule.
 pub(crate) const NONE: u32 = u32::MAX;
+/// Marks, within a node, rules of which some hold at times only: whoever finds others need not look at them, which saves the
+/// dearest miss of a lookup.
+const TIMED: u32 = 1 << 31;
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
@@ -14,7 +17,7 @@ struct Node {
     children: u16,
     /// Where the children begin.
     base: u32,
-    /// The first rule of exactly this prefix.
+    /// The first rule of exactly this prefix, with [`TIMED`].
     rules: u32,
 }
 
@@ -46,7 +49,7 @@ pub(crate) struct Trie {
 
 impl Trie {
     /// Adds the prefixes of one group, sorted, whose rules begin at `first`; returns where its walks begin.
-    pub(crate) fn add(&mut self, keys: &[SortKey], first: usize) -> u32 {
+    pub(crate) fn add(&mut self, keys: &[SortKey], first: usize, is_timed: impl Fn(usize) -> bool) -> u32 {
         let root = self.nodes.len();
         self.nodes.reserve_exact(nodes_of(keys));
         self.nodes.push(Node { children: 0, base: 0, rules: NONE });
@@ -58,8 +61,10 @@ impl Trie {
             for (node, from, to) in level {
                 let (node, mut from, to) = (node as usize, from as usize, to as usize);
                 if from < to && symbol_at(keys[from].packed, depth) == 0 {
-                    self.nodes[node].rules = (first + from) as u32;
-                    from += keys[from..to].iter().take_while(|key| symbol_at(key.packed, depth) == 0).count();
+                    let count = keys[from..to].iter().take_while(|key| symbol_at(key.packed, depth) == 0).count();
+                    let timed = (first + from..first + from + count).any(&is_timed);
+                    self.nodes[node].rules = (first + from) as u32 | if timed { TIMED } else { 0 };
+                    from += count;
                 }
                 self.nodes[node].base = self.nodes.len() as u32;
                 while from < to {
@@ -77,6 +82,25 @@ impl Trie {
         root as u32
     }
 
+    /// The first rule of the longest prefix that has any; `None` where some of that hold at times only, so that shorter ones may
+    /// have to serve, and where there is none.
+    pub(crate) fn longest(&self, root: u32, alphabet: &Alphabet, number: &[u8]) -> Option<u32> {
+        let mut node = self.nodes.get(root as usize)?;
+        let mut found = node.rules;
+        for byte in number {
+            let bit = 1 << alphabet.symbol(*byte);
+            // No node has a child for symbol 0, which is that of characters that prefixes cannot have.
+            if node.children & bit == 0 {
+                break;
+            }
+            node = self.nodes.get((node.base + (node.children & (bit - 1)).count_ones()) as usize)?;
+            if node.rules != NONE {
+                found = node.rules;
+            }
+        }
+        (found & TIMED == 0).then_some(found)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>()
     }
@@ -86,7 +110,7 @@ impl Trie {
         let mut walk = Walk { found: SmallVec::new(), whole: false, unexpected: None };
         let Some(mut node) = self.nodes.get(root as usize) else { return walk };
         if node.rules != NONE {
-            walk.found.push(node.rules);
+            walk.found.push(node.rules & !TIMED);
             walk.whole = number.is_empty();
         }
         for (place, byte) in number.iter().enumerate() {
@@ -104,7 +128,7 @@ impl Trie {
             let Some(there) = self.nodes.get(child as usize) else { return walk };
             node = there;
             if node.rules != NONE {
-                walk.found.push(node.rules);
+                walk.found.push(node.rules & !TIMED);
                 walk.whole = place + 1 == number.len();
             }
         }
