@@ -9,9 +9,9 @@ use routing::GatewayState;
 use smallvec::SmallVec;
 use syntax::{Message, Transport};
 
+use crate::gateway_call::GatewayCall;
 use crate::hang_up::Ends;
 use crate::hop::Hop;
-use crate::plan::GatewayCall;
 use crate::question::Address;
 
 /// The number of live calls over all workers; it is the number of leases, so it cannot drift.

@@ -9,11 +9,14 @@ mod ack;
 mod admit;
 mod call;
 mod cancel;
+mod carrier_settings;
 mod chooser;
 mod counters;
 mod decision;
 mod edge;
 mod event;
+mod gateway_call;
+mod gateway_uri;
 mod hang_up;
 mod hide;
 mod hop;
@@ -35,6 +38,7 @@ mod policy_response;
 mod pool;
 mod probe;
 mod question;
+mod reason;
 mod receive;
 mod recent;
 mod record;
@@ -51,22 +55,23 @@ mod verdict;
 
 pub use admit::Shedding;
 pub use call::{CallSummary, CallView, decode_call};
+pub use carrier_settings::{Balance, CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings};
 pub use counters::{Counters, DECISION_BOUNDS};
 pub use decision::Decisions;
 pub use edge::{Edge, EdgeOptions, Routes};
 pub use event::{Event, EventKind, EventValue, Listening};
+pub use gateway_uri::normal as normal_number;
 pub use hide::hide_secrets;
 pub use hop::{ConnectionId, Hop};
 pub use outbox::{Outbox, Transmit};
 pub use peer_counters::{COUNTED_PEERS, PeerCounters, PeerCounts};
-pub use plan::normal as normal_number;
 pub use question::{Address, Answer, Question, QuestionId};
 pub use record::{AttemptRecord, CallRecord, RECORD_VERSION};
 pub use route::is_own_host;
 pub use routing::{HealthRules, QualityRules, Table};
 pub use routing_table::Routing;
 pub use settings::{
-    Balance, CarrierRouteSettings, Forking, GatewayHealthSettings, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings,
-    PolicySettings, PoolSettings, QualitySettings, RouteSettings, SettingsError, Snapshot, TimerSettings, TraceSettings,
+    Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, PolicySettings, RouteSettings, SettingsError, Snapshot,
+    TimerSettings, TraceSettings,
 };
 pub use verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use routing::{ProbeMode, Sort, Table};
 
+use crate::carrier_settings::{Balance, CarrierRouteSettings, RouteTerms};
 use crate::routing_table::Routing;
-use crate::settings::{Balance, CarrierRouteSettings, PeerSettings, RouteTerms};
+use crate::settings::PeerSettings;
 
 /// One pool.
 pub(crate) struct Pool {

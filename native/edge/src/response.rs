@@ -7,7 +7,7 @@ use syntax::{HeaderName, Message, Method, Transport, push_unfolded};
 use crate::cancel::derive;
 use crate::edge::Edge;
 use crate::hop::Hop;
-use crate::plan::q850_cause;
+use crate::reason::q850_cause;
 use crate::transaction::{CancelReason, Client, Server};
 
 impl Edge {

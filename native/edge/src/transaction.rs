@@ -4,9 +4,10 @@ use proto::{InviteClient, InviteServer, Key, Moment, NonInviteClient, NonInviteS
 use smallvec::SmallVec;
 use syntax::Method;
 
+use crate::gateway_call::GatewayCall;
 use crate::hop::Hop;
 use crate::origin::Origin;
-use crate::plan::{GatewayCall, Plan};
+use crate::plan::Plan;
 use crate::policy::PolicyState;
 use crate::policy_response::Held;
 use crate::question::Address;

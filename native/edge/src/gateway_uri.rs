@@ -1,0 +1,96 @@
+//! The number that rules look at, and the Request-URI that a gateway gets.
+
+use routing::Table;
+use syntax::{Message, Scheme, Uri};
+
+/// Characters that only part a number's digits for readers (RFC 3966 section 5.1.1).
+const SEPARATORS: &[u8] = b"-.() ";
+/// Parameters of a Request-URI that say how to reach its host, which is another one now.
+const PARAMETERS_OF_HOST: [&[u8]; 5] = [b"transport", b"maddr", b"lr", b"ttl", b"method"];
+/// The number of a Request-URI as rules know it.
+pub(crate) fn dialled(table: &Table, message: &Message<'_>, uri: &Uri) -> Vec<u8> {
+    let text = message.text(uri.user);
+    normal(table, text.split(|byte| *byte == b';').next().unwrap_or_default())
+}
+
+/// A number without escapes, and without what rules cannot have: a leading plus sign, and what only parts digits.
+pub fn normal(table: &Table, text: &[u8]) -> Vec<u8> {
+    let alphabet = table.alphabet();
+    let mut number = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        let escaped = if *byte == b'%' { behind.get(..2).and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()) } else { None };
+        if let Some(plain) = escaped {
+            number.push(plain);
+            rest = &behind[2..];
+        } else {
+            number.push(*byte);
+        }
+    }
+    if number.first() == Some(&b'+') && !alphabet.has(b'+') {
+        number.remove(0);
+    }
+    let parts = |byte: &u8| SEPARATORS.contains(byte) && !alphabet.has(*byte);
+    if number.iter().all(|byte| alphabet.has(*byte) || parts(byte)) {
+        number.retain(|byte| !parts(byte));
+    }
+    number
+}
+
+/// Appends `text` as a user part may have it (RFC 3261 section 25.1).
+fn push_user(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,/".contains(byte) {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+}
+
+/// Appends parameters that stand in a user part (RFC 3966 section 3, RFC 3261 section 19.1.6): what could be taken for the end
+/// of that is escaped.
+fn push_parameters(text: &[u8], out: &mut Vec<u8>) {
+    for (place, byte) in text.iter().enumerate() {
+        let escape = *byte == b'%' && text.get(place + 1..place + 3).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit));
+        if escape || byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,/;".contains(byte) {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+}
+
+/// The Request-URI for a gateway: its number and host, and of what came what does not speak of another host.
+pub(crate) fn write_uri(gateway: &routing::Gateway, number: &[u8], message: &Message<'_>, uri: &Uri, out: &mut Vec<u8>) {
+    out.clear();
+    let (scheme, place) = gateway.uri.split_once(':').unwrap_or(("sip", &gateway.uri));
+    out.extend_from_slice(scheme.as_bytes());
+    out.push(b':');
+    let number = gateway.number(number);
+    if !number.is_empty() {
+        push_user(&number, out);
+        let user = message.text(uri.user);
+        if let Some(at) = user.iter().position(|byte| *byte == b';') {
+            push_parameters(&user[at..], out);
+        }
+        if uri.scheme == Scheme::Tel {
+            push_parameters(message.text(uri.params), out);
+        }
+        out.push(b'@');
+    }
+    out.extend_from_slice(place.as_bytes());
+    if uri.scheme == Scheme::Tel {
+        out.extend_from_slice(b";user=phone");
+        return;
+    }
+    for parameter in message.text(uri.params).split(|byte| *byte == b';').filter(|parameter| !parameter.is_empty()) {
+        let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let clean = parameter.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()[]/:&+$%=".contains(byte));
+        if clean && !PARAMETERS_OF_HOST.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            out.push(b';');
+            out.extend_from_slice(parameter);
+        }
+    }
+}
