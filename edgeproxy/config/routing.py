@@ -159,7 +159,7 @@ class Quality(msgspec.Struct, frozen=True):
     probation_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
     """Share of calls that a gateway on probation gets."""
     pairs: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
-    """Pairs of rule and gateway that are kept, in each partition; some 600 bytes each."""
+    """Pairs of rule and gateway that are kept, in each partition."""
 
     def document(self) -> dict[str, Any]:
         """Return what the native side reads."""
