@@ -376,7 +376,7 @@ impl Builder {
         while let Some(key) = keys.get(start) {
             let count = keys[start..].partition_point(|other| other.group == key.group);
             let rules = &table.rules;
-            let root = table.trie.add(&keys[start..start + count], start, |place| rules[place].recurrence != NONE);
+            let root = table.trie.add(&table.alphabet, &keys[start..start + count], start, |place| rules[place].recurrence != NONE);
             table.groups.insert(key.group, root);
             start += count;
         }

@@ -109,7 +109,7 @@ impl Table {
         }
         let count = machines.len() as u16;
         table.rules.push(Rule { id: 0, priority: 0, destinations: 0, recurrence: NONE, attrs: 0, count, handler: 0, profile: 0, sort, last: true });
-        let root = table.trie.add(&[SortKey { packed: 0, group: 0, priority: 0, rule: 0 }], 0, |_| false);
+        let root = table.trie.add(&table.alphabet, &[SortKey { packed: 0, group: 0, priority: 0, rule: 0 }], 0, |_| false);
         table.groups.insert(0, root);
         table
     }
@@ -170,6 +170,11 @@ impl Table {
         self.trie.walk(self.groups.get(&group).copied().unwrap_or(NONE), &self.alphabet, number)
     }
 
+    /// The first rule of the longest prefix, where none of that prefix holds at times only.
+    pub(crate) fn longest(&self, group: u32, number: &[u8]) -> Option<u32> {
+        self.trie.longest(*self.groups.get(&group)?, &self.alphabet, number)
+    }
+
     pub(crate) fn holds(&self, rule: &Rule, wall_seconds: i64) -> bool {
         rule.recurrence == NONE || self.recurrences.get(rule.recurrence as usize).is_some_and(|recurrence| recurrence.holds(wall_seconds))
     }
@@ -177,8 +182,7 @@ impl Table {
     /// The first rule for `number` in `group` that holds at `wall_seconds`: of the longest prefix that has one, else of shorter
     /// ones; with its place.
     pub fn find(&self, group: u32, number: &[u8], wall_seconds: i64) -> Option<u32> {
-        let root = *self.groups.get(&group)?;
-        if let Some(first) = self.trie.longest(root, &self.alphabet, number) {
+        if let Some(first) = self.longest(group, number) {
             return Some(first);
         }
         let walk = self.walk(group, number);

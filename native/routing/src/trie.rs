@@ -1,6 +1,7 @@
 //! The prefixes of all groups as one array of nodes. A node's children lie side by side in the order of their symbols, so that
 //! a bit map and one place name all of them; the nodes of one depth lie together, which keeps the upper ones in the cache.
 
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::number::{Alphabet, symbol_at};
@@ -19,6 +20,10 @@ struct Node {
     base: u32,
     /// The first rule of exactly this prefix, with [`TIMED`].
     rules: u32,
+}
+
+impl Node {
+    const EMPTY: Self = Self { children: 0, base: 0, rules: NONE };
 }
 
 /// One rule of a group, by the prefix that it is sorted by.
@@ -42,17 +47,45 @@ pub(crate) struct Walk {
     pub(crate) unexpected: Option<usize>,
 }
 
+/// The nodes behind every row of as many digits, so that a walk need not pass those above. Where no node is, or one without
+/// rules, what was found above it stands.
+#[derive(Debug)]
+struct FirstDigits {
+    digits: u32,
+    starts: Box<[Node]>,
+}
+
+/// Prefixes of a group that are worth an index of their first digits, per entry.
+const KEYS_PER_START: usize = 8;
+const MOST_FIRST_DIGITS: u32 = 5;
+
 #[derive(Debug, Default)]
 pub(crate) struct Trie {
     nodes: Vec<Node>,
+    /// By their roots, for groups of many prefixes.
+    first_digits: HashMap<u32, FirstDigits>,
 }
 
 impl Trie {
     /// Adds the prefixes of one group, sorted, whose rules begin at `first`; returns where its walks begin.
-    pub(crate) fn add(&mut self, keys: &[SortKey], first: usize, is_timed: impl Fn(usize) -> bool) -> u32 {
+    pub(crate) fn add(&mut self, alphabet: &Alphabet, keys: &[SortKey], first: usize, is_timed: impl Fn(usize) -> bool) -> u32 {
+        let root = self.add_nodes(keys, first, is_timed);
+        let digits = (1..=MOST_FIRST_DIGITS).rev().find(|digits| keys.len() / KEYS_PER_START >= 10_usize.pow(*digits));
+        if let Some(digits) = digits {
+            let start = |number: u32| {
+                let text = format!("{number:0width$}", width = digits as usize);
+                self.nodes.get(root as usize).map_or(Node::EMPTY, |root| self.descend(*root, alphabet, text.as_bytes()))
+            };
+            let starts = (0..10_u32.pow(digits)).map(start).collect();
+            self.first_digits.insert(root, FirstDigits { digits, starts });
+        }
+        root
+    }
+
+    fn add_nodes(&mut self, keys: &[SortKey], first: usize, is_timed: impl Fn(usize) -> bool) -> u32 {
         let root = self.nodes.len();
         self.nodes.reserve_exact(nodes_of(keys));
-        self.nodes.push(Node { children: 0, base: 0, rules: NONE });
+        self.nodes.push(Node::EMPTY);
         // Node and the keys below it, depth by depth.
         let mut level = vec![(root as u32, 0, keys.len() as u32)];
         let mut depth = 0;
@@ -72,7 +105,7 @@ impl Trie {
                     let same = keys[from..to].iter().take_while(|key| symbol_at(key.packed, depth) == symbol).count();
                     self.nodes[node].children |= 1 << symbol;
                     next.push((self.nodes.len() as u32, from as u32, (from + same) as u32));
-                    self.nodes.push(Node { children: 0, base: 0, rules: NONE });
+                    self.nodes.push(Node::EMPTY);
                     from += same;
                 }
             }
@@ -82,27 +115,46 @@ impl Trie {
         root as u32
     }
 
-    /// The first rule of the longest prefix that has any; `None` where some of that hold at times only, so that shorter ones may
-    /// have to serve, and where there is none.
-    pub(crate) fn longest(&self, root: u32, alphabet: &Alphabet, number: &[u8]) -> Option<u32> {
-        let mut node = self.nodes.get(root as usize)?;
-        let mut found = node.rules;
+    /// Goes along `number` from `node` as far as prefixes go; returns where it ends, with the last rules that were met.
+    fn descend(&self, mut node: Node, alphabet: &Alphabet, number: &[u8]) -> Node {
         for byte in number {
             let bit = 1 << alphabet.symbol(*byte);
             // No node has a child for symbol 0, which is that of characters that prefixes cannot have.
             if node.children & bit == 0 {
-                break;
+                return Node { children: 0, ..node };
             }
-            node = self.nodes.get((node.base + (node.children & (bit - 1)).count_ones()) as usize)?;
-            if node.rules != NONE {
-                found = node.rules;
-            }
+            let Some(child) = self.nodes.get((node.base + (node.children & (bit - 1)).count_ones()) as usize) else { return node };
+            node = Node { rules: if child.rules == NONE { node.rules } else { child.rules }, ..*child };
         }
+        node
+    }
+
+    /// The first rule of the longest prefix that has any; `None` where some of that hold at times only, so that shorter ones may
+    /// have to serve, and where there is none.
+    pub(crate) fn longest(&self, root: u32, alphabet: &Alphabet, number: &[u8]) -> Option<u32> {
+        let (start, rest) = self.start(root, number).or_else(|| Some((self.nodes.get(root as usize)?, number)))?;
+        let found = self.descend(*start, alphabet, rest).rules;
         (found & TIMED == 0).then_some(found)
     }
 
+    /// Where the walk of a number begins whose first digits are in the index, and what is left of it then.
+    fn start<'a>(&self, root: u32, number: &'a [u8]) -> Option<(&Node, &'a [u8])> {
+        let index = self.first_digits.get(&root)?;
+        let (first, rest) = number.split_at_checked(index.digits as usize)?;
+        let mut place = 0;
+        for byte in first {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            place = place * 10 + usize::from(digit);
+        }
+        Some((index.starts.get(place)?, rest))
+    }
+
     pub(crate) fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node>()
+        let starts: usize = self.first_digits.values().map(|index| size_of_val(&*index.starts)).sum();
+        self.nodes.capacity() * size_of::<Node>() + starts
     }
 
     /// Walks along `number` as far as prefixes go.

@@ -123,6 +123,44 @@ proptest! {
     }
 }
 
+/// So many rules that the first four digits have an index.
+#[test]
+fn the_index_of_first_digits_leads_where_a_walk_does() {
+    let mut builder = with_gateways(&["a"]);
+    let mut random = Test::new(&Table::default(), &[]).state;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let mut digits = |length: u64| -> String { (0..length).map(|_| char::from(b'0' + next(10) as u8)).collect() };
+    let mut model: HashMap<String, u32> = HashMap::new();
+    for id in 0..90_000_u32 {
+        // Short ones are rare, as in life, and some begin with a character that is no digit.
+        let prefix = if id % 97 == 0 { format!("+{}", digits(3)) } else { digits(u64::from(3 + id % 5)) };
+        let (text, timed) = (id.to_string(), if id % 1_009 == 0 { "t" } else { "" });
+        builder.rules(&block(&[&[&text, "0", &prefix, timed, "0", "", "a", "", "", ""]]));
+        model.entry(prefix).or_insert(id);
+    }
+    builder.mean(Ok(vec![(0, 10)]));
+    let table = builder.finish().table;
+    let mut found = 0;
+    for number in 0..50_000 {
+        let length = 1 + number % 11;
+        let number = if number % 31 == 0 { format!("+{}", digits(length)) } else { digits(length) };
+        let naive = (0..=number.len()).rev().find_map(|length| model.get(&number[..length])).copied();
+        found += u32::from(naive.is_some());
+        assert_eq!(rule_of(&table, 0, &number, 5), naive, "{number}");
+        for fall_back in [false, true] {
+            let search = Search::new(&table, 0, number.as_bytes(), SearchOptions { fall_back, ..SearchOptions::default() }, 5);
+            assert_eq!(search.rule().and_then(|index| table.rule(index)).map(|rule| rule.id), naive, "{number}");
+            assert_eq!(search.unexpected, None);
+        }
+    }
+    assert!(found > 20_000, "{found}");
+    let strange = Search::new(&table, 0, b"12345x", SearchOptions::default(), 5);
+    assert_eq!(strange.unexpected, Some(5));
+}
+
 #[test]
 fn the_longest_prefix_wins_over_priority_and_falls_back_out_of_hours() {
     let table = table(
