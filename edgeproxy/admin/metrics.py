@@ -39,6 +39,8 @@ _GATEWAY = {
     "gateway_call_seconds": ("call_seconds", "counter", "seconds of calls that ended"),
     "gateway_calls_ended": ("calls_ended", "counter", "calls that ended"),
     "gateway_live_calls": ("live_calls", "gauge", "calls under way"),
+    "gateway_full": ("full", "counter", "attempts that it had no place for"),
+    "gateway_max_calls": ("max_calls", "gauge", "calls that it may have; 0 for any number"),
     "gateway_usable": ("usable", "gauge", "whether calls may go there"),
 }
 _GATEWAY_LABELS = (("gateway", "id"), ("kind", "kind"), ("partition", "partition"))

@@ -98,7 +98,16 @@ class GatewayView(msgspec.Struct):
     rang: int
     call_seconds: int
     calls_ended: int
+    max_calls: int
+    calls_per_second: int
+    full: int
+    """Attempts that it had no place for."""
     uri: str = ""
+
+    @property
+    def calls(self) -> str:
+        """Those under way, of those that it may have."""
+        return f"{self.live_calls} of {self.max_calls}" if self.max_calls else str(self.live_calls)
 
     @property
     def state(self) -> str:

@@ -28,7 +28,7 @@ def show_machines(raw: bool, control: Path) -> None:
             return
         rows = msgspec.json.decode(answer, type=dict[str, list[GatewayView]])["machines"]
         head = ["peer", "machine", "state", "calls", "attempts", "answered"]
-        table(head, [[row.partition, row.id, row.state, str(row.live_calls), str(row.attempts), str(row.answered)] for row in rows])
+        table(head, [[row.partition, row.id, row.state, row.calls, str(row.attempts), str(row.answered)] for row in rows])
 
     told(work)
 

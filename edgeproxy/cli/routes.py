@@ -69,7 +69,7 @@ def list_gateways(down: bool, raw: bool, control: Path) -> None:
         rows = msgspec.json.decode(answer, type=dict[str, list[GatewayView]])["gateways"]
         table(
             ["name", "kind", "partition", "state", "calls", "uri"],
-            [[row.id, row.kind, row.partition, row.state, str(row.live_calls), row.uri] for row in rows],
+            [[row.id, row.kind, row.partition, row.state, row.calls, row.uri] for row in rows],
         )
 
     told(work)

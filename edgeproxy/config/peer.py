@@ -21,6 +21,10 @@ class Pool(msgspec.Struct, frozen=True):
     """`order`: the first that is usable. `weight`: at random, in the share of `weights`. `call_id`, `account`: by a hash of the Call-ID or of From's URI, so that each has its machine as long as that is usable. `fewest_calls`: the one with the fewest live calls for its weight."""
     weights: list[Annotated[int, Meta(ge=0, le=65_535)]] = field(default_factory=list)
     """Weights of the machines, in the order of `to`; empty: all alike. 0 takes calls only where no other is usable."""
+    machine_calls: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 0
+    """Concurrent calls that each machine may have; 0: any number. One that is full is passed over as if it were down."""
+    machine_calls_per_second: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    """New calls that each machine may have within any second; 0: any number."""
     probe: bool = True
     """Whether the machines are probed as `[routing.probe]` says; else one that failed is tried again after `routing.health.retry_seconds`."""
 

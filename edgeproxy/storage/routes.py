@@ -52,9 +52,23 @@ _KINDS = {
             "probe_mode": "0",
             "state": "0",
             "socket": "",
+            "max_calls": "0",
+            "calls_per_second": "0",
         },
     ),
-    "carriers": _Kind("id", {"carrierid": "", "gwlist": "", "flags": "0", "sort_alg": "N", "state": "0", "attrs": ""}),
+    "carriers": _Kind(
+        "id",
+        {
+            "carrierid": "",
+            "gwlist": "",
+            "flags": "0",
+            "sort_alg": "N",
+            "state": "0",
+            "attrs": "",
+            "max_calls": "0",
+            "calls_per_second": "0",
+        },
+    ),
     "profiles": _Kind(
         "id",
         {"id": ""}

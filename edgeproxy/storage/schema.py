@@ -27,6 +27,8 @@ gateways = Table(
     _number("state"),
     _text("socket", 128),
     _text("description", 128),
+    _number("max_calls"),
+    _number("calls_per_second"),
     UniqueConstraint("gwid", name="dr_gw_idx"),
 )
 carriers = Table(
@@ -40,6 +42,8 @@ carriers = Table(
     _number("state"),
     _text("attrs", 255),
     _text("description", 128),
+    _number("max_calls"),
+    _number("calls_per_second"),
     UniqueConstraint("carrierid", name="dr_carrier_idx"),
 )
 rules = Table(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 MAY_IMPORT_NATIVE = {"server", "sip", "testing"}
-LAYERS = [{"syntax", "ring-queue"}, {"proto", "routing"}, {"edge"}, {"net"}, {"edgeproxy-native"}]
+LAYERS = [{"syntax", "ring-queue"}, {"proto", "guard", "routing"}, {"edge"}, {"net"}, {"edgeproxy-native"}]
 
 
 def test_only_the_server_imports_the_native_module() -> None:
@@ -37,7 +37,7 @@ def test_unsafe_code_stays_in_net_and_ring_and_says_why() -> None:
         if re.search(r"\bunsafe\b(?!_code)", re.sub(r"//.*", "", text)):
             assert path.is_relative_to(ROOT / "native" / "net") or path == ROOT / "native/ring/src/shared.rs", path
             assert text.count("// SAFETY:") >= len(re.findall(r"unsafe (?:\{|impl)", text)), path
-    for room in ("syntax", "proto", "routing", "edge", "py"):
+    for room in ("syntax", "proto", "guard", "routing", "edge", "py"):
         assert "#![forbid(unsafe_code)]" in (ROOT / "native" / room / "src" / "lib.rs").read_text()
     assert "#![deny(unsafe_code)]" in (ROOT / "native/ring/src/lib.rs").read_text()
 

@@ -148,6 +148,24 @@ def test_a_gateway_that_dies_and_comes_back_is_left_out_and_taken_in_by_probe(
     assert changes[0]["partition"] == "default"
 
 
+def test_a_full_gateway_is_passed_over_and_a_reload_changes_what_it_may_have(
+    routed: Callable[..., tuple[Proxy, int]], tmp_path: Path
+) -> None:
+    with Agent() as first, Agent() as second, Agent() as caller:
+        proxy, port = routed({"a": first.port, "b": second.port}, [("0", "", "a,b")])
+        with sqlite3.connect(tmp_path / "rules.db") as connection:
+            connection.execute("UPDATE dr_gateways SET max_calls = 1 WHERE gwid = 'a'")
+        connection.close()
+        assert manage(proxy, "routes", "reload")[0] == 0
+        for number, agent in enumerate((first, second)):
+            caller.send(invite("INVITE", caller.port, "sip:1@x", call_id=f"c{number}", branch=f"c{number}"), port)
+            request = agent.receive_until("INVITE", 3, having=f"Call-ID: c{number}\r\n")
+            agent.send(answer(request, "180 Ringing"), port)
+        assert "1 of 1" in manage(proxy, "routes", "list")[1]
+        assert "as many calls as it may have" in manage(proxy, "routes", "explain", "1")[1]
+        assert 'gateway="a",kind="gateway",partition=""} 1' in manage(proxy, "metrics")[1].split("gateway_full_total{")[1].splitlines()[0]
+
+
 def test_switches_are_kept_over_reload_and_restart(
     routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]], tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ fn table() -> Table {
     let mut builder = Builder::new(LoadOptions::default(), None);
     let mut random = Random(1);
     for gateway in 0..GATEWAYS {
-        builder.gateways(format!("gw{gateway}\x1f0\x1f192.0.2.1\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1e").as_bytes());
+        builder.gateways(format!("gw{gateway}\x1f0\x1f192.0.2.1\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f\x1f\x1e").as_bytes());
     }
     for rule in 0..RULES {
         let length = 3 + random.next(8);

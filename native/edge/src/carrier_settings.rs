@@ -28,6 +28,10 @@ pub struct PoolSettings {
     pub weights: Vec<u16>,
     /// Whether they are probed.
     pub probe: bool,
+    /// Concurrent calls of each machine; 0 for any number.
+    pub machine_calls: u32,
+    /// New calls of each machine in any second; 0 for any number.
+    pub machine_calls_per_second: u16,
 }
 
 /// How quality is measured and what comes of it, `[routing.quality]`.

@@ -3,18 +3,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use routing::{Guide, HealthRules, Pair, QualityRules, Rule, Table, Worth};
+use routing::{Guide, HealthRules, Pair, QualityRules, Rule, Worth};
+
+use crate::routing_table::Partition;
 
 /// Pairs of rule and gateway as one worker knows them, by partition, rule and gateway's number; `None` for one that has had no
 /// calls so far.
 pub(crate) type Pairs = HashMap<(usize, u32, u32), Option<Arc<Pair>>>;
 
 pub(crate) struct Chooser<'a> {
-    pub(crate) table: &'a Table,
+    pub(crate) there: &'a Partition,
     pub(crate) health: &'a HealthRules,
     pub(crate) quality: &'a QualityRules,
     /// Those of the tables at hand; nothing for an older one.
     pub(crate) pairs: Option<&'a mut Pairs>,
+    /// The place of `there`.
     pub(crate) partition: usize,
     /// Microseconds of the monotonic clock.
     pub(crate) now: u64,
@@ -24,12 +27,16 @@ pub(crate) struct Chooser<'a> {
 
 impl Guide for Chooser<'_> {
     fn is_usable(&self, gateway: u32) -> bool {
-        self.table.gateways.get(gateway as usize).is_some_and(|gateway| gateway.state.is_usable(self.now, gateway.is_probed(), self.health))
+        self.there.table.gateways.get(gateway as usize).is_some_and(|gateway| gateway.state.is_usable(self.now, gateway.is_probed(), self.health))
+    }
+
+    fn live(&self, gateway: u32) -> u32 {
+        self.there.live(gateway)
     }
 
     fn worth(&mut self, rule: &Rule, gateway: u32) -> Worth {
-        let Some(profile) = self.table.profile(rule) else { return Worth::Score(1.0) };
-        let known = || self.table.gateways.get(gateway as usize).and_then(|gateway| self.table.quality.known(rule.id, gateway.id()));
+        let Some(profile) = self.there.table.profile(rule) else { return Worth::Score(1.0) };
+        let known = || self.there.table.gateways.get(gateway as usize).and_then(|gateway| self.there.table.quality.known(rule.id, gateway.id()));
         let key = (self.partition, rule.id, gateway);
         let pair = match &mut self.pairs {
             Some(pairs) => pairs.entry(key).or_insert_with(known).clone(),

@@ -134,6 +134,8 @@ counters! {
     route_unexpected_characters,
     /// Gateways that calls or probes took out of the rotation.
     gateways_taken_down,
+    /// Attempts that a gateway, a carrier or a machine of a pool had no place for.
+    gateways_full,
     /// Attempts whose quality is not kept, since there are too many pairs of rule and gateway.
     quality_pairs_refused,
     /// Questions asked.

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use proto::{Key, Moment, Now};
-use routing::{Down, Final, GatewayLease, GatewayState, Grade, Outcome, Pair, Profile, Trial};
+use routing::{Down, Final, GatewayState, Grade, Outcome, Pair, Profile, Trial};
+use syntax::Method;
 
 use crate::edge::Edge;
 use crate::event::EventKind;
+use crate::routing_table::Places;
 
 /// A call's place at the gateway that it goes to, and at its carrier.
 #[derive(Debug)]
 pub(crate) struct GatewayCall {
-    pub(crate) gateway: GatewayLease,
-    pub(crate) carrier: Option<GatewayLease>,
+    gateway: Arc<GatewayState>,
+    pub(crate) carrier: Option<Arc<GatewayState>>,
+    /// Held for as long as the call lasts.
+    _places: Option<Places>,
     partition: usize,
     /// The peer whose machine it is, where that is a pool.
     pool: Option<u16>,
@@ -29,14 +33,14 @@ pub(crate) struct GatewayCall {
 
 impl GatewayCall {
     pub(crate) fn gateway(&self) -> &Arc<GatewayState> {
-        self.gateway.state()
+        &self.gateway
     }
 
     /// Counts something at the gateway and at its carrier.
     pub(crate) fn count(&self, add: impl Fn(&GatewayState)) {
-        add(self.gateway.state());
+        add(&self.gateway);
         if let Some(carrier) = &self.carrier {
-            add(carrier.state());
+            add(carrier);
         }
     }
 }
@@ -45,15 +49,20 @@ impl Edge {
     /// Takes a place at the gateway of the attempt at hand.
     pub(crate) fn gateway_call(&mut self, now: Now, entry: Key) -> Option<Box<GatewayCall>> {
         let pair = self.pair_of(entry);
-        let plan = self.transactions.get(entry)?.plan.as_ref()?;
+        let transaction = self.transactions.get_mut(entry)?;
+        let is_call = transaction.method == Method::Invite;
+        let plan = transaction.plan.as_mut()?;
         let pick = plan.current?;
+        // Another address of a gateway, or another transport, comes after a place that was given back.
+        let places = is_call.then(|| plan.places.take().unwrap_or_else(|| plan.routing.partitions[plan.partition].places(pick)));
         let gateway = plan.table().gateways.get(pick.gateway as usize)?;
         // Of all calls that find its time come, one is the trial.
         gateway.state.begin_trial(now.moment.0);
         let carrier = pick.carrier.and_then(|index| plan.table().carriers.get(index as usize));
         let call = GatewayCall {
-            gateway: gateway.state.lease(),
-            carrier: carrier.map(|carrier| carrier.state.lease()),
+            gateway: Arc::clone(&gateway.state),
+            carrier: carrier.map(|carrier| Arc::clone(&carrier.state)),
+            _places: places,
             partition: plan.partition,
             pool: plan.terms.pool.map(|(peer, _)| peer),
             rule: plan.rule_id(),

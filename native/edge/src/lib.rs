@@ -61,6 +61,7 @@ pub use decision::Decisions;
 pub use edge::{Edge, EdgeOptions, Routes};
 pub use event::{Event, EventKind, EventValue, Listening};
 pub use gateway_uri::normal as normal_number;
+pub use guard::{Capacity, Caps, Full};
 pub use hide::hide_secrets;
 pub use hop::{ConnectionId, Hop};
 pub use outbox::{Outbox, Transmit};

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use proto::{Key, Now};
 use routing::{Outcome, Pick, Rule, Search, SearchOptions, Table, Whitelist};
-use syntax::Message;
+use syntax::{Message, Method};
 
 use crate::carrier_settings::{Balance, RouteTerms};
 use crate::chooser::Chooser;
 use crate::edge::Edge;
 use crate::gateway_uri::{dialled, normal, write_uri};
 use crate::policy::VerdictError;
-use crate::routing_table::Routing;
+use crate::routing_table::{Places, Routing};
 use crate::transaction::Transaction;
 use crate::verdict::{PolicyEvent, Verdict, VerdictKind};
 
@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     search: Search,
     number: Vec<u8>,
     pub(crate) current: Option<Pick>,
+    /// The call's places there, until its attempt takes them.
+    pub(crate) places: Option<Places>,
     /// The Request-URI of the attempt at hand.
     pub(crate) request_uri: Vec<u8>,
     /// How the last attempt ended.
@@ -120,6 +122,7 @@ impl Edge {
             search,
             number,
             current: None,
+            places: None,
             request_uri: Vec::new(),
             outcome: None,
             goes_on: true,
@@ -206,7 +209,7 @@ impl Edge {
     /// Makes the next gateway of a request's plan its target; false where there is none.
     pub(crate) fn next_gateway(&mut self, now: Now, entry: Key, message: &Message<'_>) -> bool {
         let Some(mut plan) = self.transactions.get_mut(entry).and_then(|transaction| transaction.plan.take()) else { return false };
-        let found = plan.goes_on && self.pick(now, &mut plan);
+        let found = plan.goes_on && self.pick(now, &mut plan, message);
         if found {
             let pick = plan.current;
             let Plan { routing, partition, number, request_uri, terms, .. } = &mut *plan;
@@ -241,18 +244,38 @@ impl Edge {
         found
     }
 
-    fn pick(&mut self, now: Now, plan: &mut Plan) -> bool {
+    /// Takes the next gateway that is usable and, for a call, has a place left.
+    fn pick(&mut self, now: Now, plan: &mut Plan, message: &Message<'_>) -> bool {
         let first = plan.current.is_none() && plan.outcome.is_none();
         let seed = self.random();
-        let Plan { routing, partition, search, .. } = plan;
-        let table = &routing.partitions[*partition].table;
         let snapshot = Arc::clone(&self.snapshot);
+        let Plan { routing, partition, search, .. } = plan;
+        let there = &routing.partitions[*partition];
         let pairs = Arc::ptr_eq(routing, &self.routing).then_some(&mut self.pairs);
-        let mut chooser = Chooser { table, health: &snapshot.health, quality: &snapshot.quality, pairs, partition: *partition, now: now.moment.0, state: seed };
+        let mut chooser = Chooser { there, health: &snapshot.health, quality: &snapshot.quality, pairs, partition: *partition, now: now.moment.0, state: seed };
         if first {
-            search.begin(table, &mut chooser);
+            search.begin(&there.table, &mut chooser);
         }
-        plan.current = search.pick(table, &mut chooser);
+        let mut full = Vec::new();
+        plan.places = None;
+        plan.current = loop {
+            let Some(pick) = search.pick(&there.table, &mut chooser) else { break None };
+            if message.head.method != Method::Invite {
+                break Some(pick);
+            }
+            match there.admit(now.moment.0, pick) {
+                Ok(places) => {
+                    plan.places = Some(places);
+                    break Some(pick);
+                }
+                Err(why) => full.push((pick.gateway, why)),
+            }
+        };
+        for (gateway, why) in full {
+            self.counters.gateways_full.add();
+            let name = plan.table().gateways.get(gateway as usize).map_or("", |gateway| gateway.id());
+            self.decide(message.call_id(), |_| format!("relay: gateway {name} has {}", why.reason()));
+        }
         plan.current.is_some()
     }
 

@@ -30,7 +30,8 @@ impl Pool {
         };
         let probe = if pool.probe { ProbeMode::Always } else { ProbeMode::Never };
         let known = before.and_then(|before| before.routing.table(""));
-        let table = Table::pool(&machines, sort, probe, known.map(AsRef::as_ref));
+        let caps = (pool.machine_calls, pool.machine_calls_per_second);
+        let table = Table::pool(&machines, sort, probe, caps, known.map(AsRef::as_ref));
         let settings = CarrierRouteSettings {
             name: peer.name.clone(),
             partition: String::new(),
@@ -52,6 +53,10 @@ impl Pool {
             hide_failures: false,
         };
         let terms = RouteTerms { pool: Some((index, pool.balance)), ..RouteTerms::new(&settings) };
-        Some(Self { peer: peer.name.clone(), routing: Arc::new(Routing::new(vec![(String::new(), Arc::new(table))], &[])), terms: Arc::new(terms) })
+        Some(Self {
+            peer: peer.name.clone(),
+            routing: Arc::new(Routing::new(vec![(String::new(), Arc::new(table))], &[], before.map(|before| &*before.routing))),
+            terms: Arc::new(terms),
+        })
     }
 }

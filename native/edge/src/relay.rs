@@ -334,7 +334,7 @@ impl Edge {
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
         let place = transaction.branches.last().and_then(|branch| branch.gateway.as_deref());
         let led_by = place.map(|place| {
-            let carrier = place.carrier.as_ref().map(|carrier| Arc::clone(carrier.state()));
+            let carrier = place.carrier.as_ref().map(Arc::clone);
             LedBy { gateway: Arc::clone(place.gateway()), carrier, rule: place.rule }
         });
         let Some(call) = self.calls.get_mut(transaction.call) else { return };

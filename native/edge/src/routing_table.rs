@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use routing::Table;
+use guard::{CallLease, Capacity, Caps, Full};
+use routing::{Pick, Table};
 use smallvec::SmallVec;
 use syntax::{Span, Transport, Uri};
 
@@ -18,6 +19,9 @@ pub(crate) struct Partition {
     pub(crate) table: Arc<Table>,
     /// Where each gateway is.
     pub(crate) hops: Vec<GatewayHop>,
+    /// What each gateway takes, and each carrier.
+    gateways: Vec<Capacity>,
+    carriers: Vec<Capacity>,
 }
 
 /// Where a gateway is.
@@ -43,8 +47,9 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// Puts tables together by the names of their partitions; `resolved` tells addresses of gateways that have names.
-    pub fn new(tables: Vec<(String, Arc<Table>)>, resolved: &[(String, IpAddr)]) -> Self {
+    /// Puts tables together by the names of their partitions; `resolved` tells addresses of gateways that have names, and calls
+    /// that `before` counts go on counting.
+    pub fn new(tables: Vec<(String, Arc<Table>)>, resolved: &[(String, IpAddr)], before: Option<&Self>) -> Self {
         let mut routing = Self::default();
         for (name, table) in tables {
             let mut hops = Vec::with_capacity(table.gateways.len());
@@ -66,7 +71,19 @@ impl Routing {
                 }
                 hops.push(GatewayHop { target, socket: gateway.socket.clone() });
             }
-            routing.partitions.push(Partition { name, table, hops });
+            let known = before.and_then(|before| before.partitions.iter().find(|own| own.name == name));
+            let capacity = |before: Option<&Capacity>, (calls, calls_per_second)| Capacity::after(before, Caps { calls, calls_per_second });
+            let gateways = table.gateways.iter().map(|gateway| {
+                let before = known.and_then(|known| known.gateways.get(known.table.gateway(gateway.id())? as usize));
+                capacity(before, (gateway.max_calls, gateway.calls_per_second))
+            });
+            let gateways = gateways.collect();
+            let carriers = table.carriers.iter().map(|carrier| {
+                let before = known.and_then(|known| known.carriers.get(known.table.carrier(&carrier.id)? as usize));
+                capacity(before, (carrier.max_calls, carrier.calls_per_second))
+            });
+            let carriers = carriers.collect();
+            routing.partitions.push(Partition { name, table, hops, gateways, carriers });
         }
         routing
     }
@@ -74,6 +91,22 @@ impl Routing {
     /// The table of a partition.
     pub fn table(&self, partition: &str) -> Option<&Arc<Table>> {
         self.partitions.iter().find(|own| own.name == partition).map(|own| &own.table)
+    }
+
+    /// What a gateway takes, by its number.
+    pub fn gateway_capacity(&self, partition: &str, index: usize) -> Option<&Capacity> {
+        self.partitions.iter().find(|own| own.name == partition)?.gateways.get(index)
+    }
+
+    /// What a carrier takes, by its number.
+    pub fn carrier_capacity(&self, partition: &str, index: usize) -> Option<&Capacity> {
+        self.partitions.iter().find(|own| own.name == partition)?.carriers.get(index)
+    }
+
+    /// Why a gateway takes no call now by a carrier, if it takes none for the number of those that it has.
+    pub fn is_full(&self, partition: &str, pick: Pick) -> bool {
+        let carrier = pick.carrier.and_then(|index| self.carrier_capacity(partition, index as usize));
+        self.gateway_capacity(partition, pick.gateway as usize).is_some_and(Capacity::is_full) || carrier.is_some_and(Capacity::is_full)
     }
 
     /// Names of the partitions.
@@ -109,6 +142,36 @@ impl Routing {
         let there = self.sources.get(&source.ip().to_canonical())?;
         let same = |gateway: &&Source| gateway.transport == transport && (transport.is_reliable() || gateway.port == source.port());
         there.iter().find(same).map(|gateway| gateway.kind)
+    }
+}
+
+/// A call's places at a gateway and at the carrier by which it was found.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    _gateway: Option<CallLease>,
+    _carrier: Option<CallLease>,
+}
+
+impl Partition {
+    /// Places for a call, if the gateway and its carrier take it.
+    pub(crate) fn admit(&self, now: u64, pick: Pick) -> Result<Places, Full> {
+        let carrier = pick.carrier.and_then(|index| self.carriers.get(index as usize));
+        // Looked at first: a place at the gateway for a call that its carrier does not take would count in its pace.
+        carrier.map_or(Ok(()), |carrier| carrier.look(now))?;
+        let gateway = self.gateways.get(pick.gateway as usize).map(|gateway| gateway.admit(now)).transpose()?;
+        let carrier = carrier.map(|carrier| carrier.admit(now)).transpose()?;
+        Ok(Places { _gateway: gateway, _carrier: carrier })
+    }
+
+    /// Places for a call that was admitted before and goes to another address of the same gateway.
+    pub(crate) fn places(&self, pick: Pick) -> Places {
+        let carrier = pick.carrier.and_then(|index| self.carriers.get(index as usize));
+        Places { _gateway: self.gateways.get(pick.gateway as usize).and_then(Capacity::lease), _carrier: carrier.and_then(Capacity::lease) }
+    }
+
+    /// Calls that a gateway has.
+    pub(crate) fn live(&self, gateway: u32) -> u32 {
+        self.gateways.get(gateway as usize).map_or(0, Capacity::live)
     }
 }
 

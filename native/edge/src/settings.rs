@@ -493,7 +493,8 @@ impl Snapshot {
 
     /// Switches machines of pools off, each by its peer and its URI; those that are not there are left out.
     pub fn switch_off(&self, machines: &[(String, String)]) {
-        for (peer, table) in self.pools() {
+        for (peer, routing) in self.pools() {
+            let Some(table) = routing.table("") else { continue };
             for (_, uri) in machines.iter().filter(|(name, _)| name == peer) {
                 if let Some(machine) = table.gateway(uri).and_then(|index| table.gateways.get(index as usize)) {
                     machine.state.switch(false);
@@ -503,8 +504,8 @@ impl Snapshot {
     }
 
     /// Every pool: its peer, and its machines.
-    pub fn pools(&self) -> impl Iterator<Item = (&str, &std::sync::Arc<routing::Table>)> {
-        self.pools.iter().flatten().filter_map(|pool| Some((pool.peer.as_str(), pool.routing.table("")?)))
+    pub fn pools(&self) -> impl Iterator<Item = (&str, &std::sync::Arc<crate::routing_table::Routing>)> {
+        self.pools.iter().flatten().map(|pool| (pool.peer.as_str(), &pool.routing))
     }
 
     /// The peer that gateways of type `kind` belong to.

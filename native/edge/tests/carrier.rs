@@ -372,6 +372,60 @@ fn a_policy_that_names_no_rule_or_no_route_is_told() {
     assert_eq!(requests(&sent)[0].1, "INVITE sip:4912@203.0.113.1 SIP/2.0");
 }
 
+/// Gateways a and b by carrier `one`, with what they may have of calls and of calls a second.
+fn with_caps(a: (u32, u16), b: (u32, u16), carrier: (u32, u16)) -> edge::Routing {
+    let mut builder = Builder::new(LoadOptions::default(), None);
+    for (id, place, (calls, pace)) in [("a", "203.0.113.1", a), ("b", "203.0.113.2:5070", b)] {
+        builder.gateways(format!("{id}\x1f0\x1f{place}\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f{calls}\x1f{pace}\x1e").as_bytes());
+    }
+    builder.carriers(format!("one\x1fa,b\x1f0\x1f\x1f0\x1f\x1f{}\x1f{}\x1e", carrier.0, carrier.1).as_bytes());
+    builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1f#one\x1f\x1f\x1f\x1e8\x1f0\x1f1\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e");
+    let loaded = builder.finish();
+    assert_eq!(loaded.faults, []);
+    edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[], None)
+}
+
+#[test]
+fn what_a_gateway_and_a_carrier_may_have_of_calls_holds_to_the_end_of_each() {
+    let mut rig = rig();
+    rig.set_routing(with_caps((1, 0), (0, 0), (3, 0)));
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    let second = call(&mut rig, "sip:4930@edge", 2);
+    assert_eq!([first.to.to_string(), second.to.to_string()], [A, B]);
+    // The answered one keeps its place until its BYE, the refused one gives it back.
+    let ok = rig.receive(A, &response(&first.text, 200, "b")).pop().unwrap();
+    let third = call(&mut rig, "sip:4930@edge", 3);
+    let sent = rig.receive(CORE, &invite("sip:4930@edge", 4).text());
+    assert_eq!((statuses(&sent), rig.counters().gateways_full.get()), (vec![480], 1 + 1 + 2));
+    assert_eq!(rig.receive(CORE, &invite("sip:1@edge", 5).text()).pop().unwrap().status_code(), 480);
+    refuse(&mut rig, &third, 486, &[]);
+    assert_eq!(call(&mut rig, "sip:4930@edge", 6).to.to_string(), B);
+    let route = header(&ok.text, "Record-Route").to_owned();
+    let bye = Request::new("BYE", "sip:bob@203.0.113.1").call_id("call-1").tags("alice", "b").cseq(2).header(&format!("Route: {route}")).text();
+    let sent = rig.receive(CORE, &bye);
+    rig.receive(A, &response(&sent[0].text, 200, ""));
+    assert_eq!(call(&mut rig, "sip:1@edge", 7).to.to_string(), A);
+    // One that waited for an answer in vain gives its place to the next gateway's.
+    rig.set_routing(with_caps((1, 0), (1, 0), (1, 0)));
+    call(&mut rig, "sip:4930@edge", 8);
+    let moved = rig.advance(2_001);
+    let moved = moved.iter().filter(|sent| sent.to.to_string() == B && sent.first_line().starts_with("INVITE") && sent.text.contains("call-8"));
+    assert_eq!(moved.count(), 1);
+    assert_eq!(statuses(&rig.receive(CORE, &invite("sip:4930@edge", 9).text())), [480]);
+}
+
+#[test]
+fn a_full_carrier_costs_its_gateways_nothing_of_their_pace() {
+    let mut rig = rig();
+    rig.set_routing(with_caps((0, 2), (0, 2), (0, 1)));
+    assert_eq!(call(&mut rig, "sip:4930@edge", 1).to.to_string(), A);
+    assert_eq!(statuses(&rig.receive(CORE, &invite("sip:4930@edge", 2).text())), [480]);
+    assert_eq!(call(&mut rig, "sip:1@edge", 3).to.to_string(), A);
+    assert_eq!(statuses(&rig.receive(CORE, &invite("sip:1@edge", 4).text())), [480]);
+    rig.advance(1_000);
+    assert_eq!(call(&mut rig, "sip:4930@edge", 5).to.to_string(), A);
+}
+
 /// Gateways a and b for one rule that is sorted by quality; ASR below a half is critical.
 fn by_quality() -> Rig {
     let mut terms = with(route("pstn"));
@@ -379,13 +433,13 @@ fn by_quality() -> Rig {
     let mut rig = Rig::new(terms);
     let mut builder = Builder::new(LoadOptions::default(), None);
     for (id, place) in [("a", "203.0.113.1"), ("b", "203.0.113.2:5070")] {
-        builder.gateways(format!("{id}\x1f0\x1f{place}\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1e").as_bytes());
+        builder.gateways(format!("{id}\x1f0\x1f{place}\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f\x1f\x1e").as_bytes());
     }
     builder.profiles(format!("1\x1f\x1f0.5{}\x1e", "\x1f".repeat(18)).as_bytes());
     builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1fa,b\x1fQ\x1f1\x1f\x1e");
     let loaded = builder.finish();
     assert_eq!(loaded.faults, []);
-    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[]));
+    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[], None));
     rig
 }
 

@@ -12,7 +12,7 @@ const MACHINES: [&str; 3] = ["sip:10.0.0.1", "sip:10.0.0.2", "sip:10.0.0.3"];
 
 fn with(balance: Balance, weights: &[u16], machines: &[&str]) -> RouteSettings {
     let mut core = peer("core", PeerKind::Core, "10.0.0.0/24", machines);
-    core.pool = Some(PoolSettings { balance, weights: weights.to_vec(), probe: false });
+    core.pool = Some(PoolSettings { balance, weights: weights.to_vec(), probe: false, machine_calls: 0, machine_calls_per_second: 0 });
     settings(vec![core, peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])])
 }
 
@@ -106,16 +106,54 @@ fn a_machine_that_is_drained_keeps_its_calls_over_a_reload_and_gets_no_new_ones(
     let mut rig = Rig::new(with(Balance::Order, &[], &MACHINES[..2]));
     let invite = place(&mut rig, 1, "alice");
     let ok = rig.receive("10.0.0.1:5060", &response(&invite.text, 200, "b")).pop().unwrap();
-    rig.pools()[0].1.gateways[0].state.switch(false);
+    rig.pools()[0].1.table("").unwrap().gateways[0].state.switch(false);
     rig.reload(with(Balance::Order, &[], &MACHINES)).unwrap();
-    assert_eq!(rig.pools()[0].1.gateways[0].state.live(), 1);
+    assert_eq!(rig.pools()[0].1.gateway_capacity("", 0).unwrap().live(), 1);
     assert_eq!(place(&mut rig, 2, "alice").to.to_string(), "10.0.0.2:5060");
     let route = header(&ok.text, "Record-Route").to_owned();
     let bye = Request::new("BYE", "sip:bob@10.0.0.1").call_id("call-1").tags("alice", "b").cseq(2).header(&format!("Route: {route}")).text();
     let sent = rig.receive(CALLER, &bye);
     assert_eq!(sent[0].to.to_string(), "10.0.0.1:5060");
     rig.receive("10.0.0.1:5060", &response(&sent[0].text, 200, ""));
-    assert_eq!(rig.pools()[0].1.gateways[0].state.live(), 0);
+    assert_eq!(rig.pools()[0].1.gateway_capacity("", 0).unwrap().live(), 0);
+}
+
+#[test]
+fn a_machine_that_is_full_is_passed_over_and_nothing_but_calls_counts() {
+    let mut terms = with(Balance::Order, &[], &MACHINES[..2]);
+    terms.peers[0].pool = terms.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls: 2, ..pool });
+    let mut rig = Rig::new(terms);
+    let live = |rig: &Rig, index| rig.pools()[0].1.gateway_capacity("", index).unwrap().live();
+    let first = place(&mut rig, 1, "alice");
+    let places: Vec<String> = (2..5).map(|number| place(&mut rig, number, "alice").to.ip().to_string()).collect();
+    assert_eq!(places, ["10.0.0.1", "10.0.0.2", "10.0.0.2"]);
+    assert_eq!(rig.receive(CALLER, &invite(5, "alice")).pop().unwrap().status_code(), 500);
+    assert_eq!(rig.counters().gateways_full.get(), 2 + 2);
+    let register = Request::new("REGISTER", "sip:example.net").branch("z9hG4bK-r").call_id("r").text();
+    assert_eq!(rig.receive(CALLER, &register).pop().unwrap().to.to_string(), "10.0.0.1:5060");
+    assert_eq!((live(&rig, 0), live(&rig, 1)), (2, 2));
+    // Over a reload the calls go on counting, by what the new configuration allows.
+    let mut wider = with(Balance::Order, &[], &MACHINES[..2]);
+    wider.peers[0].pool = wider.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls: 3, ..pool });
+    rig.reload(wider).unwrap();
+    assert_eq!(place(&mut rig, 6, "alice").to.ip().to_string(), "10.0.0.1");
+    assert_eq!(place(&mut rig, 7, "alice").to.ip().to_string(), "10.0.0.2");
+    refuse(&mut rig, &first, 486);
+    assert_eq!((live(&rig, 0), place(&mut rig, 8, "alice").to.ip().to_string()), (2, "10.0.0.1".to_owned()));
+}
+
+#[test]
+fn new_calls_of_a_machine_are_so_many_in_any_second() {
+    let mut terms = with(Balance::Order, &[], &MACHINES[..1]);
+    terms.peers[0].pool = terms.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls_per_second: 2, ..pool });
+    let mut rig = Rig::new(terms);
+    rig.advance(900);
+    let mut answers = Vec::new();
+    for number in 0..6 {
+        answers.push(outgoing(rig.receive(CALLER, &invite(number, "alice"))).is_some());
+        rig.advance(250);
+    }
+    assert_eq!(answers, [true, true, false, false, true, true]);
 }
 
 #[test]
@@ -129,7 +167,7 @@ fn a_policy_sends_to_a_pool_and_nobody_usable_is_no_answer_of_anybody() {
     let question = rig.policy.pop().unwrap();
     let first = outgoing(rig.verdict(&question, &packed(&json!({"kind": "relay", "peer": "core"})))).unwrap();
     assert_eq!(outgoing(refuse(&mut rig, &first, 503)).unwrap().to.to_string(), "10.0.0.2:5060");
-    rig.pools()[0].1.gateways.iter().for_each(|machine| machine.state.switch(false));
+    rig.pools()[0].1.table("").unwrap().gateways.iter().for_each(|machine| machine.state.switch(false));
     rig.receive(CALLER, &invite(2, "alice"));
     let question = rig.policy.pop().unwrap();
     let sent = rig.verdict(&question, &packed(&json!({"kind": "relay", "peer": "core"})));
@@ -145,7 +183,7 @@ fn a_challenge_and_a_success_of_a_registration_pass_and_leave_no_call_behind() {
         assert_eq!(sent.to.to_string(), "10.0.0.1:5060");
         let answer = rig.receive("10.0.0.1:5060", &response(&sent.text, code, "b"));
         assert_eq!(answer[0].status_code(), code);
-        assert_eq!(rig.pools()[0].1.gateways[0].state.live(), 0);
+        assert_eq!(rig.pools()[0].1.gateway_capacity("", 0).unwrap().live(), 0);
     }
     let register = Request::new("REGISTER", "sip:example.net").branch("z9hG4bK-r3").call_id("r3").text();
     rig.receive(CALLER, &register);

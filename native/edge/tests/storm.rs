@@ -3,11 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use edge::{Balance, Forking, PeerKind, PolicySettings, PoolSettings, Shedding};
+use edge::{Balance, Capacity, Forking, PeerKind, PolicySettings, PoolSettings, Shedding};
 use proptest::prelude::*;
-use routing::GatewayState;
 use testkit::{Request, Rig, Sent, final_to_tag, gateways, header, headers, origination, peer, response, route, settings, verdict};
 
 const HOOKS: [&str; 6] = ["request", "branch", "response", "in_dialog", "failure", "final"];
@@ -74,7 +72,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct World {
     rig: Rig,
     /// What is known of the gateways.
-    places: Vec<Arc<GatewayState>>,
+    places: Vec<Capacity>,
     out: Vec<Sent>,
     finals: HashMap<String, Vec<u16>>,
     oks: HashMap<u8, String>,
@@ -90,7 +88,7 @@ impl World {
             phones.route = "pstn".to_owned();
             core.gateway_types = vec![-1];
         } else if way == 2 {
-            core.pool = Some(PoolSettings { balance: Balance::FewestCalls, weights: Vec::new(), probe: true });
+            core.pool = Some(PoolSettings { balance: Balance::FewestCalls, weights: Vec::new(), probe: true, machine_calls: 2, machine_calls_per_second: 3 });
         }
         let mut routing = settings(vec![core, phones]);
         routing.routes = vec![route("pstn")];
@@ -105,7 +103,7 @@ impl World {
             &[["one", "b,c"]],
             &[["", "a,#one"], ["4930", "c,a"]],
         );
-        let places = there.table("").map(|table| table.gateways.iter().map(|gateway| Arc::clone(&gateway.state)).collect()).unwrap_or_default();
+        let places = (0..).map_while(|index| there.gateway_capacity("", index).cloned()).collect();
         rig.set_routing(there);
         Self { places, rig, out: Vec::new(), finals: HashMap::new(), oks: HashMap::new(), begun: Default::default() }
     }
@@ -200,8 +198,8 @@ proptest! {
         let rest = world.rig.advance(2_000_000);
         world.take(rest);
         prop_assert_eq!(world.rig.edge.sizes(), (0, 0));
-        let machines: Vec<_> = world.rig.pools().into_iter().flat_map(|(_, table)| table.gateways.iter().map(|machine| machine.state.live()).collect::<Vec<_>>()).collect();
-        prop_assert!(world.places.iter().map(|place| place.live()).chain(machines).all(|live| live == 0));
+        let machines = world.rig.pools().into_iter().flat_map(|(_, pool)| (0..).map_while(move |index| pool.gateway_capacity("", index).cloned()));
+        prop_assert!(world.places.iter().cloned().chain(machines).all(|place| place.live() == 0));
         prop_assert!(world.rig.edge.poll_timeout().is_none());
         let counters = world.rig.counters();
         // Refused before there was a call; what a policy refuses is one.

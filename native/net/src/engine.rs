@@ -264,9 +264,9 @@ impl Engine {
     }
 
     /// Every peer that is a pool, and its machines.
-    pub fn pools(&self) -> Vec<(String, Arc<edge::Table>)> {
+    pub fn pools(&self) -> Vec<(String, Arc<edge::Routing>)> {
         let snapshot = self.snapshot.lock();
-        snapshot.map(|snapshot| snapshot.pools().map(|(peer, table)| (peer.to_owned(), Arc::clone(table))).collect()).unwrap_or_default()
+        snapshot.map(|snapshot| snapshot.pools().map(|(peer, routing)| (peer.to_owned(), Arc::clone(routing))).collect()).unwrap_or_default()
     }
 
     /// How quality is measured.

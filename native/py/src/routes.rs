@@ -4,19 +4,22 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use edge::{HealthRules, Routing, Table};
+use edge::{Capacity, Full, HealthRules, Routing};
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use routing::{Alphabet, Builder, Down, Gateway, GatewayState, LoadOptions, QualityRules, SearchOptions, Whitelist, explain};
+use routing::{Alphabet, Builder, Down, Gateway, GatewayState, LoadOptions, Present, QualityRules, SearchOptions, Whitelist, explain};
 use serde_json::{Value, json};
 
 /// A load under way: rows of each partition, given in blocks.
 #[pyclass(frozen)]
-pub(crate) struct RouteLoad(Mutex<Vec<(String, Builder)>>);
+pub(crate) struct RouteLoad {
+    builders: Mutex<Vec<(String, Builder)>>,
+    before: Option<Arc<Routing>>,
+}
 
 impl RouteLoad {
     fn builders(&self) -> PyResult<MutexGuard<'_, Vec<(String, Builder)>>> {
-        self.0.lock().map_err(|_| PyRuntimeError::new_err("the load panicked before"))
+        self.builders.lock().map_err(|_| PyRuntimeError::new_err("the load panicked before"))
     }
 
     fn with<R>(&self, partition: &str, work: impl FnOnce(&mut Builder) -> R) -> PyResult<R> {
@@ -40,10 +43,11 @@ impl RouteLoad {
             .ok_or_else(|| PyValueError::new_err(format!("expected five printable characters at most, got: {extra_prefix_characters}")))?;
         let options = LoadOptions { alphabet, handlers };
         let builder = |name: String| {
-            let before = before.and_then(|tables| tables.0.table(&name)).map(Arc::clone);
-            (name, Builder::new(options.clone(), before))
+            let known = before.and_then(|tables| tables.0.table(&name)).map(Arc::clone);
+            (name, Builder::new(options.clone(), known))
         };
-        Ok(Self(Mutex::new(partitions.into_iter().map(builder).collect())))
+        let builders = Mutex::new(partitions.into_iter().map(builder).collect());
+        Ok(Self { builders, before: before.map(|tables| Arc::clone(&tables.0)) })
     }
 
     /// Takes rows of one table.
@@ -82,7 +86,7 @@ impl RouteLoad {
                 tables.push((name, Arc::new(loaded.table)));
             }
             let resolved: Vec<(String, IpAddr)> = resolved.iter().filter_map(|(host, ip)| Some((host.clone(), ip.parse().ok()?))).collect();
-            (RouteTables(Arc::new(Routing::new(tables, &resolved))), faults, count)
+            (RouteTables(Arc::new(Routing::new(tables, &resolved, self.before.as_deref()))), faults, count)
         }))
     }
 }
@@ -113,15 +117,17 @@ impl RouteTables {
             whitelist: (!whitelist.is_empty()).then(|| Whitelist::new(table, whitelist)),
             key: 0,
         };
-        serde_json::to_string(&explain(table, group, &number, &options, at, now, health)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
+        let full = |pick| self.0.is_full(partition, pick).then_some(Full::Calls.reason());
+        let present = Present { now, health, full: &full };
+        serde_json::to_string(&explain(table, group, &number, &options, at, &present)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
     pub(crate) fn gateways(&self, now: u64, health: &HealthRules) -> Vec<String> {
         let mut found = Vec::new();
         for partition in self.0.names() {
             let Some(table) = self.0.table(partition) else { continue };
-            for gateway in &table.gateways {
-                let mut value = told(&gateway.state);
+            for (index, gateway) in table.gateways.iter().enumerate() {
+                let mut value = told(&gateway.state, self.0.gateway_capacity(partition, index));
                 value["partition"] = json!(partition);
                 value["kind"] = json!("gateway");
                 value["uri"] = json!(gateway.uri);
@@ -129,8 +135,8 @@ impl RouteTables {
                 value["usable"] = json!(gateway.state.is_usable(now, gateway.is_probed(), health));
                 found.push(value.to_string());
             }
-            for carrier in &table.carriers {
-                let mut value = told(&carrier.state);
+            for (index, carrier) in table.carriers.iter().enumerate() {
+                let mut value = told(&carrier.state, self.0.carrier_capacity(partition, index));
                 value["partition"] = json!(partition);
                 value["kind"] = json!("carrier");
                 value["usable"] = json!(!carrier.state.is_off());
@@ -165,24 +171,24 @@ impl RouteTables {
 }
 
 /// What is known of the machines of pools, each as JSON.
-pub(crate) fn machines(pools: &[(String, Arc<Table>)], now: u64, health: &HealthRules) -> Vec<String> {
-    let of = |(peer, table): &(String, Arc<Table>)| {
-        let machine = |gateway: &Gateway| {
-            let mut value = told(&gateway.state);
+pub(crate) fn machines(pools: &[(String, Arc<Routing>)], now: u64, health: &HealthRules) -> Vec<String> {
+    let of = |(peer, routing): &(String, Arc<Routing>)| {
+        let machine = |(index, gateway): (usize, &Gateway)| {
+            let mut value = told(&gateway.state, routing.gateway_capacity("", index));
             value["kind"] = json!("machine");
             value["partition"] = json!(peer);
             value["uri"] = json!(gateway.uri);
             value["usable"] = json!(gateway.state.is_usable(now, gateway.is_probed(), health));
             value.to_string()
         };
-        table.gateways.iter().map(machine).collect::<Vec<_>>()
+        routing.table("").map(|table| table.gateways.iter().enumerate().map(machine).collect::<Vec<_>>()).unwrap_or_default()
     };
     pools.iter().flat_map(of).collect()
 }
 
 /// Switches a machine of a pool; false where there is none.
-pub(crate) fn switch_machine(pools: &[(String, Arc<Table>)], peer: &str, uri: &str, on: bool) -> bool {
-    let table = pools.iter().find(|(name, _)| name == peer).map(|(_, table)| table);
+pub(crate) fn switch_machine(pools: &[(String, Arc<Routing>)], peer: &str, uri: &str, on: bool) -> bool {
+    let table = pools.iter().find(|(name, _)| name == peer).and_then(|(_, routing)| routing.table(""));
     let found = table.and_then(|table| table.gateways.get(table.gateway(uri)? as usize));
     let switched = found.inspect(|gateway| {
         gateway.state.switch(on);
@@ -193,14 +199,18 @@ pub(crate) fn switch_machine(pools: &[(String, Arc<Table>)], peer: &str, uri: &s
     switched.is_some()
 }
 
-fn told(state: &GatewayState) -> Value {
+fn told(state: &GatewayState, capacity: Option<&Capacity>) -> Value {
     let down = state.down();
+    let caps = capacity.map(Capacity::caps).unwrap_or_default();
     let count = |count: &std::sync::atomic::AtomicU64| count.load(Relaxed);
     json!({
         "id": state.id,
         "switched_off": state.is_off(),
         "down": if down == Down::No { Value::Null } else { json!(down.reason()) },
-        "live_calls": state.live(),
+        "live_calls": capacity.map_or(0, Capacity::live),
+        "max_calls": caps.calls,
+        "calls_per_second": caps.calls_per_second,
+        "full": capacity.map_or(0, Capacity::refused),
         "attempts": count(&state.attempts),
         "answered": count(&state.answered),
         "silent": count(&state.silent),
@@ -266,6 +276,6 @@ impl RouteTables {
     fn with_addresses(&self, resolved: Resolved) -> Self {
         let resolved: Vec<(String, IpAddr)> = resolved.iter().filter_map(|(host, ip)| Some((host.clone(), ip.parse().ok()?))).collect();
         let tables = self.0.names().filter_map(|name| Some((name.to_owned(), Arc::clone(self.0.table(name)?)))).collect();
-        Self(Arc::new(Routing::new(tables, &resolved)))
+        Self(Arc::new(Routing::new(tables, &resolved, Some(&*self.0))))
     }
 }

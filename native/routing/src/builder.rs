@@ -90,9 +90,10 @@ impl Builder {
         }
     }
 
-    /// Takes rows of `dr_gateways`: gwid, type, address, strip, pri_prefix, attrs, probe_mode, state, socket.
+    /// Takes rows of `dr_gateways`: gwid, type, address, strip, pri_prefix, attrs, probe_mode, state, socket, max_calls,
+    /// calls_per_second.
     pub fn gateways(&mut self, block: &[u8]) {
-        for row in rows::<9>(block) {
+        for row in rows::<11>(block) {
             let row = match row {
                 Ok(row) => row,
                 Err(row) => {
@@ -106,8 +107,8 @@ impl Builder {
         }
     }
 
-    fn gateway(&mut self, row: &[&[u8]; 9]) -> Result<(), (&'static str, String)> {
-        let [id, kind, address, strip, prefix, attrs, probe, state, socket] = *row;
+    fn gateway(&mut self, row: &[&[u8]; 11]) -> Result<(), (&'static str, String)> {
+        let [id, kind, address, strip, prefix, attrs, probe, state, socket, calls, pace] = *row;
         let id = name(id).ok_or_else(|| ("gwid", expected("letters, digits, `_`, `-` or `.`", id)))?;
         if self.table.gateway(id).is_some() {
             return Err(("gwid", "a second row of this name".to_owned()));
@@ -148,15 +149,17 @@ impl Builder {
             attrs: lossy(attrs).into(),
             probe,
             socket: lossy(trimmed(socket)).into(),
+            max_calls: max_calls(calls)?,
+            calls_per_second: calls_per_second(pace)?,
         };
         self.table.gateway_names.insert(id.into(), self.table.gateways.len() as u32);
         self.table.gateways.push(gateway);
         Ok(())
     }
 
-    /// Takes rows of `dr_carriers`: carrierid, gwlist, flags, sort_alg, state, attrs.
+    /// Takes rows of `dr_carriers`: carrierid, gwlist, flags, sort_alg, state, attrs, max_calls, calls_per_second.
     pub fn carriers(&mut self, block: &[u8]) {
-        for row in rows::<6>(block) {
+        for row in rows::<8>(block) {
             let row = match row {
                 Ok(row) => row,
                 Err(row) => {
@@ -170,8 +173,8 @@ impl Builder {
         }
     }
 
-    fn carrier(&mut self, row: &[&[u8]; 6]) -> Result<(), (&'static str, String)> {
-        let [id, list, flags, sort, state, attrs] = *row;
+    fn carrier(&mut self, row: &[&[u8]; 8]) -> Result<(), (&'static str, String)> {
+        let [id, list, flags, sort, state, attrs, calls, pace] = *row;
         let text = name(id).ok_or_else(|| ("carrierid", expected("letters, digits, `_`, `-` or `.`", id)))?;
         if self.table.carrier(text).is_some() {
             return Err(("carrierid", "a second row of this name".to_owned()));
@@ -204,6 +207,8 @@ impl Builder {
             first_only: flags & 1 != 0,
             state: known,
             attrs: lossy(attrs).into(),
+            max_calls: max_calls(calls)?,
+            calls_per_second: calls_per_second(pace)?,
         };
         self.table.carrier_names.insert(text.into(), self.table.carriers.len() as u32);
         self.table.carriers.push(carrier);
@@ -455,6 +460,14 @@ fn profile(row: &[&[u8]; 21]) -> Result<Profile, (&'static str, String)> {
         }
     }
     Ok(profile)
+}
+
+fn max_calls(text: &[u8]) -> Result<u32, (&'static str, String)> {
+    number(text).ok_or_else(|| ("max_calls", expected("a number of calls, 0 for no limit", text)))
+}
+
+fn calls_per_second(text: &[u8]) -> Result<u16, (&'static str, String)> {
+    number(text).ok_or_else(|| ("calls_per_second", expected("0 to 65535, 0 for no limit", text)))
 }
 
 fn lossy(text: &[u8]) -> String {

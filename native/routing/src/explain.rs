@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::search::SearchOptions;
+use crate::search::{Pick, SearchOptions};
 use crate::state::HealthRules;
 use crate::table::{CARRIER, Sort, Table};
 
@@ -59,8 +59,18 @@ pub struct Explanation {
     pub rules: Vec<RuleStep>,
 }
 
+/// What is to be known of gateways beside the table.
+pub struct Present<'a> {
+    /// Microseconds of the monotonic clock.
+    pub now: u64,
+    /// When gateways count as down.
+    pub health: &'a HealthRules,
+    /// Why a gateway takes no call by a carrier, if it takes none.
+    pub full: &'a dyn Fn(Pick) -> Option<&'static str>,
+}
+
 /// Tells which rule and gateways `number` would get at `wall_seconds`, and why not others.
-pub fn explain(table: &Table, group: u32, number: &str, options: &SearchOptions, wall_seconds: i64, now: u64, health: &HealthRules) -> Explanation {
+pub fn explain(table: &Table, group: u32, number: &str, options: &SearchOptions, wall_seconds: i64, present: &Present<'_>) -> Explanation {
     let bytes = number.as_bytes();
     let walk = table.walk(group, bytes);
     let mut why = match walk.unexpected {
@@ -90,7 +100,7 @@ pub fn explain(table: &Table, group: u32, number: &str, options: &SearchOptions,
                 (true, "the longest prefix with a rule that holds, of the highest priority")
             };
             chosen |= used;
-            let destinations = if used { destinations(table, index, bytes, options, now, health) } else { Vec::new() };
+            let destinations = if used { destinations(table, index, bytes, options, present) } else { Vec::new() };
             rules.push(RuleStep {
                 prefix: String::from_utf8_lossy(prefix).into_owned(),
                 rule: rule.id,
@@ -110,13 +120,14 @@ pub fn explain(table: &Table, group: u32, number: &str, options: &SearchOptions,
     Explanation { number: number.to_owned(), group, why, rules }
 }
 
-fn destinations(table: &Table, rule: u32, number: &[u8], options: &SearchOptions, now: u64, health: &HealthRules) -> Vec<DestinationStep> {
+fn destinations(table: &Table, rule: u32, number: &[u8], options: &SearchOptions, present: &Present<'_>) -> Vec<DestinationStep> {
     let mut steps = Vec::new();
     let allowed = |destination: u32| options.whitelist.as_ref().is_none_or(|list| list.has(destination));
     for (destination, weight) in table.destinations_of(&table.rules[rule as usize]) {
         let index = destination & !CARRIER;
         if destination & CARRIER == 0 {
-            steps.extend(step(table, index, "", weight, number, if allowed(destination) { None } else { Some("not in the whitelist") }, now, health));
+            let fault = if allowed(destination) { None } else { Some("not in the whitelist") };
+            steps.extend(step(table, Pick { gateway: index, carrier: None }, weight, number, fault, present));
             continue;
         }
         let Some(carrier) = table.carriers.get(index as usize) else { continue };
@@ -127,7 +138,7 @@ fn destinations(table: &Table, rule: u32, number: &[u8], options: &SearchOptions
         let mut first = true;
         for (gateway, weight) in &carrier.gateways {
             let skipped = if carrier.first_only && !first { Some("the carrier gives only its first usable gateway") } else { fault };
-            let made = step(table, *gateway, &carrier.id, *weight, number, skipped, now, health);
+            let made = step(table, Pick { gateway: *gateway, carrier: Some(index) }, *weight, number, skipped, present);
             first &= made.as_ref().is_none_or(|step| !step.used);
             steps.extend(made);
         }
@@ -135,24 +146,15 @@ fn destinations(table: &Table, rule: u32, number: &[u8], options: &SearchOptions
     steps
 }
 
-#[expect(clippy::too_many_arguments, reason = "one line of an explanation")]
-fn step(
-    table: &Table,
-    gateway: u32,
-    carrier: &str,
-    weight: u16,
-    number: &[u8],
-    fault: Option<&str>,
-    now: u64,
-    health: &HealthRules,
-) -> Option<DestinationStep> {
-    let gateway = table.gateways.get(gateway as usize)?;
+fn step(table: &Table, pick: Pick, weight: u16, number: &[u8], fault: Option<&str>, present: &Present<'_>) -> Option<DestinationStep> {
+    let gateway = table.gateways.get(pick.gateway as usize)?;
+    let carrier = pick.carrier.and_then(|index| table.carriers.get(index as usize)).map_or("", |carrier| &carrier.id);
     let state = &gateway.state;
     let (used, why) = match fault {
         Some(fault) => (false, fault.to_owned()),
         None if state.is_off() => (false, "switched off by an operator".to_owned()),
-        None if !state.is_usable(now, gateway.is_probed(), health) => (false, format!("down: {}", state.down().reason())),
-        None => (true, "usable".to_owned()),
+        None if !state.is_usable(present.now, gateway.is_probed(), present.health) => (false, format!("down: {}", state.down().reason())),
+        None => (present.full)(pick).map_or_else(|| (true, "usable".to_owned()), |why| (false, format!("it has {why}"))),
     };
     Some(DestinationStep {
         gateway: gateway.id().to_owned(),

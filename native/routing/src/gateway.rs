@@ -24,6 +24,10 @@ pub struct Gateway {
     pub probe: ProbeMode,
     /// `transport:address[:port]` of the listener to send from, or its name; empty for any.
     pub socket: Box<str>,
+    /// Concurrent calls that it may have; 0 for any number.
+    pub max_calls: u32,
+    /// New calls that it may have in any second; 0 for any number.
+    pub calls_per_second: u16,
 }
 
 impl Gateway {
@@ -62,6 +66,10 @@ pub struct Carrier {
     pub sort: Sort,
     /// Only the first of them that is usable is tried.
     pub first_only: bool,
+    /// As for a gateway, by this carrier.
+    pub max_calls: u32,
+    /// As for a gateway, by this carrier.
+    pub calls_per_second: u16,
     /// What is known of it: its switch, and the counts of its gateways' calls by it.
     pub state: Arc<GatewayState>,
     /// Opaque.
@@ -83,6 +91,8 @@ mod tests {
             attrs: "".into(),
             probe: ProbeMode::Never,
             socket: "".into(),
+            max_calls: 0,
+            calls_per_second: 0,
         };
         assert_eq!(gateway(0, "").number(b"4930"), b"4930");
         assert_eq!(gateway(2, "0011").number(b"4930"), b"001130");

@@ -18,12 +18,12 @@ mod table;
 mod trie;
 
 pub use builder::{Builder, Fault, LoadOptions, Loaded};
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, Present, explain};
 pub use gateway::{Carrier, Gateway};
 pub use number::{Alphabet, LONGEST_PREFIX};
 pub use quality::{FIGURES, Figures, Final, Grade, Pair, PairName, Profile, Quality, QualityRules, Worth};
 pub use recurrence::Recurrence;
 pub use retry::{Outcome, RetryRules};
 pub use search::{Guide, Pick, Search, SearchOptions, Whitelist};
-pub use state::{Down, GatewayLease, GatewayState, HealthRules, ProbeMode, Trial};
+pub use state::{Down, GatewayState, HealthRules, ProbeMode, Trial};
 pub use table::{Rule, Sort, Table};

@@ -45,6 +45,8 @@ pub struct SearchOptions {
 pub trait Guide {
     /// Whether calls may go to a gateway now.
     fn is_usable(&self, gateway: u32) -> bool;
+    /// Calls that a gateway has now.
+    fn live(&self, gateway: u32) -> u32;
     /// What a gateway is worth to a rule that is sorted by quality.
     fn worth(&mut self, rule: &Rule, gateway: u32) -> Worth;
     /// How quality decides.
@@ -157,7 +159,7 @@ impl Search {
             // The highest of all hashes: where a machine goes, only its own calls go elsewhere.
             Sort::Hash => destinations.sort_by_key(|(index, _)| Reverse(state(*index).map_or(0, |state| mixed(self.options.key, state.id.as_bytes())))),
             Sort::Calls => destinations.sort_by_key(|(index, weight)| {
-                let load = state(*index).map_or(u64::MAX, |state| u64::from(state.live()) * u64::from(u16::MAX) / u64::from((*weight).max(1)));
+                let load = u64::from(guide.live(*index)) * u64::from(u16::MAX) / u64::from((*weight).max(1));
                 (*weight == 0, load)
             }),
         }

@@ -1,7 +1,6 @@
-//! What is known of a gateway or carrier: its switch, its health with the reason, its live calls, its counts. Any worker reads
+//! What is known of a gateway or carrier: its switch, its health with the reason, its counts. Any worker reads
 //! and writes it; nothing here is locked.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Attempts that are remembered, at most.
@@ -87,7 +86,6 @@ pub struct GatewayState {
     outcomes: AtomicU32,
     good_probes: AtomicU32,
     bad_probes: AtomicU32,
-    live: AtomicU32,
     /// Attempts made.
     pub attempts: AtomicU64,
     /// Attempts that were answered.
@@ -117,7 +115,6 @@ impl GatewayState {
             outcomes: AtomicU32::default(),
             good_probes: AtomicU32::default(),
             bad_probes: AtomicU32::default(),
-            live: AtomicU32::default(),
             attempts: AtomicU64::default(),
             answered: AtomicU64::default(),
             silent: AtomicU64::default(),
@@ -220,34 +217,6 @@ impl GatewayState {
         let row = self.bad_probes.fetch_add(1, Ordering::Relaxed) + 1;
         row >= rules.down_after.max(1) && self.take_down(now, Down::Probe)
     }
-
-    /// Calls under way.
-    pub fn live(&self) -> u32 {
-        self.live.load(Ordering::Relaxed)
-    }
-
-    /// A place among its calls until that is dropped.
-    pub fn lease(self: &Arc<Self>) -> GatewayLease {
-        self.live.fetch_add(1, Ordering::Relaxed);
-        GatewayLease(Arc::clone(self))
-    }
-}
-
-/// One live call of a gateway or carrier; given back when dropped, so that the count cannot drift.
-#[derive(Debug)]
-pub struct GatewayLease(Arc<GatewayState>);
-
-impl GatewayLease {
-    /// Whose it is.
-    pub fn state(&self) -> &Arc<GatewayState> {
-        &self.0
-    }
-}
-
-impl Drop for GatewayLease {
-    fn drop(&mut self) {
-        self.0.live.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -301,15 +270,11 @@ mod tests {
 
     #[test]
     fn what_an_operator_switched_off_no_probe_switches_on() {
-        let state = Arc::new(GatewayState::new("a"));
+        let state = GatewayState::new("a");
         state.switch(false);
         state.note_probe(0, true, &RULES);
         assert!(!state.is_usable(0, true, &RULES));
         state.switch(true);
         assert!(state.is_usable(0, true, &RULES));
-        let leases = [state.lease(), state.lease()];
-        assert_eq!(state.live(), 2);
-        drop(leases);
-        assert_eq!(state.live(), 0);
     }
 }

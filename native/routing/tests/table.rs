@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use routing::{
-    Alphabet, Builder, Down, Final, Guide, HealthRules, LoadOptions, Loaded, Pick, QualityRules, Rule, Search, SearchOptions, Table, Whitelist, Worth, explain,
+    Alphabet, Builder, Down, Final, Guide, HealthRules, LoadOptions, Loaded, Pick, Present, QualityRules, Rule, Search, SearchOptions, Table, Whitelist, Worth,
+    explain,
 };
 
 const HEALTH: HealthRules = HealthRules { failures: 3, of: 10, down_after: 1, up_after: 1, retry_seconds: 30 };
@@ -16,7 +17,7 @@ fn block(rows: &[&[&str]]) -> Vec<u8> {
 }
 
 fn gateway(id: &str) -> Vec<u8> {
-    block(&[&[id, "0", "192.0.2.1", "0", "", "", "0", "0", ""]])
+    block(&[&[id, "0", "192.0.2.1", "0", "", "", "0", "0", "", "", ""]])
 }
 
 fn with_gateways(names: &[&str]) -> Builder {
@@ -65,6 +66,10 @@ impl<'a> Test<'a> {
 impl Guide for Test<'_> {
     fn is_usable(&self, gateway: u32) -> bool {
         !self.down.contains(&self.table.gateways[gateway as usize].id())
+    }
+
+    fn live(&self, _: u32) -> u32 {
+        0
     }
 
     fn worth(&mut self, rule: &Rule, gateway: u32) -> Worth {
@@ -201,7 +206,11 @@ fn every_flag_of_a_search() {
 #[test]
 fn carriers_give_their_gateways_by_their_own_sort() {
     let mut builder = with_gateways(&["a", "b", "c", "d"]);
-    builder.carriers(&block(&[&["one", "a,b", "1", "", "0", ""], &["all", "c,d=3", "0", "W", "0", ""], &["off", "a", "0", "", "1", ""]]));
+    builder.carriers(&block(&[
+        &["one", "a,b", "1", "", "0", "", "", ""],
+        &["all", "c,d=3", "0", "W", "0", "", "", ""],
+        &["off", "a", "0", "", "1", "", "", ""],
+    ]));
     let loaded = built(builder, &[["1", "0", "4", "", "0", "#off,#one,#all,a", ""]], &[]);
     assert_eq!(loaded.faults, []);
     let table = loaded.table;
@@ -234,15 +243,21 @@ fn the_shares_of_weights_are_those_that_were_asked_for() {
 fn what_a_row_says_wrong_is_named_and_the_rest_serves() {
     let mut builder = with_gateways(&["a", "b"]);
     builder.gateways(&block(&[
-        &["a", "0", "192.0.2.9", "0", "", "", "0", "0", ""],
-        &["b c", "0", "192.0.2.9", "0", "", "", "0", "0", ""],
-        &["e", "0", "not a host", "0", "", "", "0", "0", ""],
-        &["f", "0", "192.0.2.9", "-1", "", "", "0", "0", ""],
-        &["g", "0", "192.0.2.9", "0", "", "", "3", "0", ""],
-        &["h", "0", "192.0.2.9", "0", "4 9", "", "0", "0", ""],
-        &["i", "0", "192.0.2.9", "0", "", "", "0", "7", ""],
+        &["a", "0", "192.0.2.9", "0", "", "", "0", "0", "", "", ""],
+        &["b c", "0", "192.0.2.9", "0", "", "", "0", "0", "", "", ""],
+        &["e", "0", "not a host", "0", "", "", "0", "0", "", "", ""],
+        &["f", "0", "192.0.2.9", "-1", "", "", "0", "0", "", "", ""],
+        &["g", "0", "192.0.2.9", "0", "", "", "3", "0", "", "", ""],
+        &["h", "0", "192.0.2.9", "0", "4 9", "", "0", "0", "", "", ""],
+        &["j", "0", "192.0.2.9", "0", "", "", "0", "0", "", "-1", ""],
+        &["k", "0", "192.0.2.9", "0", "", "", "0", "0", "", "", "70000"],
+        &["i", "0", "192.0.2.9", "0", "", "", "0", "7", "", "", ""],
     ]));
-    builder.carriers(&block(&[&["one", "a,#one,b", "0", "", "0", ""], &["two", "a,nobody", "0", "", "0", ""], &["three", "a", "0", "X", "0", ""]]));
+    builder.carriers(&block(&[
+        &["one", "a,#one,b", "0", "", "0", "", "", ""],
+        &["two", "a,nobody", "0", "", "0", "", "", ""],
+        &["three", "a", "0", "X", "0", "", "", ""],
+    ]));
     let mut row = |id: &str, groups: &str, prefix: &str, time: &str, handler: &str, list: &str| {
         builder.rules(&block(&[&[id, groups, prefix, time, "0", handler, list, "", "", ""]]));
     };
@@ -267,6 +282,8 @@ fn what_a_row_says_wrong_is_named_and_the_rest_serves() {
         ("dr_gateways", "f", "strip"),
         ("dr_gateways", "g", "probe_mode"),
         ("dr_gateways", "h", "pri_prefix"),
+        ("dr_gateways", "j", "max_calls"),
+        ("dr_gateways", "k", "calls_per_second"),
         ("dr_gateways", "i", "state"),
         ("dr_carriers", "one", "gwlist"),
         ("dr_carriers", "two", "gwlist"),
@@ -301,7 +318,7 @@ fn health_and_switches_go_on_under_the_same_names() {
     let seen: Vec<_> = next.gateways.iter().map(|gateway| (gateway.id(), gateway.state.is_off(), gateway.state.down())).collect();
     assert_eq!(seen, [("b", false, Down::Calls), ("c", false, Down::No), ("a", true, Down::No)]);
     let mut builder = Builder::new(LoadOptions::default(), None);
-    builder.gateways(&block(&[&["x", "0", "h", "0", "", "", "1", "1", ""], &["y", "0", "h", "0", "", "", "1", "2", ""]]));
+    builder.gateways(&block(&[&["x", "0", "h", "0", "", "", "1", "1", "", "", ""], &["y", "0", "h", "0", "", "", "1", "2", "", "", ""]]));
     let states = builder.finish().table.gateways;
     assert_eq!((states[0].state.is_off(), states[1].state.down()), (true, Down::Provisioned));
 }
@@ -309,8 +326,8 @@ fn health_and_switches_go_on_under_the_same_names() {
 #[test]
 fn an_explanation_tells_why_and_why_not() {
     let mut builder = with_gateways(&["a", "b", "c"]);
-    builder.gateways(&block(&[&["d", "0", "192.0.2.4:5070", "2", "00", "", "0", "0", ""]]));
-    builder.carriers(&block(&[&["one", "a,b", "1", "", "0", ""]]));
+    builder.gateways(&block(&[&["d", "0", "192.0.2.4:5070", "2", "00", "", "0", "0", "", "", ""]]));
+    builder.carriers(&block(&[&["one", "a,b", "1", "", "0", "", "", ""]]));
     let table = built(
         builder,
         &[["1", "0", "", "", "0", "c", ""], ["2", "0", "49", "t", "0", "a", ""], ["3", "0", "49", "", "0", "#one,d", ""], ["4", "0", "4", "", "0", "c", ""]],
@@ -318,14 +335,19 @@ fn an_explanation_tells_why_and_why_not() {
     )
     .table;
     table.gateways[3].state.switch(false);
-    let told = explain(&table, 0, "4930", &SearchOptions::default(), 0, 0, &HEALTH);
+    let full = |pick: Pick| (pick.carrier.is_none() && pick.gateway == 3).then_some("enough");
+    let present = Present { now: 0, health: &HEALTH, full: &full };
+    let told = explain(&table, 0, "4930", &SearchOptions::default(), 0, &present);
     let rules: Vec<_> = told.rules.iter().map(|rule| (rule.rule, rule.used)).collect();
     assert_eq!(rules, [(2, false), (3, true), (4, false), (1, false)]);
     let there: Vec<_> = told.rules[1].destinations.iter().map(|step| (step.gateway.as_str(), step.used, step.why.as_str())).collect();
     let wanted = [("a", true, "usable"), ("b", false, "the carrier gives only its first usable gateway"), ("d", false, "switched off by an operator")];
     assert_eq!(there, wanted);
+    table.gateways[3].state.switch(true);
+    let told = explain(&table, 0, "4930", &SearchOptions::default(), 0, &present);
+    assert_eq!((told.rules[1].destinations[2].used, told.rules[1].destinations[2].why.as_str()), (false, "it has enough"));
     assert_eq!(told.rules[1].destinations[2].request_uri, "sip:0030@192.0.2.4:5070");
-    assert_eq!(explain(&table, 9, "1", &SearchOptions::default(), 0, 0, &HEALTH).why, "no rule is in this group");
+    assert_eq!(explain(&table, 9, "1", &SearchOptions::default(), 0, &present).why, "no rule is in this group");
 }
 
 /// A profile whose ASR is critical below a half, with `penalty`.
@@ -337,7 +359,7 @@ fn profile(id: &str, penalty: &str) -> Vec<u8> {
 
 fn with_quality(list: &str, carriers: &[[&str; 6]]) -> Table {
     let mut builder = with_gateways(&["a", "b", "c"]);
-    carriers.iter().for_each(|row| builder.carriers(&block(&[row])));
+    carriers.iter().for_each(|row| builder.carriers(&block(&[&[&row[..], &["", ""]].concat()])));
     builder.profiles(&profile("1", "0.25"));
     builder.rules(&block(&[&["1", "0", "", "", "0", "", list, "Q", "1", ""]]));
     let loaded = builder.finish();

@@ -13,14 +13,14 @@ fn block(rows: &[&[&str]]) -> Vec<u8> {
 pub fn gateways(gateways: &[[&str; 5]], carriers: &[[&str; 2]], rules: &[[&str; 2]]) -> Routing {
     let mut builder = Builder::new(LoadOptions::default(), None);
     for [id, address, strip, prefix, probe] in gateways {
-        builder.gateways(&block(&[&[id, "0", address, strip, prefix, "", probe, "0", ""]]));
+        builder.gateways(&block(&[&[id, "0", address, strip, prefix, "", probe, "0", "", "", ""]]));
     }
     for [id, list] in carriers {
-        builder.carriers(&block(&[&[id, list, "0", "", "0", ""]]));
+        builder.carriers(&block(&[&[id, list, "0", "", "0", "", "", ""]]));
     }
     for (index, [prefix, list]) in rules.iter().enumerate() {
         let id = (index + 1).to_string();
         builder.rules(&block(&[&[&id, "0", prefix, "", "0", "", list, "", "", ""]]));
     }
-    Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &[])
+    Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &[], None)
 }

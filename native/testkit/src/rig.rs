@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use edge::{
     Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Event, Hop, Listening, PolicyQuestion, QualityRules, Question, RouteSettings, Routes, Routing,
-    SettingsError, Snapshot, Table,
+    SettingsError, Snapshot,
 };
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
@@ -157,8 +157,8 @@ impl Rig {
     }
 
     /// Peers that are pools, with their machines.
-    pub fn pools(&self) -> Vec<(String, Arc<Table>)> {
-        self.snapshot.pools().map(|(peer, table)| (peer.to_owned(), Arc::clone(table))).collect()
+    pub fn pools(&self) -> Vec<(String, Arc<Routing>)> {
+        self.snapshot.pools().map(|(peer, routing)| (peer.to_owned(), Arc::clone(routing))).collect()
     }
 
     /// From now on somebody listens to these events.
