@@ -20,6 +20,7 @@ __all__ = [
     "give_up_capabilities",
     "install_logger",
     "may_bind_low",
+    "pattern_fault",
     "set_log_level",
 ]
 
@@ -100,6 +101,9 @@ class Engine:
 
         `flags` are fall-back, whole number and by weight. Raise `KeyError` for a partition that is not there.
         """
+
+    def translate(self, tables: RouteTables, peer: str, number: str, at: int) -> tuple[str, str] | None:
+        """Return the rule for a number that a peer sends, with what that makes of it; None where the peer has none for it."""
 
     def gateways(self, tables: RouteTables) -> list[str]:
         """Return what is known of every gateway and carrier, each as JSON."""
@@ -264,6 +268,10 @@ class Request:
     @property
     def body(self) -> bytes:
         """The body."""
+
+    @property
+    def gateway(self) -> str:
+        """The gateway (`dr_gateways.gwid`) that sent it, by its address; empty where none did."""
 
     @property
     def peer(self) -> str:
@@ -481,6 +489,9 @@ def may_bind_low() -> bool:
 
 def check_document(document: bytes) -> None:
     """Check a document as far as that needs no socket; raise as `Engine` does."""
+
+def pattern_fault(pattern: str) -> str | None:
+    """Return what is wrong with a regular expression for numbers; None where nothing is."""
 
 def event_shapes() -> list[tuple[str, list[str]]]:
     """Return the name of every native event with the names of its parameters."""

@@ -145,6 +145,8 @@ class RuleExplanation(msgspec.Struct):
     """Why a number goes where it goes."""
 
     route: str
+    number_rule: str
+    """The rule that made it the number that was looked up; empty where none did."""
     number: str
     group: int
     why: str
@@ -165,4 +167,4 @@ def explain(control: "Control", query: ExplainQuery) -> dict[str, Any]:
         raise StorageError(f"at: expected for example 2026-12-24T18:00:00+01:00, got: {query.at}") from None
     if moment and moment.tzinfo is None:
         moment = moment.astimezone()
-    return control.routes.explain(query.number, route, query.group, moment)
+    return control.routes.explain(query.number, route, query.group, moment, query.peer)

@@ -43,6 +43,8 @@ def explain(number: str, route: str, group: int | None, peer: str, moment: str, 
 
 def _explained(found: RuleExplanation) -> None:
     click.echo(f"route {found.route}: number {found.number} in group {found.group}")
+    if found.number_rule:
+        click.echo(f"  made so by rule {found.number_rule}")
     if found.why:
         click.echo(f"  {found.why}")
     for rule in found.rules:

@@ -54,6 +54,8 @@ def _routing(config: Config) -> dict[str, Any]:
         "server_header": config.sip.server_header,
         "listeners": [_listener(name, listener) for name, listener in config.install.listener.items()],
         "peers": [_peer(name, peer) for name, peer in config.peer.items()],
+        "number_sets": [numbers.document(name) for name, numbers in config.numbers.items()],
+        "gateway_numbers": [gateway.document(name) for name, gateway in config.gateway.items()],
         "timers": msgspec.to_builtins(config.tuning.timers),
         "limits": {**limits, "retry_after_seconds": (least, most)},
         "routes": [route.document(name) for name, route in config.route.items()],
@@ -112,4 +114,6 @@ def _peer(name: str, peer: Peer) -> dict[str, Any]:
         "route": peer.route,
         "gateway_types": peer.gateway_types,
         "pool": msgspec.to_builtins(peer.pool),
+        "numbers_in": msgspec.to_builtins(peer.numbers_in),
+        "numbers_out": msgspec.to_builtins(peer.numbers_out),
     }

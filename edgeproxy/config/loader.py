@@ -4,6 +4,7 @@ import re
 import tomllib
 import typing
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any
 
 import msgspec
@@ -56,6 +57,9 @@ def load_text(text: str, name: str) -> Loaded:
 
 def _checked(kind: Any, data: Any, path: KeyPath, faults: Faults) -> Any:
     """Return `data` as far as it fits `kind`; what does not fit is noted."""
+    # A table that may be left out is looked into like any other.
+    if len(others := [one for one in typing.get_args(kind) if one is not NoneType]) == 1 and _is_struct(others[0]) and _is_optional(kind):
+        kind = others[0]
     if _is_struct(kind):
         if not isinstance(data, dict):
             faults.add(path, f"expected a table, got: {data!r}")
@@ -73,6 +77,10 @@ def _checked(kind: Any, data: Any, path: KeyPath, faults: Faults) -> Any:
         shown = "..." if "password" in path[-1] or "secret" in path[-1] else repr(data)
         faults.add(path, f"{problem[0].lower()}{problem[1:]}, got: {shown}")
     return data
+
+
+def _is_optional(kind: Any) -> bool:
+    return isinstance(kind, UnionType) and NoneType in typing.get_args(kind)
 
 
 def _is_struct(kind: Any) -> bool:

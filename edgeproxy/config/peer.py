@@ -8,6 +8,7 @@ from msgspec import Meta, field
 
 from edgeproxy.config.address import MatchRule
 from edgeproxy.config.faults import Faults
+from edgeproxy.config.numbers import NumberUse
 from edgeproxy.config.positions import KeyPath
 
 _URI = re.compile(r"^sips?:(?:[^@\s<>]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?(?:;[^\s<>]*)?$")
@@ -58,6 +59,10 @@ class Peer(msgspec.Struct, frozen=True):
     """Gateways of the database that are this peer, by `dr_gateways.type`; -1 for those that no other peer claims. They are known by their address and port, over TCP by their address."""
     pool: Pool | None = None
     """Makes `to` a pool: see below. A pool is tried one machine after the other."""
+    numbers_in: NumberUse | None = None
+    """What numbers become that it sends, so that they have one form within."""
+    numbers_out: NumberUse | None = None
+    """What numbers become that it gets."""
     listener: str = ""
     """Listener to send from; by default the one that the kernel's routes suggest."""
 
@@ -104,6 +109,12 @@ class Peer(msgspec.Struct, frozen=True):
             faults.add((*path, "gateway_types"), "subscribers are no gateways")
         if not self.match and not self.to and not self.gateway_types:
             faults.add((*path, "match"), "a peer needs `match`, `to`, `gateway_types`, or several of them")
+
+    def check_numbers(self, path: KeyPath, faults: Faults, sets: frozenset[str]) -> None:
+        """Check which numbers it has."""
+        for key, use in (("numbers_in", self.numbers_in), ("numbers_out", self.numbers_out)):
+            if use:
+                use.check((*path, key), faults, sets)
 
     def _check_pool(self, pool: Pool, path: KeyPath, faults: Faults) -> None:
         if not self.to or self.forking == "parallel":

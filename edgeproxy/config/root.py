@@ -5,6 +5,7 @@ from msgspec import field
 
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
+from edgeproxy.config.numbers import Gateway, NumberSet
 from edgeproxy.config.peer import Peer
 from edgeproxy.config.policy import PolicyModule
 from edgeproxy.config.routing import Route, Routing
@@ -23,6 +24,10 @@ class Config(msgspec.Struct, frozen=True):
     """Modules in Python that decide, asked in this order."""
     route: dict[str, Route] = field(default_factory=dict)
     """Routes by provisioned rules."""
+    numbers: dict[str, NumberSet] = field(default_factory=dict)
+    """Rules that make one form of a number of another."""
+    gateway: dict[str, Gateway] = field(default_factory=dict)
+    """What the file says of gateways of the database, by their names."""
     routing: Routing = field(default_factory=Routing)
     """How rules and gateways are read."""
     sip: Sip = field(default_factory=Sip)
@@ -57,9 +62,15 @@ class Config(msgspec.Struct, frozen=True):
         self._check_gateways(faults)
         for number, module in enumerate(self.policy):
             module.check(("policy", str(number)), faults)
+        sets = frozenset(self.numbers)
+        for name, numbers in self.numbers.items():
+            numbers.check(("numbers", name), faults)
+        for name, gateway in self.gateway.items():
+            gateway.check(("gateway", name), faults, sets)
         has_core = any(peer.kind == "core" and peer.to for peer in self.peer.values())
         for name, peer in self.peer.items():
             peer.check(("peer", name), faults, set(self.install.listener), set(self.route))
+            peer.check_numbers(("peer", name), faults, sets)
             if peer.kind == "subscribers" and not (peer.to or peer.route or has_core):
                 faults.add(
                     ("peer", name, "kind"),
@@ -83,5 +94,6 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def uses_routes(self) -> bool:
-        """Whether rules and gateways are to be read."""
-        return bool(self.route) or any(peer.gateway_types for peer in self.peer.values())
+        """Whether rules, gateways or dial plans are to be read."""
+        dialled = any(numbers.dialplan is not None for numbers in self.numbers.values())
+        return bool(self.route) or dialled or any(peer.gateway_types for peer in self.peer.values())

@@ -66,6 +66,10 @@ class Route(msgspec.Struct, frozen=True):
     """Whether a prefix must be the whole number (flag L)."""
     by_weight: bool = False
     """Whether destinations are sorted by weight, whatever `dr_rules.sort_alg` says (flag W)."""
+    by_routing_number: bool = True
+    """Whether a ported number is looked up by its routing number, where the Request-URI has one (`rn`, RFC 4694); the gateway gets the number that was dialled, with its parameters."""
+    caller_groups: Literal["off", "user", "user_and_domain"] = "off"
+    """Whether the group is that of the caller in `dr_groups`, by the user of From, or by user and domain; one who is not there has `group`."""
     check_only: bool = False
     """Whether a rule must only be there: the call then goes where it would go without this route (flag C)."""
     whitelist: list[str] = field(default_factory=list)
@@ -93,6 +97,8 @@ class Route(msgspec.Struct, frozen=True):
             "whole_number": self.whole_number,
             "by_weight": self.by_weight,
             "whitelist": self.whitelist,
+            "by_routing_number": self.by_routing_number,
+            "caller_groups": self.caller_groups,
             "check_only": self.check_only,
             "first_answer_milliseconds": round(self.first_answer_seconds * 1_000),
             "final_answer_milliseconds": round(self.final_answer_seconds * 1_000),

@@ -1,6 +1,7 @@
 """What a handler gets: the request, what may be done to it, and attempts to await."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import msgspec
 from edgeproxy.errors import CallEnded, LookupFailed
 from edgeproxy.policy.verdict import BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
 from edgeproxy.sip import Request, Uri
+
+_QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -27,7 +31,19 @@ class Call:
     as it came. Names of the request (`request_uri`, `from_uri`, `header()` and so on) can be asked for here directly.
     """
 
-    __slots__ = ("_edits", "_future", "_notes", "_send", "_target", "_variables", "ended_with", "failed_with", "request", "token")
+    __slots__ = (
+        "_edits",
+        "_future",
+        "_notes",
+        "_routing_number",
+        "_send",
+        "_target",
+        "_variables",
+        "ended_with",
+        "failed_with",
+        "request",
+        "token",
+    )
 
     database = ""
     """URL of the database that `sql` asks; the same for all calls of a process."""
@@ -44,6 +60,7 @@ class Call:
         self._edits: list[Edit] | None = None
         self._notes: dict[str, str] | None = None
         self._variables: dict[str, Any] | None = None
+        self._routing_number = ""
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -76,6 +93,11 @@ class Call:
     def peer(self) -> str:
         """The peer that sent the request."""
         return self.request.peer
+
+    @property
+    def gateway(self) -> str:
+        """The gateway of the database (`dr_gateways.gwid`) that sent the request, by its address; empty where none did."""
+        return self.request.gateway
 
     @property
     def source(self) -> tuple[str, int]:
@@ -126,6 +148,25 @@ class Call:
         """Replace the Request-URI; where the request goes is not changed by that."""
         self._edit({"action": "request_uri", "name": "", "value": str(uri)})
 
+    def set_from(self, uri: Uri | str = "", display_name: str | None = None) -> None:
+        """Give From another URI, another display name, or both; what is left out stays, and so does the tag.
+
+        Answers to the caller have its own From. Raise `ValueError` where From has no URI of a known form.
+        """
+        name = _display_name(self.header("From") or "") if display_name is None else display_name
+        escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+        shown = f'"{escaped}" ' if name else ""
+        self._edit({"action": "from", "name": "", "value": f"{shown}<{uri or self.from_uri}>"})
+
+    def set_routing_number(self, number: str) -> None:
+        """Look rules up by this number instead of that of the Request-URI, which the gateway still gets: for ported numbers."""
+        self._routing_number = number
+
+    @property
+    def routing_number(self) -> str:
+        """The number that rules are looked up by; empty for that of the Request-URI."""
+        return self._routing_number
+
     def _edit(self, edit: Edit) -> None:
         if self._edits is None:
             self._edits = []
@@ -161,7 +202,9 @@ class Call:
         if self.ended_with is not None:
             raise CallEnded(self.ended_with)
         self._future = asyncio.get_running_loop().create_future()
-        if not self._send(self.token, encode(verdict, edits=self.edits, notes=self.notes, report=True)):
+        if not self._send(
+            self.token, encode(verdict, edits=self.edits, notes=self.notes, routing_number=self._routing_number, report=True)
+        ):
             raise CallEnded(0)
         return await self._future
 
@@ -269,6 +312,13 @@ class Call:
                 self._future.set_result(None)
             else:
                 self._future.set_exception(CallEnded(status_code))
+
+
+def _display_name(value: str) -> str:
+    """Return the display name of a name-addr, without quotes."""
+    if match := _QUOTED.match(value):
+        return _ESCAPED.sub(r"\1", match[1])
+    return value.split("<", 1)[0].strip() if "<" in value else ""
 
 
 class Branch(Call):

@@ -127,11 +127,11 @@ class Dispatcher:
                 self._failed(call, nonsense)
 
     def _decide(self, call: Call, verdict: Verdict) -> None:
-        if verdict is CONTINUE and not call.edits and not call.notes:
+        if verdict is CONTINUE and not call.edits and not call.notes and not call.routing_number:
             self._send(call.token, PLAIN_CONTINUE)
             return
         try:
-            encoded = encode(verdict, edits=call.edits, notes=call.notes)
+            encoded = encode(verdict, edits=call.edits, notes=call.notes, routing_number=call.routing_number)
         except Exception as error:
             # Values of any type or size may stand in a verdict.
             self._failed(call, error)

@@ -149,13 +149,17 @@ class BestResponse(Verdict, frozen=True):
         return {**(self.otherwise.fields() if self.otherwise else {}), "kind": "best"}
 
 
-def encode(verdict: Verdict, *, edits: Sequence[Edit] = (), notes: Mapping[str, str] | None = None, report: bool = False) -> bytes:
+def encode(
+    verdict: Verdict, *, edits: Sequence[Edit] = (), notes: Mapping[str, str] | None = None, routing_number: str = "", report: bool = False
+) -> bytes:
     """Return `verdict` as it crosses, with what the handler did to the request before."""
     fields = verdict.fields()
     if edits:
         fields["edits"] = edits
     if notes:
         fields["notes"] = list(notes.items())
+    if routing_number:
+        fields["routing_number"] = routing_number
     if report:
         fields["report"] = True
     return _encode(fields)

@@ -30,6 +30,7 @@ def check_addresses(loaded: Loaded) -> None:
     faults = Faults(loaded.name, Positions(loaded.text))
     _check_addresses(loaded.config, faults)
     _check_directory(loaded.config, faults)
+    _check_patterns(loaded.config, faults)
     check_privileges(loaded.config, faults)
     if faults:
         raise faults.error()
@@ -54,6 +55,14 @@ def _check_addresses(config: Config, faults: Faults) -> None:
                 ("install", "listener", name, "address"),
                 f"not an address of this machine ({error.strerror}), got: {listener.address}",
             )
+
+
+def _check_patterns(config: Config, faults: Faults) -> None:
+    for name, numbers in config.numbers.items():
+        for place, rule in enumerate(numbers.rules):
+            if rule.pattern is not None and (problem := _native.pattern_fault(rule.pattern)):
+                path = ("numbers", name, "rules", str(place), "pattern")
+                faults.add(path, f"expected a regular expression, got: {rule.pattern}", problem)
 
 
 def _check_directory(config: Config, faults: Faults) -> None:

@@ -197,8 +197,8 @@ class Routes:
         if self._tables is None or not self._tables.quality_of(partition, rule, gateway, on):
             raise StorageError(f"gateway {gateway} has had no calls by rule {rule} of partition {partition or 'default'}")
 
-    def explain(self, number: str, route: str, group: int | None, at: datetime | None) -> dict[str, Any]:
-        """Return which rule and gateways a number would get by a route, and why not others; raise `StorageError` where it cannot."""
+    def explain(self, number: str, route: str, group: int | None, at: datetime | None, peer: str = "") -> dict[str, Any]:
+        """Return which rule and gateways a number would get by a route, as `peer` dials it, and why not others; raise `StorageError` where it cannot."""
         if self._tables is None or self._engine is None or self._loaded is None:
             raise StorageError("routes: the configuration has none")
         routes = self._loaded.config.route
@@ -209,12 +209,14 @@ class Routes:
         flags = (terms.fall_back, terms.whole_number, terms.by_weight)
         moment = int((at or datetime.now(UTC)).timestamp())
         wanted = terms.group if group is None else group
+        translated = self._engine.translate(self._tables, peer, number, moment) if peer else None
+        number_rule, number = translated or ("", number)
         try:
             text = self._engine.explain(self._tables, terms.partition, wanted, number, flags, terms.whitelist, moment)
         except KeyError:
             raise StorageError(f"no such partition: {terms.partition}") from None
         found: dict[str, Any] = msgspec.json.decode(text)
-        return {"route": name, **found}
+        return {"route": name, "number_rule": number_rule, **found}
 
     def status(self) -> dict[str, Any]:
         """Return how the tables do."""

@@ -79,6 +79,22 @@ _KINDS = {
             for level, penalty in (("warn", "0.5"), ("crit", "0.05"))
         },
     ),
+    "groups": _Kind("id", {"username": "", "domain": "", "groupid": "0"}),
+    "dialplan": _Kind(
+        "id",
+        {
+            "id": "",
+            "dpid": "",
+            "pr": "0",
+            "match_op": "",
+            "match_exp": "",
+            "match_flags": "0",
+            "subst_exp": "",
+            "repl_exp": "",
+            "timerec": "",
+            "disabled": "0",
+        },
+    ),
     "rules": _Kind(
         "ruleid",
         {
@@ -104,11 +120,18 @@ class Source(NamedTuple):
     partition: str
     url: str
     tables: dict[str, str]
-    """`gateways`, `carriers`, `profiles` and `rules` with the tables' names."""
+    """`gateways`, `carriers`, `profiles`, `groups`, `dialplan` and `rules` with the tables' names."""
 
 
-DEFAULT_TABLES = {"gateways": "dr_gateways", "carriers": "dr_carriers", "profiles": "qr_profiles", "rules": "dr_rules"}
-_OPTIONAL = {"profiles"}
+DEFAULT_TABLES = {
+    "gateways": "dr_gateways",
+    "carriers": "dr_carriers",
+    "profiles": "qr_profiles",
+    "groups": "dr_groups",
+    "dialplan": "dialplan",
+    "rules": "dr_rules",
+}
+_OPTIONAL = {"profiles", "groups", "dialplan"}
 """Tables that an OpenSIPS database without their module lacks."""
 
 
@@ -128,14 +151,18 @@ def block(kind: str, rows: Iterable[Mapping[str, object]]) -> bytes:
 
 async def read_partitions(engine: AsyncEngine, url: str) -> list[Source]:
     """Return the partitions of `dr_partitions`; raise `StorageError` where it has a row that means nothing."""
-    wanted = table("dr_partitions", *(column(name) for name in ("partition_name", "db_url", "drd_table", "drr_table", "drc_table")))
+    wanted = table(
+        "dr_partitions", *(column(name) for name in ("partition_name", "db_url", "drd_table", "drr_table", "drc_table", "drg_table"))
+    )
     found: list[Source] = []
     async with engine.connect() as connection:
         for row in (await connection.execute(select(wanted))).mappings():
             name = str(row["partition_name"])
             other = str(row["db_url"] or "") or url
-            named = {"gateways": row["drd_table"], "carriers": row["drc_table"], "rules": row["drr_table"]}
+            named = {"gateways": row["drd_table"], "carriers": row["drc_table"], "rules": row["drr_table"], "groups": row["drg_table"]}
             tables = DEFAULT_TABLES | {kind: str(value) for kind, value in named.items() if value}
+            # Numbers have one form over all partitions.
+            tables.pop("dialplan")
             if not name or any(source.partition == name for source in found):
                 raise StorageError(f"dr_partitions: expected names, each once, got: {name or 'an empty one'}")
             found.append(Source(name, other, tables))
@@ -143,7 +170,7 @@ async def read_partitions(engine: AsyncEngine, url: str) -> list[Source]:
 
 
 async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlock]:
-    """Give the rows of a partition, all as they were at one moment: gateways, then carriers, then profiles, then rules."""
+    """Give the rows of a partition, all as they were at one moment: gateways, then carriers, then profiles, groups of callers and dial plans, then rules."""
     dialect = engine.dialect.name
     options = {} if dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
     async with engine.connect() as plain:
@@ -154,6 +181,8 @@ async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlo
         elif dialect == "mysql":
             await connection.execute(text("SET SESSION group_concat_max_len = 1073741824"))
         for kind, shape in _KINDS.items():
+            if kind not in source.tables:
+                continue
             async for rows in _blocks(connection, dialect, source.tables[kind], shape, optional=kind in _OPTIONAL):
                 yield RowBlock(kind, rows)
 

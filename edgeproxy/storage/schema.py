@@ -73,6 +73,30 @@ profiles = Table(
         for level, penalty in (("warn", "0.5"), ("crit", "0.05"))
     ),
 )
+groups = Table(
+    "dr_groups",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("username", String(64), nullable=False),
+    _text("domain", 128),
+    _number("groupid"),
+    _text("description", 128),
+)
+dialplan = Table(
+    "dialplan",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("dpid", Integer, nullable=False),
+    _number("pr"),
+    Column("match_op", Integer, nullable=False),
+    Column("match_exp", String(64), nullable=False),
+    _number("match_flags"),
+    _text("subst_exp", 64),
+    _text("repl_exp", 32),
+    _text("timerec", 255),
+    _number("disabled"),
+    _text("attrs", 255),
+)
 partitions = Table(
     "dr_partitions",
     metadata,

@@ -11,10 +11,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edgeproxy.errors import StorageError
 from edgeproxy.storage.database import Standing, standing, told
-from edgeproxy.storage.schema import carriers, gateways, profiles, rules
+from edgeproxy.storage.schema import carriers, dialplan, gateways, groups, profiles, rules
 from edgeproxy.storage.url import open_engine
 
-KINDS: dict[str, Table] = {"gateways": gateways, "carriers": carriers, "profiles": profiles, "rules": rules}
+KINDS: dict[str, Table] = {
+    "gateways": gateways,
+    "carriers": carriers,
+    "profiles": profiles,
+    "groups": groups,
+    "dialplan": dialplan,
+    "rules": rules,
+}
 _ROWS = 5_000
 _TOLD = 1_000
 """Faults that are told one by one; more are counted."""

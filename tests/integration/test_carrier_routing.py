@@ -373,3 +373,46 @@ def test_t12_routes_by_the_number_of_the_service_or_as_dialled(start_proxy: Star
     assert "status 500" in record["notes"]["lnp"]
     server.shutdown()
     server.server_close()
+
+
+def test_numbers_have_one_form_within_and_another_at_the_gateway(start_proxy: Start, tmp_path: Path) -> None:
+    extra = """
+[peer.core.numbers_in]
+set = "german"
+[peer.pstn.numbers_out]
+set = "out"
+scheme = "tel"
+fields = ["from"]
+[numbers.german]
+dialplan = 7
+rules = [{ prefix = "00", strip = 2, add = "+" }]
+[numbers.out]
+rules = [{ prefix = "", add = "" }]
+"""
+    with Agent() as gateway, Agent() as caller:
+        environment = provision(tmp_path / "rules.db", {"a": f"127.0.0.1:{gateway.port}"}, [("0", "49", "a")])
+        with sqlite3.connect(tmp_path / "rules.db") as connection:
+            connection.execute("INSERT INTO dialplan (id, dpid, match_op, match_exp, repl_exp) VALUES (5, 7, 1, '^0([1-9].*)', '+49\\1')")
+        connection.close()
+        port = free_port()
+        proxy = start_proxy(TOML.format(port=port, route="", extra=extra), environment={**os.environ, **environment})
+        request = invite("INVITE", caller.port, "sip:030-123@x", call_id="n1", branch="n1").replace("From: <sip:", "From: <sip:040", 1)
+        own = next(line for line in request.split("\r\n") if line.startswith("From:"))
+        caller.send(request, port)
+        sent = gateway.receive_until("INVITE", 3)
+        assert sent.startswith(f"INVITE sip:4930123@127.0.0.1:{gateway.port} SIP/2.0\r\n")
+        assert "\r\nFrom: <tel:+4940" in sent or "\r\nFrom: <sip:+4940" in sent
+        gateway.send(answer(sent, "486 Busy Here"), port)
+        assert f"\r\n{own}\r\n" in caller.receive_until("SIP/2.0 486", 3)
+        explained = manage(proxy, "routes", "explain", "030123", "--from", "core")[1]
+        assert "number 4930123 in group 0\n  made so by rule row 5 of dialplan" in explained
+
+
+def test_a_pattern_that_cannot_be_used_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "edge.toml"
+    text = '[install]\nstate_directory = "STATE"\n[install.listener.a]\naddress = "udp:127.0.0.1:5099"\n[numbers.x]\nrules = [{ pattern = "(?=1)" }]\n'
+    file.write_text(text.replace("STATE", str(tmp_path)))
+    done = subprocess.run([EDGEPROXY, "check", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"{file}:6: numbers.x.rules.0.pattern: expected a regular expression, got: (?=1)" in done.stderr
+    assert "look-around" in done.stderr

@@ -52,6 +52,18 @@ pub struct QualitySettings {
     pub pairs: usize,
 }
 
+/// By what a caller's group is looked up (`dr_groups`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallerGroups {
+    /// By nothing: the route says it.
+    Off,
+    /// The user of From.
+    User,
+    /// User and host of From.
+    UserAndDomain,
+}
+
 /// How calls go by provisioned rules, `[route.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +82,10 @@ pub struct CarrierRouteSettings {
     pub by_weight: bool,
     /// Gateways and `#carriers` that it is bound to; none means all.
     pub whitelist: Vec<String>,
+    /// Whether rules are looked up by the routing number of a Request-URI that has one.
+    pub by_routing_number: bool,
+    /// Whether the group is that of the caller, where it has one.
+    pub caller_groups: CallerGroups,
     /// A rule must be there, and nothing else comes of it.
     pub check_only: bool,
     /// Longest wait for any answer, per attempt.

@@ -132,6 +132,10 @@ counters! {
     route_misses,
     /// Numbers with a character that no prefix can have.
     route_unexpected_characters,
+    /// Requests whose numbers were changed on their way in.
+    numbers_changed,
+    /// Requests with a number that no rule of its peer is for.
+    numbers_refused,
     /// Gateways that calls or probes took out of the rotation.
     gateways_taken_down,
     /// Attempts that a gateway, a carrier or a machine of a pool had no place for.

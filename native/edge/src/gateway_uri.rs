@@ -13,21 +13,35 @@ pub(crate) fn dialled(table: &Table, message: &Message<'_>, uri: &Uri) -> Vec<u8
     normal(table, text.split(|byte| *byte == b';').next().unwrap_or_default())
 }
 
-/// A number without escapes, and without what rules cannot have: a leading plus sign, and what only parts digits.
-pub fn normal(table: &Table, text: &[u8]) -> Vec<u8> {
-    let alphabet = table.alphabet();
-    let mut number = Vec::with_capacity(text.len());
+/// The routing number of a Request-URI, as rules know it: parameter `rn` (RFC 4694 section 4) of the user part or of a `tel:` URI.
+pub(crate) fn routing_number(table: &Table, message: &Message<'_>, uri: &Uri) -> Option<Vec<u8>> {
+    let parameters = if uri.scheme == Scheme::Tel { message.text(uri.params) } else { message.text(uri.user) };
+    let value = |parameter: &[u8]| {
+        let (name, value) = parameter.split_at_checked(3)?;
+        name.eq_ignore_ascii_case(b"rn=").then(|| normal(table, value))
+    };
+    parameters.split(|byte| *byte == b';').skip(1).find_map(value).filter(|number| !number.is_empty())
+}
+
+/// A user part without escapes.
+pub(crate) fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((byte, behind)) = rest.split_first() {
         rest = behind;
         let escaped = if *byte == b'%' { behind.get(..2).and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()) } else { None };
-        if let Some(plain) = escaped {
-            number.push(plain);
+        plain.push(escaped.unwrap_or(*byte));
+        if escaped.is_some() {
             rest = &behind[2..];
-        } else {
-            number.push(*byte);
         }
     }
+    plain
+}
+
+/// A number without escapes, and without what rules cannot have: a leading plus sign, and what only parts digits.
+pub fn normal(table: &Table, text: &[u8]) -> Vec<u8> {
+    let alphabet = table.alphabet();
+    let mut number = unescaped(text);
     if number.first() == Some(&b'+') && !alphabet.has(b'+') {
         number.remove(0);
     }
@@ -39,7 +53,7 @@ pub fn normal(table: &Table, text: &[u8]) -> Vec<u8> {
 }
 
 /// Appends `text` as a user part may have it (RFC 3261 section 25.1).
-fn push_user(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn push_user(text: &[u8], out: &mut Vec<u8>) {
     for byte in text {
         if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,/".contains(byte) {
             out.push(*byte);
@@ -51,7 +65,7 @@ fn push_user(text: &[u8], out: &mut Vec<u8>) {
 
 /// Appends parameters that stand in a user part (RFC 3966 section 3, RFC 3261 section 19.1.6): what could be taken for the end
 /// of that is escaped.
-fn push_parameters(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn push_parameters(text: &[u8], out: &mut Vec<u8>) {
     for (place, byte) in text.iter().enumerate() {
         let escape = *byte == b'%' && text.get(place + 1..place + 3).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit));
         if escape || byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,/;".contains(byte) {

@@ -1,5 +1,7 @@
 //! Phases *identify* and *admit* in the life of a request that opens something.
 
+use std::sync::Arc;
+
 use proto::Now;
 use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Method};
@@ -8,6 +10,7 @@ use crate::admit::Class;
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::matching::Refusal;
+use crate::numbers::Way;
 use crate::route::RouteView;
 use crate::settings::Forking;
 use crate::target::{NoTarget, TargetSet};
@@ -32,18 +35,28 @@ impl Edge {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
         self.decide(message.call_id(), |edge| format!("identify: {} from peer {}", message.head.method.as_str(), edge.peer_name(Some(peer))));
+        let by_number = matches!(message.head.method, Method::Invite | Method::Message);
+        if by_number && let Some(numbers) = self.numbers_of(Way::In, Some(peer), || self.sender(arrival)).map(Arc::clone) {
+            return self.open_renumbered(now, arrival, message, key, route, peer, &numbers);
+        }
+        self.aim(now, arrival, message, key, route, peer, None);
+    }
+
+    /// A request whose numbers were made those of this network; `from` is From as its sender has it.
+    #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
+    pub(crate) fn aim(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, from: Option<Box<[u8]>>) {
         let terms = self.policy_for(PolicyEvent::Request, message, peer);
-        let found = match self.find_targets(now, message, route, peer) {
+        let mut found = match self.find_targets(now, message, route, peer) {
             Ok(found) => found,
             // A policy may know better.
             Err(NoTarget::NoRule(place)) if terms.is_some() => {
-                let plan = self.plan(now, &self.snapshot.routes[usize::from(place)], message, None);
-                TargetSet { targets: SmallVec::new(), policy: None, plan }
+                let plan = self.plan(now, &self.snapshot.routes[usize::from(place)], message, None, b"");
+                TargetSet { targets: SmallVec::new(), policy: None, plan, from: None }
             }
-            Err(NoTarget::NotFound) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None, plan: None },
+            Err(NoTarget::NotFound) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None, plan: None, from: None },
             Err(why) => {
                 self.counters.refused_no_target.add();
-                let refusal = match why {
+                let mut refusal = match why {
                     NoTarget::NoRule(place) => {
                         let (status_code, phrase) = &self.snapshot.routes[usize::from(place)].settings.not_found;
                         Refusal { reason_phrase: (!phrase.is_empty()).then(|| phrase.clone()), ..Refusal::new(*status_code, "target") }
@@ -51,13 +64,15 @@ impl Edge {
                     NoTarget::ForeignRoute => Refusal::new(403, "target"),
                     NoTarget::NotFound => Refusal::new(404, "target"),
                 };
+                refusal.from = from;
                 return self.refuse(now, arrival, message, Some(peer), &refusal);
             }
         };
         let breadth = breadth(message);
         if breadth == 0 {
-            return self.refuse(now, arrival, message, Some(peer), &Refusal::new(440, "target"));
+            return self.refuse(now, arrival, message, Some(peer), &Refusal { from, ..Refusal::new(440, "target") });
         }
+        found.from = from;
         let several = found.policy.is_some_and(|policy| self.snapshot.settings.peers[usize::from(policy)].forking == Forking::Parallel);
         // Too little to share out: one after the other needs no more than one at a time.
         let parallel = several && usize::from(breadth) >= found.targets.len();

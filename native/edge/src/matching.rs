@@ -15,11 +15,13 @@ pub(crate) struct Refusal {
     pub(crate) reason_phrase: Option<String>,
     pub(crate) phase: &'static str,
     pub(crate) headers: Vec<u8>,
+    /// From as the sender has it, where its numbers were changed.
+    pub(crate) from: Option<Box<[u8]>>,
 }
 
 impl Refusal {
     pub(crate) fn new(status_code: u16, phase: &'static str) -> Self {
-        Self { status_code, reason_phrase: None, phase, headers: Vec::new() }
+        Self { status_code, reason_phrase: None, phase, headers: Vec::new(), from: None }
     }
 }
 
@@ -87,7 +89,7 @@ impl Edge {
         if let Some(peer) = peer {
             self.counts_of(Some(peer)).refused.add();
         }
-        self.reply(arrival, message, refusal.status_code, refusal.reason_phrase.as_deref(), &refusal.headers);
+        self.reply_as(arrival, message, refusal.status_code, refusal.reason_phrase.as_deref(), &refusal.headers, refusal.from.as_deref());
         if message.head.method != Method::Invite || !message.head.to.tag.is_empty() {
             return;
         }

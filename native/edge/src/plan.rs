@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use proto::{Key, Now};
 use routing::{Outcome, Pick, Rule, Search, SearchOptions, Table, Whitelist};
-use syntax::{Message, Method};
+use syntax::{Message, Method, Uri};
 
-use crate::carrier_settings::{Balance, RouteTerms};
+use crate::carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, RouteTerms};
 use crate::chooser::Chooser;
 use crate::edge::Edge;
-use crate::gateway_uri::{dialled, normal, write_uri};
+use crate::gateway_uri::{dialled, normal, routing_number, unescaped, write_uri};
 use crate::policy::VerdictError;
 use crate::routing_table::{Places, Routing};
 use crate::transaction::Transaction;
@@ -78,23 +78,36 @@ impl Plan {
 }
 
 impl Edge {
-    /// The way of a request over the rules of a route, where its partition is there; `number` in place of that of the Request-URI.
-    pub(crate) fn plan(&self, now: Now, terms: &Arc<RouteTerms>, message: &Message<'_>, number: Option<&[u8]>) -> Option<Box<Plan>> {
-        self.plan_over(now, &self.routing, terms, message, number)
+    /// The way of a request over the rules of a route, where its partition is there; `number` in place of that of the Request-URI,
+    /// and `key` in place of the one that rules are looked up by.
+    pub(crate) fn plan(&self, now: Now, terms: &Arc<RouteTerms>, message: &Message<'_>, number: Option<&[u8]>, key: &[u8]) -> Option<Box<Plan>> {
+        self.plan_over(now, &self.routing, terms, message, number, key)
     }
 
     /// The way of a request over the machines of a peer that is a pool.
     pub(crate) fn pool_plan(&self, now: Now, peer: u16, message: &Message<'_>) -> Option<Box<Plan>> {
         let pool = self.snapshot.pools.get(usize::from(peer))?.as_ref()?;
-        self.plan_over(now, &pool.routing, &pool.terms, message, Some(b""))
+        self.plan_over(now, &pool.routing, &pool.terms, message, Some(b""), b"")
     }
 
-    fn plan_over(&self, now: Now, routing: &Arc<Routing>, terms: &Arc<RouteTerms>, message: &Message<'_>, number: Option<&[u8]>) -> Option<Box<Plan>> {
+    fn plan_over(
+        &self,
+        now: Now,
+        routing: &Arc<Routing>,
+        terms: &Arc<RouteTerms>,
+        message: &Message<'_>,
+        number: Option<&[u8]>,
+        key: &[u8],
+    ) -> Option<Box<Plan>> {
         let routing = Arc::clone(routing);
         let partition = routing.partitions.iter().position(|partition| partition.name == terms.settings.partition)?;
         let table = &routing.partitions[partition].table;
-        let number = number.map_or_else(|| dialled(table, message, &message.head.request_uri), |number| normal(table, number));
         let settings = &terms.settings;
+        // A ported number is known by its routing number (RFC 4694 section 5), and called by its own.
+        let ported =
+            if number.is_none() && key.is_empty() && settings.by_routing_number { routing_number(table, message, &message.head.request_uri) } else { None };
+        let number = number.map_or_else(|| dialled(table, message, &message.head.request_uri), |number| normal(table, number));
+        let looked_up = ported.or_else(|| (!key.is_empty()).then(|| normal(table, key)));
         let options = SearchOptions {
             fall_back: settings.fall_back,
             whole_number: settings.whole_number,
@@ -106,7 +119,8 @@ impl Edge {
                 _ => 0,
             },
         };
-        let search = Search::new(table, settings.group, &number, options, (now.wall / 1_000_000) as i64);
+        let group = self.group_of(table, settings, message);
+        let search = Search::new(table, group, looked_up.as_deref().unwrap_or(&number), options, (now.wall / 1_000_000) as i64);
         if terms.pool.is_none() {
             self.counters.route_searches.add();
         }
@@ -130,6 +144,16 @@ impl Edge {
             exhausted: false,
             routing,
         }))
+    }
+
+    /// The group whose rules hold: that of the caller where it has one, if that is wished.
+    fn group_of(&self, table: &Table, settings: &CarrierRouteSettings, message: &Message<'_>) -> u32 {
+        if settings.caller_groups == CallerGroups::Off {
+            return settings.group;
+        }
+        let Ok(from) = Uri::parse(message.bytes, message.head.from.uri) else { return settings.group };
+        let domain = (settings.caller_groups == CallerGroups::UserAndDomain).then(|| message.text(from.host));
+        table.group_of(&unescaped(message.text(from.user)), domain).unwrap_or(settings.group)
     }
 
     /// The same for the same text on every worker and after a restart.
@@ -166,9 +190,9 @@ impl Edge {
                     settings.whitelist.clone_from(&verdict.whitelist);
                 }
                 let number = (!verdict.number.is_empty()).then_some(verdict.number.as_bytes());
-                self.replace_plan(now, entry, &Arc::new(terms), number, true)?;
+                self.replace_plan(now, entry, &Arc::new(terms), number, verdict.routing_number.as_bytes(), true)?;
             }
-            VerdictKind::Continue if !verdict.edits.is_empty() => {
+            VerdictKind::Continue if !verdict.edits.is_empty() || !verdict.routing_number.is_empty() => {
                 // The policy may have given it another number.
                 // Once something was tried, going on means what is left of that.
                 let asked_first = |transaction: &Transaction| {
@@ -177,7 +201,7 @@ impl Edge {
                 let terms = self.transactions.get(entry).filter(|transaction| asked_first(transaction)).and_then(|transaction| transaction.plan.as_ref());
                 // A pool does not look at the number.
                 if let Some(terms) = terms.map(|plan| Arc::clone(&plan.terms)).filter(|terms| terms.pool.is_none()) {
-                    self.replace_plan(now, entry, &terms, None, false)?;
+                    self.replace_plan(now, entry, &terms, None, verdict.routing_number.as_bytes(), false)?;
                 }
             }
             _ => {}
@@ -185,8 +209,8 @@ impl Edge {
         Ok(())
     }
 
-    fn replace_plan(&mut self, now: Now, entry: Key, terms: &Arc<RouteTerms>, number: Option<&[u8]>, asks: bool) -> Result<(), VerdictError> {
-        let plan = self.with_request(entry, |edge, message| edge.plan(now, terms, message, number)).flatten();
+    fn replace_plan(&mut self, now: Now, entry: Key, terms: &Arc<RouteTerms>, number: Option<&[u8]>, key: &[u8], asks: bool) -> Result<(), VerdictError> {
+        let plan = self.with_request(entry, |edge, message| edge.plan(now, terms, message, number, key)).flatten();
         let mut plan = plan.ok_or_else(|| VerdictError::Route(terms.settings.name.clone()))?;
         plan.asks = asks;
         if let Some(transaction) = self.transactions.get_mut(entry) {

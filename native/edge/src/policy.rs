@@ -3,7 +3,7 @@
 
 use proto::{Key, Moment, Now, keyed_hash, milliseconds};
 use smallvec::SmallVec;
-use syntax::{Message, Method, Span, Uri};
+use syntax::{HeaderName, Message, Method, Span, Uri};
 
 use crate::edge::Edge;
 use crate::policy_edit::edited;
@@ -12,7 +12,7 @@ use crate::route::RouteView;
 use crate::settings::PolicyTerms;
 use crate::target::{Target, TargetSet};
 use crate::transaction::{Best, Transaction, WaitKind, Waiting};
-use crate::verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
+use crate::verdict::{EditAction, PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
 
 /// What a request's transaction remembers of the policy that decides it.
 #[derive(Debug)]
@@ -168,7 +168,11 @@ impl Edge {
         // A later question about what a handler knows carries nothing: the process keeps it.
         let request = request.or(transaction.request.as_deref());
         let message = if PolicyEvent::brings_request(event as u8) { request.unwrap_or_default() } else { &[] };
-        let gateway = || transaction.plan.as_ref().map_or_else(String::new, |plan| plan.gateway_name().to_owned());
+        let gateway = || match event {
+            // Who sent it, where that is a gateway.
+            PolicyEvent::Request => self.sender(&transaction.arrival).unwrap_or_default().to_owned(),
+            _ => transaction.plan.as_ref().map_or_else(String::new, |plan| plan.gateway_name().to_owned()),
+        };
         let target = state.pending.map_or_else(gateway, |(address, _)| address.to_string());
         let question = self.question(entry, event, status_code, deadline, trace, transaction.questions, &target, message);
         if let Some(question) = question {
@@ -434,7 +438,12 @@ impl Edge {
         if !verdict.peer.is_empty() {
             let index = self.snapshot.settings.peers.iter().position(|peer| peer.name == verdict.peer).map(|index| index as u16);
             let index = index.filter(|index| !self.snapshot.peers.targets(*index).is_empty()).ok_or_else(|| VerdictError::Peer(verdict.peer.clone()))?;
-            return Ok(Some(TargetSet { targets: self.snapshot.peers.targets(index).iter().rev().cloned().collect(), policy: Some(index), plan: None }));
+            return Ok(Some(TargetSet {
+                targets: self.snapshot.peers.targets(index).iter().rev().cloned().collect(),
+                policy: Some(index),
+                plan: None,
+                from: None,
+            }));
         }
         let target = |text: &String| {
             let bytes = text.as_bytes();
@@ -442,7 +451,7 @@ impl Edge {
             if self.snapshot.own.is_own(bytes, &uri) { Err(VerdictError::Own(text.clone())) } else { Ok(Target::of_uri(bytes, &uri)) }
         };
         let targets: SmallVec<[Target; 1]> = verdict.targets.iter().rev().map(target).collect::<Result<_, _>>()?;
-        if targets.is_empty() { Err(VerdictError::NoTarget) } else { Ok(Some(TargetSet { targets, policy: None, plan: None })) }
+        if targets.is_empty() { Err(VerdictError::NoTarget) } else { Ok(Some(TargetSet { targets, policy: None, plan: None, from: None })) }
     }
 
     /// Makes the request as it goes out; each verdict starts from the request as it came.
@@ -466,6 +475,7 @@ impl Edge {
         // Offsets into the request as it came mean nothing in this one; and one that is too large now must not be kept.
         let read = self.with_stored(&made, |edge, message| RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message));
         let Some(Ok(route)) = read else { return Err(VerdictError::TooLarge) };
+        self.remember_from(entry, verdict);
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.edited = Some(made.into_boxed_slice());
             if let Some(shape) = transaction.shape.as_mut() {
@@ -473,6 +483,17 @@ impl Edge {
             }
         }
         Ok(())
+    }
+
+    /// Keeps From as the caller has it, where a verdict changes it.
+    pub(crate) fn remember_from(&mut self, entry: Key, verdict: &Verdict) {
+        if !verdict.edits.iter().any(|edit| edit.action == EditAction::From) {
+            return;
+        }
+        let from = self.with_request(entry, |_, message| message.first(HeaderName::From).map(|slot| slot.value.of(message.bytes).into())).flatten();
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.from = transaction.from.take().or(from);
+        }
     }
 
     /// A reply of ours ends the request; only endpoints make dialogs, so an INVITE can only be refused.

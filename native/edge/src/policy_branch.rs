@@ -47,6 +47,7 @@ impl Edge {
         let made = match verdict.kind {
             VerdictKind::Continue if verdict.edits.is_empty() => None,
             VerdictKind::Continue => {
+                self.remember_from(entry, verdict);
                 let made = self.with_request(entry, |edge, message| edited(&mut edge.edits, message, &verdict.edits, strip)).transpose()?;
                 Some(made.ok_or(VerdictError::TooLarge)?)
             }

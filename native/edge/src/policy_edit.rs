@@ -1,6 +1,6 @@
 //! What a policy may change in a request, and how. What routing, dialogs and framing rest on is not among it.
 
-use syntax::{Edits, HeaderName, Message, Span, Uri};
+use syntax::{Edits, HeaderName, Message, Span, Uri, parse_name_addr};
 
 use crate::policy::VerdictError;
 use crate::verdict::{EditAction, HeaderEdit};
@@ -15,6 +15,7 @@ pub(crate) fn edited(edits: &mut Edits, message: &Message<'_>, wanted: &[HeaderE
     }
     let mut added: Vec<u8> = Vec::new();
     let mut request_uri = None;
+    let mut from = None;
     for edit in wanted {
         if edit.value.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
             return Err(VerdictError::Header(edit.name.clone()));
@@ -23,6 +24,16 @@ pub(crate) fn edited(edits: &mut Edits, message: &Message<'_>, wanted: &[HeaderE
             let bytes = edit.value.as_bytes();
             Uri::parse(bytes, Span::new(0, bytes.len())).map_err(|_| VerdictError::Target(edit.value.clone()))?;
             request_uri = Some(bytes);
+            continue;
+        }
+        if edit.action == EditAction::From {
+            let bytes = edit.value.as_bytes();
+            // Its parameters, the tag above all, stay those of the request (RFC 3261 section 12).
+            let parsed = parse_name_addr(bytes, Span::new(0, bytes.len())).filter(|parsed| parsed.params.is_empty() && bytes.ends_with(b">"));
+            if !message.is_request() || parsed.is_none_or(|parsed| Uri::parse(bytes, parsed.uri).is_err()) {
+                return Err(VerdictError::Header("From".to_owned()));
+            }
+            from = Some(bytes);
             continue;
         }
         if !may_change(&edit.name) {
@@ -46,6 +57,12 @@ pub(crate) fn edited(edits: &mut Edits, message: &Message<'_>, wanted: &[HeaderE
     removed.dedup();
     if let Some(uri) = request_uri {
         edits.replace(message.head.request_uri.whole, uri);
+    }
+    if let (Some(from), Some(slot)) = (from, message.first(HeaderName::From)) {
+        edits.replace_with(slot.value, |out| {
+            out.extend_from_slice(from);
+            out.extend_from_slice(message.text(message.head.from.params));
+        });
     }
     for index in removed {
         if let Some(slot) = message.head.slots().get(index) {
@@ -99,6 +116,15 @@ mod tests {
         assert!(text.starts_with("INVITE sip:+49@core SIP/2.0\r\n"));
         assert!(text.ends_with("CSeq: 1 INVITE\r\nX-Two: new\r\nDiversion: <sip:ours@edge>\r\n\r\n"), "{text}");
         assert!(made(&[edit(EditAction::Remove, "x-two", "")], false).unwrap().ends_with("CSeq: 1 INVITE\r\nDiversion: <sip:x@y>\r\n\r\n"));
+    }
+
+    #[test]
+    fn from_gets_another_name_and_uri_and_keeps_its_tag() {
+        let text = made(&[edit(EditAction::From, "", "\"Alice \\\"A\\\"\" <sip:+49@ours>")], false).unwrap();
+        assert!(text.contains("\r\nFrom: \"Alice \\\"A\\\"\" <sip:+49@ours>;tag=1\r\n"), "{text}");
+        for value in ["<sip:a@b>;tag=2", "sip:a@b", "\"a <sip:a@b>", "", "<nothing>", "<sip:a@b>, <sip:c@d>"] {
+            assert_eq!(made(&[edit(EditAction::From, "", value)], false), Err(VerdictError::Header("From".to_owned())), "{value}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use routing::{ProbeMode, Sort, Table};
 
-use crate::carrier_settings::{Balance, CarrierRouteSettings, RouteTerms};
+use crate::carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, RouteTerms};
 use crate::routing_table::Routing;
 use crate::settings::PeerSettings;
 
@@ -40,6 +40,8 @@ impl Pool {
             whole_number: false,
             by_weight: false,
             whitelist: Vec::new(),
+            by_routing_number: false,
+            caller_groups: CallerGroups::Off,
             check_only: false,
             first_answer_milliseconds: peer.first_answer_milliseconds,
             final_answer_milliseconds: peer.final_answer_milliseconds,

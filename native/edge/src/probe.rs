@@ -45,6 +45,7 @@ impl Edge {
                     targets: SmallVec::from_buf([hop.target.clone()]),
                     policy: pool.or_else(|| self.snapshot.gateway_peer(gateway.kind)),
                     plan: None,
+                    from: None,
                 };
                 let origin = Origin::Probe { partition: number, pool, gateway: Arc::clone(&gateway.state) };
                 let wait = milliseconds(self.snapshot.settings.health.probe_timeout_milliseconds);

@@ -61,10 +61,23 @@ impl Edge {
 
     /// Answers `request` from here, without keeping state.
     pub(crate) fn reply(&mut self, arrival: &Hop, request: &Message<'_>, status_code: u16, reason_phrase: Option<&str>, headers: &[u8]) {
+        self.reply_as(arrival, request, status_code, reason_phrase, headers, None);
+    }
+
+    /// The same for a request that came with another From.
+    pub(crate) fn reply_as(
+        &mut self,
+        arrival: &Hop,
+        request: &Message<'_>,
+        status_code: u16,
+        reason_phrase: Option<&str>,
+        headers: &[u8],
+        from: Option<&[u8]>,
+    ) {
         let to_tag = if status_code == 100 { Vec::new() } else { self.local_tag(request) };
         let mut lines = headers.to_vec();
         self.push_server_header(&mut lines);
-        let local = LocalReply { status_code, reason_phrase, to_tag: &to_tag, source: arrival.address, headers: &lines, body: b"" };
+        let local = LocalReply { status_code, reason_phrase, to_tag: &to_tag, from, source: arrival.address, headers: &lines, body: b"" };
         self.out.send_with(reply_hop(arrival, request), |out| local.write(request, out));
     }
 

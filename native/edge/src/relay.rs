@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use proto::{BranchToken, InviteClient, InviteServer, Key, Moment, NonInviteClient, NonInviteServer, Now, milliseconds, seconds};
 use routing::Outcome;
-use syntax::{LocalReply, Message, Method, Transport};
+use syntax::{HeaderName, LocalReply, Message, Method, Transport};
 
 use crate::admit::Class;
 use crate::call::{Attempt, Call, LedBy};
 use crate::edge::Edge;
 use crate::hang_up::Ends;
 use crate::hop::Hop;
+use crate::matching::Refusal;
 use crate::question::{Address, Answer, Question, QuestionId};
 use crate::receive::reply_hop;
 use crate::settings::OversizeRequest;
@@ -48,6 +49,7 @@ impl Edge {
         let setup = if invite { seconds(timers.setup_seconds) } else { 64 * self.snapshot.timers.t1 };
         let mut transaction = Transaction::new(key, message.head.method, server, *arrival, message.bytes, shape, found.targets, now.moment + setup);
         transaction.plan = found.plan;
+        transaction.from.clone_from(&found.from);
         transaction.reply_to = reply_hop(arrival, message);
         if invite && trying_after > 0 {
             transaction.trying_at = now.moment + milliseconds(trying_after);
@@ -57,7 +59,7 @@ impl Edge {
         let full = lease.as_ref().is_some_and(Option::is_none) || self.transactions.len() >= class.share(self.transactions.limit());
         let Some(entry) = (if full { None } else { self.transactions.insert(transaction) }) else {
             self.counters.shed_table_full.add();
-            let refusal = self.shed();
+            let refusal = Refusal { from: found.from, ..self.shed() };
             if message.head.method != Method::Ack {
                 self.refuse(now, arrival, message, shape.from_peer, &refusal);
             }
@@ -103,9 +105,19 @@ impl Edge {
     pub(crate) fn send_trying(&mut self, entry: Key, message: &Message<'_>) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.trying_at = Moment::NEVER;
-        let local = LocalReply { status_code: 100, reason_phrase: None, to_tag: b"", source: transaction.arrival.address, headers: b"", body: b"" };
+        let from = transaction.from.take();
+        let local = LocalReply {
+            status_code: 100,
+            reason_phrase: None,
+            to_tag: b"",
+            from: from.as_deref(),
+            source: transaction.arrival.address,
+            headers: b"",
+            body: b"",
+        };
         let sent = self.out.send_with(transaction.reply_to, |out| local.write(message, out));
         transaction.response = Some(sent.into());
+        transaction.from = from;
     }
 
     /// Starts the next attempt, or all of them where they go at once.
@@ -245,7 +257,9 @@ impl Edge {
         let mut peer = self.far_peer(&hop, shape.policy);
         // Taken out for as long as the edge is needed whole.
         let uri = if planned { self.take_request_uri(entry) } else { None };
-        self.build_request(&arrival, message, shape, &hop, &branch, call, peer, uri.as_deref());
+        let numbers = self.numbers_out(now, entry, message, shape, &hop, peer, uri.as_deref());
+        let sent_uri = numbers.request_uri.as_deref().or(uri.as_deref());
+        self.build_request(&arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);
         let mut fall_back_to_udp = false;
         if hop.transport == Transport::Udp && !over_udp && self.scratch.len() > LARGEST_DATAGRAM && self.wants_tcp(&hop, shape) {
             let over_tcp = Address { transport: Transport::Tcp, address: address.address };
@@ -253,11 +267,18 @@ impl Edge {
                 hop = tcp;
                 peer = self.far_peer(&hop, shape.policy);
                 fall_back_to_udp = true;
-                self.build_request(&arrival, message, shape, &hop, &branch, call, peer, uri.as_deref());
+                self.build_request(&arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);
             }
         }
-        let sent_uri = uri.as_deref().unwrap_or_else(|| message.text(message.head.request_uri.whole));
-        if (decided || uri.is_some())
+        if numbers.from
+            && let Some(transaction) = self.transactions.get_mut(entry)
+        {
+            let from = message.first(HeaderName::From).map(|slot| slot.value.of(message.bytes).into());
+            transaction.from = transaction.from.take().or(from);
+        }
+        let planned_uri = sent_uri.is_some();
+        let sent_uri = sent_uri.unwrap_or_else(|| message.text(message.head.request_uri.whole));
+        if (decided || planned_uri)
             && let Some(call) = call.and_then(|key| self.calls.get_mut(key))
             && call.texts.request_uri() != sent_uri
         {
@@ -460,13 +481,13 @@ impl Edge {
     /// The same with a reason phrase, header field lines and a body.
     pub(crate) fn finish_saying(&mut self, now: Now, entry: Key, status_code: u16, reason_phrase: Option<&str>, headers: &[u8], body: &[u8]) {
         let mut response = Vec::with_capacity(512);
-        let source = self.transactions.get(entry).map(|t| t.arrival.address);
-        let Some(source) = source else { return };
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        let (source, from) = (transaction.arrival.address, transaction.from.clone());
         self.with_request(entry, |edge, message| {
             let to_tag = edge.local_tag(message);
             let mut lines = headers.to_vec();
             edge.push_server_header(&mut lines);
-            LocalReply { status_code, reason_phrase, to_tag: &to_tag, source, headers: &lines, body }.write(message, &mut response);
+            LocalReply { status_code, reason_phrase, to_tag: &to_tag, from: from.as_deref(), source, headers: &lines, body }.write(message, &mut response);
         });
         if response.is_empty() {
             return;

@@ -66,12 +66,19 @@ impl Edge {
     /// the request was our own.
     fn strip_via(&mut self, arrival: &Hop, entry: Key, message: &Message<'_>) -> bool {
         let Some(slot) = message.first(HeaderName::Via) else { return false };
-        let own = self.transactions.get(entry).is_some_and(|transaction| transaction.origin.is_some());
+        let Some(transaction) = self.transactions.get(entry) else { return false };
+        let own = transaction.origin.is_some();
         if !own && message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none() {
             return false;
         }
         self.edits.clear();
         self.edits.remove_first_element(slot, message.head.via.rest);
+        if let Some(from) = &transaction.from
+            && let Some(slot) = message.first(HeaderName::From)
+        {
+            // What the far end was told of the caller is not what the caller said (RFC 3261 section 8.2.6.2).
+            self.edits.replace(slot.value, from);
+        }
         if message.head.slots().iter().any(|slot| slot.name.needs_trust()) && !self.is_trusted(arrival) {
             for slot in message.head.slots().iter().filter(|slot| slot.name.needs_trust()) {
                 self.edits.remove(slot.line);

@@ -15,7 +15,7 @@ const MAX_FORWARDS: u8 = 70;
 
 impl Edge {
     /// Builds what goes to `hop` in [`Edge::scratch`]. With a call, or for another dialog, we stay on the path by Record-Route.
-    /// `far` is the peer there; `uri` takes the place of the Request-URI.
+    /// `far` is the peer there; `uri` takes the place of the Request-URI, and `numbers` come at other places.
     #[expect(clippy::too_many_arguments, reason = "one request with all that is written into it")]
     pub(crate) fn build_request(
         &mut self,
@@ -27,11 +27,15 @@ impl Edge {
         call: Option<Key>,
         far: Option<u16>,
         uri: Option<&[u8]>,
+        numbers: &[(Span, Vec<u8>)],
     ) {
         self.edits.clear();
         if let Some(uri) = uri {
             // The first edit of a place is the one that holds.
             self.edits.replace(message.head.request_uri.whole, uri);
+        }
+        for (place, text) in numbers {
+            self.edits.replace(*place, text);
         }
         let head = message.head;
         let top = usize::from(head.headers_start);

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use syntax::{Span, Transport, Uri};
 
 use crate::edge::Edge;
+use crate::hop::Hop;
 use crate::settings::ListenerSettings;
 use crate::target::Target;
 
@@ -37,6 +38,8 @@ pub(crate) struct Source {
     port: u16,
     transport: Transport,
     kind: i32,
+    /// Places of its partition and of itself there.
+    gateway: (u32, u32),
 }
 
 /// The tables of all partitions.
@@ -53,7 +56,8 @@ impl Routing {
         let mut routing = Self::default();
         for (name, table) in tables {
             let mut hops = Vec::with_capacity(table.gateways.len());
-            for gateway in &table.gateways {
+            let place = routing.partitions.len() as u32;
+            for (index, gateway) in table.gateways.iter().enumerate() {
                 let bytes = gateway.uri.as_bytes();
                 // The table has only URIs that can be read.
                 let Ok(uri) = Uri::parse(bytes, Span::new(0, bytes.len())) else { continue };
@@ -67,7 +71,7 @@ impl Routing {
                     }
                 };
                 for ip in addresses {
-                    routing.sources.entry(ip.to_canonical()).or_default().push(Source { port, transport, kind: gateway.kind });
+                    routing.sources.entry(ip.to_canonical()).or_default().push(Source { port, transport, kind: gateway.kind, gateway: (place, index as u32) });
                 }
                 hops.push(GatewayHop { target, socket: gateway.socket.clone() });
             }
@@ -137,11 +141,11 @@ impl Routing {
         hosts
     }
 
-    /// The type of the gateway that sends from `source`. Connections come from any port.
-    fn kind_of(&self, transport: Transport, source: SocketAddr) -> Option<i32> {
+    /// The gateway that sends from `source`. Connections come from any port.
+    fn sender(&self, transport: Transport, source: SocketAddr) -> Option<&Source> {
         let there = self.sources.get(&source.ip().to_canonical())?;
         let same = |gateway: &&Source| gateway.transport == transport && (transport.is_reliable() || gateway.port == source.port());
-        there.iter().find(same).map(|gateway| gateway.kind)
+        there.iter().find(same)
     }
 }
 
@@ -203,8 +207,14 @@ impl Edge {
         if !self.snapshot.knows_gateways() || found.is_some_and(|(_, exact)| exact) {
             return found.map(|(peer, _)| peer);
         }
-        let gateway = self.routing.kind_of(transport, source).and_then(|kind| self.snapshot.gateway_peer(kind));
+        let gateway = self.routing.sender(transport, source).and_then(|sender| self.snapshot.gateway_peer(sender.kind));
         gateway.or(found.map(|(peer, _)| peer))
+    }
+
+    /// The name of the gateway that a request came from, by its address; of several there the first.
+    pub(crate) fn sender(&self, arrival: &Hop) -> Option<&str> {
+        let (partition, index) = self.routing.sender(arrival.transport, arrival.address)?.gateway;
+        self.routing.partitions.get(partition as usize)?.table.gateways.get(index as usize).map(routing::Gateway::id)
     }
 
     /// Whether `ip` is in a network of this peer, is named by its `to`, or is a gateway's that belongs to it.

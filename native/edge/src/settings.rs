@@ -8,6 +8,8 @@ use serde::Deserialize;
 use syntax::{Limits, Transport};
 
 use crate::carrier_settings::{CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings, RouteTerms};
+use crate::number_settings::{GatewayNumberSettings, NumberSetSettings, NumberUseSettings};
+use crate::numbers::NumberPolicies;
 use crate::verdict::PolicyEvent;
 
 /// Listeners since the start of the process, those that are gone among them.
@@ -149,6 +151,10 @@ pub struct PeerSettings {
     pub gateway_types: Vec<i32>,
     /// How calls are shared among `to`, where that is a pool of machines.
     pub pool: Option<PoolSettings>,
+    /// What numbers become that it sends.
+    pub numbers_in: Option<NumberUseSettings>,
+    /// What numbers become that it gets.
+    pub numbers_out: Option<NumberUseSettings>,
 }
 
 /// Timers of RFC 3261.
@@ -240,6 +246,10 @@ pub struct RouteSettings {
     pub listeners: Vec<ListenerSettings>,
     /// The peers.
     pub peers: Vec<PeerSettings>,
+    /// Rules for numbers.
+    pub number_sets: Vec<NumberSetSettings>,
+    /// What gateways have of them beyond their peers.
+    pub gateway_numbers: Vec<GatewayNumberSettings>,
     /// Timers.
     pub timers: TimerSettings,
     /// Bounds.
@@ -362,6 +372,7 @@ pub struct Snapshot {
     gateway_peers: Vec<(i32, u16)>,
     pub(crate) health: routing::HealthRules,
     pub(crate) quality: routing::QualityRules,
+    pub(crate) numbers: NumberPolicies,
 }
 
 impl Snapshot {
@@ -460,7 +471,9 @@ impl Snapshot {
         };
         let known = |name: &str| before.and_then(|before| before.pools.iter().flatten().find(|pool| pool.peer == name));
         let pools = settings.peers.iter().enumerate().map(|(index, peer)| crate::pool::Pool::new(index as u16, peer, known(&peer.name))).collect();
+        let numbers = NumberPolicies::new(&settings)?;
         Ok(Self {
+            numbers,
             pools,
             routes,
             peer_routes,
@@ -479,6 +492,12 @@ impl Snapshot {
             sent_by,
             settings,
         })
+    }
+
+    /// The rule for a number that a peer sends, with what that makes of it.
+    pub fn translate(&self, table: Option<&routing::Table>, peer: &str, number: &str, wall_seconds: i64) -> Option<(String, String)> {
+        let peer = self.settings.peers.iter().position(|own| own.name == peer)? as u16;
+        crate::numbers::translate(&self.numbers, peer, table, number, wall_seconds)
     }
 
     /// When gateways count as down.

@@ -45,11 +45,13 @@ pub(crate) struct TargetSet {
     pub(crate) policy: Option<u16>,
     /// The way over gateways that gives targets one by one.
     pub(crate) plan: Option<Box<Plan>>,
+    /// From as the caller has it, where its numbers were changed.
+    pub(crate) from: Option<Box<[u8]>>,
 }
 
 impl TargetSet {
     pub(crate) fn one(target: Target) -> Self {
-        Self { targets: SmallVec::from_buf([target]), policy: None, plan: None }
+        Self { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None }
     }
 }
 
@@ -84,9 +86,9 @@ impl Edge {
         let by_number = matches!(message.head.method, Method::Invite | Method::Message);
         if let Some(place) = self.snapshot.peer_routes[usize::from(peer)].filter(|_| by_number) {
             let terms = &self.snapshot.routes[usize::from(place)];
-            let plan = self.plan(now, terms, message, None).filter(|plan| plan.has_rule()).ok_or(NoTarget::NoRule(place))?;
+            let plan = self.plan(now, terms, message, None, b"").filter(|plan| plan.has_rule()).ok_or(NoTarget::NoRule(place))?;
             if !terms.settings.check_only {
-                return Ok(TargetSet { targets: SmallVec::new(), policy: None, plan: Some(plan) });
+                return Ok(TargetSet { targets: SmallVec::new(), policy: None, plan: Some(plan), from: None });
             }
         }
         let policy = match settings.kind {
@@ -96,10 +98,10 @@ impl Edge {
         };
         if let Some(policy) = policy {
             if let Some(plan) = self.pool_plan(now, policy, message) {
-                return Ok(TargetSet { targets: SmallVec::new(), policy: Some(policy), plan: Some(plan) });
+                return Ok(TargetSet { targets: SmallVec::new(), policy: Some(policy), plan: Some(plan), from: None });
             }
             let targets = self.snapshot.peers.targets(policy).iter().rev().cloned().collect();
-            return Ok(TargetSet { targets, policy: Some(policy), plan: None });
+            return Ok(TargetSet { targets, policy: Some(policy), plan: None, from: None });
         }
         // A subscriber may only reach the core: to any other host we would be an open relay.
         if settings.kind == PeerKind::Subscribers || route.request_uri_is_own {

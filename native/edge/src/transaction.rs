@@ -165,6 +165,8 @@ pub(crate) struct Transaction {
     pub(crate) reply_to: Hop,
     /// The request as it came, until the final response is sent.
     pub(crate) request: Option<Box<[u8]>>,
+    /// From as the caller has it, where it goes out otherwise.
+    pub(crate) from: Option<Box<[u8]>>,
     /// The request as a policy wants it to go out, where that differs.
     pub(crate) edited: Option<Box<[u8]>>,
     pub(crate) policy: Option<Box<PolicyState>>,
@@ -219,6 +221,7 @@ impl Transaction {
             arrival,
             reply_to: arrival,
             request: Some(request.into()),
+            from: None,
             edited: None,
             policy: None,
             held: Vec::new(),

@@ -209,7 +209,7 @@ pub(crate) enum VerdictKind {
 /// A change to the request as it goes out.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct HeaderEdit {
-    /// `set`, `add` or `remove`; or `request_uri`.
+    /// `set`, `add` or `remove`; `request_uri`, or `from` for display name and URI of From.
     pub(crate) action: EditAction,
     pub(crate) name: String,
     pub(crate) value: String,
@@ -222,6 +222,7 @@ pub(crate) enum EditAction {
     Add,
     Remove,
     RequestUri,
+    From,
 }
 
 /// One verdict, with everything that it may say.
@@ -237,6 +238,8 @@ pub(crate) struct Verdict {
     pub(crate) route: String,
     /// The number to look up; empty for that of the Request-URI.
     pub(crate) number: String,
+    /// The number that rules are looked up by, where that is not the one that the gateway gets.
+    pub(crate) routing_number: String,
     /// The group of rules, where it is another than the route's.
     pub(crate) group: Option<u32>,
     /// Whether further rules are tried, where that is to differ from the route.
@@ -264,7 +267,19 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// The verdict as a trace tells it.
     pub(crate) fn in_words(&self) -> String {
-        let edits: Vec<&str> = self.edits.iter().map(|edit| if edit.name.is_empty() { "Request-URI" } else { edit.name.as_str() }).collect();
+        let edits: Vec<&str> = self
+            .edits
+            .iter()
+            .map(|edit| {
+                if edit.action == EditAction::From {
+                    "From"
+                } else if edit.name.is_empty() {
+                    "Request-URI"
+                } else {
+                    edit.name.as_str()
+                }
+            })
+            .collect();
         let edits = if edits.is_empty() { String::new() } else { format!(", edits {}", edits.join(" ")) };
         match self.kind {
             VerdictKind::Continue => format!("go on{edits}"),

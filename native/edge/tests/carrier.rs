@@ -72,7 +72,9 @@ fn a_number_goes_to_the_gateway_of_its_longest_prefix_as_that_wants_it() {
     let table = [
         ("sip:4930@10.0.0.9", A, "INVITE sip:4930@203.0.113.1 SIP/2.0"),
         ("sip:+49-(30)1@edge;user=phone;transport=tcp;maddr=10.9.9.9;lr", A, "INVITE sip:49301@203.0.113.1;user=phone SIP/2.0"),
-        ("sip:1234;npdi;rn=99:secret@edge", B, "INVITE sip:0034;npdi;rn=99@203.0.113.2:5070 SIP/2.0"),
+        ("sip:7734;npdi;rn=+1-99:secret@edge", B, "INVITE sip:0034;npdi;rn=+1-99@203.0.113.2:5070 SIP/2.0"),
+        ("tel:+49301;npdi;rn=1", B, "INVITE sip:00301;npdi;rn=1@203.0.113.2:5070;user=phone SIP/2.0"),
+        ("sip:1234;npdi@edge", B, "INVITE sip:0034;npdi@203.0.113.2:5070 SIP/2.0"),
         ("tel:+1-234;phone-context=x", B, "INVITE sip:0034;phone-context=x@203.0.113.2:5070;user=phone SIP/2.0"),
         ("sip:%31%32@edge", B, "INVITE sip:00@203.0.113.2:5070 SIP/2.0"),
         // What could be taken for the end of the user part is escaped.

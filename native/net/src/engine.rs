@@ -274,6 +274,11 @@ impl Engine {
         self.snapshot.lock().ok().map(|snapshot| snapshot.quality())
     }
 
+    /// The configuration that holds at present.
+    pub fn snapshot(&self) -> Option<Arc<edge::Snapshot>> {
+        self.snapshot.lock().ok().map(|snapshot| Arc::clone(&snapshot))
+    }
+
     /// When gateways count as down.
     pub fn health(&self) -> Option<edge::HealthRules> {
         self.snapshot.lock().ok().map(|snapshot| snapshot.health())

@@ -68,6 +68,11 @@ impl Engine {
         py.detach(|| tables.explain(partition, group, number, flags, &whitelist, at, now, &health))
     }
 
+    /// The rule for a number that a peer sends, with what that makes of it.
+    fn translate(&self, tables: &RouteTables, peer: &str, number: &str, at: i64) -> Option<(String, String)> {
+        self.0.snapshot()?.translate(tables.0.table("").map(AsRef::as_ref), peer, number, at)
+    }
+
     fn gateways(&self, py: Python<'_>, tables: &RouteTables) -> PyResult<Vec<String>> {
         let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
         let now = self.0.moment();
@@ -199,6 +204,12 @@ pub(crate) fn may_bind_low() -> bool {
 #[pyfunction]
 pub(crate) fn check_document(document: &[u8]) -> PyResult<()> {
     net::Engine::check(document).map_err(|error| to_py(&error))
+}
+
+/// What is wrong with a regular expression for numbers.
+#[pyfunction]
+pub(crate) fn pattern_fault(pattern: &str) -> Option<String> {
+    routing::pattern(pattern, false).err()
 }
 
 /// Takes over the logging of native threads.

@@ -15,7 +15,9 @@ mod trace;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use crate::engine::{Engine, become_user, check_document, drain_log, event_shapes, give_up_capabilities, install_logger, may_bind_low, set_log_level};
+    use crate::engine::{
+        Engine, become_user, check_document, drain_log, event_shapes, give_up_capabilities, install_logger, may_bind_low, pattern_fault, set_log_level,
+    };
     #[pymodule_export]
     use crate::policy::{PolicyLink, PolicyPort, Question};
     #[pymodule_export]

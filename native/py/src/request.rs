@@ -198,6 +198,13 @@ impl Request {
         PyBytes::new(py, self.message().body())
     }
 
+    /// The gateway that sent it, by its address; empty for none.
+    #[getter]
+    fn gateway(&self) -> String {
+        let view = self.view();
+        if view.event == edge::PolicyEvent::Request as u8 { view.target.to_owned() } else { String::new() }
+    }
+
     #[getter]
     fn peer(&self) -> &str {
         self.view().peer

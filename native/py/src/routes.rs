@@ -56,6 +56,8 @@ impl RouteLoad {
             "gateways" => Builder::gateways,
             "carriers" => Builder::carriers,
             "profiles" => Builder::profiles,
+            "groups" => Builder::groups,
+            "dialplan" => Builder::dialplan,
             "rules" => Builder::rules,
             other => return Err(PyValueError::new_err(format!("no such table: {other}"))),
         };

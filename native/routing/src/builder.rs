@@ -12,6 +12,7 @@ use crate::recurrence::Recurrence;
 use crate::row::{number, rows, trimmed};
 use crate::state::{GatewayState, ProbeMode};
 use crate::table::{CARRIER, Rule, Sort, Table};
+use crate::translation::{Becomes, Fits, NumberRule, pattern};
 use crate::trie::{NONE, SortKey};
 
 /// Faults that are told one by one; more are counted.
@@ -66,6 +67,8 @@ pub struct Builder {
     texts: HashMap<Box<str>, u32>,
     faults: Vec<Fault>,
     fault_count: usize,
+    /// With plan and order.
+    translations: Vec<(u32, i32, NumberRule)>,
 }
 
 impl Builder {
@@ -233,6 +236,67 @@ impl Builder {
         }
     }
 
+    /// Takes rows of `dr_groups`: username, domain, groupid.
+    pub fn groups(&mut self, block: &[u8]) {
+        for row in rows::<3>(block) {
+            let Ok([user, domain, group]) = row else {
+                self.fault("dr_groups", &[], "username", "a value holds a control character that parts columns");
+                continue;
+            };
+            let (user, domain) = (trimmed(user), trimmed(domain));
+            match number::<u32>(group) {
+                Some(group) if !user.is_empty() => {
+                    // Whoever asks by user alone gets the first.
+                    self.table.caller_groups.entry((user.into(), None)).or_insert(group);
+                    self.table.caller_groups.insert((user.into(), Some(domain.to_ascii_lowercase().into())), group);
+                }
+                Some(_) => self.fault("dr_groups", user, "username", "it is empty"),
+                None => self.fault("dr_groups", user, "groupid", expected("a number", group)),
+            }
+        }
+    }
+
+    /// Takes rows of `dialplan`: id, dpid, pr, match_op, match_exp, match_flags, subst_exp, repl_exp, timerec, disabled. Of one
+    /// `dpid` those of the lowest `pr` come first.
+    pub fn dialplan(&mut self, block: &[u8]) {
+        for row in rows::<10>(block) {
+            let row = match row {
+                Ok(row) => row,
+                Err(row) => {
+                    self.fault("dialplan", &row[..row.len().min(40)], "id", "a value holds a control character that parts columns");
+                    continue;
+                }
+            };
+            if let Err((column, problem)) = self.translation(&row) {
+                self.fault("dialplan", row[0], column, problem);
+            }
+        }
+    }
+
+    fn translation(&mut self, row: &[&[u8]; 10]) -> Result<(), (&'static str, String)> {
+        let [id, plan, order, op, exp, flags, substitution, replacement, recurrence, disabled] = *row;
+        let plan = number::<u32>(plan).ok_or_else(|| ("dpid", expected("a number", plan)))?;
+        let order = number::<i32>(order).ok_or_else(|| ("pr", expected("a number", order)))?;
+        if number::<u8>(disabled).ok_or_else(|| ("disabled", expected("0 or 1", disabled)))? != 0 {
+            return Ok(());
+        }
+        let any_case = number::<u32>(flags).ok_or_else(|| ("match_flags", expected("a number", flags)))? & 1 != 0;
+        let compiled = |column: &'static str, text: &[u8]| pattern(&lossy(text), any_case).map_err(|problem| (column, problem));
+        let fits = match trimmed(op) {
+            b"0" => Fits::Whole(exp.into(), any_case),
+            b"1" => Fits::Pattern(compiled("match_exp", exp)?),
+            _ => return Err(("match_op", expected("0 for a whole number or 1 for a pattern", op))),
+        };
+        let becomes = match (substitution.is_empty(), replacement.is_empty()) {
+            (_, true) => Becomes::Same,
+            (true, false) => Becomes::Made(None, replacement.into()),
+            (false, false) => Becomes::Made(Some(compiled("subst_exp", substitution)?), replacement.into()),
+        };
+        let recurrence = Some(self.recurrence(trimmed(recurrence))).filter(|index| *index != NONE);
+        self.translations.push((plan, order, NumberRule { name: lossy(trimmed(id)).into(), fits, becomes, recurrence }));
+        Ok(())
+    }
+
     /// Takes rows of `dr_rules`: ruleid, groupid, prefix, timerec, priority, routeid, gwlist, sort_alg, sort_profile, attrs.
     pub fn rules(&mut self, block: &[u8]) {
         for row in rows::<10>(block) {
@@ -368,6 +432,10 @@ impl Builder {
     /// Sorts everything into a table.
     pub fn finish(mut self) -> Loaded {
         self.drop_bad_recurrences();
+        self.translations.sort_by_key(|(plan, order, _)| (*plan, *order));
+        for (plan, _, rule) in std::mem::take(&mut self.translations) {
+            self.table.dialplans.entry(plan).or_default().0.push(rule);
+        }
         self.keys.sort_unstable_by_key(|key| (key.group, key.packed, std::cmp::Reverse(key.priority), key.rule));
         let Self { mut table, mut keys, faults, fault_count, .. } = self;
         permute(&mut table.rules, &mut keys);
@@ -397,6 +465,12 @@ impl Builder {
             return;
         }
         let bad = std::mem::take(&mut self.bad_recurrences);
+        for (plan, order, rule) in std::mem::take(&mut self.translations) {
+            match rule.recurrence.and_then(|index| bad.get(&index)) {
+                Some(problem) => self.fault("dialplan", rule.name.as_bytes(), "timerec", problem.clone()),
+                None => self.translations.push((plan, order, rule)),
+            }
+        }
         let keys = std::mem::take(&mut self.keys);
         let mut told = None;
         for key in keys {

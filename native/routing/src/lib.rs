@@ -15,6 +15,7 @@ mod row;
 mod search;
 mod state;
 mod table;
+mod translation;
 mod trie;
 
 pub use builder::{Builder, Fault, LoadOptions, Loaded};
@@ -27,3 +28,4 @@ pub use retry::{Outcome, RetryRules};
 pub use search::{Guide, Pick, Search, SearchOptions, Whitelist};
 pub use state::{Down, GatewayState, HealthRules, ProbeMode, Trial};
 pub use table::{Rule, Sort, Table};
+pub use translation::{Becomes, Fits, LONGEST_NUMBER, NumberRule, NumberRules, pattern};

@@ -9,6 +9,7 @@ use crate::number::Alphabet;
 use crate::quality::{Profile, Quality};
 use crate::recurrence::Recurrence;
 use crate::state::{GatewayState, ProbeMode};
+use crate::translation::NumberRules;
 use crate::trie::{NONE, SortKey, Trie, Walk};
 
 /// Marks a destination that is a carrier.
@@ -61,6 +62,9 @@ pub struct Rule {
     pub(crate) last: bool,
 }
 
+/// User and, where it matters, domain.
+pub(crate) type Caller = (Box<[u8]>, Option<Box<[u8]>>);
+
 /// What is provisioned.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -81,6 +85,10 @@ pub struct Table {
     pub carriers: Vec<Carrier>,
     /// How gateways do for rules.
     pub quality: Arc<Quality>,
+    /// Groups of callers, by user, and by user and domain.
+    pub(crate) caller_groups: HashMap<Caller, u32>,
+    /// Rules for numbers, by `dpid`.
+    pub(crate) dialplans: HashMap<u32, NumberRules>,
     pub(crate) profiles: HashMap<u16, Arc<Profile>>,
     pub(crate) gateway_names: HashMap<Arc<str>, u32>,
     pub(crate) carrier_names: HashMap<Arc<str>, u32>,
@@ -157,6 +165,22 @@ impl Table {
     /// The profile that a rule is sorted by.
     pub fn profile(&self, rule: &Rule) -> Option<&Arc<Profile>> {
         self.profiles.get(&rule.profile)
+    }
+
+    /// The first rule of a dial plan that is for `number` at `wall_seconds`, by its row, with what it makes of it.
+    pub fn translate(&self, dialplan: u32, number: &[u8], wall_seconds: i64) -> Option<(&str, Vec<u8>)> {
+        let holds = |index: u32| self.recurrences.get(index as usize).is_some_and(|recurrence| recurrence.holds(wall_seconds));
+        self.dialplans.get(&dialplan)?.translate(number, holds)
+    }
+
+    /// The group of a caller, by user and, where one is given, by domain.
+    pub fn group_of(&self, user: &[u8], domain: Option<&[u8]>) -> Option<u32> {
+        self.caller_groups.get(&(user.into(), domain.map(|domain| domain.to_ascii_lowercase().into()))).copied()
+    }
+
+    /// Whether there is a dial plan of this number.
+    pub fn has_dialplan(&self, dialplan: u32) -> bool {
+        self.dialplans.contains_key(&dialplan)
     }
 
     /// The policy handler that decides on a rule, empty where there is none.

@@ -308,6 +308,46 @@ fn what_a_row_says_wrong_is_named_and_the_rest_serves() {
 }
 
 #[test]
+fn callers_have_groups_by_user_and_by_domain() {
+    let mut builder = with_gateways(&[]);
+    builder.groups(&block(&[&["alice", "One.example", "3"], &["alice", "two.example", "4"], &["bob", "", "5"], &["", "x", "1"], &["eve", "x", "y"]]));
+    let Loaded { table, faults, .. } = builder.finish();
+    assert_eq!(faults.iter().map(|fault| (fault.row.as_str(), fault.column)).collect::<Vec<_>>(), [("", "username"), ("eve", "groupid")]);
+    let group = |user: &str, domain: Option<&str>| table.group_of(user.as_bytes(), domain.map(str::as_bytes));
+    assert_eq!([group("alice", None), group("alice", Some("ONE.example")), group("alice", Some("two.example"))], [Some(3), Some(3), Some(4)]);
+    assert_eq!([group("bob", Some("x")), group("bob", None), group("eve", None)], [None, Some(5), None]);
+}
+
+#[test]
+fn dial_plans_are_asked_in_their_order_and_bad_rows_are_named() {
+    let mut builder = with_gateways(&[]);
+    builder.dialplan(&block(&[
+        &["1", "7", "20", "1", "^0(.*)$", "0", "", "+49\\1", "", "0"],
+        &["2", "7", "10", "1", "^00", "0", "^00(.*)$", "+\\1", "", "0"],
+        &["3", "7", "5", "0", "echo", "1", "", "", "", "0"],
+        &["4", "7", "1", "1", ".*", "0", "", "never", "", "1"],
+        &["5", "8", "1", "0", "1", "0", "", "night", "t", "0"],
+        &["6", "8", "1", "0", "1", "0", "", "x", "bad", "0"],
+        &["7", "8", "1", "1", "(?=1)", "0", "", "", "", "0"],
+        &["8", "8", "1", "2", "1", "0", "", "", "", "0"],
+        &["9", "8", "1", "0", "1", "0", "(", "x", "", "0"],
+        &["10", "x", "1", "0", "1", "0", "", "", "", "0"],
+    ]));
+    assert_eq!(builder.recurrence_texts(), ["t", "bad"]);
+    builder.mean(Ok(vec![(5, 6)]));
+    builder.mean(Err("no such thing".to_owned()));
+    let Loaded { table, faults, .. } = builder.finish();
+    let told: Vec<(&str, &str, &str)> = faults.iter().map(|fault| (fault.table, fault.row.as_str(), fault.column)).collect();
+    let wanted = [("7", "match_exp"), ("8", "match_op"), ("9", "subst_exp"), ("10", "dpid"), ("6", "timerec")];
+    assert_eq!(told, wanted.map(|(row, column)| ("dialplan", row, column)));
+    let made = |plan, number: &str, now| table.translate(plan, number.as_bytes(), now).map(|(row, made)| (row.to_owned(), String::from_utf8(made).unwrap()));
+    let some = |row: &str, made: &str| Some((row.to_owned(), made.to_owned()));
+    assert_eq!([made(7, "0030", 0), made(7, "030", 0), made(7, "ECHO", 0), made(7, "1", 0)], [some("2", "+30"), some("1", "+4930"), some("3", "ECHO"), None]);
+    assert_eq!([made(8, "1", 0), made(8, "1", 5), made(9, "1", 5)], [None, some("5", "night"), None]);
+    assert!(table.has_dialplan(7) && !table.has_dialplan(9));
+}
+
+#[test]
 fn health_and_switches_go_on_under_the_same_names() {
     let first = Arc::new(built(with_gateways(&["a", "b"]), &[], &[]).table);
     first.gateways[0].state.switch(false);

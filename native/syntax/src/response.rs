@@ -21,6 +21,8 @@ pub struct LocalReply<'a> {
     pub reason_phrase: Option<&'a str>,
     /// The tag to add to To where the request has none; empty for 100.
     pub to_tag: &'a [u8],
+    /// Another value of From than the request has it by now: that with which it came.
+    pub from: Option<&'a [u8]>,
     /// Where the request came from, for `received` and `rport`.
     pub source: SocketAddr,
     /// Complete header field lines to add.
@@ -48,7 +50,8 @@ impl LocalReply<'_> {
         for (name, label) in [(HeaderName::From, "From: "), (HeaderName::To, "To: "), (HeaderName::CallId, "Call-ID: "), (HeaderName::CSeq, "CSeq: ")] {
             let Some(slot) = request.first(name) else { continue };
             out.extend_from_slice(label.as_bytes());
-            push_unfolded(slot.value.of(request.bytes), out);
+            let changed = self.from.filter(|_| name == HeaderName::From);
+            push_unfolded(changed.unwrap_or_else(|| slot.value.of(request.bytes)), out);
             if name == HeaderName::To && request.head.to.tag.is_empty() && !self.to_tag.is_empty() {
                 out.extend_from_slice(b";tag=");
                 out.extend_from_slice(self.to_tag);

@@ -1,8 +1,8 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
 use edge::{
-    CarrierRouteSettings, Forking, GatewayHealthSettings, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings,
-    QualitySettings, RouteSettings, TimerSettings, TraceSettings,
+    CallerGroups, CarrierRouteSettings, Forking, GatewayHealthSettings, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind,
+    PeerSettings, QualitySettings, RouteSettings, TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -46,6 +46,8 @@ pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSetti
         route: String::new(),
         gateway_types: Vec::new(),
         pool: None,
+        numbers_in: None,
+        numbers_out: None,
     }
 }
 
@@ -59,6 +61,8 @@ pub fn route(name: &str) -> CarrierRouteSettings {
         whole_number: false,
         by_weight: false,
         whitelist: Vec::new(),
+        by_routing_number: true,
+        caller_groups: CallerGroups::Off,
         check_only: false,
         first_answer_milliseconds: 2_000,
         final_answer_milliseconds: 20_000,
@@ -81,6 +85,8 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         server_header: String::new(),
         listeners: vec![listener("main", "udp:192.0.2.1:5060")],
         peers,
+        number_sets: Vec::new(),
+        gateway_numbers: Vec::new(),
         timers: TimerSettings {
             t1_milliseconds: 500,
             t2_milliseconds: 4_000,

@@ -102,6 +102,14 @@ def test_rows_are_read_as_they_were_taken(database: str, tmp_path: Path) -> None
     assert tables.names_to_resolve() == ["gw.example.net"]
 
 
+def test_dial_plans_and_groups_of_callers_are_read_and_their_faults_named(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    plan = "id,dpid,pr,match_op,match_exp,subst_exp,repl_exp,timerec\r\n"
+    assert take(database, "dialplan", f"{plan}1,7,1,1,^0,^0(.*)$,+49\\1,\r\n2,7,1,1,(?=1),,x,\r\n", tmp_path).taken == 2
+    assert take(database, "groups", "username,domain,groupid\r\nalice,example.net,1\r\n", tmp_path).taken == 1
+    assert [(table, row, column) for table, row, column, _ in read(database)[1]] == [("dialplan", "2", "match_exp")]
+
+
 def test_many_rows_come_in_several_blocks_and_none_is_lost(database: str, tmp_path: Path) -> None:
     fill(database, tmp_path)
     lines = "".join(f"{number},0,{number},a\r\n" for number in range(1_000, 51_000))
@@ -206,7 +214,9 @@ def test_partitions_name_their_tables(database: str, tmp_path: Path) -> None:
         await engine.dispose()
         return found
 
-    assert asyncio.run(sources()) == [Source("second", database, {**DEFAULT_TABLES, "rules": "other_rules"})]
+    assert asyncio.run(sources()) == [
+        Source("second", database, {kind: name for kind, name in DEFAULT_TABLES.items() if kind != "dialplan"} | {"rules": "other_rules"})
+    ]
 
 
 def test_what_cannot_be_read_is_told_without_its_password(tmp_path: Path) -> None:

@@ -1,0 +1,328 @@
+//! Numbers of one form made those of another, as a peer or a gateway has them: within the network one form, at its border theirs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proto::{Key, Now};
+use routing::{Becomes, Fits, NumberRule, NumberRules, Table};
+use smallvec::SmallVec;
+use syntax::{HeaderName, Message, Method, Scheme, Span, Uri, parse_name_addr};
+
+use crate::edge::Edge;
+use crate::gateway_uri::{push_parameters, push_user, unescaped};
+use crate::hop::Hop;
+use crate::matching::Refusal;
+use crate::number_settings::{GatewayNumberSettings, NumberField, NumberRuleSettings, NumberScheme, NumberSetSettings, NumberUseSettings};
+use crate::route::RouteView;
+use crate::settings::{RouteSettings, SettingsError};
+use crate::transaction::Shape;
+
+/// Characters that only part digits for readers (RFC 3966 section 5.1.1).
+const SEPARATORS: &[u8] = b"-.() ";
+
+/// Rules that have a name.
+#[derive(Debug)]
+struct NumberSet {
+    rules: NumberRules,
+    dialplan: Option<u32>,
+    refuse: Option<(u16, String)>,
+}
+
+/// A set in use, one way.
+#[derive(Debug)]
+pub(crate) struct NumberTerms {
+    name: String,
+    set: Arc<NumberSet>,
+    fields: Vec<NumberField>,
+    scheme: NumberScheme,
+}
+
+/// What peers and gateways have; most have nothing.
+#[derive(Debug, Default)]
+pub(crate) struct NumberPolicies {
+    /// By the peer's place: what it sends, what it gets.
+    peers: Vec<[Option<Arc<NumberTerms>>; 2]>,
+    gateways: HashMap<String, [Option<Arc<NumberTerms>>; 2]>,
+    /// Whether anybody has any.
+    any: bool,
+}
+
+/// Which way a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    In = 0,
+    Out = 1,
+}
+
+/// What a message is to be changed by.
+#[derive(Debug, Default)]
+pub(crate) struct Renumbered {
+    pub(crate) request_uri: Option<Vec<u8>>,
+    /// Other places with what comes there.
+    pub(crate) edits: SmallVec<[(Span, Vec<u8>); 2]>,
+    /// Whether From is among them.
+    pub(crate) from: bool,
+}
+
+/// What rules are asked with.
+pub(crate) struct NumberContext<'a> {
+    /// Where dial plans are.
+    pub(crate) table: Option<&'a Table>,
+    pub(crate) wall_seconds: i64,
+    /// Host and port of a SIP URI that is made of a `tel:` URI.
+    pub(crate) host: &'a [u8],
+}
+
+impl NumberPolicies {
+    pub(crate) fn new(settings: &RouteSettings) -> Result<Self, SettingsError> {
+        let sets = settings.number_sets.iter().map(|set| Ok((set.name.as_str(), Arc::new(compile(set)?)))).collect::<Result<HashMap<_, _>, SettingsError>>()?;
+        let terms = |of: &str, used: &Option<NumberUseSettings>| -> Result<Option<Arc<NumberTerms>>, SettingsError> {
+            let Some(NumberUseSettings { set: name, fields, scheme }) = used else { return Ok(None) };
+            let found =
+                sets.get(name.as_str()).ok_or_else(|| SettingsError::Value { path: of.to_owned(), problem: "no such set of numbers", value: name.clone() })?;
+            Ok(Some(Arc::new(NumberTerms { name: name.clone(), set: Arc::clone(found), fields: fields.clone(), scheme: *scheme })))
+        };
+        let both =
+            |of: &str, numbers_in: &Option<NumberUseSettings>, numbers_out: &Option<NumberUseSettings>| Ok([terms(of, numbers_in)?, terms(of, numbers_out)?]);
+        let peers =
+            settings.peers.iter().map(|peer| both(&format!("peer.{}", peer.name), &peer.numbers_in, &peer.numbers_out)).collect::<Result<Vec<_>, _>>()?;
+        let gateway = |gateway: &GatewayNumberSettings| {
+            Ok((gateway.name.clone(), both(&format!("gateway.{}", gateway.name), &gateway.numbers_in, &gateway.numbers_out)?))
+        };
+        let gateways = settings.gateway_numbers.iter().map(gateway).collect::<Result<HashMap<_, _>, _>>()?;
+        let any = peers.iter().chain(gateways.values()).flatten().any(Option::is_some);
+        Ok(Self { peers, gateways, any })
+    }
+
+    /// Whether anybody has any: where not, nobody needs to ask who.
+    pub(crate) fn is_used(&self) -> bool {
+        self.any
+    }
+
+    /// What numbers of a gateway go by, or of its peer where the gateway has nothing of its own.
+    pub(crate) fn of(&self, way: Way, peer: Option<u16>, gateway: Option<&str>) -> Option<&Arc<NumberTerms>> {
+        let own = gateway.and_then(|gateway| self.gateways.get(gateway)?[way as usize].as_ref());
+        own.or_else(|| self.peers.get(usize::from(peer?))?[way as usize].as_ref())
+    }
+}
+
+/// The rule for a number that a peer sends, with what that makes of it.
+pub(crate) fn translate(policies: &NumberPolicies, peer: u16, table: Option<&Table>, number: &str, wall_seconds: i64) -> Option<(String, String)> {
+    let context = NumberContext { table, wall_seconds, host: b"" };
+    let (rule, made) = policies.of(Way::In, Some(peer), None)?.translate(&context, &plain(number.as_bytes()))?;
+    Some((rule, String::from_utf8_lossy(&made).into_owned()))
+}
+
+fn compile(set: &NumberSetSettings) -> Result<NumberSet, SettingsError> {
+    let rule = |(place, rule): (usize, &NumberRuleSettings)| {
+        let fault = |value: &str| SettingsError::Value { path: format!("numbers.{}.rules.{place}", set.name), problem: "not a rule", value: value.to_owned() };
+        let fits = match (&rule.prefix, &rule.pattern) {
+            (_, Some(pattern)) => Fits::Pattern(routing::pattern(pattern, false).map_err(|problem| fault(&problem))?),
+            (prefix, None) => Fits::Prefix(prefix.as_deref().unwrap_or_default().as_bytes().into()),
+        };
+        let becomes = match &rule.replace {
+            Some(template) => Becomes::Made(None, template.as_bytes().into()),
+            None => Becomes::Stripped(rule.strip, rule.add.as_bytes().into()),
+        };
+        Ok(NumberRule { name: format!("{} of {}", place + 1, set.name).into(), fits, becomes, recurrence: None })
+    };
+    let rules = set.rules.iter().enumerate().map(rule).collect::<Result<_, _>>()?;
+    Ok(NumberSet { rules: NumberRules(rules), dialplan: set.dialplan, refuse: set.refuse.clone() })
+}
+
+impl NumberTerms {
+    /// The name of the set.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The rule that is for a number, with what it makes of it.
+    pub(crate) fn translate(&self, context: &NumberContext<'_>, number: &[u8]) -> Option<(String, Vec<u8>)> {
+        if let Some((rule, made)) = self.set.rules.translate(number, |_| true) {
+            return Some((rule.to_owned(), made));
+        }
+        let (row, made) = context.table?.translate(self.set.dialplan?, number, context.wall_seconds)?;
+        Some((format!("row {row} of dialplan"), made))
+    }
+
+    /// What a message is to be changed by; its Request-URI may be another one than it has itself.
+    ///
+    /// # Errors
+    /// The answer where no rule is for the number of its Request-URI and that is to be refused.
+    pub(crate) fn renumber(&self, context: &NumberContext<'_>, message: &Message<'_>, request_uri: Option<&[u8]>) -> Result<Renumbered, (u16, String)> {
+        let mut done = Renumbered::default();
+        if self.fields.contains(&NumberField::RequestUri) {
+            let bytes = request_uri.unwrap_or_else(|| message.text(message.head.request_uri.whole));
+            if let Ok(uri) = Uri::parse(bytes, Span::new(0, bytes.len())) {
+                done.request_uri = self.made(context, bytes, &uri, self.set.refuse.as_ref())?;
+            }
+        }
+        if self.fields.contains(&NumberField::From) {
+            done.from = self.change(context, message, message.head.from.uri, &mut done.edits);
+        }
+        for (field, name) in [(NumberField::PAssertedIdentity, HeaderName::PAssertedIdentity), (NumberField::Diversion, HeaderName::Diversion)] {
+            if self.fields.contains(&field) {
+                for element in message.elements(name) {
+                    if let Some(value) = parse_name_addr(message.bytes, element) {
+                        self.change(context, message, value.uri, &mut done.edits);
+                    }
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn change(&self, context: &NumberContext<'_>, message: &Message<'_>, place: Span, edits: &mut SmallVec<[(Span, Vec<u8>); 2]>) -> bool {
+        let made = Uri::parse(message.bytes, place).ok().and_then(|uri| self.made(context, message.bytes, &uri, None).ok().flatten());
+        let Some(mut made) = made else { return false };
+        // Without angle brackets its parameters would be those of the header field (RFC 3261 section 20).
+        if place.start().checked_sub(1).and_then(|at| message.bytes.get(at)) != Some(&b'<') {
+            made.insert(0, b'<');
+            made.push(b'>');
+        }
+        edits.push((place, made));
+        true
+    }
+
+    /// The URI with the number as the rules make it; `None` where it stays as it is.
+    fn made(&self, context: &NumberContext<'_>, bytes: &[u8], uri: &Uri, refuse: Option<&(u16, String)>) -> Result<Option<Vec<u8>>, (u16, String)> {
+        let is_tel = uri.scheme == Scheme::Tel;
+        if !is_tel && !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+            return Ok(None);
+        }
+        let user = uri.user.of(bytes);
+        let (user, parameters) = user.split_at(user.iter().position(|byte| *byte == b';').unwrap_or(user.len()));
+        let number = plain(user);
+        let found = self.translate(context, &number).map(|(_, made)| made);
+        if let (None, Some(refuse)) = (&found, refuse) {
+            return Err(refuse.clone());
+        }
+        let turns = match self.scheme {
+            NumberScheme::Keep => false,
+            NumberScheme::Sip => is_tel,
+            NumberScheme::Tel => !is_tel && is_global(found.as_deref().unwrap_or(&number)),
+        };
+        let same = found.as_ref().is_none_or(|made| *made == number);
+        if same && !turns {
+            return Ok(None);
+        }
+        let made = found.unwrap_or(number);
+        if is_tel && !turns && !is_telephone(&made) {
+            // No tel: URI can say that.
+            return Ok(None);
+        }
+        let mut out = Vec::with_capacity(bytes.len() + 32);
+        if turns && is_tel {
+            out.extend_from_slice(b"sip:");
+            push_user(&made, &mut out);
+            push_parameters(uri.params.of(bytes), &mut out);
+            out.push(b'@');
+            out.extend_from_slice(context.host);
+            out.extend_from_slice(b";user=phone");
+        } else if turns {
+            out.extend_from_slice(b"tel:");
+            out.extend_from_slice(&made);
+            out.extend_from_slice(parameters);
+        } else {
+            out.extend_from_slice(Span::new(uri.whole.start(), uri.user.start()).of(bytes));
+            push_user(&made, &mut out);
+            out.extend_from_slice(parameters);
+            let rest = Span::new(uri.user.end(), uri.whole.end()).of(bytes);
+            // A user part may not be empty (RFC 3261 section 25.1): then there is none.
+            out.extend_from_slice(if made.is_empty() && parameters.is_empty() { rest.strip_prefix(b"@").unwrap_or(rest) } else { rest });
+        }
+        Ok(Some(out))
+    }
+}
+
+/// The number of a user part: without escapes, and without what only parts digits where it is a telephone number.
+fn plain(user: &[u8]) -> Vec<u8> {
+    let mut number = unescaped(user);
+    if number.iter().all(|byte| b"0123456789+*#".contains(byte) || SEPARATORS.contains(byte)) {
+        number.retain(|byte| !SEPARATORS.contains(byte));
+    }
+    number
+}
+
+fn is_telephone(number: &[u8]) -> bool {
+    !number.is_empty() && number.iter().enumerate().all(|(place, byte)| b"0123456789*#".contains(byte) || *byte == b'+' && place == 0)
+}
+
+fn is_global(number: &[u8]) -> bool {
+    number.first() == Some(&b'+') && number.len() > 1 && number.iter().skip(1).all(u8::is_ascii_digit)
+}
+
+impl Edge {
+    /// What numbers of a peer, or of the gateway that `gateway` tells, go by. Where nobody has any this costs one look.
+    pub(crate) fn numbers_of<'a>(&'a self, way: Way, peer: Option<u16>, gateway: impl FnOnce() -> Option<&'a str>) -> Option<&'a Arc<NumberTerms>> {
+        let numbers = &self.snapshot.numbers;
+        if numbers.is_used() { numbers.of(way, peer, gateway()) } else { None }
+    }
+
+    fn number_context<'a>(&'a self, now: Now, host: &'a [u8]) -> NumberContext<'a> {
+        NumberContext { table: self.routing.table("").map(AsRef::as_ref), wall_seconds: (now.wall / 1_000_000) as i64, host }
+    }
+
+    /// Makes the numbers of a request those of this network and lets it go on, or refuses it.
+    #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
+    pub(crate) fn open_renumbered(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, terms: &NumberTerms) {
+        let host = self.snapshot.sent_by(arrival.listener);
+        let done = match terms.renumber(&self.number_context(now, host), message, None) {
+            Ok(done) => done,
+            Err((status_code, phrase)) => {
+                self.counters.numbers_refused.add();
+                let refusal = Refusal { reason_phrase: (!phrase.is_empty()).then_some(phrase), ..Refusal::new(status_code, "numbers") };
+                return self.refuse(now, arrival, message, Some(peer), &refusal);
+            }
+        };
+        if done.request_uri.is_none() && done.edits.is_empty() {
+            return self.aim(now, arrival, message, key, route, peer, None);
+        }
+        self.counters.numbers_changed.add();
+        self.edits.clear();
+        if let Some(uri) = &done.request_uri {
+            let shown = String::from_utf8_lossy(uri).into_owned();
+            self.decide(message.call_id(), |edge| format!("numbers: {} makes the Request-URI {}", terms.name(), edge.shown_text(shown.as_bytes())));
+            self.edits.replace(message.head.request_uri.whole, uri);
+        }
+        for (place, text) in &done.edits {
+            self.edits.replace(*place, text);
+        }
+        let mut made = Vec::with_capacity(message.bytes.len() + 64);
+        self.edits.apply(message, &mut made);
+        let from = message.first(HeaderName::From).filter(|_| done.from).map(|slot| slot.value.of(message.bytes).into());
+        let gone_on = self.with_stored(&made, |edge, message| {
+            // Offsets into the request as it came mean nothing in this one.
+            let route = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message).ok()?;
+            edge.aim(now, arrival, message, key, &route, peer, from);
+            Some(())
+        });
+        if gone_on.flatten().is_none() {
+            // With longer numbers it is larger than any request may be.
+            self.refuse(now, arrival, message, Some(peer), &Refusal::new(513, "numbers"));
+        }
+    }
+
+    /// What numbers become on their way to a peer or gateway.
+    #[expect(clippy::too_many_arguments, reason = "one attempt with what is known of it")]
+    pub(crate) fn numbers_out(
+        &mut self,
+        now: Now,
+        entry: Key,
+        message: &Message<'_>,
+        shape: &Shape,
+        hop: &Hop,
+        peer: Option<u16>,
+        uri: Option<&[u8]>,
+    ) -> Renumbered {
+        if !self.snapshot.numbers.is_used() || shape.dialog.is_some() || !matches!(message.head.method, Method::Invite | Method::Message) {
+            return Renumbered::default();
+        }
+        let plan = self.transactions.get(entry).and_then(|transaction| transaction.plan.as_ref());
+        let gateway = plan.filter(|plan| plan.terms.pool.is_none()).map(|plan| plan.gateway_name().to_owned());
+        let Some(terms) = self.numbers_of(Way::Out, peer, || gateway.as_deref()).map(Arc::clone) else { return Renumbered::default() };
+        let host = hop.address.to_string();
+        // Refusing is for what comes in: what goes out as it is may still be understood there.
+        terms.renumber(&self.number_context(now, host.as_bytes()), message, uri).unwrap_or_default()
+    }
+}
