@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -154,6 +155,47 @@ def reloads(rate: int, seconds: int, rules: int) -> dict[str, Any]:
         "p99_before": before["setup_p99_microseconds"],
         "p99_during": during["setup_p99_microseconds"],
         "memory": memory,
+    }
+    print(done, flush=True)
+    return done
+
+
+def hanging(rate: int, dipped: int, seconds: int) -> dict[str, Any]:
+    """Set-up times of calls that ask nobody, without and beside others that wait for a number lookup that never answers."""
+    config = str(ROOT / "bench/load/lookup.toml")
+    tool = str(ROOT / "target/release/edge-load")
+    with (
+        socket.create_server(("127.0.0.1", 8090), backlog=4_096),
+        Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], config]) as target,
+    ):
+        load(target, rate, 2)
+        alone = load(target, rate, seconds).report
+        words = [
+            tool,
+            "call",
+            "--caller",
+            "127.0.0.1:5081",
+            "--callee",
+            "127.0.0.1:5071",
+            "--rate",
+            str(dipped),
+            "--duration",
+            str(seconds + 2),
+        ]
+        others = subprocess.Popen(["taskset", "-c", LOAD_CORE, *words], stdout=subprocess.PIPE, text=True)
+        time.sleep(1.5)
+        beside = load(target, rate, seconds).report
+        waited = json.loads(others.communicate()[0])
+    done = {
+        "rate": rate,
+        "dipped": dipped,
+        "p99_alone": alone["setup_p99_microseconds"],
+        "p99_beside": beside["setup_p99_microseconds"],
+        "lost": sum(beside[key] for key in ("failed", "refused", "unanswered")),
+        "attempted": beside["attempted"],
+        "waited_p50": waited["setup_p50_microseconds"],
+        "waited_lost": sum(waited[key] for key in ("failed", "refused", "unanswered")),
+        "waited_attempted": waited["attempted"],
     }
     print(done, flush=True)
     return done

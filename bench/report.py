@@ -224,6 +224,15 @@ def _gateway_killed(done: dict[str, Any]) -> list[str]:
     ]
 
 
+def _lookup_hangs(done: dict[str, Any]) -> list[str]:
+    return [
+        "## Number lookups: the service hangs",
+        "",
+        f"{done['rate']} calls/s that ask nobody: set-up p99 {done['p99_alone']} µs alone, {done['p99_beside']} µs beside {done['dipped']} calls/s that wait a second for a service that never answers; "
+        f"{done['lost']} of {done['attempted']} lost. Of those that waited {done['waited_lost']} of {done['waited_attempted']} were lost, and half of them were set up within {done['waited_p50'] / 1e6:.2f} s.",
+    ]
+
+
 SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "cost": _cost,
     "python": _python,
@@ -246,6 +255,7 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "route_cost": _route_cost,
     "route_reloads": _route_reloads,
     "gateway_killed": _gateway_killed,
+    "lookup_hangs": _lookup_hangs,
 }
 
 

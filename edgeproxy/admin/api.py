@@ -153,7 +153,12 @@ async def _counters(request: web.Request) -> web.Response:
 async def _metrics(request: web.Request) -> web.Response:
     control = request.app[_CONTROL]
     node = control.loaded.config.install.node
-    page = metrics.text(control.counters(), control.engine.labelled(), node) + metrics.gateways_text(
+    lookups = [
+        ("lookups", [("lookup", name), ("outcome", outcome)], count)
+        for name, counts in control.lookups().items()
+        for outcome, count in counts.items()
+    ]
+    page = metrics.text(control.counters(), [*control.engine.labelled(), *lookups], node) + metrics.gateways_text(
         [*control.routes.gateways(), *control.machines()], node
     )
     return web.Response(text=page, content_type="text/plain")

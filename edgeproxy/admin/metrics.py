@@ -27,6 +27,7 @@ _LABELLED = {
     "table_entries": ("gauge", "entries of a table"),
     "table_limit": ("gauge", "entries that a table may have"),
     "table_bytes": ("gauge", "bytes of a table's places, without what they point to"),
+    "lookups": ("counter", "number lookups by what came of them"),
     "queue_depth": ("gauge", "entries of a queue"),
 }
 _GATEWAY = {

@@ -59,6 +59,8 @@ class Peer(msgspec.Struct, frozen=True):
     """Gateways of the database that are this peer, by `dr_gateways.type`; -1 for those that no other peer claims. They are known by their address and port, over TCP by their address."""
     pool: Pool | None = None
     """Makes `to` a pool: see below. A pool is tried one machine after the other."""
+    lookups: list[str] = field(default_factory=list)
+    """`[lookup.NAME]`s that its calls wait for, one after the other, before policies are asked."""
     numbers_in: NumberUse | None = None
     """What numbers become that it sends, so that they have one form within."""
     numbers_out: NumberUse | None = None
@@ -109,6 +111,12 @@ class Peer(msgspec.Struct, frozen=True):
             faults.add((*path, "gateway_types"), "subscribers are no gateways")
         if not self.match and not self.to and not self.gateway_types:
             faults.add((*path, "match"), "a peer needs `match`, `to`, `gateway_types`, or several of them")
+
+    def check_lookups(self, path: KeyPath, faults: Faults, lookups: set[str]) -> None:
+        """Check which lookups it has."""
+        for name in self.lookups:
+            if name not in lookups:
+                faults.add((*path, "lookups"), f"no such lookup, got: {name}", f"lookups: {', '.join(sorted(lookups)) or 'none'}")
 
     def check_numbers(self, path: KeyPath, faults: Faults, sets: frozenset[str]) -> None:
         """Check which numbers it has."""

@@ -5,6 +5,7 @@ from msgspec import field
 
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
+from edgeproxy.config.lookup import Lookup
 from edgeproxy.config.numbers import Gateway, NumberSet
 from edgeproxy.config.peer import Peer
 from edgeproxy.config.policy import PolicyModule
@@ -24,6 +25,8 @@ class Config(msgspec.Struct, frozen=True):
     """Modules in Python that decide, asked in this order."""
     route: dict[str, Route] = field(default_factory=dict)
     """Routes by provisioned rules."""
+    lookup: dict[str, Lookup] = field(default_factory=dict)
+    """Services that are asked about numbers."""
     numbers: dict[str, NumberSet] = field(default_factory=dict)
     """Rules that make one form of a number of another."""
     gateway: dict[str, Gateway] = field(default_factory=dict)
@@ -67,10 +70,13 @@ class Config(msgspec.Struct, frozen=True):
             numbers.check(("numbers", name), faults)
         for name, gateway in self.gateway.items():
             gateway.check(("gateway", name), faults, sets)
+        for name, lookup in self.lookup.items():
+            lookup.check(("lookup", name), faults)
         has_core = any(peer.kind == "core" and peer.to for peer in self.peer.values())
         for name, peer in self.peer.items():
             peer.check(("peer", name), faults, set(self.install.listener), set(self.route))
             peer.check_numbers(("peer", name), faults, sets)
+            peer.check_lookups(("peer", name), faults, set(self.lookup))
             if peer.kind == "subscribers" and not (peer.to or peer.route or has_core):
                 faults.add(
                     ("peer", name, "kind"),
@@ -91,6 +97,11 @@ class Config(msgspec.Struct, frozen=True):
                 "no peer has the gateways that routes lead to",
                 'add a peer of kind "gateway" with gateway_types = [-1] for all of them',
             )
+
+    @property
+    def uses_policies(self) -> bool:
+        """Whether policy processes are needed."""
+        return bool(self.policy) or any(peer.lookups for peer in self.peer.values())
 
     @property
     def uses_routes(self) -> bool:

@@ -1,27 +1,39 @@
 """What a handler gets: the request, what may be done to it, and attempts to await."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from edgeproxy.errors import CallEnded, LookupFailed
+from edgeproxy.policy.response import Response
 from edgeproxy.policy.verdict import BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
 from edgeproxy.sip import Request, Uri
 
+_CONTACT = re.compile(r'<([^<>]*)>|(?:^|,)\s*([a-z][^\s,;<>"]*)')
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(Response, frozen=True):
     """An attempt that did not end with a 2xx."""
 
     target: str
     """The target that was tried, or the peer; the gateway's name where `route` led there."""
     status_code: int
     """Its final status code; 408 where nobody answered, 503 where it could not be reached."""
+    text: str = ""
+    """The response as the caller would get it; empty where there was none."""
+
+    @property
+    def contacts(self) -> list[Uri]:
+        """The URIs of Contact, such as those of a redirection, in order; those that cannot be read are left out."""
+        found = []
+        for text in _CONTACT.findall(", ".join(self.headers("Contact"))):
+            with contextlib.suppress(ValueError):
+                found.append(Uri(text[0] or text[1]))
+        return found
 
 
 class Call:
@@ -32,6 +44,7 @@ class Call:
     """
 
     __slots__ = (
+        "_anew",
         "_edits",
         "_future",
         "_notes",
@@ -61,6 +74,7 @@ class Call:
         self._notes: dict[str, str] | None = None
         self._variables: dict[str, Any] | None = None
         self._routing_number = ""
+        self._anew = False
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -154,9 +168,7 @@ class Call:
         Answers to the caller have its own From. Raise `ValueError` where From has no URI of a known form.
         """
         name = _display_name(self.header("From") or "") if display_name is None else display_name
-        escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-        shown = f'"{escaped}" ' if name else ""
-        self._edit({"action": "from", "name": "", "value": f"{shown}<{uri or self.from_uri}>"})
+        self._edit({"action": "from", "name": "", "value": display_name_addr(name, uri or self.from_uri)})
 
     def set_routing_number(self, number: str) -> None:
         """Look rules up by this number instead of that of the Request-URI, which the gateway still gets: for ported numbers."""
@@ -202,11 +214,25 @@ class Call:
         if self.ended_with is not None:
             raise CallEnded(self.ended_with)
         self._future = asyncio.get_running_loop().create_future()
-        if not self._send(
-            self.token, encode(verdict, edits=self.edits, notes=self.notes, routing_number=self._routing_number, report=True)
-        ):
+        if not self._send(self.token, self.encoded(verdict, report=True)):
             raise CallEnded(0)
         return await self._future
+
+    def encoded(self, verdict: Verdict, *, report: bool = False) -> bytes:
+        """Return `verdict` as it crosses, with what the handlers did before."""
+        more: dict[str, object] = {}
+        if report:
+            more["report"] = True
+        if self._routing_number:
+            more["routing_number"] = self._routing_number
+        if self._anew:
+            more["anew"], self._anew = True, False
+        return encode(verdict, edits=self.edits, notes=self.notes, more=more)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was done to the request."""
+        return not (self._edits or self._notes or self._routing_number or self._anew)
 
     async def route(  # noqa: PLR0913
         self,
@@ -228,6 +254,13 @@ class Call:
         while (failure := await self._tried(verdict)) is not None and failure.status_code:
             yield failure
             verdict = Next()
+
+    def forget_attempts(self) -> None:
+        """Forget what was tried so far: it asked a service, and tried nobody. None of its responses goes to the caller.
+
+        Leaving the decision to others (`CONTINUE`) then means what it means for a request that has just come.
+        """
+        self._anew = True
 
     async def attempts(
         self, targets: Iterable[str], *, first_answer_seconds: float | None = None, final_answer_seconds: float | None = None
@@ -298,11 +331,11 @@ class Call:
         """Return what a handler sees where its request is over; None while it is not."""
         return None if self.ended_with is None else CallEnded(self.ended_with)
 
-    def failed(self, token: bytes, status_code: int, target: str = "") -> None:
+    def failed(self, token: bytes, status_code: int, target: str = "", response: bytes = b"") -> None:
         """The attempts under way failed: whoever awaits them goes on."""
         self.token = token
         if self._future and not self._future.done():
-            self._future.set_result(Failure(target or self._target, status_code))
+            self._future.set_result(Failure(target or self._target, status_code, response.decode(errors="replace")))
 
     def ended(self, status_code: int) -> None:
         """The request is over: whoever awaits an attempt goes on."""
@@ -312,6 +345,12 @@ class Call:
                 self._future.set_result(None)
             else:
                 self._future.set_exception(CallEnded(status_code))
+
+
+def display_name_addr(name: str, uri: Uri | str) -> str:
+    """Return a URI with a display name, quoted, if it has one (RFC 3261 section 25.1)."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}" <{uri}>' if name else f"<{uri}>"
 
 
 def _display_name(value: str) -> str:

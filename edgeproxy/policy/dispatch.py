@@ -13,7 +13,7 @@ from edgeproxy.policy.call import Branch, Call, PassingResponse
 from edgeproxy.policy.chain import Chain, checked
 from edgeproxy.policy.originate import Originator
 from edgeproxy.policy.step import start
-from edgeproxy.policy.verdict import CONTINUE, FAILED, PLAIN_CONTINUE, Verdict, encode
+from edgeproxy.policy.verdict import CONTINUE, FAILED, PLAIN_CONTINUE, Verdict
 from edgeproxy.sip import Question, Request
 
 LONGEST_SECONDS = 3_700.0
@@ -66,7 +66,7 @@ class Dispatcher:
         elif found := self._running.get(question.key):
             call, task, _ = found
             if event == "failed":
-                call.failed(question.token, question.status_code, question.target)
+                call.failed(question.token, question.status_code, question.target, question.message)
             else:
                 self._running.pop(question.key)
                 call.ended(question.status_code)
@@ -127,11 +127,11 @@ class Dispatcher:
                 self._failed(call, nonsense)
 
     def _decide(self, call: Call, verdict: Verdict) -> None:
-        if verdict is CONTINUE and not call.edits and not call.notes and not call.routing_number:
+        if verdict is CONTINUE and call.is_plain:
             self._send(call.token, PLAIN_CONTINUE)
             return
         try:
-            encoded = encode(verdict, edits=call.edits, notes=call.notes, routing_number=call.routing_number)
+            encoded = call.encoded(verdict)
         except Exception as error:
             # Values of any type or size may stand in a verdict.
             self._failed(call, error)

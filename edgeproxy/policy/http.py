@@ -18,7 +18,7 @@ def _session() -> aiohttp.ClientSession:
     loop = asyncio.get_running_loop()
     found = _sessions.get(loop)
     if found is None or found.closed:
-        found = _sessions[loop] = aiohttp.ClientSession()
+        found = _sessions[loop] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
     return found
 
 
@@ -33,19 +33,47 @@ async def fetch_json(  # noqa: PLR0913
     url: str, *, method: str, params: Mapping[str, str] | None, json: Any, deadline_seconds: float, trace_id: str
 ) -> dict[str, Any]:
     """Return the JSON object that `url` answers with; raise `LookupFailed` for anything else."""
-    headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+    status, body = await _fetch(url, {}, deadline_seconds, trace_id, method=method, params=params, json=json)
+    if status != 200:
+        raise LookupFailed(f"{url}: status {status}")
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise LookupFailed(f"{url}: {error}") from error
+
+
+async def fetch_bytes(url: str, headers: Mapping[str, str], deadline_seconds: float, trace_id: str) -> bytes | None:
+    """Return what `url` answers with, None where that is 404; raise `LookupFailed` for anything else."""
+    status, body = await _fetch(url, headers, deadline_seconds, trace_id)
+    if status == 404:
+        return None
+    if status != 200:
+        raise LookupFailed(f"status {status}")
+    return body
+
+
+async def _fetch(  # noqa: PLR0913 - the parts of one request
+    url: str,
+    headers: Mapping[str, str],
+    deadline_seconds: float,
+    trace_id: str,
+    *,
+    method: str = "GET",
+    params: Mapping[str, str] | None = None,
+    json: Any = None,
+) -> tuple[int, bytes]:
+    trace = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+    place = url.partition("?")[0]
     try:
         async with asyncio.timeout(deadline_seconds):
-            async with _session().request(method, url, params=params, json=json, headers=headers) as response:
-                if response.status != 200:
-                    raise LookupFailed(f"{url}: status {response.status}")
+            async with _session().request(method, url, params=params, json=json, headers={**headers, **trace}) as response:
                 body = await response.content.read(_MOST_BYTES + 1)
                 while len(body) <= _MOST_BYTES and not response.content.at_eof():
                     body += await response.content.read(_MOST_BYTES + 1 - len(body))
         if len(body) > _MOST_BYTES:
-            raise LookupFailed(f"{url}: more than {_MOST_BYTES} bytes")
-        return msgspec.json.decode(body, type=dict[str, Any])
+            raise LookupFailed(f"{place}: more than {_MOST_BYTES} bytes")
+        return response.status, body
     except TimeoutError:
-        raise LookupFailed(f"{url}: no answer within {deadline_seconds} s") from None
-    except (aiohttp.ClientError, msgspec.MsgspecError, ValueError) as error:
-        raise LookupFailed(f"{url}: {error}") from error
+        raise LookupFailed(f"{place}: no answer within {deadline_seconds} s") from None
+    except (aiohttp.ClientError, ValueError) as error:
+        raise LookupFailed(f"{place}: {error or type(error).__name__}") from error

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from edgeproxy.errors import PolicyError
+from edgeproxy.policy.response import Response
 from edgeproxy.sip import Question
 
 MOST_WAITING = 10_000
@@ -22,29 +23,11 @@ _NOT_SENT = {"INVITE", "ACK", "CANCEL"}
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(Response, frozen=True):
     """The final answer to a request; one that the proxy made up itself has no text."""
 
     status_code: int
     text: str = ""
-
-    @property
-    def reason_phrase(self) -> str:
-        """What the far end said behind its status code."""
-        return self.text.split("\r\n", 1)[0].partition(" ")[2].partition(" ")[2]
-
-    @property
-    def body(self) -> str:
-        """The body."""
-        return self.text.partition("\r\n\r\n")[2]
-
-    def header(self, name: str) -> str | None:
-        """Return the first value of a header field."""
-        for line in self.text.partition("\r\n\r\n")[0].split("\r\n")[1:]:
-            have, _, value = line.partition(":")
-            if have.strip().lower() == name.lower():
-                return value.strip()
-        return None
 
 
 def build(  # noqa: PLR0913 - the parts of one request

@@ -150,18 +150,16 @@ class BestResponse(Verdict, frozen=True):
 
 
 def encode(
-    verdict: Verdict, *, edits: Sequence[Edit] = (), notes: Mapping[str, str] | None = None, routing_number: str = "", report: bool = False
+    verdict: Verdict, *, edits: Sequence[Edit] = (), notes: Mapping[str, str] | None = None, more: Mapping[str, object] | None = None
 ) -> bytes:
-    """Return `verdict` as it crosses, with what the handler did to the request before."""
+    """Return `verdict` as it crosses, with what the handler did to the request before, and `more` fields of the native side."""
     fields = verdict.fields()
     if edits:
         fields["edits"] = edits
     if notes:
         fields["notes"] = list(notes.items())
-    if routing_number:
-        fields["routing_number"] = routing_number
-    if report:
-        fields["report"] = True
+    if more:
+        fields |= more
     return _encode(fields)
 
 

@@ -17,7 +17,7 @@ from edgeproxy.server.privileges import check_privileges
 def check_world(loaded: Loaded) -> None:
     """Raise `ConfigError` where addresses, directories or values cannot be used on this machine, `PolicyError` for policies, `StorageError` for rules."""
     check_addresses(loaded)
-    hooks = asyncio.run(check_policies(loaded)) if loaded.config.policy else []
+    hooks = asyncio.run(check_policies(loaded)) if loaded.config.uses_policies else []
     _native.check_document(to_document(loaded.config, hooks))
     if loaded.config.uses_routes:
         from edgeproxy.server.route_load import check_tables  # noqa: PLC0415 - only rules need a database

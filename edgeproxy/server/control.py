@@ -74,7 +74,7 @@ class Control:
         self.announcer.stand(self.loaded, self.policies)
         self.policies.watch(self.engine)
         self.announcer.state("node", 1, "serving")
-        if self.loaded.config.policy:
+        if self.loaded.config.uses_policies:
             self._policies_state(1, "started")
         self._keep()
 
@@ -220,6 +220,13 @@ class Control:
         }
         return {**self.engine.counters(), **own}
 
+    def lookups(self) -> dict[str, dict[str, int]]:
+        """Return how often each lookup came to what; retired processes count no more."""
+        found: dict[str, dict[str, int]] = {name: {} for name in self.loaded.config.lookup}
+        for (name, outcome), count in sorted(self.policies.lookups.items()):
+            found.setdefault(name, {})[outcome] = count
+        return found
+
     def status(self) -> dict[str, Any]:
         """Return what the proxy is and how it does."""
         counters = self.counters()
@@ -233,6 +240,7 @@ class Control:
             "listeners": {name: listener.address for name, listener in config.install.listener.items()},
             "peers": {name: peer.kind for name, peer in config.peer.items()},
             "policies": [policy.module for policy in config.policy],
+            "lookups": self.lookups(),
             "routes": self.routes.status(),
             **{name: counters[name] for name in ("calls", "transactions", "connections", "reloads", "policy_restarts", "panics")},
         }

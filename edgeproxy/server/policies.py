@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from edgeproxy.config.database import database_url
 from edgeproxy.errors import PolicyError
 from edgeproxy.events import Event, name_of
 from edgeproxy.policy.load import ModuleSpec
-from edgeproxy.server.policy_orders import Hello, Orders, Told
+from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told
 
 Log = Callable[..., None]
 State = Callable[[int, str], None]
@@ -46,6 +47,8 @@ def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
         heartbeat_seconds=config.tuning.policy.heartbeat_seconds,
         nice=config.tuning.policy.nice,
         database=database_url(config),
+        lookups={name: lookup for name, lookup in config.lookup.items() if any(name in peer.lookups for peer in config.peer.values())},
+        peer_lookups={name: peer.lookups for name, peer in config.peer.items() if peer.lookups},
     )
 
 
@@ -122,6 +125,10 @@ class PolicyProcess:
         self._watching: asyncio.Task[None] | None = None
         self.restarts = 0
         self.hello = Hello()
+        self.lookups: Counter[tuple[str, str]] = Counter()
+        """How often each lookup came to what, over all that ran in this place."""
+        self._before: Counter[tuple[str, str]] = Counter()
+        self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the process; raise `PolicyError` where that fails."""
@@ -129,6 +136,15 @@ class PolicyProcess:
         link = _native.PolicyLink(self._loaded.config.install.workers, tuning.queue_bytes)
         self._process, self.hello = await start_process(self._loaded, link)
         self._link = link
+        self._before = Counter(self.lookups)
+        self._reading = asyncio.create_task(self._read(self._process))
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Take what the process tells of its work until it ends."""
+        while process.stdout and (line := await process.stdout.readline()):
+            told = msgspec.json.decode(line, type=Counts).lookups
+            now = Counter({(name, outcome): count for name, counts in told.items() for outcome, count in counts.items()})
+            self.lookups = self._before + now
 
     @property
     def link(self) -> "_native.PolicyLink | None":
@@ -222,7 +238,7 @@ class Policies:
     """The processes of one configuration."""
 
     def __init__(self, loaded: Loaded, log: Log, state: State) -> None:
-        count = loaded.config.install.policy_processes if loaded.config.policy else 0
+        count = loaded.config.install.policy_processes if loaded.config.uses_policies else 0
         self._loaded = loaded
         self._processes = [PolicyProcess(loaded, log, state) for _ in range(count)]
 
@@ -264,6 +280,11 @@ class Policies:
     def tell(self, event: Event) -> bool:
         """Tell the handlers of one process of an event; false where it was dropped."""
         return any(process.tell(event) for process in self._processes)
+
+    @property
+    def lookups(self) -> Counter[tuple[str, str]]:
+        """How often each lookup came to what."""
+        return sum((process.lookups for process in self._processes), Counter())
 
     @property
     def restarts(self) -> int:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from edgeproxy.config.lookup import Lookup
 from edgeproxy.policy.load import ModuleSpec
 
 
@@ -24,6 +25,9 @@ class Orders(msgspec.Struct):
     nice: int
     database: str
     """URL of the database."""
+    lookups: dict[str, Lookup] = {}
+    peer_lookups: dict[str, list[str]] = {}
+    """The lookups of each peer that has some."""
 
 
 class Told(msgspec.Struct):
@@ -32,6 +36,12 @@ class Told(msgspec.Struct):
     name: str
     at: int
     values: dict[str, int | str]
+
+
+class Counts(msgspec.Struct):
+    """What it tells from time to time: how often each lookup came to what."""
+
+    lookups: dict[str, dict[str, int]] = {}
 
 
 class Hello(msgspec.Struct):

@@ -4,11 +4,13 @@ The first line in is a `Orders`; the first line out is the list of hooks, or wha
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import uvloop
@@ -20,8 +22,9 @@ from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain
 from edgeproxy.policy.dispatch import Dispatcher, Log
 from edgeproxy.policy.load import event_names, hooks, load
+from edgeproxy.policy.lookup import Lookups
 from edgeproxy.server import logs
-from edgeproxy.server.policy_orders import Hello, Orders, Told
+from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told
 
 BATCH = 64
 """Questions handled before verdicts leave."""
@@ -40,14 +43,20 @@ def main() -> None:
     os.dup2(2, 1)
     try:
         modules = load(orders.modules, Path(orders.directory), Path(orders.cache))
-        found = hooks(modules, orders.deadlines, orders.statuses, orders.kinds)
+        lookups = Lookups(orders.lookups, orders.peer_lookups, orders.database) if orders.peer_lookups else None
+        deadlines, statuses = orders.deadlines, orders.statuses
+        if lookups:
+            # Before all others: what they find is what those decide on.
+            modules.insert(0, (lookups.policy, object()))
+            deadlines, statuses = [lookups.deadline_seconds, *deadlines], [500, *statuses]
+        found = hooks(modules, deadlines, statuses, orders.kinds)
         hello = Hello(
             hooks=found, events=event_names(modules), files=_files(Path(orders.directory), [module.module for module in orders.modules])
         )
     except PolicyError as error:
         hello = Hello(faults=str(error))
     out.write(msgspec.json.encode(hello) + b"\n")
-    out.close()
+    out.flush()
     if hello.faults or not orders.descriptors:
         return
     Call.database = orders.database
@@ -59,7 +68,7 @@ def main() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, max(orders.nice, os.nice(0)))
     logs.configure()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(orders, Chain(modules, orders.kinds)))
+        runner.run(_serve(orders, Chain(modules, orders.kinds), Tally(out, lookups)))
 
 
 def _files(directory: Path, names: list[str]) -> dict[str, int]:
@@ -67,6 +76,28 @@ def _files(directory: Path, names: list[str]) -> dict[str, int]:
     places = {name: Path(file) for name, module in list(sys.modules.items()) if (file := getattr(module, "__file__", None))}
     own = [path for name, path in places.items() if name in names or path.is_relative_to(directory)]
     return {str(path): path.stat().st_mtime_ns for path in own if path.exists()}
+
+
+class Tally:
+    """Tells the server what came of lookups; where it does not read, it hears less often."""
+
+    def __init__(self, out: IO[bytes], lookups: Lookups | None) -> None:
+        self._out = out
+        self._lookups = lookups
+        self._told = Counts()
+        os.set_blocking(out.fileno(), False)
+
+    def tell(self) -> None:
+        """Tell what has changed."""
+        if self._lookups is None:
+            return
+        counts = Counts({name: dict(service.counts) for name, service in self._lookups.services.items()})
+        if counts == self._told:
+            return
+        with contextlib.suppress(BlockingIOError):
+            # One short line fits a pipe whole or not at all.
+            os.write(self._out.fileno(), msgspec.json.encode(counts) + b"\n")
+            self._told = counts
 
 
 class Exchange:
@@ -109,7 +140,7 @@ class Exchange:
                 self._loop.call_soon(self.take)
 
 
-async def _serve(orders: Orders, chain: Chain) -> None:
+async def _serve(orders: Orders, chain: Chain, tally: Tally) -> None:
     loop = asyncio.get_running_loop()
     printer = logs.LogPrinter()
     port = _native.PolicyPort(orders.descriptors)
@@ -126,6 +157,7 @@ async def _serve(orders: Orders, chain: Chain) -> None:
             port.beat()
             printer.drain()
             exchange.dispatcher.forget_lost()
+            tally.tell()
             await asyncio.sleep(orders.heartbeat_seconds / 4)
 
     rest = bytearray()

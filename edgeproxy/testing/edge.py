@@ -14,6 +14,7 @@ from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain, convert_options
 from edgeproxy.policy.dispatch import Dispatcher
 from edgeproxy.policy.load import hooks
+from edgeproxy.policy.lookup import Lookups
 from edgeproxy.storage import block
 from edgeproxy.testing.response import Response
 
@@ -53,6 +54,11 @@ class SimulatedEdge:
         kinds = {name: peer.kind for name, peer in config.peer.items()}
         modules = [(policy, convert_options(policy, options or {}, "policy")) for policy in policies]
         wanted = hooks(modules, [deadline_seconds] * len(policies), [500] * len(policies), kinds)
+        peers = {name: peer.lookups for name, peer in config.peer.items() if peer.lookups}
+        if peers:
+            lookups = Lookups(config.lookup, peers, config.install.database if "database" in configuration else "")
+            modules.insert(0, (lookups.policy, object()))
+            wanted = [*hooks(modules[:1], [lookups.deadline_seconds], [500], kinds), *wanted]
         self._edge = _native.SimulatedEdge(to_document(config, wanted))
         self._runner = asyncio.Runner()
         self.failures: list[dict[str, object]] = []
@@ -99,12 +105,15 @@ class SimulatedEdge:
             raise AssertionError("the edge sent nothing")
         return self.sent[-1]
 
-    def respond(self, to: Response, status_code: int, reason_phrase: str = "Because") -> list[Response]:
-        """Let the target of a request answer it; return what is sent because of that."""
+    def respond(
+        self, to: Response, status_code: int, reason_phrase: str = "Because", headers: Mapping[str, str] | None = None
+    ) -> list[Response]:
+        """Let the target of a request answer it, with further header fields; return what is sent because of that."""
         head = to.text.split("\r\n\r\n", 1)[0].split("\r\n")[1:]
         kept = [line for line in head if line.split(":")[0].lower() in {"via", "record-route", "from", "call-id", "cseq"}]
         tag = "" if status_code == 100 else ";tag=callee"
-        lines = [f"SIP/2.0 {status_code} {reason_phrase}", *kept, f"To: {to.header('To')}{tag}", "Content-Length: 0", "", ""]
+        added = [f"{name}: {value}" for name, value in (headers or {}).items()]
+        lines = [f"SIP/2.0 {status_code} {reason_phrase}", *kept, f"To: {to.header('To')}{tag}", *added, "Content-Length: 0", "", ""]
         count = len(self.sent)
         self._edge.receive("\r\n".join(lines).encode(), to.to, self._listener)
         self._settle()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import time
@@ -79,6 +80,14 @@ def outcome(proxy: Proxy, port: int, number: str, call_id: str, seconds: float =
             if line.startswith("SIP/2.0 ") and not line.startswith("SIP/2.0 1"):
                 return line.removeprefix("SIP/2.0 ")
     return ""
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """What policy processes count is told once in a while."""
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def attempts(proxy: Proxy, count: int) -> list[list[tuple[str, int]]]:
@@ -373,6 +382,72 @@ def test_t12_routes_by_the_number_of_the_service_or_as_dialled(start_proxy: Star
     assert "status 500" in record["notes"]["lnp"]
     server.shutdown()
     server.server_close()
+
+
+def test_t13_asks_a_redirect_server_first(start_proxy: Start, tmp_path: Path) -> None:
+    with Agent() as asterisk, Agent() as lrn, Agent() as ported, Agent() as plain:
+        port = free_port()
+        text = (EXAMPLES / "t13-lrn-by-redirect.toml").read_text()
+        toml = text.replace("5060", str(port)).replace("5070", str(asterisk.port)).replace("8080", str(lrn.port))
+        places = {"ported": f"127.0.0.1:{ported.port}", "plain": f"127.0.0.1:{plain.port}"}
+        environment = provision(tmp_path / "rules.db", places, [("0", "777", "ported"), ("0", "4", "plain")])
+        proxy = start_proxy(toml.replace('state_directory = "var"', 'state_directory = "STATE"'), environment={**os.environ, **environment})
+        asterisk.send(invite("INVITE", asterisk.port, "sip:4930@x", call_id="c1", branch="c1"), port)
+        moved = answer(lrn.receive_until("INVITE sip:4930@x"), "302 Moved").replace(
+            "Content-Length", "Contact: <sip:4930;npdi;rn=777@x>\r\nContent-Length", 1
+        )
+        lrn.send(moved, port)
+        assert ported.receive_until("INVITE sip:4930;npdi;rn=777@127.0.0.1")
+        # Silent for two seconds: as dialled, and nothing of the service goes to the caller.
+        began = time.monotonic()
+        asterisk.send(invite("INVITE", asterisk.port, "sip:4931@x", call_id="c2", branch="c2"), port)
+        request = plain.receive_until("INVITE sip:4931@127.0.0.1", 5)
+        assert 1.5 < time.monotonic() - began < 4
+        plain.send(answer(request, "486 Busy Here"), port)
+        assert asterisk.receive_until("SIP/2.0 486")
+        wait_for(lambda: json.loads(manage(proxy, "status")[1])["lookups"] == {"lrn": {"found": 1, "slow": 1}})
+    record = next(record for record in proxy.records(1) if record["call_id"] == "c2")
+    assert "status 408" in record["notes"]["lookup.lrn"]
+
+
+def test_a_lookup_that_hangs_delays_those_alone_that_wait_for_it_until_it_is_out(start_proxy: Start, tmp_path: Path) -> None:
+    extra = """
+lookups = ["lnp"]
+[peer.others]
+kind = "trusted"
+match = ["127.0.0.1:OTHER"]
+route = "pstn"
+[lookup.lnp]
+url = "http://127.0.0.1:HANGS/{{number}}"
+deadline_seconds = 0.5
+breaker_failures = 3
+breaker_seconds = 1
+"""
+    with Agent() as gateway, Agent() as caller, Agent() as other, socket.create_server(("127.0.0.1", 0)) as hangs:
+        environment = provision(tmp_path / "rules.db", {"a": f"127.0.0.1:{gateway.port}"}, [("0", "", "a")])
+        port = free_port()
+        lookup = extra.replace("OTHER", str(other.port)).replace("HANGS", str(hangs.getsockname()[1])).replace("{{", "{").replace("}}", "}")
+        toml = TOML.format(port=port, route="", extra="").replace('route = "pstn"\n', f'route = "pstn"\n{lookup}', 1)
+        proxy = start_proxy(toml, environment={**os.environ, **environment})
+
+        def seconds(agent: Agent, number: int) -> float:
+            began = time.monotonic()
+            agent.send(invite("INVITE", agent.port, f"sip:{number}@x", call_id=f"h{number}", branch=f"h{number}"), port)
+            gateway.receive_until(f"INVITE sip:{number}@", 4)
+            return time.monotonic() - began
+
+        assert seconds(caller, 1) > 0.45
+        for number in (2, 3):
+            caller.send(invite("INVITE", caller.port, f"sip:{number}@x", call_id=f"h{number}", branch=f"h{number}"), port)
+        assert seconds(other, 50) < 0.4
+        gateway.receive_until("INVITE sip:3@", 4)
+        # It is out: nobody waits until one question has tried it again.
+        assert max(seconds(caller, number) for number in (4, 5)) < 0.4
+        counts = [
+            f'edgeproxy_lookups_total{{node="edge1",lookup="lnp",outcome="{outcome}"}} {count}'
+            for outcome, count in (("slow", 3), ("out", 2))
+        ]
+        wait_for(lambda: all(count in manage(proxy, "metrics")[1] for count in counts))
 
 
 def test_numbers_have_one_form_within_and_another_at_the_gateway(start_proxy: Start, tmp_path: Path) -> None:

@@ -209,7 +209,15 @@ impl Edge {
         Ok(())
     }
 
-    fn replace_plan(&mut self, now: Now, entry: Key, terms: &Arc<RouteTerms>, number: Option<&[u8]>, key: &[u8], asks: bool) -> Result<(), VerdictError> {
+    pub(crate) fn replace_plan(
+        &mut self,
+        now: Now,
+        entry: Key,
+        terms: &Arc<RouteTerms>,
+        number: Option<&[u8]>,
+        key: &[u8],
+        asks: bool,
+    ) -> Result<(), VerdictError> {
         let plan = self.with_request(entry, |edge, message| edge.plan(now, terms, message, number, key)).flatten();
         let mut plan = plan.ok_or_else(|| VerdictError::Route(terms.settings.name.clone()))?;
         plan.asks = asks;

@@ -1,6 +1,8 @@
 //! Policies (DESIGN rules 1, 3 and 4): a request that opens something is parked with a question to another process, and
 //! goes on with the verdict. Deadlines run here; whatever goes wrong there ends in the verdict that the file names.
 
+use std::sync::Arc;
+
 use proto::{Key, Moment, Now, keyed_hash, milliseconds};
 use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Method, Span, Uri};
@@ -10,7 +12,7 @@ use crate::policy_edit::edited;
 use crate::question::Address;
 use crate::route::RouteView;
 use crate::settings::PolicyTerms;
-use crate::target::{Target, TargetSet};
+use crate::target::{NoTarget, Target, TargetSet};
 use crate::transaction::{Best, Transaction, WaitKind, Waiting};
 use crate::verdict::{EditAction, PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
 
@@ -43,6 +45,8 @@ pub(crate) struct PolicyState {
     pub(crate) first_answer: Option<u64>,
     /// And from there to its final answer.
     pub(crate) final_answer: Option<u64>,
+    /// The last response of an attempt that a policy waits for, as its caller would get it.
+    pub(crate) last_response: Option<Box<[u8]>>,
     /// Failures that were reported: attempts that cannot even be sent add no branch that would bound them.
     pub(crate) reports: usize,
     /// Tells a loop by the request as it came: where a policy rewrites it, that it comes back rewritten is a spiral.
@@ -140,6 +144,7 @@ impl Edge {
             strip_identity: transaction.shape.as_ref().is_some_and(|shape| shape.strip_identity),
             first_answer: None,
             final_answer: None,
+            last_response: None,
             reports: 0,
             loop_hash,
         };
@@ -167,7 +172,11 @@ impl Edge {
         let Some(state) = transaction.policy.as_ref() else { return };
         // A later question about what a handler knows carries nothing: the process keeps it.
         let request = request.or(transaction.request.as_deref());
-        let message = if PolicyEvent::brings_request(event as u8) { request.unwrap_or_default() } else { &[] };
+        let message = match event {
+            PolicyEvent::Failed => state.last_response.as_deref().unwrap_or_default(),
+            _ if PolicyEvent::brings_request(event as u8) => request.unwrap_or_default(),
+            _ => &[],
+        };
         let gateway = || match event {
             // Who sent it, where that is a gateway.
             PolicyEvent::Request => self.sender(&transaction.arrival).unwrap_or_default().to_owned(),
@@ -361,6 +370,9 @@ impl Edge {
         let targets = self.verdict_targets(&verdict)?;
         self.edit_request(entry, &verdict)?;
         self.plan_anew(now, entry, &verdict)?;
+        if verdict.anew && !self.begin_anew(now, entry, &verdict) {
+            return Ok(());
+        }
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         if let Some(call) = self.calls.get_mut(transaction.call) {
             call.note(&verdict.notes);
@@ -483,6 +495,46 @@ impl Edge {
             }
         }
         Ok(())
+    }
+
+    /// What was tried so far asked a service, and tried nobody: it is forgotten. Where the configuration decides, it does so as for a
+    /// request that has just come; false where it refuses.
+    fn begin_anew(&mut self, now: Now, entry: Key, verdict: &Verdict) -> bool {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        transaction.best = None;
+        transaction.challenges.clear();
+        transaction.last_failure = 0;
+        let Some(shape) = transaction.shape.as_deref().copied() else { return false };
+        let (VerdictKind::Continue, Some(peer)) = (verdict.kind, shape.from_peer) else { return true };
+        let found = self.with_request(entry, |edge, message| edge.find_targets(now, message, &shape.route, peer));
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        transaction.waiting = None;
+        match found {
+            Some(Ok(found)) => {
+                (transaction.targets, transaction.plan) = (found.targets, found.plan);
+                transaction.addresses.clear();
+                let terms = transaction.plan.as_ref().map(|plan| Arc::clone(&plan.terms)).filter(|terms| terms.pool.is_none());
+                if let Some(shape) = transaction.shape.as_mut() {
+                    shape.policy = found.policy;
+                    shape.listener = found.policy.and_then(|policy| self.snapshot.peer_listeners[usize::from(policy)]);
+                }
+                match terms.filter(|_| !verdict.routing_number.is_empty()) {
+                    Some(terms) => self.replace_plan(now, entry, &terms, None, verdict.routing_number.as_bytes(), false).is_ok(),
+                    None => true,
+                }
+            }
+            Some(Err(NoTarget::NoRule(place))) => {
+                let (status_code, phrase) = self.snapshot.routes[usize::from(place)].settings.not_found.clone();
+                self.mark_refused(entry, "target");
+                self.finish_saying(now, entry, status_code, (!phrase.is_empty()).then_some(phrase.as_str()), b"", b"");
+                false
+            }
+            Some(Err(NoTarget::NotFound | NoTarget::ForeignRoute)) | None => {
+                self.mark_refused(entry, "target");
+                self.finish_saying(now, entry, 404, None, b"", b"");
+                false
+            }
+        }
     }
 
     /// Keeps From as the caller has it, where a verdict changes it.

@@ -376,6 +376,9 @@ impl Edge {
     pub(crate) fn note_failure(&mut self, entry: Key, status_code: u16, response: Option<Box<[u8]>>) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.last_failure = status_code;
+        if let Some(state) = transaction.policy.as_mut().filter(|state| state.report) {
+            state.last_response.clone_from(&response);
+        }
         if proto::is_better(status_code, transaction.best.as_ref().map(|best| best.status_code), transaction.caller_cancelled) {
             transaction.best = Some(Best { status_code, response });
         }

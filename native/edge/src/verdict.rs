@@ -110,7 +110,7 @@ pub struct QuestionView<'a> {
     pub peer: &'a str,
     /// Where an attempt goes, or a response came from.
     pub target: &'a str,
-    /// The request, or the record of a call as JSON.
+    /// The request, the response of what failed, or the record of a call as JSON.
     pub message: &'a [u8],
 }
 
@@ -260,6 +260,8 @@ pub(crate) struct Verdict {
     pub(crate) notes: Vec<(String, String)>,
     /// A request to send, whole but for its Via.
     pub(crate) request: String,
+    /// What was tried so far is forgotten: it asked a service, and tried nobody.
+    pub(crate) anew: bool,
     /// How long its answer may take.
     pub(crate) deadline_milliseconds: u64,
 }

@@ -374,6 +374,48 @@ fn a_policy_that_names_no_rule_or_no_route_is_told() {
     assert_eq!(requests(&sent)[0].1, "INVITE sip:4912@203.0.113.1 SIP/2.0");
 }
 
+#[test]
+fn a_redirect_server_tells_a_policy_where_and_is_no_attempt_of_the_call() {
+    let mut terms = with(route("pstn"));
+    terms.policies =
+        vec![PolicySettings { hook: "request".to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 }];
+    let mut rig = rig_with(route("pstn"));
+    rig.reload(terms).unwrap();
+    rig.edge.set_policy_links(vec![1]);
+    let ask = json!({"kind": "relay", "targets": ["sip:198.51.100.9"], "report": true});
+    for (number, verdict, wanted) in [
+        (1, json!({"kind": "continue", "anew": true, "routing_number": "1"}), "INVITE sip:0030@203.0.113.2:5070 SIP/2.0"),
+        (2, json!({"kind": "continue", "anew": true}), "INVITE sip:4930@203.0.113.1 SIP/2.0"),
+        (3, json!({"kind": "route", "anew": true, "report": true, "routing_number": "1"}), "INVITE sip:0030@203.0.113.2:5070 SIP/2.0"),
+    ] {
+        rig.receive(CORE, &invite("sip:4930@edge", number).text());
+        let question = rig.policy.pop().unwrap();
+        let dip = rig.verdict(&question, &packed(&ask)).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+        assert_eq!(dip.to.to_string(), "198.51.100.9:5060");
+        rig.receive("198.51.100.9:5060", &answer(&dip.text, 302, "r", &["Contact: <sip:4930;npdi;rn=+1555@lnp>"]));
+        let question = rig.policy.pop().unwrap();
+        let view = QuestionView::read(&question.bytes).unwrap();
+        assert_eq!((view.event, view.status_code), (PolicyEvent::Failed as u8, 302));
+        assert!(String::from_utf8_lossy(view.message).contains("rn=+1555"));
+        let sent = rig.verdict(&question, &packed(&verdict)).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+        assert_eq!(sent.first_line(), wanted);
+        // Of a redirection and a refusal the former is the better answer, but not where it was none of the callee.
+        let mut sent = refuse(&mut rig, &sent, 486, &[]);
+        if number == 3 {
+            let question = rig.policy.pop().unwrap();
+            sent = rig.verdict(&question, &packed(&json!({"kind": "best"})));
+        }
+        assert_eq!(statuses(&sent), [486]);
+    }
+    rig.receive(CORE, &invite("sip:77@edge", 4).text());
+    let question = rig.policy.pop().unwrap();
+    let dip = rig.verdict(&question, &packed(&ask)).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+    rig.undeliverable(&dip);
+    let question = rig.policy.pop().unwrap();
+    assert!(QuestionView::read(&question.bytes).unwrap().message.is_empty());
+    assert_eq!(statuses(&rig.verdict(&question, &packed(&json!({"kind": "continue", "anew": true})))), [404]);
+}
+
 /// Gateways a and b by carrier `one`, with what they may have of calls and of calls a second.
 fn with_caps(a: (u32, u16), b: (u32, u16), carrier: (u32, u16)) -> edge::Routing {
     let mut builder = Builder::new(LoadOptions::default(), None);
