@@ -1,7 +1,7 @@
 """Policies in Python: what a handler gets, what it may do, and what it may decide (`docs/policy-contract.md`)."""
 
 from edgeproxy.errors import CallEnded, LookupFailed, PolicyError
-from edgeproxy.policy.call import Branch, Call, Failure, PassingResponse
+from edgeproxy.policy.call import Branch, Call, ChosenRule, Failure, PassingResponse
 from edgeproxy.policy.originate import Answer
 from edgeproxy.policy.policy import Policy
 from edgeproxy.policy.verdict import CONTINUE, DROP, BestResponse, Continue, Drop, Redirect, Reject, Relay, Reply, Verdict
@@ -14,6 +14,7 @@ __all__ = [
     "Branch",
     "Call",
     "CallEnded",
+    "ChosenRule",
     "Continue",
     "Drop",
     "Failure",

@@ -373,6 +373,19 @@ class Branch(Call):
         """Which attempt of its request it is, from 1."""
 
 
+class ChosenRule(Call):
+    """A call for which a rule of carrier routing was chosen. What is changed here goes out with all gateways of this call."""
+
+    __slots__ = ("attrs", "handler", "rule")
+
+    def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool], target: str) -> None:
+        super().__init__(request, token, send)
+        self.handler, rule, self.attrs = target.split("\x1f", 2)
+        """The name by which the rule knows the handler, and `dr_rules.attrs`."""
+        self.rule = int(rule)
+        """`dr_rules.ruleid`."""
+
+
 class PassingResponse(Call):
     """A response on its way to the caller. `request_uri` and what else only requests have means nothing here."""
 

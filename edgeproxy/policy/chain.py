@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edgeproxy.errors import PolicyError
-from edgeproxy.policy.call import Call
+from edgeproxy.policy.call import Call, ChosenRule
 from edgeproxy.policy.policy import Hook, Policy
 from edgeproxy.policy.step import start
 from edgeproxy.policy.verdict import CONTINUE, Continue, Verdict
@@ -46,7 +46,8 @@ class Chain:
         Raise what they raise.
         """
         request = call.request
-        key = (event, request.method, request.peer)
+        # A rule names its handler, whatever the method.
+        key = (event, call.handler if isinstance(call, ChosenRule) else request.method, request.peer)
         steps = self._found.get(key)
         if steps is None:
             steps = self.handlers(*key)

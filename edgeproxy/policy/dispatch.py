@@ -9,7 +9,7 @@ import msgspec
 
 from edgeproxy.errors import CallEnded, PolicyError
 from edgeproxy.events import Event, name_of
-from edgeproxy.policy.call import Branch, Call, PassingResponse
+from edgeproxy.policy.call import Branch, Call, ChosenRule, PassingResponse
 from edgeproxy.policy.chain import Chain, checked
 from edgeproxy.policy.originate import Originator
 from edgeproxy.policy.step import start
@@ -89,7 +89,7 @@ class Dispatcher:
             return
         key = question.key
         self._running[key] = (call, task, time.monotonic())
-        if isinstance(call, Branch | PassingResponse):
+        if isinstance(call, Branch | ChosenRule | PassingResponse):
             # Nobody tells of its end but the deadline.
             loop.call_later(question.deadline_seconds, task.cancel)
         task.add_done_callback(lambda task: self._done(key, call, task))
@@ -98,6 +98,8 @@ class Dispatcher:
         """Return what the handlers of a hook take."""
         if event == "branch":
             return Branch(request, question.token, self._send, question.target, question.status_code)
+        if event == "route":
+            return ChosenRule(request, question.token, self._send, question.target)
         if event == "response":
             return PassingResponse(request, question.token, self._send, question.target, question.status_code)
         call = Call(request, question.token, self._send)

@@ -1,6 +1,7 @@
 """What a policy module declares: its options and its handlers."""
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,14 +16,17 @@ Handler = Callable[..., Verdict | Awaitable[Verdict | None] | None]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Any])
 
 
+_ROUTE = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+
+
 class Hook(msgspec.Struct, frozen=True):
     """One handler with what it is for."""
 
     name: str
-    """`request`, `branch`, `response`, `in_dialog`, `failure`, `final` or `event`."""
+    """`request`, `route`, `branch`, `response`, `in_dialog`, `failure`, `final` or `event`."""
     handler: Handler
     methods: tuple[str, ...]
-    """Methods, none means all that open something; names of events for `event`."""
+    """Methods, none means all that open something; names of events for `event`, the name that rules know for `route`."""
     peers: tuple[str, ...]
     """Names or kinds of peers; none means all."""
     takes_options: bool
@@ -47,6 +51,15 @@ class Policy:
         wait; a coroutine may, within the module's deadline.
         """
         return self._hook("request", methods, peer)
+
+    def on_route(self, name: str) -> Callable[[AnyHandler], AnyHandler]:
+        """Decide on rules that name this handler (`dr_rules.routeid`), once one is chosen and before its first gateway is tried.
+
+        The handler takes a `ChosenRule`. `CONTINUE`, with edits, uses it; `Reject` ends the request. `peer` of the call tells who calls.
+        """
+        if not _ROUTE.fullmatch(name):
+            raise PolicyError(f"on_route: expected a name of letters, digits, `_`, `-` and `.`, got: {name!r}")
+        return self._hook("route", (name,), ())
 
     def on_branch(self, *methods: str, peer: str | Sequence[str] = ()) -> Callable[[AnyHandler], AnyHandler]:
         """Look at each attempt before it is made: the handler takes a `Branch`, which it may edit.
@@ -111,7 +124,7 @@ class Policy:
 
     def _hook(self, name: str, methods: tuple[str, ...], peer: str | Sequence[str]) -> Callable[[AnyHandler], AnyHandler]:
         peers = (peer,) if isinstance(peer, str) else tuple(peer)
-        for method in methods if name != "event" else ():
+        for method in methods if name not in {"event", "route"} else ():
             if not method.isalnum() or method != method.upper():
                 raise PolicyError(f"expected methods in capital letters, got: {method!r}")
 
@@ -121,9 +134,13 @@ class Policy:
             kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
             parameters = [p for p in inspect.signature(handler).parameters.values() if p.default is p.empty]
             if not 1 <= len(parameters) <= 2 or any(p.kind not in kinds for p in parameters):
-                shape = {"final": "the record", "branch": "the branch", "response": "the response", "event": "the event"}.get(
-                    name, "the call"
-                )
+                shape = {
+                    "final": "the record",
+                    "branch": "the branch",
+                    "route": "the chosen rule",
+                    "response": "the response",
+                    "event": "the event",
+                }.get(name, "the call")
                 raise PolicyError(f"{handler.__qualname__}: expected parameters for {shape} and, if wished, the options")
             self.hooks.append(Hook(name, handler, methods, peers, len(parameters) == 2))
             return handler

@@ -10,7 +10,7 @@ from edgeproxy.config import Config, Loaded, to_document
 from edgeproxy.config.address import ListenAddress
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.positions import Positions
-from edgeproxy.server.policies import start_process
+from edgeproxy.server.policies import route_handlers, start_process
 from edgeproxy.server.privileges import check_privileges
 
 
@@ -22,7 +22,7 @@ def check_world(loaded: Loaded) -> None:
     if loaded.config.uses_routes:
         from edgeproxy.server.route_load import check_tables  # noqa: PLC0415 - only rules need a database
 
-        asyncio.run(check_tables(loaded))
+        asyncio.run(check_tables(loaded, route_handlers(hooks)))
 
 
 def check_addresses(loaded: Loaded) -> None:

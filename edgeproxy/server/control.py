@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.server.announcer import Announcer
 from edgeproxy.server.check import check_addresses
 from edgeproxy.server.logs import LogPrinter
-from edgeproxy.server.policies import Policies
+from edgeproxy.server.policies import Policies, route_handlers
 from edgeproxy.server.revisions import Revisions
 from edgeproxy.server.routes import Routes
 from edgeproxy.server.standing import Standing
@@ -51,15 +52,16 @@ class Control:
         self.reloads = 0
         self.draining = asyncio.Event()
         self._level: str | None = None
+        self._past_lookups: Counter[tuple[str, str]] = Counter()
         self._revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start policies and engine; raise as `run` does, with nothing left running."""
-        tables = await self.routes.read(self.loaded) if self.loaded.config.uses_routes else None
         hooks = await self.policies.start()
         try:
+            tables = await self.routes.read(self.loaded, route_handlers(hooks)) if self.loaded.config.uses_routes else None
             self.engine = _native.Engine(
                 to_document(self.loaded.config, hooks), self.policies.links, self.routes.switched(tables), self._machines_off()
             )
@@ -108,12 +110,16 @@ class Control:
             if restart := needs_restart(before.config, staged.config):
                 raise ConfigError("\n".join(f"{staged.name}: {key}: changes with a restart only" for key in restart))
             # What takes long, and what fails, comes before anything changes.
-            tables = None if self.routes.serve_also(staged) or not staged.config.uses_routes else await self.routes.read(staged)
-            if self.policies.serve_also(staged):
-                document = to_document(staged.config, self.policies.hooks)
-                gone = await asyncio.to_thread(self.engine.reload, document, [], [], self.routes.switched(tables), self._machines_off())
-            else:
-                gone = await self._reload_with_policies(staged, tables)
+            policies = self.policies if self.policies.serve_also(staged) else await self._started(staged)
+            try:
+                handlers = route_handlers(policies.hooks)
+                keeps = self.routes.serve_also(staged, handlers) or not staged.config.uses_routes
+                tables = None if keeps else await self.routes.read(staged, handlers)
+                gone = await self._switch_over(staged, policies, tables)
+            except BaseException:
+                if policies is not self.policies:
+                    await policies.stop()
+                raise
             if gone:
                 self._later(self._close_listeners(gone, before.config.install.drain_seconds))
             if tables:
@@ -128,20 +134,23 @@ class Control:
             self.printer.event("reloaded", values={"revision": revision, "changed": changed})
             return Reloaded(revision, changed)
 
-    async def _reload_with_policies(self, staged: Loaded, tables: "_native.RouteTables | None") -> list[int]:
+    async def _started(self, staged: Loaded) -> Policies:
         """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
         policies = Policies(staged, self.printer.event, self._policies_state)
-        hooks = await policies.start()
-        try:
-            drain = [link.id for link in self.policies.links]
-            document, off = to_document(staged.config, hooks), self._machines_off()
-            gone = await asyncio.to_thread(self.engine.reload, document, policies.links, drain, self.routes.switched(tables), off)
-        except BaseException:
-            await policies.stop()
-            raise
-        policies.watch(self.engine)
-        retired, self.policies = self.policies, policies
-        self._later(retired.stop(self.loaded.config.tuning.policy.drain_seconds))
+        await policies.start()
+        return policies
+
+    async def _switch_over(self, staged: Loaded, policies: Policies, tables: "_native.RouteTables | None") -> list[int]:
+        """Give the engine the configuration with its policies and tables, all at once; return listeners that are gone."""
+        anew = policies is not self.policies
+        links, drain = (policies.links, [link.id for link in self.policies.links]) if anew else ([], [])
+        document = to_document(staged.config, policies.hooks)
+        gone = await asyncio.to_thread(self.engine.reload, document, links, drain, self.routes.switched(tables), self._machines_off())
+        if anew:
+            policies.watch(self.engine)
+            retired, self.policies = self.policies, policies
+            self._past_lookups += retired.lookups
+            self._later(retired.stop(self.loaded.config.tuning.policy.drain_seconds))
         return gone
 
     async def _close_listeners(self, numbers: list[int], drain_seconds: float) -> None:
@@ -221,9 +230,9 @@ class Control:
         return {**self.engine.counters(), **own}
 
     def lookups(self) -> dict[str, dict[str, int]]:
-        """Return how often each lookup came to what; retired processes count no more."""
+        """Return how often each lookup came to what."""
         found: dict[str, dict[str, int]] = {name: {} for name in self.loaded.config.lookup}
-        for (name, outcome), count in sorted(self.policies.lookups.items()):
+        for (name, outcome), count in sorted((self._past_lookups + self.policies.lookups).items()):
             found.setdefault(name, {})[outcome] = count
         return found
 

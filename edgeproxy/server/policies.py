@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,11 @@ def _unchanged(path: Path, changed_at: int) -> bool:
         return path.stat().st_mtime_ns == changed_at
     except OSError:
         return False
+
+
+def route_handlers(hooks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names by which rules may know handlers."""
+    return sorted({name for hook in hooks if hook["hook"] == "route" for name in hook["methods"]})
 
 
 class PolicyProcess:

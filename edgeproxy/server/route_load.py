@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from edgeproxy.storage import DEFAULT_TABLES, Source, Standing, check_database, 
 from edgeproxy.storage.recurrence import expand
 
 
-async def read_tables(loaded: Loaded, before: "_native.RouteTables | None") -> tuple["_native.RouteTables", RouteReport, bool]:
+async def read_tables(
+    loaded: Loaded, before: "_native.RouteTables | None", handlers: Sequence[str] = ()
+) -> tuple["_native.RouteTables", RouteReport, bool]:
     """Return the tables, what came of reading them, and whether time recurrences are among them; raise `StorageError`.
 
-    What `before` knows of gateways goes on under their names.
+    What `before` knows of gateways goes on under their names; `handlers` are those that rules may name.
     """
     url, routing = database_url(loaded.config), loaded.config.routing
     began, processor = time.monotonic(), time.process_time()
@@ -30,7 +33,7 @@ async def read_tables(loaded: Loaded, before: "_native.RouteTables | None") -> t
     try:
         if routing.partitions:
             sources += await read_partitions(engine, url)
-        load = _native.RouteLoad([source.partition for source in sources], routing.extra_prefix_characters, [], before)
+        load = _native.RouteLoad([source.partition for source in sources], routing.extra_prefix_characters, list(handlers), before)
         for source in sources:
             if source.url == url:
                 await _read_source(engine, load, source)
@@ -63,7 +66,7 @@ async def read_tables(loaded: Loaded, before: "_native.RouteTables | None") -> t
     return tables, report, any(timed)
 
 
-async def check_tables(loaded: Loaded) -> None:
+async def check_tables(loaded: Loaded, handlers: Sequence[str]) -> None:
     """Raise `StorageError` where starting would, without making or changing anything."""
     url = database_url(loaded.config)
     if url.startswith("sqlite:"):
@@ -71,7 +74,7 @@ async def check_tables(loaded: Loaded) -> None:
         if not file.exists() or (await check_database(url))[0] in {Standing.EMPTY, Standing.OLD}:
             # The start makes it, or migrates it.
             return
-    _, report, _ = await read_tables(loaded, None)
+    _, report, _ = await read_tables(loaded, None, handlers)
     refuse_faults(loaded, report)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,9 @@ class Routes:
         self._tasks: list[asyncio.Task[None]] = []
         self._switches = switches
         self._has_recurrences = False
+        self._handlers: Sequence[str] = ()
+        """Those that rules may name, and those of tables that were read last."""
+        self._read_handlers: Sequence[str] = ()
         self._addresses: dict[str, list[str]] = {}
         self.report = RouteReport()
         self.problem = ""
@@ -48,19 +51,23 @@ class Routes:
         """Whether there are tables."""
         return self._tables is not None
 
-    def serve_also(self, loaded: Loaded) -> bool:
+    def serve_also(self, loaded: Loaded, handlers: Sequence[str]) -> bool:
         """Whether the tables that are loaded serve this configuration too."""
         before = self._loaded
         if before is None or not loaded.config.uses_routes:
             return before is None and not loaded.config.uses_routes
-        return before.config.routing == loaded.config.routing and database_url(before.config) == database_url(loaded.config)
+        return (
+            handlers == self._handlers
+            and before.config.routing == loaded.config.routing
+            and database_url(before.config) == database_url(loaded.config)
+        )
 
-    async def read(self, loaded: Loaded) -> "_native.RouteTables":
+    async def read(self, loaded: Loaded, handlers: Sequence[str]) -> "_native.RouteTables":
         """Read everything that `loaded` names; raise `StorageError` where that fails, or has faults that are to be refused."""
         async with self._turn:
             try:
                 async with asyncio.timeout(loaded.config.routing.database_seconds):
-                    tables = await self._read(loaded)
+                    tables = await self._read(loaded, handlers)
             except TimeoutError:
                 self._failed(f"the database did not give everything within {loaded.config.routing.database_seconds} s")
                 raise StorageError(f"routes: {self.problem}") from None
@@ -69,6 +76,7 @@ class Routes:
                 raise
             self.loads += 1
             self.problem = ""
+            self._read_handlers = handlers
             return tables
 
     def _failed(self, problem: str) -> None:
@@ -77,11 +85,11 @@ class Routes:
         self._state(-1, "routes: not loaded")
         self._log("routes not loaded", level="error", values={"problem": problem})
 
-    async def _read(self, loaded: Loaded) -> "_native.RouteTables":
+    async def _read(self, loaded: Loaded, handlers: Sequence[str]) -> "_native.RouteTables":
         # A proxy without rules needs no database, and none of the memory that libraries for one take.
         from edgeproxy.server.route_load import read_tables, refuse_faults  # noqa: PLC0415
 
-        tables, report, self._has_recurrences = await read_tables(loaded, self._tables)
+        tables, report, self._has_recurrences = await read_tables(loaded, self._tables, handlers)
         for fault in report.faults[:20]:
             self._log("a row cannot be used", level="warning", values={"fault": str(fault)})
         try:
@@ -106,6 +114,7 @@ class Routes:
         """Go by `tables` from now on; the engine has them already where `serve` is not set."""
         self._engine, self._loaded = engine, loaded
         retired, self._tables = self._tables, tables
+        self._handlers = self._read_handlers
         if serve:
             self.switched(tables)
             engine.set_routes(tables)
@@ -124,6 +133,7 @@ class Routes:
         if not loaded.config.uses_routes:
             self._engine.set_routes(_native.RouteLoad([]).finish([])[0])
             self._tables = self._loaded = None
+            self._handlers = ()
             self.report, self.problem = RouteReport(), ""
 
     async def stop(self) -> None:
@@ -139,7 +149,7 @@ class Routes:
         """Read everything anew; raise `StorageError` where that fails: then what served before goes on."""
         if self._engine is None or self._loaded is None:
             raise StorageError("routes: the configuration has none")
-        tables = await self.read(self._loaded)
+        tables = await self.read(self._loaded, self._handlers)
         self.use(self._engine, self._loaded, tables)
         return self.report
 

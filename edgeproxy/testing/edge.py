@@ -59,6 +59,7 @@ class SimulatedEdge:
             lookups = Lookups(config.lookup, peers, config.install.database if "database" in configuration else "")
             modules.insert(0, (lookups.policy, object()))
             wanted = [*hooks(modules[:1], [lookups.deadline_seconds], [500], kinds), *wanted]
+        self._handlers = {name for hook in wanted if hook["hook"] == "route" for name in hook["methods"]}
         self._edge = _native.SimulatedEdge(to_document(config, wanted))
         self._runner = asyncio.Runner()
         self.failures: list[dict[str, object]] = []
@@ -78,15 +79,27 @@ class SimulatedEdge:
         """Let a name resolve to `address:port`; names that nobody told lead nowhere."""
         self._edge.resolve(name, address)
 
-    def provision(self, gateways: Mapping[str, str], rules: Mapping[str, str], carriers: Mapping[str, str] | None = None) -> None:
+    def provision(
+        self,
+        gateways: Mapping[str, str],
+        rules: Mapping[str, str],
+        carriers: Mapping[str, str] | None = None,
+        handlers: Mapping[str, str] | None = None,
+    ) -> None:
         """Route by `rules` (prefix: list of gateways) of group 0 over `gateways` (name: address) and `carriers` (name: list).
+
+        `handlers` (prefix: name) are asked about rules, as `Policy.on_route` declares them.
 
         The configuration needs a `[route.NAME]`. Raise `ValueError` for what cannot be used.
         """
-        load = _native.RouteLoad([""])
+        named = handlers or {}
+        load = _native.RouteLoad([""], "", sorted(self._handlers))
         load.add("", "gateways", block("gateways", ({"gwid": name, "address": address} for name, address in gateways.items())))
         load.add("", "carriers", block("carriers", ({"carrierid": name, "gwlist": text} for name, text in (carriers or {}).items())))
-        rows = ({"ruleid": number, "prefix": prefix, "gwlist": text} for number, (prefix, text) in enumerate(rules.items(), 1))
+        rows = (
+            {"ruleid": number, "prefix": prefix, "gwlist": text, "routeid": named.get(prefix, ""), "attrs": f"of {prefix}"}
+            for number, (prefix, text) in enumerate(rules.items(), 1)
+        )
         load.add("", "rules", block("rules", rows))
         tables, faults, _ = load.finish([])
         if faults:

@@ -450,6 +450,36 @@ breaker_seconds = 1
         wait_for(lambda: all(count in manage(proxy, "metrics")[1] for count in counts))
 
 
+def test_a_rule_asks_the_handler_that_it_names_and_a_name_that_nobody_has_is_a_fault(start_proxy: Start, tmp_path: Path) -> None:
+    (tmp_path / "premium.py").write_text(
+        "from edgeproxy.policy import Policy, Reject\n"
+        "policy = Policy()\n"
+        "@policy.on_route('premium')\n"
+        "def premium(rule):\n"
+        "    return Reject(403, f'Not {rule.attrs}')\n"
+    )
+    with Agent() as gateway:
+        environment = provision(
+            tmp_path / "rules.db", {"a": f"127.0.0.1:{gateway.port}"}, [("0", "49", "a"), ("0", "1", "a"), ("0", "2", "a")]
+        )
+        with sqlite3.connect(tmp_path / "rules.db") as connection:
+            connection.execute("UPDATE dr_rules SET routeid = 'premium', attrs = 'this' WHERE prefix = '49'")
+            connection.execute("UPDATE dr_rules SET routeid = 'nobody' WHERE prefix = '1'")
+        connection.close()
+        port = free_port()
+        toml = TOML.format(port=port, route="", extra='[[policy]]\nmodule = "premium"\n')
+        proxy = start_proxy(toml, environment={**os.environ, **environment})
+        assert outcome(proxy, port, "4930", "r1") == "403 Not this"
+        assert outcome(proxy, port, "12", "r2").startswith("404")
+        faults = json.loads(manage(proxy, "status")[1])["routes"]["faults"]
+        assert [(fault["table"], fault["row"], fault["problem"]) for fault in faults] == [("dr_rules", "2", "no such handler: nobody")]
+        # Without the module its name is one that nobody has.
+        proxy.file.write_text(proxy.file.read_text().replace('[[policy]]\nmodule = "premium"\n', ""))
+        assert manage(proxy, "reload")[0] == 0
+        assert outcome(proxy, port, "4930", "r3").startswith("404")
+        assert json.loads(manage(proxy, "status")[1])["routes"]["fault_count"] == 2
+
+
 def test_numbers_have_one_form_within_and_another_at_the_gateway(start_proxy: Start, tmp_path: Path) -> None:
     extra = """
 [peer.core.numbers_in]

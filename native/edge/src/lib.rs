@@ -37,6 +37,7 @@ mod policy;
 mod policy_branch;
 mod policy_edit;
 mod policy_response;
+mod policy_rule;
 mod pool;
 mod probe;
 mod question;

@@ -33,6 +33,12 @@ pub(crate) struct Plan {
     pub(crate) goes_on: bool,
     /// A policy says when: it is asked after each failure.
     pub(crate) asks: bool,
+    /// The rule whose handler was asked last, by its place.
+    asked: Option<u32>,
+    /// The gateway at hand waits for the handler of its rule.
+    held: bool,
+    /// Destinations of the first rule are sorted.
+    begun: bool,
     /// No gateway was left when one was wanted.
     pub(crate) exhausted: bool,
 }
@@ -69,6 +75,24 @@ impl Plan {
     /// Whether rules name further gateways, whoever may ask for them.
     pub(crate) fn has_more(&self) -> bool {
         !self.search.is_spent()
+    }
+
+    /// Whether the rule at hand has a handler that was not asked yet.
+    fn comes_to_handler(&self) -> bool {
+        self.search.rule() != self.asked && self.rule().is_some_and(|rule| !self.table().handler(rule).is_empty())
+    }
+
+    /// The handler of the rule at hand; it is asked once.
+    pub(crate) fn handler_to_ask(&mut self) -> Option<String> {
+        let handler = self.table().handler(self.rule()?).to_owned();
+        self.asked = self.search.rule();
+        Some(handler)
+    }
+
+    /// Handler, number and attributes of the rule at hand, as they cross.
+    pub(crate) fn rule_in_words(&self) -> String {
+        let Some(rule) = self.rule() else { return String::new() };
+        format!("{}\x1f{}\x1f{}", self.table().handler(rule), rule.id, self.table().attrs(rule))
     }
 
     /// The name of the gateway at hand.
@@ -141,6 +165,9 @@ impl Edge {
             outcome: None,
             goes_on: true,
             asks: false,
+            asked: None,
+            held: false,
+            begun: false,
             exhausted: false,
             routing,
         }))
@@ -241,7 +268,14 @@ impl Edge {
     /// Makes the next gateway of a request's plan its target; false where there is none.
     pub(crate) fn next_gateway(&mut self, now: Now, entry: Key, message: &Message<'_>) -> bool {
         let Some(mut plan) = self.transactions.get_mut(entry).and_then(|transaction| transaction.plan.take()) else { return false };
-        let found = plan.goes_on && self.pick(now, &mut plan, message);
+        let found = plan.goes_on && (std::mem::take(&mut plan.held) || self.pick(now, &mut plan, message));
+        if found && plan.comes_to_handler() {
+            plan.held = true;
+            if let Some(transaction) = self.transactions.get_mut(entry) {
+                transaction.plan = Some(plan);
+            }
+            return self.ask_about_rule(now, entry, message);
+        }
         if found {
             let pick = plan.current;
             let Plan { routing, partition, number, request_uri, terms, .. } = &mut *plan;
@@ -278,7 +312,7 @@ impl Edge {
 
     /// Takes the next gateway that is usable and, for a call, has a place left.
     fn pick(&mut self, now: Now, plan: &mut Plan, message: &Message<'_>) -> bool {
-        let first = plan.current.is_none() && plan.outcome.is_none();
+        let first = !std::mem::replace(&mut plan.begun, true);
         let seed = self.random();
         let snapshot = Arc::clone(&self.snapshot);
         let Plan { routing, partition, search, .. } = plan;

@@ -159,7 +159,7 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let Some(state) = transaction.policy.as_mut() else { return };
         // What is asked about an attempt is over with its verdict.
-        state.running |= event != PolicyEvent::Branch;
+        state.running |= !PolicyEvent::stands_alone(event as u8);
         state.event = event;
         state.asked = now.moment;
         transaction.questions = transaction.questions.wrapping_add(1);
@@ -180,6 +180,7 @@ impl Edge {
         let gateway = || match event {
             // Who sent it, where that is a gateway.
             PolicyEvent::Request => self.sender(&transaction.arrival).unwrap_or_default().to_owned(),
+            PolicyEvent::Rule => transaction.plan.as_ref().map_or_else(String::new, |plan| plan.rule_in_words()),
             _ => transaction.plan.as_ref().map_or_else(String::new, |plan| plan.gateway_name().to_owned()),
         };
         let target = state.pending.map_or_else(gateway, |(address, _)| address.to_string());
@@ -232,7 +233,7 @@ impl Edge {
         let mut bytes = Vec::with_capacity(128 + message.len());
         view.write(&mut bytes);
         // What is asked about an attempt or a response is no handler's that runs already: whoever is there may answer.
-        let own = !matches!(event, PolicyEvent::Branch | PolicyEvent::Response);
+        let own = !PolicyEvent::stands_alone(event as u8);
         let link = if own { state.link } else { self.policy_link(entry).unwrap_or(state.link) };
         Some(PolicyQuestion { link, bytes, token })
     }
@@ -363,6 +364,9 @@ impl Edge {
         let event = self.transactions.get(entry).and_then(|t| t.policy.as_ref()).map_or(PolicyEvent::Request, |state| state.event);
         if event == PolicyEvent::Branch {
             return self.decide_branch(now, entry, &verdict);
+        }
+        if event == PolicyEvent::Rule {
+            return self.decide_rule(now, entry, &verdict);
         }
         if event == PolicyEvent::InDialog && matches!(verdict.kind, VerdictKind::Relay | VerdictKind::Best | VerdictKind::Route | VerdictKind::Next) {
             return Err(VerdictError::Hook);
@@ -562,7 +566,7 @@ impl Edge {
         }
     }
 
-    fn end_with(&mut self, now: Now, entry: Key, verdict: &Verdict) {
+    pub(crate) fn end_with(&mut self, now: Now, entry: Key, verdict: &Verdict) {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.waiting = None;
         transaction.targets.clear();
@@ -624,7 +628,7 @@ impl Edge {
         // First the end of what was asked: failing may ask something else under the same name.
         let Some(transaction) = self.transactions.get(entry) else { return };
         let Some(state) = transaction.policy.as_ref() else { return };
-        if state.event != PolicyEvent::Branch {
+        if !PolicyEvent::stands_alone(state.event as u8) {
             let status_code = transaction.best.as_ref().map_or(state.status_code, |best| best.status_code);
             self.end_policy(entry, status_code);
         }

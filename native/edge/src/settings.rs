@@ -289,9 +289,9 @@ pub struct TraceSettings {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicySettings {
-    /// `request`, `branch`, `response`, `in_dialog`, `failure` or `final`.
+    /// `request`, `route`, `branch`, `response`, `in_dialog`, `failure` or `final`.
     pub hook: String,
-    /// Methods that it is for; none means all that open something.
+    /// Methods that it is for; none means all that open something. For `route` the name by which rules know it.
     pub methods: Vec<String>,
     /// Peers that it is for, by name; none means all.
     pub peers: Vec<String>,
@@ -327,6 +327,7 @@ impl PolicyRule {
             "in_dialog" => PolicyEvent::InDialog,
             "failure" => PolicyEvent::Failure,
             "branch" => PolicyEvent::Branch,
+            "route" => PolicyEvent::Rule,
             "response" => PolicyEvent::Response,
             other => return Err(fault("no such hook", other)),
         };

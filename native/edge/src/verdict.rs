@@ -32,17 +32,24 @@ pub enum PolicyEvent {
     Response = 8,
     /// A request that a policy sent was answered, or not; the response follows.
     Answer = 9,
+    /// A rule that names a handler was chosen for a request: may it be used, and how?
+    Rule = 10,
 }
 
 impl PolicyEvent {
     /// Whether somebody waits for a verdict.
     pub fn decides(event: u8) -> bool {
-        [Self::Request, Self::Failed, Self::InDialog, Self::Failure, Self::Branch, Self::Response].into_iter().any(|known| known as u8 == event)
+        [Self::Request, Self::Failed, Self::InDialog, Self::Failure, Self::Branch, Self::Response, Self::Rule].into_iter().any(|known| known as u8 == event)
+    }
+
+    /// Whether it is asked about a part of a request, and stands for itself: a handler of the whole request may run beside it.
+    pub fn stands_alone(event: u8) -> bool {
+        [Self::Branch, Self::Response, Self::Rule].into_iter().any(|known| known as u8 == event)
     }
 
     /// Whether a request comes with it, so that a handler of its own begins.
     pub fn brings_request(event: u8) -> bool {
-        [Self::Request, Self::InDialog, Self::Failure, Self::Branch].into_iter().any(|known| known as u8 == event)
+        [Self::Request, Self::InDialog, Self::Failure, Self::Branch, Self::Rule].into_iter().any(|known| known as u8 == event)
     }
 }
 

@@ -81,6 +81,7 @@ impl Question {
             event if event == PolicyEvent::InDialog as u8 => "in_dialog",
             event if event == PolicyEvent::Failure as u8 => "failure",
             event if event == PolicyEvent::Branch as u8 => "branch",
+            event if event == PolicyEvent::Rule as u8 => "route",
             event if event == PolicyEvent::Response as u8 => "response",
             event if event == PolicyEvent::Answer as u8 => "answer",
             _ => "final",
@@ -103,7 +104,7 @@ impl Question {
     fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         // All but the number of the question; what is asked about an attempt or a response stands for itself.
         let mut key = self.token;
-        if [PolicyEvent::Branch, PolicyEvent::Response].into_iter().any(|event| event as u8 == self.event) {
+        if PolicyEvent::stands_alone(self.event) {
             key[3] = self.event;
         } else {
             key[1] = 0;
