@@ -96,7 +96,6 @@ def _listener(name: str, listener: Listener) -> dict[str, Any]:
 
 
 def _peer(name: str, peer: Peer) -> dict[str, Any]:
-    trusted = peer.kind != "subscribers" if peer.trust_identity is None else peer.trust_identity
     routes = peer.kind in {"core", "trusted"} if peer.allow_routes is None else peer.allow_routes
     return {
         "name": name,
@@ -108,7 +107,7 @@ def _peer(name: str, peer: Peer) -> dict[str, Any]:
         "first_answer_milliseconds": round(peer.first_answer_seconds * 1_000),
         "final_answer_milliseconds": round(peer.final_answer_seconds * 1_000),
         "oversize": peer.oversize,
-        "trust_identity": trusted,
+        "trust_identity": peer.is_trusted,
         "allow_routes": routes,
         "listener": peer.listener,
         "route": peer.route,

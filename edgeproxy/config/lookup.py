@@ -28,7 +28,7 @@ class Lookup(msgspec.Struct, frozen=True):
     statement: str = ""
     """An SQL statement on `install.database`; `:number` stands for the number. The first column of the first row is the value."""
     to: str = ""
-    """SIP URI of a redirect server: the INVITE goes there, and the value is `rn` of the Contact of its 302. Its other answers but 404 are failures."""
+    """SIP URI of a redirect server: the INVITE goes there, and the value is `rn` of the Contact of its 302. Its other answers but 404 are failures, and none but a 2xx reaches the caller."""
     number: Literal["called", "caller"] | None = None
     """Whose number is asked about; by default the caller's for `caller_name`, else the called one."""
     plus: bool = False
@@ -40,7 +40,7 @@ class Lookup(msgspec.Struct, frozen=True):
     longest_name: Annotated[int, Meta(ge=1, le=255)] = 15
     """Characters of a display name; the rest is cut off."""
     deadline_seconds: Annotated[float, Meta(gt=0, le=30)] = 1.0
-    """Longest wait for the answer."""
+    """Longest wait for the answer; of a redirect server that sends a provisional response, once more from then on."""
     refuse: Answer | None = None
     """What the caller gets where the service is slow, down or wrong, such as `{ status_code = 503 }`; absent: the call goes on without the value."""
     cache_seconds: Annotated[int, Meta(ge=0, le=2_592_000)] = 3_600
@@ -57,6 +57,11 @@ class Lookup(msgspec.Struct, frozen=True):
     """So many failures in a row, and the service is out: nobody is asked until..."""
     breaker_seconds: Annotated[float, Meta(gt=0, le=3_600)] = 10.0
     """...so long after the last one question tries it again."""
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long a call may wait: a redirect server has its time once more after a provisional response."""
+        return self.deadline_seconds * (2 if self.to else 1)
 
     @property
     def asks_caller(self) -> bool:

@@ -68,6 +68,11 @@ class Peer(msgspec.Struct, frozen=True):
     listener: str = ""
     """Listener to send from; by default the one that the kernel's routes suggest."""
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its word on identities is believed."""
+        return self.kind != "subscribers" if self.trust_identity is None else self.trust_identity
+
     def rules(self) -> list[MatchRule]:
         """Return the parsed rules."""
         return [MatchRule.parse(text) for text in self.match]

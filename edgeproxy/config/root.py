@@ -104,6 +104,13 @@ class Config(msgspec.Struct, frozen=True):
         return bool(self.policy) or any(peer.lookups for peer in self.peer.values())
 
     @property
+    def optional_tables(self) -> frozenset[str]:
+        """The kinds of rows that are read only where something needs them."""
+        dialled = any(numbers.dialplan is not None for numbers in self.numbers.values())
+        grouped = any(route.caller_groups != "off" for route in self.route.values())
+        return frozenset({"dialplan"} if dialled else ()) | frozenset({"groups"} if grouped else ())
+
+    @property
     def uses_routes(self) -> bool:
         """Whether rules, gateways or dial plans are to be read."""
         dialled = any(numbers.dialplan is not None for numbers in self.numbers.values())

@@ -66,8 +66,8 @@ class Route(msgspec.Struct, frozen=True):
     """Whether a prefix must be the whole number (flag L)."""
     by_weight: bool = False
     """Whether destinations are sorted by weight, whatever `dr_rules.sort_alg` says (flag W)."""
-    by_routing_number: bool = True
-    """Whether a ported number is looked up by its routing number, where the Request-URI has one (`rn`, RFC 4694); the gateway gets the number that was dialled, with its parameters."""
+    by_routing_number: bool = False
+    """Whether a number is looked up by the routing number that its sender put into the Request-URI (`rn`, RFC 4694); the gateway gets the number that was dialled, with its parameters. Only for senders that have looked it up. What `lookups` found is used in any case."""
     caller_groups: Literal["off", "user", "user_and_domain"] = "off"
     """Whether the group is that of the caller in `dr_groups`, by the user of From, or by user and domain; one who is not there has `group`."""
     check_only: bool = False

@@ -200,15 +200,16 @@ class Call:
         *to: str,
         peer: str = "",
         parallel: bool = False,
+        service: bool = False,
         first_answer_seconds: float | None = None,
         final_answer_seconds: float | None = None,
     ) -> Failure | None:
         """Try targets, or those of a peer, and return how that failed; None once it was answered.
 
-        Time limits are those of `Relay`. Raise `CallEnded` where the caller gives up meanwhile.
+        Time limits and `service` are those of `Relay`. Raise `CallEnded` where the caller gives up meanwhile.
         """
         self._target = peer or ", ".join(to)
-        return await self._tried(Relay(to, peer, parallel, first_answer_seconds, final_answer_seconds))
+        return await self._tried(Relay(to, peer, parallel, first_answer_seconds, final_answer_seconds, service))
 
     async def _tried(self, verdict: Verdict) -> Failure | None:
         if self.ended_with is not None:

@@ -31,7 +31,8 @@ class Chain:
         names = self._names.get(peer, frozenset((peer,)))
         found, seen = [], set()
         for step in self._steps:
-            if step[0].name == hook and step[0].fits(method, names) and id(step[1]) not in seen:
+            own = frozenset((peer,)) if step[0].exact else names
+            if step[0].name == hook and step[0].fits(method, own) and id(step[1]) not in seen:
                 found.append(step)
                 seen.add(id(step[1]))
         return found

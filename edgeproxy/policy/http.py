@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -35,21 +36,32 @@ async def fetch_json(  # noqa: PLR0913
     """Return the JSON object that `url` answers with; raise `LookupFailed` for anything else."""
     status, body = await _fetch(url, {}, deadline_seconds, trace_id, method=method, params=params, json=json)
     if status != 200:
-        raise LookupFailed(f"{url}: status {status}")
+        raise LookupFailed(f"{_place(url)}: status {status}")
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, ValueError) as error:
-        raise LookupFailed(f"{url}: {error}") from error
+        raise LookupFailed(f"{_place(url)}: {error}") from error
 
 
 async def fetch_bytes(url: str, headers: Mapping[str, str], deadline_seconds: float, trace_id: str) -> bytes | None:
     """Return what `url` answers with, None where that is 404; raise `LookupFailed` for anything else."""
-    status, body = await _fetch(url, headers, deadline_seconds, trace_id)
+    try:
+        # Where it leads elsewhere, our header fields are not for that.
+        status, body = await _fetch(url, headers, deadline_seconds, trace_id, follow=False)
+    except LookupFailed as error:
+        # A URL may have secrets in it, and whoever asks knows its name.
+        raise LookupFailed(str(error).removeprefix(f"{_place(url)}: ")) from error
     if status == 404:
         return None
     if status != 200:
         raise LookupFailed(f"status {status}")
     return body
+
+
+def _place(url: str) -> str:
+    """Return what may be told of a URL: not its user, its path or its query, which may be secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
 
 
 async def _fetch(  # noqa: PLR0913 - the parts of one request
@@ -61,12 +73,15 @@ async def _fetch(  # noqa: PLR0913 - the parts of one request
     method: str = "GET",
     params: Mapping[str, str] | None = None,
     json: Any = None,
+    follow: bool = True,
 ) -> tuple[int, bytes]:
     trace = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
-    place = url.partition("?")[0]
+    place = _place(url)
     try:
         async with asyncio.timeout(deadline_seconds):
-            async with _session().request(method, url, params=params, json=json, headers={**headers, **trace}) as response:
+            async with _session().request(
+                method, url, params=params, json=json, headers={**headers, **trace}, allow_redirects=follow
+            ) as response:
                 body = await response.content.read(_MOST_BYTES + 1)
                 while len(body) <= _MOST_BYTES and not response.content.at_eof():
                     body += await response.content.read(_MOST_BYTES + 1 - len(body))
@@ -76,4 +91,6 @@ async def _fetch(  # noqa: PLR0913 - the parts of one request
     except TimeoutError:
         raise LookupFailed(f"{place}: no answer within {deadline_seconds} s") from None
     except (aiohttp.ClientError, ValueError) as error:
-        raise LookupFailed(f"{place}: {error or type(error).__name__}") from error
+        raise LookupFailed(
+            f"{place}: {type(error).__name__ if isinstance(error, aiohttp.TooManyRedirects) else error or type(error).__name__}"
+        ) from error

@@ -89,7 +89,9 @@ def hooks(
                 raise PolicyError(
                     f"{hook.handler.__qualname__}: no peer or kind of peer {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
                 )
-            peers = [name for name, kind in kinds.items() if not hook.peers or name in hook.peers or kind in hook.peers]
+            peers = [
+                name for name, kind in kinds.items() if not hook.peers or name in hook.peers or (kind in hook.peers and not hook.exact)
+            ]
             found.append(
                 {
                     "hook": hook.name,

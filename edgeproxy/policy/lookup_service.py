@@ -1,6 +1,7 @@
 """One service that knows something of numbers: its cache, its circuit breaker, its counts."""
 
 import asyncio
+import re
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
@@ -10,7 +11,13 @@ from urllib.parse import quote
 import msgspec
 
 from edgeproxy.config.lookup import Lookup
-from edgeproxy.errors import LookupFailed
+from edgeproxy.errors import CallEnded, LookupFailed
+
+_NUMBER = re.compile(r"\+?[0-9A-Fa-f*#]{1,32}")
+
+
+class _WrongValue(LookupFailed):
+    """It is no number."""
 
 
 class _Kept(NamedTuple):
@@ -67,10 +74,10 @@ class Service:
     def _refuse_unless_askable(self, now: float) -> None:
         if now < self._out_until:
             self.count("out")
-            raise LookupFailed(f"{self.name}: it is out, {self._failures} failures in a row")
+            raise LookupFailed(f"it is out, {self._failures} failures in a row")
         if self._under_way >= self.terms.concurrent:
             self.count("busy")
-            raise LookupFailed(f"{self.name}: {self._under_way} questions are under way")
+            raise LookupFailed(f"{self._under_way} questions are under way")
 
     def _start(self, number: str, trace_id: str) -> "asyncio.Task[str]":
         task = asyncio.get_running_loop().create_task(self._bounded(lambda: self._fetch(number, trace_id), number))
@@ -91,19 +98,29 @@ class Service:
         self._under_way += 1
         began = self._clock()
         try:
-            value = await ask()
-        except LookupFailed:
+            value = self._checked(await ask())
+        except CallEnded:
+            # The caller's end says nothing of the service.
+            raise
+        except Exception as error:
+            # What a service answers may break more than its format.
             self._failures += 1
-            self.count("slow" if self._clock() - began >= self.terms.deadline_seconds else "failed")
+            wrong = isinstance(error, _WrongValue)
+            self.count("wrong" if wrong else "slow" if self._clock() - began >= self.terms.deadline_seconds else "failed")
             if self._failures >= self.terms.breaker_failures:
                 self._out_until = self._clock() + self.terms.breaker_seconds
-            raise
+            raise error if isinstance(error, LookupFailed) else LookupFailed(f"{type(error).__name__}: {error}") from error
         finally:
             self._under_way -= 1
         self._failures, self._out_until = 0, 0.0
         self.count("found" if value else "absent")
         if number:
             self._keep(number, value)
+        return value
+
+    def _checked(self, value: str) -> str:
+        if value and self.terms.result in {"rn", "routing_number"} and not _NUMBER.fullmatch(value):
+            raise _WrongValue(f"no number: {value[:64]}")
         return value
 
     def _keep(self, number: str, value: str) -> None:
@@ -134,10 +151,10 @@ class Service:
         try:
             found = msgspec.json.decode(body)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise LookupFailed(f"{self.name}: {error}") from error
+            raise LookupFailed(str(error)) from error
         for part in terms.field.split("."):
             if not isinstance(found, dict):
-                raise LookupFailed(f"{self.name}: expected a JSON object, got: {type(found).__name__}")
+                raise LookupFailed(f"expected a JSON object, got: {type(found).__name__}")
             found = found.get(part)
             if found is None:
                 return ""

@@ -30,6 +30,8 @@ class Hook(msgspec.Struct, frozen=True):
     peers: tuple[str, ...]
     """Names or kinds of peers; none means all."""
     takes_options: bool
+    exact: bool = False
+    """Whether `peers` are names only."""
 
     def fits(self, method: str, peers: frozenset[str]) -> bool:
         """Whether the handler is for a request of `method` from a peer of one of these names."""

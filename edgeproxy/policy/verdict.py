@@ -55,9 +55,14 @@ class Relay(Verdict, frozen=True):
     final_answer_seconds: float | None = None
     """Longest wait for the final answer after a provisional one, per attempt; by default that of the peer, else timer C."""
 
+    service: bool = False
+    """Whether a service is asked, and nobody tried who could be called: its responses but a 2xx go to nobody but the policy."""
+
     def fields(self) -> dict[str, Any]:
         """Return what crosses to the native side."""
         found: dict[str, Any] = {"kind": "relay", "targets": self.to, "peer": self.peer, "parallel": self.parallel}
+        if self.service:
+            found["service"] = True
         for name, value in (("first_answer", self.first_answer_seconds), ("final_answer", self.final_answer_seconds)):
             if value is not None:
                 found[f"{name}_milliseconds"] = max(1, round(value * 1_000))

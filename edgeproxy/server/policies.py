@@ -49,6 +49,7 @@ def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
         database=database_url(config),
         lookups={name: lookup for name, lookup in config.lookup.items() if any(name in peer.lookups for peer in config.peer.values())},
         peer_lookups={name: peer.lookups for name, peer in config.peer.items() if peer.lookups},
+        trusted=[name for name, peer in config.peer.items() if peer.is_trusted],
     )
 
 
@@ -147,7 +148,11 @@ class PolicyProcess:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Take what the process tells of its work until it ends."""
         while process.stdout and (line := await process.stdout.readline()):
-            told = msgspec.json.decode(line, type=Counts).lookups
+            try:
+                told = msgspec.json.decode(line, type=Counts).lookups
+            except msgspec.MsgspecError:
+                # Whatever a module wrote there is none of ours.
+                continue
             now = Counter({(name, outcome): count for name, counts in told.items() for outcome, count in counts.items()})
             self.lookups = self._before + now
 

@@ -28,6 +28,8 @@ class Orders(msgspec.Struct):
     lookups: dict[str, Lookup] = {}
     peer_lookups: dict[str, list[str]] = {}
     """The lookups of each peer that has some."""
+    trusted: list[str] = []
+    """Peers whose word on identities is believed."""
 
 
 class Told(msgspec.Struct):

@@ -43,7 +43,7 @@ def main() -> None:
     os.dup2(2, 1)
     try:
         modules = load(orders.modules, Path(orders.directory), Path(orders.cache))
-        lookups = Lookups(orders.lookups, orders.peer_lookups, orders.database) if orders.peer_lookups else None
+        lookups = Lookups(orders.lookups, orders.peer_lookups, orders.trusted, orders.database) if orders.peer_lookups else None
         deadlines, statuses = orders.deadlines, orders.statuses
         if lookups:
             # Before all others: what they find is what those decide on.
@@ -85,6 +85,7 @@ class Tally:
         self._out = out
         self._lookups = lookups
         self._told = Counts()
+        self._rest = b""
         os.set_blocking(out.fileno(), False)
 
     def tell(self) -> None:
@@ -92,12 +93,12 @@ class Tally:
         if self._lookups is None:
             return
         counts = Counts({name: dict(service.counts) for name, service in self._lookups.services.items()})
-        if counts == self._told:
-            return
+        if not self._rest and counts != self._told:
+            self._rest, self._told = msgspec.json.encode(counts) + b"\n", counts
         with contextlib.suppress(BlockingIOError):
-            # One short line fits a pipe whole or not at all.
-            os.write(self._out.fileno(), msgspec.json.encode(counts) + b"\n")
-            self._told = counts
+            # A long line may not fit the pipe at once.
+            while self._rest:
+                self._rest = self._rest[os.write(self._out.fileno(), self._rest) :]
 
 
 class Exchange:

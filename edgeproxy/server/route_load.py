@@ -14,7 +14,18 @@ from edgeproxy.config import Loaded
 from edgeproxy.config.database import database_url
 from edgeproxy.errors import StorageError
 from edgeproxy.server.route_report import Fault, PartitionSize, RouteReport
-from edgeproxy.storage import DEFAULT_TABLES, Source, Standing, check_database, open_engine, prepare, read_partitions, read_rows, told
+from edgeproxy.storage import (
+    DEFAULT_TABLES,
+    OPTIONAL_TABLES,
+    Source,
+    Standing,
+    check_database,
+    open_engine,
+    prepare,
+    read_partitions,
+    read_rows,
+    told,
+)
 from edgeproxy.storage.recurrence import expand
 
 
@@ -28,11 +39,13 @@ async def read_tables(
     url, routing = database_url(loaded.config), loaded.config.routing
     began, processor = time.monotonic(), time.process_time()
     await prepare(url)
-    sources = [Source("", url, DEFAULT_TABLES)]
+    needed = {kind: name for kind, name in DEFAULT_TABLES.items() if kind not in OPTIONAL_TABLES or kind in loaded.config.optional_tables}
+    sources = [Source("", url, needed)]
     engine = open_engine(url)
     try:
         if routing.partitions:
-            sources += await read_partitions(engine, url)
+            found = await read_partitions(engine, url)
+            sources += [source._replace(tables={kind: name for kind, name in source.tables.items() if kind in needed}) for source in found]
         load = _native.RouteLoad([source.partition for source in sources], routing.extra_prefix_characters, list(handlers), before)
         for source in sources:
             if source.url == url:

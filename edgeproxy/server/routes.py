@@ -58,6 +58,7 @@ class Routes:
             return before is None and not loaded.config.uses_routes
         return (
             handlers == self._handlers
+            and loaded.config.optional_tables <= before.config.optional_tables
             and before.config.routing == loaded.config.routing
             and database_url(before.config) == database_url(loaded.config)
         )

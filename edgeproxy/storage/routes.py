@@ -131,7 +131,9 @@ DEFAULT_TABLES = {
     "dialplan": "dialplan",
     "rules": "dr_rules",
 }
-_OPTIONAL = {"profiles", "groups", "dialplan"}
+OPTIONAL_TABLES = frozenset({"groups", "dialplan"})
+"""Kinds that are read where the configuration needs them."""
+_OPTIONAL = {"profiles", *OPTIONAL_TABLES}
 """Tables that an OpenSIPS database without their module lacks."""
 
 

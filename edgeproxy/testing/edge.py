@@ -56,7 +56,8 @@ class SimulatedEdge:
         wanted = hooks(modules, [deadline_seconds] * len(policies), [500] * len(policies), kinds)
         peers = {name: peer.lookups for name, peer in config.peer.items() if peer.lookups}
         if peers:
-            lookups = Lookups(config.lookup, peers, config.install.database if "database" in configuration else "")
+            trusted = [name for name, peer in config.peer.items() if peer.is_trusted]
+            lookups = Lookups(config.lookup, peers, trusted, config.install.database if "database" in configuration else "")
             modules.insert(0, (lookups.policy, object()))
             wanted = [*hooks(modules[:1], [lookups.deadline_seconds], [500], kinds), *wanted]
         self._handlers = {name for hook in wanted if hook["hook"] == "route" for name in hook["methods"]}

@@ -17,7 +17,7 @@ pub(crate) struct GatewayCall {
     gateway: Arc<GatewayState>,
     pub(crate) carrier: Option<Arc<GatewayState>>,
     /// Held for as long as the call lasts.
-    _places: Option<Places>,
+    pub(crate) places: Option<Places>,
     partition: usize,
     /// The peer whose machine it is, where that is a pool.
     pool: Option<u16>,
@@ -62,7 +62,7 @@ impl Edge {
         let call = GatewayCall {
             gateway: Arc::clone(&gateway.state),
             carrier: carrier.map(|carrier| Arc::clone(&carrier.state)),
-            _places: places,
+            places,
             partition: plan.partition,
             pool: plan.terms.pool.map(|(peer, _)| peer),
             rule: plan.rule_id(),

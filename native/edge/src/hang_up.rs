@@ -145,7 +145,7 @@ impl Edge {
 
     fn send_bye(&mut self, now: Now, request: &[u8], hop: Hop) {
         let target = Target::Address(Address { transport: hop.transport, address: hop.address });
-        let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None };
+        let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None, loop_hash: None };
         // Its Route stands as it is written: the first of it is where the hop leads.
         let wait = 64 * self.snapshot.timers.t1;
         if !self.send_own(now, Origin::Nobody, request, syntax::Method::Bye, RouteView::default(), targets, Some(hop), wait) {

@@ -17,6 +17,14 @@ use crate::target::{NoTarget, TargetSet};
 use crate::transaction::Shape;
 use crate::verdict::PolicyEvent;
 
+/// What a request is known by to its sender, where its numbers were changed.
+pub(crate) struct Original {
+    /// From, where that was.
+    pub(crate) from: Option<Box<[u8]>>,
+    /// Tells a loop.
+    pub(crate) loop_hash: u64,
+}
+
 impl Edge {
     /// A request that belongs to nothing we know: who sent it, may it, and where does it go?
     pub(crate) fn open(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView) {
@@ -42,18 +50,19 @@ impl Edge {
         self.aim(now, arrival, message, key, route, peer, None);
     }
 
-    /// A request whose numbers were made those of this network; `from` is From as its sender has it.
+    /// A request whose numbers were made those of this network; `original` is what its sender knows it by.
     #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
-    pub(crate) fn aim(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, from: Option<Box<[u8]>>) {
+    pub(crate) fn aim(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, original: Option<Original>) {
+        let (from, loop_hash) = original.map_or((None, None), |original| (original.from, Some(original.loop_hash)));
         let terms = self.policy_for(PolicyEvent::Request, message, peer);
         let mut found = match self.find_targets(now, message, route, peer) {
             Ok(found) => found,
             // A policy may know better.
             Err(NoTarget::NoRule(place)) if terms.is_some() => {
                 let plan = self.plan(now, &self.snapshot.routes[usize::from(place)], message, None, b"");
-                TargetSet { targets: SmallVec::new(), policy: None, plan, from: None }
+                TargetSet { targets: SmallVec::new(), policy: None, plan, from: None, loop_hash: None }
             }
-            Err(NoTarget::NotFound) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None, plan: None, from: None },
+            Err(NoTarget::NotFound) if terms.is_some() => TargetSet { targets: SmallVec::new(), policy: None, plan: None, from: None, loop_hash: None },
             Err(why) => {
                 self.counters.refused_no_target.add();
                 let mut refusal = match why {
@@ -72,10 +81,8 @@ impl Edge {
         if breadth == 0 {
             return self.refuse(now, arrival, message, Some(peer), &Refusal { from, ..Refusal::new(440, "target") });
         }
-        found.from = from;
-        let several = found.policy.is_some_and(|policy| self.snapshot.settings.peers[usize::from(policy)].forking == Forking::Parallel);
-        // Too little to share out: one after the other needs no more than one at a time.
-        let parallel = several && usize::from(breadth) >= found.targets.len();
+        (found.from, found.loop_hash) = (from, loop_hash);
+        let (parallel, share) = self.spread(&found, breadth);
         let shape = Shape {
             route: *route,
             from_peer: Some(peer),
@@ -86,7 +93,7 @@ impl Edge {
             record_route: message.head.method.opens_dialog(),
             strip_identity: !self.snapshot.settings.peers[usize::from(peer)].trust_identity,
             parallel,
-            breadth: (parallel && found.targets.len() > 1).then(|| breadth / found.targets.len() as u16),
+            breadth: share,
             dialog: None,
             call: proto::Key::NONE,
             originated: false,
@@ -94,6 +101,16 @@ impl Edge {
         // One with a To tag too: whoever forges that must not escape the record.
         let is_call = message.head.method == Method::Invite;
         self.relay(now, arrival, message, key, shape, found, is_call, terms);
+    }
+}
+
+impl Edge {
+    /// Whether targets are tried at once, and what each branch gets of Max-Breadth then (RFC 5393 section 5.3).
+    pub(crate) fn spread(&self, found: &TargetSet, breadth: u16) -> (bool, Option<u16>) {
+        let several = found.policy.is_some_and(|policy| self.snapshot.settings.peers[usize::from(policy)].forking == Forking::Parallel);
+        // Too little to share out: one after the other needs no more than one at a time.
+        let parallel = several && usize::from(breadth) >= found.targets.len();
+        (parallel, (parallel && found.targets.len() > 1).then(|| breadth / found.targets.len() as u16))
     }
 }
 

@@ -11,6 +11,7 @@ use syntax::{HeaderName, Message, Method, Scheme, Span, Uri, parse_name_addr};
 use crate::edge::Edge;
 use crate::gateway_uri::{push_parameters, push_user, unescaped};
 use crate::hop::Hop;
+use crate::identify::Original;
 use crate::matching::Refusal;
 use crate::number_settings::{GatewayNumberSettings, NumberField, NumberRuleSettings, NumberScheme, NumberSetSettings, NumberUseSettings};
 use crate::route::RouteView;
@@ -19,6 +20,9 @@ use crate::transaction::Shape;
 
 /// Characters that only part digits for readers (RFC 3966 section 5.1.1).
 const SEPARATORS: &[u8] = b"-.() ";
+
+/// Values of a header field that are looked at; a sender could make us ask thousands.
+const MOST_VALUES: usize = 8;
 
 /// Rules that have a name.
 #[derive(Debug)]
@@ -69,8 +73,10 @@ pub(crate) struct NumberContext<'a> {
     /// Where dial plans are.
     pub(crate) table: Option<&'a Table>,
     pub(crate) wall_seconds: i64,
-    /// Host and port of a SIP URI that is made of a `tel:` URI.
+    /// Host and port of a Request-URI that is made of a `tel:` URI.
     pub(crate) host: &'a [u8],
+    /// The same for URIs that say who somebody is: they are of this network.
+    pub(crate) own: &'a [u8],
 }
 
 impl NumberPolicies {
@@ -108,7 +114,7 @@ impl NumberPolicies {
 
 /// The rule for a number that a peer sends, with what that makes of it.
 pub(crate) fn translate(policies: &NumberPolicies, peer: u16, table: Option<&Table>, number: &str, wall_seconds: i64) -> Option<(String, String)> {
-    let context = NumberContext { table, wall_seconds, host: b"" };
+    let context = NumberContext { table, wall_seconds, host: b"", own: b"" };
     let (rule, made) = policies.of(Way::In, Some(peer), None)?.translate(&context, &plain(number.as_bytes()))?;
     Some((rule, String::from_utf8_lossy(&made).into_owned()))
 }
@@ -162,7 +168,7 @@ impl NumberTerms {
         }
         for (field, name) in [(NumberField::PAssertedIdentity, HeaderName::PAssertedIdentity), (NumberField::Diversion, HeaderName::Diversion)] {
             if self.fields.contains(&field) {
-                for element in message.elements(name) {
+                for element in message.elements(name).take(MOST_VALUES) {
                     if let Some(value) = parse_name_addr(message.bytes, element) {
                         self.change(context, message, value.uri, &mut done.edits);
                     }
@@ -173,7 +179,9 @@ impl NumberTerms {
     }
 
     fn change(&self, context: &NumberContext<'_>, message: &Message<'_>, place: Span, edits: &mut SmallVec<[(Span, Vec<u8>); 2]>) -> bool {
-        let made = Uri::parse(message.bytes, place).ok().and_then(|uri| self.made(context, message.bytes, &uri, None).ok().flatten());
+        let made = Uri::parse(message.bytes, place)
+            .ok()
+            .and_then(|uri| self.made(&NumberContext { host: context.own, ..*context }, message.bytes, &uri, None).ok().flatten());
         let Some(mut made) = made else { return false };
         // Without angle brackets its parameters would be those of the header field (RFC 3261 section 20).
         if place.start().checked_sub(1).and_then(|at| message.bytes.get(at)) != Some(&b'<') {
@@ -211,14 +219,21 @@ impl NumberTerms {
             // No tel: URI can say that.
             return Ok(None);
         }
+        // A number of the world is one of no place (RFC 3966 section 5.1.4).
+        let local = if is_tel && is_global(&made) { b"phone-context".as_slice() } else { b"" };
+        let params = without(uri.params.of(bytes), local);
         let mut out = Vec::with_capacity(bytes.len() + 32);
         if turns && is_tel {
             out.extend_from_slice(b"sip:");
             push_user(&made, &mut out);
-            push_parameters(uri.params.of(bytes), &mut out);
+            push_parameters(&params, &mut out);
             out.push(b'@');
             out.extend_from_slice(context.host);
             out.extend_from_slice(b";user=phone");
+        } else if is_tel {
+            out.extend_from_slice(b"tel:");
+            out.extend_from_slice(&made);
+            out.extend_from_slice(&params);
         } else if turns {
             out.extend_from_slice(b"tel:");
             out.extend_from_slice(&made);
@@ -233,6 +248,15 @@ impl NumberTerms {
         }
         Ok(Some(out))
     }
+}
+
+/// Parameters, each with its semicolon, without those of this name.
+fn without(params: &[u8], name: &[u8]) -> Vec<u8> {
+    let others = params.split(|byte| *byte == b';').skip(1).filter(|parameter| {
+        let own = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+        name.is_empty() || !own.eq_ignore_ascii_case(name)
+    });
+    others.flat_map(|parameter| [b";", parameter].concat()).collect()
 }
 
 /// The number of a user part: without escapes, and without what only parts digits where it is a telephone number.
@@ -259,15 +283,15 @@ impl Edge {
         if numbers.is_used() { numbers.of(way, peer, gateway()) } else { None }
     }
 
-    fn number_context<'a>(&'a self, now: Now, host: &'a [u8]) -> NumberContext<'a> {
-        NumberContext { table: self.routing.table("").map(AsRef::as_ref), wall_seconds: (now.wall / 1_000_000) as i64, host }
+    fn number_context<'a>(&'a self, now: Now, host: &'a [u8], own: &'a [u8]) -> NumberContext<'a> {
+        NumberContext { table: self.routing.table("").map(AsRef::as_ref), wall_seconds: (now.wall / 1_000_000) as i64, host, own }
     }
 
     /// Makes the numbers of a request those of this network and lets it go on, or refuses it.
     #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
     pub(crate) fn open_renumbered(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, terms: &NumberTerms) {
         let host = self.snapshot.sent_by(arrival.listener);
-        let done = match terms.renumber(&self.number_context(now, host), message, None) {
+        let done = match terms.renumber(&self.number_context(now, host, host), message, None) {
             Ok(done) => done,
             Err((status_code, phrase)) => {
                 self.counters.numbers_refused.add();
@@ -291,10 +315,11 @@ impl Edge {
         let mut made = Vec::with_capacity(message.bytes.len() + 64);
         self.edits.apply(message, &mut made);
         let from = message.first(HeaderName::From).filter(|_| done.from).map(|slot| slot.value.of(message.bytes).into());
+        let original = Original { from, loop_hash: self.loop_hash(message) };
         let gone_on = self.with_stored(&made, |edge, message| {
             // Offsets into the request as it came mean nothing in this one.
             let route = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message).ok()?;
-            edge.aim(now, arrival, message, key, &route, peer, from);
+            edge.aim(now, arrival, message, key, &route, peer, Some(original));
             Some(())
         });
         if gone_on.flatten().is_none() {
@@ -323,6 +348,7 @@ impl Edge {
         let Some(terms) = self.numbers_of(Way::Out, peer, || gateway.as_deref()).map(Arc::clone) else { return Renumbered::default() };
         let host = hop.address.to_string();
         // Refusing is for what comes in: what goes out as it is may still be understood there.
-        terms.renumber(&self.number_context(now, host.as_bytes()), message, uri).unwrap_or_default()
+        let own = self.snapshot.sent_by(hop.listener);
+        terms.renumber(&self.number_context(now, host.as_bytes(), own), message, uri).unwrap_or_default()
     }
 }

@@ -57,7 +57,7 @@ impl Edge {
             let route = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message).map_err(|_| VerdictError::TooLarge)?;
             let targets = if verdict.peer.is_empty() && verdict.targets.is_empty() {
                 let next = Self::next_hop(message, &route).ok_or(VerdictError::NoTarget)?;
-                TargetSet { targets: SmallVec::from_buf([next]), policy: None, plan: None, from: None }
+                TargetSet { targets: SmallVec::from_buf([next]), policy: None, plan: None, from: None, loop_hash: None }
             } else {
                 let wanted = Verdict { kind: VerdictKind::Relay, peer: verdict.peer.clone(), targets: verdict.targets.clone(), ..Verdict::default() };
                 edge.verdict_targets(&wanted)?.ok_or(VerdictError::NoTarget)?

@@ -128,8 +128,11 @@ impl Edge {
         let table = &routing.partitions[partition].table;
         let settings = &terms.settings;
         // A ported number is known by its routing number (RFC 4694 section 5), and called by its own.
-        let ported =
-            if number.is_none() && key.is_empty() && settings.by_routing_number { routing_number(table, message, &message.head.request_uri) } else { None };
+        let ported = if number.is_none() && key.is_empty() && settings.by_routing_number && !settings.check_only {
+            routing_number(table, message, &message.head.request_uri)
+        } else {
+            None
+        };
         let number = number.map_or_else(|| dialled(table, message, &message.head.request_uri), |number| normal(table, number));
         let looked_up = ported.or_else(|| (!key.is_empty()).then(|| normal(table, key)));
         let options = SearchOptions {
@@ -364,7 +367,13 @@ impl Edge {
                 transaction.best = None;
             }
         }
-        let call = transaction.branches.get_mut(attempt).and_then(|branch| branch.gateway.take());
+        let mut call = transaction.branches.get_mut(attempt).and_then(|branch| branch.gateway.take());
+        if let (Some(call), Some(plan)) = (call.as_mut(), transaction.plan.as_mut())
+            && !transaction.addresses.is_empty()
+        {
+            // Another address of the same gateway has its place.
+            plan.places = call.places.take();
+        }
         // What the caller gave up says nothing of the gateway.
         if let (Some(call), Some(_)) = (call.filter(|_| !caller_cancelled), of_gateway) {
             self.note_gateway(now, &call, of_gateway);

@@ -47,6 +47,8 @@ pub(crate) struct PolicyState {
     pub(crate) final_answer: Option<u64>,
     /// The last response of an attempt that a policy waits for, as its caller would get it.
     pub(crate) last_response: Option<Box<[u8]>>,
+    /// What is tried is a service, and nobody who could be called.
+    pub(crate) service: bool,
     /// Failures that were reported: attempts that cannot even be sent add no branch that would bound them.
     pub(crate) reports: usize,
     /// Tells a loop by the request as it came: where a policy rewrites it, that it comes back rewritten is a spiral.
@@ -145,6 +147,7 @@ impl Edge {
             first_answer: None,
             final_answer: None,
             last_response: None,
+            service: false,
             reports: 0,
             loop_hash,
         };
@@ -393,6 +396,7 @@ impl Edge {
             VerdictKind::Drop | VerdictKind::Originate => return Err(VerdictError::Hook),
             VerdictKind::Continue | VerdictKind::Relay | VerdictKind::Route | VerdictKind::Next => {
                 (state.report, state.running) = (verdict.report, verdict.report);
+                state.service = verdict.service && verdict.kind == VerdictKind::Relay;
                 state.first_answer = verdict.first_answer_milliseconds.map(milliseconds);
                 state.final_answer = verdict.final_answer_milliseconds.map(milliseconds);
                 transaction.waiting = None;
@@ -459,6 +463,7 @@ impl Edge {
                 policy: Some(index),
                 plan: None,
                 from: None,
+                loop_hash: None,
             }));
         }
         let target = |text: &String| {
@@ -467,7 +472,7 @@ impl Edge {
             if self.snapshot.own.is_own(bytes, &uri) { Err(VerdictError::Own(text.clone())) } else { Ok(Target::of_uri(bytes, &uri)) }
         };
         let targets: SmallVec<[Target; 1]> = verdict.targets.iter().rev().map(target).collect::<Result<_, _>>()?;
-        if targets.is_empty() { Err(VerdictError::NoTarget) } else { Ok(Some(TargetSet { targets, policy: None, plan: None, from: None })) }
+        if targets.is_empty() { Err(VerdictError::NoTarget) } else { Ok(Some(TargetSet { targets, policy: None, plan: None, from: None, loop_hash: None })) }
     }
 
     /// Makes the request as it goes out; each verdict starts from the request as it came.
@@ -510,16 +515,19 @@ impl Edge {
         transaction.last_failure = 0;
         let Some(shape) = transaction.shape.as_deref().copied() else { return false };
         let (VerdictKind::Continue, Some(peer)) = (verdict.kind, shape.from_peer) else { return true };
-        let found = self.with_request(entry, |edge, message| edge.find_targets(now, message, &shape.route, peer));
+        let found = self.with_request(entry, |edge, message| {
+            let breadth = crate::identify::breadth(message);
+            edge.find_targets(now, message, &shape.route, peer).map(|found| (edge.spread(&found, breadth), found))
+        });
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         transaction.waiting = None;
         match found {
-            Some(Ok(found)) => {
+            Some(Ok(((parallel, share), found))) => {
                 (transaction.targets, transaction.plan) = (found.targets, found.plan);
                 transaction.addresses.clear();
                 let terms = transaction.plan.as_ref().map(|plan| Arc::clone(&plan.terms)).filter(|terms| terms.pool.is_none());
                 if let Some(shape) = transaction.shape.as_mut() {
-                    shape.policy = found.policy;
+                    (shape.policy, shape.parallel, shape.breadth) = (found.policy, parallel, share);
                     shape.listener = found.policy.and_then(|policy| self.snapshot.peer_listeners[usize::from(policy)]);
                 }
                 match terms.filter(|_| !verdict.routing_number.is_empty()) {

@@ -46,6 +46,7 @@ impl Edge {
                     policy: pool.or_else(|| self.snapshot.gateway_peer(gateway.kind)),
                     plan: None,
                     from: None,
+                    loop_hash: None,
                 };
                 let origin = Origin::Probe { partition: number, pool, gateway: Arc::clone(&gateway.state) };
                 let wait = milliseconds(self.snapshot.settings.health.probe_timeout_milliseconds);

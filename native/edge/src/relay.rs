@@ -50,6 +50,7 @@ impl Edge {
         let mut transaction = Transaction::new(key, message.head.method, server, *arrival, message.bytes, shape, found.targets, now.moment + setup);
         transaction.plan = found.plan;
         transaction.from.clone_from(&found.from);
+        transaction.loop_hash = found.loop_hash;
         transaction.reply_to = reply_hop(arrival, message);
         if invite && trying_after > 0 {
             transaction.trying_at = now.moment + milliseconds(trying_after);
@@ -241,7 +242,7 @@ impl Edge {
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
         let (decided, planned) = (transaction.policy.is_some(), transaction.plan.is_some());
         let wished = transaction.policy.as_ref().and_then(|policy| policy.first_answer).or(transaction.plan.as_ref().map(|plan| plan.terms.first_answer));
-        let loop_hash = transaction.policy.as_ref().and_then(|policy| policy.loop_hash);
+        let loop_hash = transaction.loop_hash.or(transaction.policy.as_ref().and_then(|policy| policy.loop_hash));
         let further = transaction.plan.as_ref().is_some_and(|plan| plan.has_more());
         let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty() || further;
         let cookie = self.random() as u32;
@@ -378,6 +379,9 @@ impl Edge {
         transaction.last_failure = status_code;
         if let Some(state) = transaction.policy.as_mut().filter(|state| state.report) {
             state.last_response.clone_from(&response);
+        }
+        if transaction.policy.as_ref().is_some_and(|state| state.service) {
+            return;
         }
         if proto::is_better(status_code, transaction.best.as_ref().map(|best| best.status_code), transaction.caller_cancelled) {
             transaction.best = Some(Best { status_code, response });

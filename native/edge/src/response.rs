@@ -139,7 +139,8 @@ impl Edge {
         if let Some(reason) = wanted {
             self.send_cancel(now, entry, attempt, &reason);
         }
-        if code == 100 || !self.strip_via(arrival, entry, message) || !self.admit_dialog(now, entry, message, DialogState::Early) {
+        let service = self.transactions.get(entry).and_then(|transaction| transaction.policy.as_ref()).is_some_and(|state| state.service);
+        if code == 100 || service || !self.strip_via(arrival, entry, message) || !self.admit_dialog(now, entry, message, DialogState::Early) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };

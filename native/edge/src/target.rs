@@ -47,11 +47,13 @@ pub(crate) struct TargetSet {
     pub(crate) plan: Option<Box<Plan>>,
     /// From as the caller has it, where its numbers were changed.
     pub(crate) from: Option<Box<[u8]>>,
+    /// Tells a loop by the request as it came, where its numbers were changed.
+    pub(crate) loop_hash: Option<u64>,
 }
 
 impl TargetSet {
     pub(crate) fn one(target: Target) -> Self {
-        Self { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None }
+        Self { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None, loop_hash: None }
     }
 }
 
@@ -88,7 +90,7 @@ impl Edge {
             let terms = &self.snapshot.routes[usize::from(place)];
             let plan = self.plan(now, terms, message, None, b"").filter(|plan| plan.has_rule()).ok_or(NoTarget::NoRule(place))?;
             if !terms.settings.check_only {
-                return Ok(TargetSet { targets: SmallVec::new(), policy: None, plan: Some(plan), from: None });
+                return Ok(TargetSet { targets: SmallVec::new(), policy: None, plan: Some(plan), from: None, loop_hash: None });
             }
         }
         let policy = match settings.kind {
@@ -98,10 +100,10 @@ impl Edge {
         };
         if let Some(policy) = policy {
             if let Some(plan) = self.pool_plan(now, policy, message) {
-                return Ok(TargetSet { targets: SmallVec::new(), policy: Some(policy), plan: Some(plan), from: None });
+                return Ok(TargetSet { targets: SmallVec::new(), policy: Some(policy), plan: Some(plan), from: None, loop_hash: None });
             }
             let targets = self.snapshot.peers.targets(policy).iter().rev().cloned().collect();
-            return Ok(TargetSet { targets, policy: Some(policy), plan: None, from: None });
+            return Ok(TargetSet { targets, policy: Some(policy), plan: None, from: None, loop_hash: None });
         }
         // A subscriber may only reach the core: to any other host we would be an open relay.
         if settings.kind == PeerKind::Subscribers || route.request_uri_is_own {

@@ -139,7 +139,13 @@ impl Edge {
             }
             ClientAction::NoFinalAnswer if !branch.cancelled && !caller_cancelled => {
                 branch.timed_out = true;
+                let service = transaction.policy.as_ref().is_some_and(|state| state.service);
                 self.send_cancel(now, entry, attempt, &CancelReason::Timeout);
+                if service && let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) {
+                    // The call does not wait until it has admitted that, too.
+                    branch.client.handle_transport_error();
+                    self.attempt_failed(now, entry, attempt, 408, Outcome::Silence);
+                }
             }
             ClientAction::NoFinalAnswer => {
                 // Not even the CANCEL was answered.

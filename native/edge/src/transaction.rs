@@ -167,6 +167,8 @@ pub(crate) struct Transaction {
     pub(crate) request: Option<Box<[u8]>>,
     /// From as the caller has it, where it goes out otherwise.
     pub(crate) from: Option<Box<[u8]>>,
+    /// Tells a loop by the request as it came, where its numbers were changed.
+    pub(crate) loop_hash: Option<u64>,
     /// The request as a policy wants it to go out, where that differs.
     pub(crate) edited: Option<Box<[u8]>>,
     pub(crate) policy: Option<Box<PolicyState>>,
@@ -222,6 +224,7 @@ impl Transaction {
             reply_to: arrival,
             request: Some(request.into()),
             from: None,
+            loop_hash: None,
             edited: None,
             policy: None,
             held: Vec::new(),

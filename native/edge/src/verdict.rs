@@ -267,6 +267,8 @@ pub(crate) struct Verdict {
     pub(crate) notes: Vec<(String, String)>,
     /// A request to send, whole but for its Via.
     pub(crate) request: String,
+    /// What is tried is a service that knows something, and nobody who could be called: its responses go to nobody.
+    pub(crate) service: bool,
     /// What was tried so far is forgotten: it asked a service, and tried nobody.
     pub(crate) anew: bool,
     /// How long its answer may take.

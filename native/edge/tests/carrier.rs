@@ -416,6 +416,58 @@ fn a_redirect_server_tells_a_policy_where_and_is_no_attempt_of_the_call() {
     assert_eq!(statuses(&rig.verdict(&question, &packed(&json!({"kind": "continue", "anew": true})))), [404]);
 }
 
+#[test]
+fn a_service_that_is_asked_tells_the_caller_nothing_and_holds_nobody_up() {
+    let mut terms = with(route("pstn"));
+    terms.policies =
+        vec![PolicySettings { hook: "request".to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 9_000, status_code: 500 }];
+    let mut rig = rig_with(route("pstn"));
+    rig.reload(terms).unwrap();
+    rig.edge.set_policy_links(vec![1]);
+    let ask = json!({"kind": "relay", "targets": ["sip:198.51.100.9"], "report": true, "service": true, "first_answer_milliseconds": 1_000, "final_answer_milliseconds": 1_000});
+    let dip = |rig: &mut Rig, number| {
+        rig.receive(CORE, &invite("sip:4930@edge", number).text());
+        let question = rig.policy.pop().unwrap();
+        rig.verdict(&question, &packed(&ask)).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap()
+    };
+    // It rings, which nobody hears, and then it hangs: the time for its final answer is the whole of it.
+    let sent = dip(&mut rig, 1);
+    assert_eq!(statuses(&rig.receive("198.51.100.9:5060", &response(&sent.text, 180, "r"))), [] as [u16; 0]);
+    let cancelled = rig.advance(1_001);
+    assert!(cancelled.iter().any(|sent| sent.first_line().starts_with("CANCEL")));
+    let question = rig.policy.pop().unwrap();
+    assert_eq!(QuestionView::read(&question.bytes).unwrap().status_code, 408);
+    let sent =
+        rig.verdict(&question, &packed(&json!({"kind": "continue", "anew": true}))).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+    assert_eq!(sent.to.to_string(), A);
+    assert_eq!(statuses(&refuse(&mut rig, &sent, 486, &[])), [486]);
+    // Where the policy fails after it has answered, what it said is no answer to the caller.
+    let sent = dip(&mut rig, 2);
+    rig.receive("198.51.100.9:5060", &answer(&sent.text, 302, "r", &["Contact: <sip:4930;npdi;rn=+1555@lnp>"]));
+    let question = rig.policy.pop().unwrap();
+    assert_eq!(statuses(&rig.verdict(&question, &packed(&json!({"kind": "error"})))), [500]);
+}
+
+#[test]
+fn the_addresses_of_one_gateway_share_its_place() {
+    let mut rig = rig();
+    let mut builder = Builder::new(LoadOptions::default(), None);
+    builder.gateways(b"a\x1f0\x1fgw.example.net\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f1\x1f1\x1e");
+    builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e");
+    let routing = edge::Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &[], None);
+    let place = routing.gateway_capacity("", 0).unwrap().clone();
+    rig.set_routing(routing);
+    rig.receive(CORE, &invite("sip:4930@edge", 1).text());
+    let question = rig.questions.pop().unwrap();
+    let sent = rig.answer(&question, &["203.0.113.7:5060", "203.0.113.8:5060"]);
+    let first = sent.into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+    assert_eq!((first.to.to_string(), place.live()), ("203.0.113.7:5060".to_owned(), 1));
+    let second = rig.undeliverable(&first).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+    assert_eq!((second.to.to_string(), place.live(), place.refused()), ("203.0.113.8:5060".to_owned(), 1, 0));
+    assert_eq!(statuses(&refuse(&mut rig, &second, 486, &[])), [486]);
+    assert_eq!(place.live(), 0);
+}
+
 /// Gateways a and b by carrier `one`, with what they may have of calls and of calls a second.
 fn with_caps(a: (u32, u16), b: (u32, u16), carrier: (u32, u16)) -> edge::Routing {
     let mut builder = Builder::new(LoadOptions::default(), None);

@@ -175,6 +175,37 @@ fn a_policy_gives_from_another_name_and_the_caller_never_hears_of_it() {
 }
 
 #[test]
+fn a_request_that_comes_back_as_it_came_is_a_loop_though_numbers_were_changed_twice() {
+    let mut terms = terms();
+    terms.number_sets[0].rules.remove(0);
+    terms.peers[1].numbers_out = used("national", NumberScheme::Keep);
+    terms.peers[1].numbers_in = used("german", NumberScheme::Keep);
+    terms.peers[1].allow_routes = true;
+    terms.peers[1].route = "pstn".to_owned();
+    let mut rig = rig_with(terms);
+    let sent = call(&mut rig, CORE, &with_from("sip:0012125551@edge", "<sip:040999@core>").replace("@edge", "@203.0.113.1"));
+    assert_eq!(sent.first_line(), "INVITE sip:12125551@203.0.113.1 SIP/2.0");
+    // The far end sends it back as we were asked for it.
+    let back = sent.text.replacen("INVITE sip:12125551@", "INVITE sip:0012125551@", 1);
+    let answer = rig.receive(GATEWAY, &back).pop().unwrap();
+    assert_eq!(answer.status_code(), 482, "{}", answer.text);
+}
+
+#[test]
+fn identities_are_of_this_network_a_number_of_the_world_has_no_place_and_long_lists_are_left() {
+    let mut terms = terms();
+    terms.peers[1].numbers_out = used("out", NumberScheme::Sip);
+    terms.number_sets.push(set("out", vec![prefix("", 0, "")]));
+    let mut rig = rig_with(terms);
+    let many: String = (1..13).map(|number| format!("Diversion: <tel:0{number}>\r\n")).collect();
+    let text = with_from("sip:030123@edge", "<tel:040999;phone-context=+49;ext=7>").replace("Content-Length", &format!("{many}Content-Length"));
+    let sent = call(&mut rig, CORE, &text);
+    assert_eq!(header(&sent.text, "From"), "<sip:+4940999;ext=7@192.0.2.1:5060;user=phone>;tag=alice");
+    assert_eq!(sent.text.matches("Diversion: <sip:+49").count(), 8);
+    assert_eq!(sent.text.matches("Diversion: <tel:0").count(), 4);
+}
+
+#[test]
 fn sets_that_nobody_has_are_refused() {
     let mut terms = terms();
     terms.peers[0].numbers_in = used("nobody", NumberScheme::Keep);

@@ -50,11 +50,11 @@ mod tests {
     fn many_threads_at_once_get_no_place_twice() {
         let count = Arc::new(CallCount::default());
         let most = std::thread::scope(|scope| {
-            let work = || (0..20_000).filter_map(|_| count.take(4).map(|_| count.live())).max();
+            let work = || (0..20_000).filter_map(|_| count.take(2).map(|_| count.live())).max();
             let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
             workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).max()
         });
-        assert!(most.is_some_and(|most| most <= 4));
+        assert!(most.is_some_and(|most| most <= 2));
         assert_eq!(count.live(), 0);
     }
 }

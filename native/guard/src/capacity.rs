@@ -48,8 +48,12 @@ impl Capacity {
     pub fn after(before: Option<&Self>, caps: Caps) -> Self {
         let known = before.cloned().unwrap_or_default();
         let wanted = usize::from(caps.calls_per_second);
-        let pace = known.pace.filter(|pace| pace.per_second() == wanted);
-        let pace = pace.or_else(|| (wanted > 0).then(|| Arc::new(Pace::new(caps.calls_per_second))));
+        let pace = match known.pace {
+            _ if wanted == 0 => None,
+            Some(pace) if pace.per_second() == wanted => Some(pace),
+            Some(pace) => Some(Arc::new(pace.with(caps.calls_per_second))),
+            None => Some(Arc::new(Pace::new(caps.calls_per_second))),
+        };
         Self { caps, pace, ..known }
     }
 
@@ -129,7 +133,9 @@ mod tests {
         let _held = one.admit(0);
         let other = Capacity::after(Some(&one), Caps { calls: 2, calls_per_second: 1 });
         assert_eq!((other.live(), other.admit(1).err()), (1, Some(Full::Pace)));
+        let faster = Capacity::after(Some(&other), Caps { calls: 0, calls_per_second: 2 });
+        assert!(faster.admit(2).is_ok() && faster.admit(3).is_err());
         let free = Capacity::after(Some(&other), Caps::default());
-        assert!(free.admit(2).is_ok() && free.refused() == 1);
+        assert!(free.admit(2).is_ok() && free.refused() == 2);
     }
 }

@@ -4,65 +4,111 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SECOND: u64 = 1_000_000;
-/// Stands for a time that has never been.
-const NEVER: u64 = u64::MAX;
-
-/// How often a refusal is looked at again.
-const LOOKS: usize = 8;
+/// Bits of a place that hold its time: microseconds for nine years.
+const TIME_BITS: u32 = 48;
+const TIME: u64 = (1 << TIME_BITS) - 1;
 
 /// New calls in any second.
 #[derive(Debug)]
 pub struct Pace {
-    /// When each of the last ones was, in microseconds; the oldest is where the next one goes.
-    times: Box<[AtomicU64]>,
+    /// When each of the last ones was, in microseconds, and in which round over all places; 0 for one that was never taken.
+    /// The oldest is where the next one goes.
+    places: Box<[AtomicU64]>,
     next: AtomicU64,
+}
+
+/// What a place says.
+enum Place {
+    /// Whoever took it in this round has not gone on to the next yet.
+    Taken,
+    /// It is what it was a round ago, or never taken.
+    Before(u64),
 }
 
 impl Pace {
     /// One for so many calls a second, 1 at least. It holds eight bytes for each.
     pub fn new(per_second: u16) -> Self {
-        Self { times: (0..per_second.max(1)).map(|_| AtomicU64::new(NEVER)).collect(), next: AtomicU64::new(0) }
+        Self { places: (0..per_second.max(1)).map(|_| AtomicU64::new(0)).collect(), next: AtomicU64::new(0) }
+    }
+
+    /// One for another pace that goes on from this one: what was taken a moment ago still counts.
+    pub fn with(&self, per_second: u16) -> Self {
+        let other = Self::new(per_second);
+        let mut times: Vec<u64> = self.places.iter().map(|place| place.load(Ordering::Acquire)).filter(|word| *word != 0).map(|word| word & TIME).collect();
+        times.sort_unstable();
+        let newest = times.len().saturating_sub(other.places.len());
+        times.drain(..newest);
+        for (number, time) in times.iter().enumerate() {
+            if let Some(place) = other.places.get(number) {
+                place.store(other.word(number as u64, *time), Ordering::Release);
+            }
+        }
+        other.next.store(times.len() as u64, Ordering::Release);
+        other
     }
 
     /// How many calls a second it is for.
     pub fn per_second(&self) -> usize {
-        self.times.len()
+        self.places.len()
+    }
+
+    /// The round of the call of this number, from 1.
+    fn round(&self, number: u64) -> u64 {
+        (1 + number / self.places.len() as u64) & (u64::MAX >> TIME_BITS)
+    }
+
+    fn word(&self, number: u64, now: u64) -> u64 {
+        self.round(number) << TIME_BITS | now & TIME
+    }
+
+    fn place(&self, number: u64) -> Option<(&AtomicU64, Place)> {
+        let place = self.places.get((number % self.places.len() as u64) as usize)?;
+        let word = place.load(Ordering::Acquire);
+        let taken = word != 0 && word >> TIME_BITS == self.round(number);
+        Some((place, if taken { Place::Taken } else { Place::Before(word) }))
+    }
+
+    /// Workers read their clocks one after the other: what was just before counts as now.
+    fn is_over(word: u64, now: u64) -> bool {
+        word == 0 || (now & TIME).saturating_sub(word & TIME) >= SECOND
     }
 
     /// Whether one more could begin at `now`; nothing counts.
     pub fn has_room(&self, now: u64) -> bool {
-        let place = (self.next.load(Ordering::Acquire) % self.times.len() as u64) as usize;
-        let oldest = self.times.get(place).map_or(NEVER, |time| time.load(Ordering::Acquire));
-        oldest == NEVER || now.saturating_sub(oldest) >= SECOND
+        let next = self.next.load(Ordering::Acquire);
+        match self.place(next) {
+            Some((_, Place::Before(word))) => Self::is_over(word, now),
+            // The one behind is next in truth.
+            Some((_, Place::Taken)) => self.place(next + 1).is_some_and(|(_, place)| matches!(place, Place::Before(word) if Self::is_over(word, now))),
+            None => false,
+        }
     }
 
     /// Whether one more may begin at `now`, microseconds of the monotonic clock; it counts if so.
     pub fn take(&self, now: u64) -> bool {
-        let mut next = self.next.load(Ordering::Acquire);
         loop {
-            let place = (next % self.times.len() as u64) as usize;
-            let Some(time) = self.times.get(place) else { return false };
-            let oldest = time.load(Ordering::Acquire);
-            // Workers read their clocks one after the other: what was just before counts as now.
-            if oldest != NEVER && now.saturating_sub(oldest) < SECOND {
-                // Another worker may have taken this place just now and be about to go to the next.
-                let moved = (0..LOOKS).find_map(|_| {
-                    std::hint::spin_loop();
-                    Some(self.next.load(Ordering::Acquire)).filter(|there| *there != next)
-                });
-                match moved {
-                    Some(there) => next = there,
-                    None => return false,
+            let next = self.next.load(Ordering::Acquire);
+            // Where it fails somebody else has gone on.
+            let go_on = || self.next.compare_exchange(next, next + 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
+            let Some((place, there)) = self.place(next) else { return false };
+            let word = match there {
+                // Its owner may have been interrupted: nobody waits for that.
+                Place::Taken => {
+                    go_on();
+                    continue;
+                }
+                Place::Before(word) => word,
+            };
+            if !Self::is_over(word, now) {
+                if self.next.load(Ordering::Acquire) == next {
+                    return false;
                 }
                 continue;
             }
-            // Whoever takes the time from what it was has the place; for others it is a younger one by now.
-            match time.compare_exchange(oldest, now, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    self.next.fetch_add(1, Ordering::AcqRel);
-                    return true;
-                }
-                Err(_) => next = self.next.load(Ordering::Acquire),
+            // Whoever changes the place from what it was has it.
+            if place.compare_exchange(word, self.word(next, now), Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                go_on();
+                return true;
             }
         }
     }
@@ -89,17 +135,33 @@ mod tests {
                 }
             }
         }
+
+        #[test]
+        fn another_pace_knows_what_was_taken(first in 1_u16..12, second in 1_u16..12, gaps in prop::collection::vec(0_u64..300_000, 1..40)) {
+            let (pace, mut now, mut taken) = (Pace::new(first), 5, Vec::new());
+            for gap in gaps {
+                now += gap;
+                if pace.take(now) {
+                    taken.push(now);
+                }
+            }
+            let other = pace.with(second);
+            let within = taken.iter().filter(|time| now - **time < SECOND).count();
+            let left = (0..30).filter(|_| other.take(now)).count();
+            prop_assert_eq!(left, usize::from(second).saturating_sub(within));
+        }
     }
 
     #[test]
-    fn threads_at_once_take_no_place_twice() {
-        for _ in 0..200 {
+    fn threads_at_once_take_every_place_once() {
+        for _ in 0..500 {
             let pace = Pace::new(8);
+            // Two each: nobody may be told that there is none while there is.
             let taken: usize = std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..50).filter(|_| pace.take(1)).count())).collect();
+                let workers: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..2).filter(|_| pace.take(1)).count())).collect();
                 workers.into_iter().map(|worker| worker.join().unwrap_or_default()).sum()
             });
-            assert_eq!(taken, 8);
+            assert_eq!((taken, pace.take(1)), (8, false));
         }
     }
 }

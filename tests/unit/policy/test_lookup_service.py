@@ -29,7 +29,14 @@ class Asked(Service):
 
 def terms(**more: object) -> Lookup:
     return Lookup(
-        url="http://x/{number}", cache_seconds=100, absent_seconds=10, stale_seconds=50, breaker_failures=2, breaker_seconds=5, **more
+        url="http://x/{number}",
+        cache_seconds=100,
+        absent_seconds=10,
+        stale_seconds=50,
+        breaker_failures=2,
+        result="note",
+        breaker_seconds=5,
+        **more,
     )  # type: ignore[arg-type]
 
 
@@ -88,16 +95,27 @@ def test_after_failures_in_a_row_nobody_is_asked_until_one_question_has_tried_ag
 
         assert [await ask("1"), await ask("2")] == ["failed: a", "1"]
         assert [await ask("3"), await ask("4")] == ["failed: b", "failed: c"]
-        assert (await ask("5")).startswith("failed: lnp: it is out")
+        assert (await ask("5")).startswith("failed: it is out")
         # What is kept serves meanwhile, stale as well.
         service.now = 4.9
         assert await ask("2") == "1"
         service.now = 5
         assert await ask("6") == "failed: d"
-        assert (await ask("7")).startswith("failed: lnp: it is out")
+        assert (await ask("7")).startswith("failed: it is out")
         service.now = 10
         assert [await ask("8"), await ask("9")] == ["2", "3"]
         assert service.counts == {"failed": 4, "found": 3, "out": 2, "cached": 1}
+
+    run(work)
+
+
+def test_a_value_that_is_no_number_is_a_failure_and_not_kept() -> None:
+    async def work() -> None:
+        service = Asked(Lookup(url="http://x/{number}"), "+1x", "+1555")
+        with pytest.raises(LookupFailed, match="no number"):
+            await service.value_of("49", "")
+        assert await service.value_of("49", "") == "+1555"
+        assert service.counts == {"wrong": 1, "found": 1}
 
     run(work)
 
