@@ -197,7 +197,7 @@ async def _explain(request: web.Request) -> web.Response:
 
 async def _reload_routes(request: web.Request) -> web.Response:
     await _body(request, Nothing)
-    return _json(await request.app[_CONTROL].routes.reload())
+    return _json(await request.app[_CONTROL].reload_routes())
 
 
 async def _quality(request: web.Request) -> web.Response:

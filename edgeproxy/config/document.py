@@ -95,6 +95,19 @@ def _listener(name: str, listener: Listener) -> dict[str, Any]:
     }
 
 
+def _pool(peer: Peer) -> dict[str, Any] | None:
+    pool = peer.pool
+    if pool is None:
+        return None
+    return {
+        "balance": pool.balance,
+        "weights": pool.weights,
+        "probe": pool.probe,
+        "machine_calls": pool.calls_of(len(peer.to)),
+        "machine_calls_per_second": pool.machine_calls_per_second,
+    }
+
+
 def _peer(name: str, peer: Peer) -> dict[str, Any]:
     routes = peer.kind in {"core", "trusted"} if peer.allow_routes is None else peer.allow_routes
     return {
@@ -112,7 +125,7 @@ def _peer(name: str, peer: Peer) -> dict[str, Any]:
         "listener": peer.listener,
         "route": peer.route,
         "gateway_types": peer.gateway_types,
-        "pool": msgspec.to_builtins(peer.pool),
+        "pool": _pool(peer),
         "numbers_in": msgspec.to_builtins(peer.numbers_in),
         "numbers_out": msgspec.to_builtins(peer.numbers_out),
     }

@@ -13,6 +13,16 @@ from edgeproxy.config.positions import KeyPath
 
 _URI = re.compile(r"^sips?:(?:[^@\s<>]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?(?:;[^\s<>]*)?$")
 StatusCode = Annotated[int, Meta(ge=300, le=599)]
+MachineCalls = Annotated[int, Meta(ge=0, le=4_294_967_295)]
+
+
+def target_problem(uri: str) -> str:
+    """Return what is wrong with a target; empty where nothing is."""
+    if not _URI.match(uri):
+        return f"expected a SIP URI with a host, got: {uri}"
+    if uri.startswith("sips:") or re.search(r";transport=(?!udp|tcp)", uri, re.IGNORECASE):
+        return f"expected transport udp or tcp, got: {uri}"
+    return ""
 
 
 class Pool(msgspec.Struct, frozen=True):
@@ -22,12 +32,27 @@ class Pool(msgspec.Struct, frozen=True):
     """`order`: the first that is usable. `weight`: at random, in the share of `weights`. `call_id`, `account`: by a hash of the Call-ID or of From's URI, so that each has its machine as long as that is usable. `fewest_calls`: the one with the fewest live calls for its weight."""
     weights: list[Annotated[int, Meta(ge=0, le=65_535)]] = field(default_factory=list)
     """Weights of the machines, in the order of `to`; empty: all alike. 0 takes calls only where no other is usable."""
-    machine_calls: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 0
-    """Concurrent calls that each machine may have; 0: any number. One that is full is passed over as if it were down."""
+    machine_calls: MachineCalls | list[MachineCalls] = 0
+    """Concurrent calls that each machine may have, or a list in the order of `to`; 0: any number. One that is full is passed over as if it were down."""
     machine_calls_per_second: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """New calls that each machine may have within any second; 0: any number."""
+    dispatcher: Annotated[int, Meta(ge=0)] | None = None
+    """The machines are the rows of the table `dispatcher` with this `setid`, in place of `to`: highest `priority` first, with their `weight`, without those of `state` 1."""
+    load_balancer: Annotated[int, Meta(ge=0)] | None = None
+    """The machines are the rows of the table `load_balancer` with this `group_id`, in place of `to`, each with as many calls as `resource` says."""
+    resource: str = "pstn"
+    """Which of `load_balancer.resources` (`pstn=30;transc=5`) bounds the calls of a machine, and is its weight."""
     probe: bool = True
     """Whether the machines are probed as `[routing.probe]` says; else one that failed is tried again after `routing.health.retry_seconds`."""
+
+    @property
+    def is_provisioned(self) -> bool:
+        """Whether its machines are in the database."""
+        return self.dispatcher is not None or self.load_balancer is not None
+
+    def calls_of(self, count: int) -> list[int]:
+        """Return the most calls of each of `count` machines."""
+        return self.machine_calls if isinstance(self.machine_calls, list) else [self.machine_calls] * count
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -37,6 +62,8 @@ class Peer(msgspec.Struct, frozen=True):
     """`core`: the machines behind us. `gateway`: a carrier. `trusted`: our own elements. `subscribers`: phones; theirs goes to the core only."""
     match: list[str] = field(default_factory=list)
     """How the peer is known: `address[/prefix][:port][;transport=][;listener=]`, or `*;listener=NAME` for everyone there. The most specific rule of all peers wins."""
+    match_group: Annotated[int, Meta(ge=0)] | None = None
+    """Rows of the table `address` with this `grp` are rules beside `match`."""
     to: list[str] = field(default_factory=list)
     """For a core, where calls for the core go; for others, where calls of this peer go. SIP URIs, tried in order. Absent: to the core that has targets, else to the Request-URI; a core's own calls always go to the Request-URI."""
     forking: Literal["serial", "parallel"] = "serial"
@@ -69,6 +96,16 @@ class Peer(msgspec.Struct, frozen=True):
     """Listener to send from; by default the one that the kernel's routes suggest."""
 
     @property
+    def has_targets(self) -> bool:
+        """Whether it names targets, here or in the database."""
+        return bool(self.to or (self.pool and self.pool.is_provisioned))
+
+    @property
+    def uses_rows(self) -> bool:
+        """Whether the database says who it is or where its calls go."""
+        return self.match_group is not None or bool(self.pool and self.pool.is_provisioned)
+
+    @property
     def is_trusted(self) -> bool:
         """Whether its word on identities is believed."""
         return self.kind != "subscribers" if self.trust_identity is None else self.trust_identity
@@ -92,10 +129,8 @@ class Peer(msgspec.Struct, frozen=True):
                     f"listeners: {', '.join(sorted(listeners))}",
                 )
         for uri in self.to:
-            if not _URI.match(uri):
-                faults.add((*path, "to"), f"expected a SIP URI with a host, got: {uri}")
-            elif uri.startswith("sips:") or re.search(r";transport=(?!udp|tcp)", uri, re.IGNORECASE):
-                faults.add((*path, "to"), f"expected transport udp or tcp, got: {uri}")
+            if problem := target_problem(uri):
+                faults.add((*path, "to"), problem)
         if self.listener and self.listener not in listeners:
             faults.add(
                 (*path, "listener"),
@@ -114,8 +149,8 @@ class Peer(msgspec.Struct, frozen=True):
             )
         if self.gateway_types and self.kind == "subscribers":
             faults.add((*path, "gateway_types"), "subscribers are no gateways")
-        if not self.match and not self.to and not self.gateway_types:
-            faults.add((*path, "match"), "a peer needs `match`, `to`, `gateway_types`, or several of them")
+        if not (self.match or self.match_group is not None or self.has_targets or self.gateway_types):
+            faults.add((*path, "match"), "a peer needs `match`, `match_group`, `to`, `gateway_types`, or several of them")
 
     def check_lookups(self, path: KeyPath, faults: Faults, lookups: set[str]) -> None:
         """Check which lookups it has."""
@@ -130,9 +165,18 @@ class Peer(msgspec.Struct, frozen=True):
                 use.check((*path, key), faults, sets)
 
     def _check_pool(self, pool: Pool, path: KeyPath, faults: Faults) -> None:
-        if not self.to or self.forking == "parallel":
+        if pool.is_provisioned and (self.to or pool.weights or isinstance(pool.machine_calls, list)):
+            faults.add(
+                (*path, "pool"),
+                "`dispatcher` and `load_balancer` say which machines there are: expected neither `to` nor lists beside them",
+            )
+        if pool.dispatcher is not None and pool.load_balancer is not None:
+            faults.add((*path, "pool"), "expected `dispatcher` or `load_balancer`")
+        if not self.has_targets or self.forking == "parallel":
             faults.add((*path, "pool"), "a pool needs `to`, and forking in series")
         elif pool.weights and len(pool.weights) != len(self.to):
             faults.add((*path, "pool", "weights"), f"expected one for each of `to` ({len(self.to)}), got {len(pool.weights)}")
+        if isinstance(pool.machine_calls, list) and len(pool.machine_calls) != len(self.to):
+            faults.add((*path, "pool", "machine_calls"), f"expected one for each of `to` ({len(self.to)}), got {len(pool.machine_calls)}")
         if len(set(self.to)) != len(self.to):
             faults.add((*path, "to"), "a pool names each machine once")

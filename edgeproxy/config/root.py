@@ -72,12 +72,12 @@ class Config(msgspec.Struct, frozen=True):
             gateway.check(("gateway", name), faults, sets)
         for name, lookup in self.lookup.items():
             lookup.check(("lookup", name), faults)
-        has_core = any(peer.kind == "core" and peer.to for peer in self.peer.values())
+        has_core = any(peer.kind == "core" and peer.has_targets for peer in self.peer.values())
         for name, peer in self.peer.items():
             peer.check(("peer", name), faults, set(self.install.listener), set(self.route))
             peer.check_numbers(("peer", name), faults, sets)
             peer.check_lookups(("peer", name), faults, set(self.lookup))
-            if peer.kind == "subscribers" and not (peer.to or peer.route or has_core):
+            if peer.kind == "subscribers" and not (peer.has_targets or peer.route or has_core):
                 faults.add(
                     ("peer", name, "kind"),
                     "subscribers need a core to go to",
@@ -102,6 +102,11 @@ class Config(msgspec.Struct, frozen=True):
     def uses_policies(self) -> bool:
         """Whether policy processes are needed."""
         return bool(self.policy) or any(peer.lookups for peer in self.peer.values())
+
+    @property
+    def uses_peer_rows(self) -> bool:
+        """Whether the database says who peers are or where their calls go."""
+        return any(peer.uses_rows for peer in self.peer.values())
 
     @property
     def optional_tables(self) -> frozenset[str]:

@@ -8,8 +8,10 @@ from typing import Any
 from edgeproxy import _native
 from edgeproxy.config import Config, Loaded, to_document
 from edgeproxy.config.address import ListenAddress
+from edgeproxy.config.database import database_url
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.positions import Positions
+from edgeproxy.errors import StorageError
 from edgeproxy.server.policies import route_handlers, start_process
 from edgeproxy.server.privileges import check_privileges
 
@@ -18,11 +20,27 @@ def check_world(loaded: Loaded) -> None:
     """Raise `ConfigError` where addresses, directories or values cannot be used on this machine, `PolicyError` for policies, `StorageError` for rules."""
     check_addresses(loaded)
     hooks = asyncio.run(check_policies(loaded)) if loaded.config.uses_policies else []
-    _native.check_document(to_document(loaded.config, hooks))
+    _native.check_document(to_document(asyncio.run(_peers(loaded)), hooks))
     if loaded.config.uses_routes:
         from edgeproxy.server.route_load import check_tables  # noqa: PLC0415 - only rules need a database
 
         asyncio.run(check_tables(loaded, route_handlers(hooks)))
+
+
+async def _peers(loaded: Loaded) -> Config:
+    """Return the configuration with what the database says of peers, without making or changing anything."""
+    if not loaded.config.uses_peer_rows:
+        return loaded.config
+    from edgeproxy.server.peer_rows import with_rows  # noqa: PLC0415 - only rows need a database
+
+    url = database_url(loaded.config)
+    if url.startswith("sqlite:") and not Path(url.removeprefix("sqlite:///")).exists():
+        # The start makes it, and finds nothing in it.
+        for name, peer in loaded.config.peer.items():
+            if peer.pool and peer.pool.is_provisioned:
+                raise StorageError(f"peer {name}: no machine of its pool is in the database")
+        return loaded.config
+    return (await with_rows(loaded))[0]
 
 
 def check_addresses(loaded: Loaded) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edgeproxy import __version__, _native
-from edgeproxy.config import Loaded, load, load_text, to_document
+from edgeproxy.config import Config, Loaded, load, load_text, to_document
 from edgeproxy.config.changes import changes, needs_restart
 from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.server.announcer import Announcer
@@ -21,6 +21,7 @@ from edgeproxy.server.check import check_addresses
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies, route_handlers
 from edgeproxy.server.revisions import Revisions
+from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.routes import Routes
 from edgeproxy.server.standing import Standing
 from edgeproxy.server.switches import Switches
@@ -52,6 +53,8 @@ class Control:
         self.reloads = 0
         self.draining = asyncio.Event()
         self._level: str | None = None
+        self.peer_faults: list[str] = []
+        """Rows of `address`, `dispatcher` and `load_balancer` that cannot be used."""
         self._past_lookups: Counter[tuple[str, str]] = Counter()
         self._revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
         self._turn = asyncio.Lock()
@@ -63,7 +66,10 @@ class Control:
         try:
             tables = await self.routes.read(self.loaded, route_handlers(hooks)) if self.loaded.config.uses_routes else None
             self.engine = _native.Engine(
-                to_document(self.loaded.config, hooks), self.policies.links, self.routes.switched(tables), self._machines_off()
+                to_document(await self._with_rows(self.loaded), hooks),
+                self.policies.links,
+                self.routes.switched(tables),
+                self._machines_off(),
             )
         except BaseException:
             await self.policies.stop()
@@ -144,7 +150,7 @@ class Control:
         """Give the engine the configuration with its policies and tables, all at once; return listeners that are gone."""
         anew = policies is not self.policies
         links, drain = (policies.links, [link.id for link in self.policies.links]) if anew else ([], [])
-        document = to_document(staged.config, policies.hooks)
+        document = to_document(await self._with_rows(staged), policies.hooks)
         gone = await asyncio.to_thread(self.engine.reload, document, links, drain, self.routes.switched(tables), self._machines_off())
         if anew:
             policies.watch(self.engine)
@@ -152,6 +158,29 @@ class Control:
             self._past_lookups += retired.lookups
             self._later(retired.stop(self.loaded.config.tuning.policy.drain_seconds))
         return gone
+
+    async def _with_rows(self, loaded: Loaded) -> Config:
+        """Return a configuration with machines and addresses of the database; raise `StorageError`."""
+        if not loaded.config.uses_peer_rows:
+            self.peer_faults = []
+            return loaded.config
+        # A proxy without such rows needs no database, and none of the memory that libraries for one take.
+        from edgeproxy.server.peer_rows import with_rows  # noqa: PLC0415
+
+        config, faults = await with_rows(loaded)
+        self.peer_faults = [" ".join(fault) for fault in faults]
+        for fault in self.peer_faults[:20]:
+            self.printer.event("a row cannot be used", level="warning", values={"fault": fault})
+        return config
+
+    async def reload_routes(self) -> RouteReport:
+        """Read everything of the database anew; raise `StorageError` where that fails: then what served before goes on."""
+        async with self._turn:
+            if self.loaded.config.uses_peer_rows:
+                await self._switch_over(self.loaded, self.policies, None)
+                if not self.routes.are_loaded:
+                    return self.routes.report
+        return await self.routes.reload()
 
     async def _close_listeners(self, numbers: list[int], drain_seconds: float) -> None:
         """Close listeners once what was under way on them had time to end."""
@@ -223,6 +252,7 @@ class Control:
             "route_loads": self.routes.loads,
             "route_load_failures": self.routes.failures,
             "route_rows_unusable": self.routes.report.fault_count,
+            "peer_rows_unusable": len(self.peer_faults),
             "reloads": self.reloads,
             "events_told": bus.told,
             "events_not_taken": bus.dropped,
@@ -249,6 +279,7 @@ class Control:
             "listeners": {name: listener.address for name, listener in config.install.listener.items()},
             "peers": {name: peer.kind for name, peer in config.peer.items()},
             "policies": [policy.module for policy in config.policy],
+            "peer_faults": self.peer_faults,
             "lookups": self.lookups(),
             "routes": self.routes.status(),
             **{name: counters[name] for name in ("calls", "transactions", "connections", "reloads", "policy_restarts", "panics")},

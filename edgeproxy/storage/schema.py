@@ -97,6 +97,43 @@ dialplan = Table(
     _number("disabled"),
     _text("attrs", 255),
 )
+dispatcher = Table(
+    "dispatcher",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _number("setid"),
+    Column("destination", String(192), nullable=False),
+    _text("socket", 128),
+    _number("state"),
+    _number("probe_mode"),
+    _text("weight", 64, "1"),
+    _number("priority"),
+    _text("attrs", 128),
+    _text("description", 64),
+)
+load_balancer = Table(
+    "load_balancer",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _number("group_id"),
+    Column("dst_uri", String(128), nullable=False),
+    Column("resources", String(255), nullable=False),
+    _number("probe_mode"),
+    _text("attrs", 255),
+    _text("description", 128),
+)
+address = Table(
+    "address",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _number("grp"),
+    Column("ip", String(50), nullable=False),
+    _number("mask", 32),
+    _number("port"),
+    _text("proto", 4, "any"),
+    _text("pattern", 64),
+    _text("context_info", 32),
+)
 partitions = Table(
     "dr_partitions",
     metadata,

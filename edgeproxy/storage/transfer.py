@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edgeproxy.errors import StorageError
 from edgeproxy.storage.database import Standing, standing, told
-from edgeproxy.storage.schema import carriers, dialplan, gateways, groups, profiles, rules
+from edgeproxy.storage.schema import address, carriers, dialplan, dispatcher, gateways, groups, load_balancer, profiles, rules
 from edgeproxy.storage.url import open_engine
 
 KINDS: dict[str, Table] = {
@@ -20,6 +20,9 @@ KINDS: dict[str, Table] = {
     "profiles": profiles,
     "groups": groups,
     "dialplan": dialplan,
+    "dispatcher": dispatcher,
+    "load_balancer": load_balancer,
+    "address": address,
     "rules": rules,
 }
 _ROWS = 5_000

@@ -1,11 +1,18 @@
 """A core of three machines, real SIPp each: shares, a machine that is killed under load, drain and return."""
 
+import asyncio
+import json
+import os
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from edgeproxy.storage import upgrade
+from tests.integration.agent import Agent, invite
 from tests.integration.proxy import Proxy, free_port, manage
 from tests.sipp.catalogue import FLOWS
 from tests.sipp.runner import Sipp
@@ -87,3 +94,50 @@ def test_a_drained_machine_gets_no_calls_until_it_is_enabled_also_over_a_restart
     calls(start_sipp, port, 1, 1).wait(10)
     assert [record["attempts"][-1]["gateway"] for record in proxy.records(4)] == [first, second, second, first]
     assert manage(proxy, "peers", "drain", "core", "sip:nobody") == (1, "peer core is no pool with a machine sip:nobody\n")
+
+
+def test_machines_and_addresses_of_the_database_serve_and_are_read_anew(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    file, port = tmp_path / "peers.db", free_port()
+    asyncio.run(upgrade(f"sqlite:///{file}"))
+    toml = f"""
+[install]
+state_directory = "STATE"
+[install.listener.udp]
+address = "udp:127.0.0.1:{port}"
+[peer.core]
+kind = "core"
+[peer.core.pool]
+dispatcher = 3
+balance = "order"
+probe = false
+[peer.callers]
+kind = "trusted"
+match_group = 1
+"""
+    with Agent() as first, Agent() as second, Agent() as caller, Agent() as stranger:
+
+        def row(statement: str, *values: int | str) -> None:
+            with sqlite3.connect(file) as connection:
+                connection.execute(statement, values)
+            connection.close()
+
+        row("INSERT INTO dispatcher (setid, destination) VALUES (3, ?)", f"sip:127.0.0.1:{first.port}")
+        row("INSERT INTO address (grp, ip, port) VALUES (1, '127.0.0.1', ?)", caller.port)
+        proxy = start_proxy(toml, environment={**os.environ, "EDGEPROXY_DATABASE": f"sqlite:///{file}"})
+        caller.send(invite("INVITE", caller.port, "sip:1@x", call_id="d1", branch="d1"), port)
+        assert first.receive_until("INVITE sip:1@x", 3)
+        stranger.send(invite("INVITE", stranger.port, "sip:2@x", call_id="d2", branch="d2"), port)
+        assert stranger.receive_until("SIP/2.0 403", 3)
+        row("INSERT INTO dispatcher (setid, destination, priority) VALUES (3, ?, 5)", f"sip:127.0.0.1:{second.port}")
+        row("INSERT INTO address (grp, ip, port) VALUES (1, '127.0.0.1', ?)", stranger.port)
+        row("INSERT INTO address (grp, ip, proto) VALUES (1, '127.0.0.9', 'ws')")
+        assert manage(proxy, "routes", "reload")[0] == 0
+        stranger.send(invite("INVITE", stranger.port, "sip:3@x", call_id="d3", branch="d3"), port)
+        assert second.receive_until("INVITE sip:3@x", 3)
+        assert json.loads(manage(proxy, "status")[1])["peer_faults"] == ["address 3 proto expected any, udp or tcp, got: ws"]
+        # Nobody is left: what served before goes on.
+        row("DELETE FROM dispatcher")
+        code, text = manage(proxy, "routes", "reload")
+        assert (code, "no machine of its pool" in text) == (1, True)
+        caller.send(invite("INVITE", caller.port, "sip:4@x", call_id="d4", branch="d4"), port)
+        assert second.receive_until("INVITE sip:4@x", 3)

@@ -28,8 +28,8 @@ pub struct PoolSettings {
     pub weights: Vec<u16>,
     /// Whether they are probed.
     pub probe: bool,
-    /// Concurrent calls of each machine; 0 for any number.
-    pub machine_calls: u32,
+    /// Concurrent calls of the machines, in the order of `to`; 0 for any number.
+    pub machine_calls: Vec<u32>,
     /// New calls of each machine in any second; 0 for any number.
     pub machine_calls_per_second: u16,
 }

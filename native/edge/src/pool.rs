@@ -21,7 +21,8 @@ impl Pool {
     pub(crate) fn new(index: u16, peer: &PeerSettings, before: Option<&Self>) -> Option<Self> {
         let pool = peer.pool.as_ref().filter(|_| !peer.to.is_empty())?;
         let weight = |place: usize| pool.weights.get(place).copied().unwrap_or(1);
-        let machines: Vec<(String, u16)> = peer.to.iter().enumerate().map(|(place, uri)| (uri.clone(), weight(place))).collect();
+        let calls = |place: usize| pool.machine_calls.get(place).copied().unwrap_or(0);
+        let machines: Vec<(String, u16, u32)> = peer.to.iter().enumerate().map(|(place, uri)| (uri.clone(), weight(place), calls(place))).collect();
         let sort = match pool.balance {
             Balance::Order => Sort::Order,
             Balance::Weight => Sort::Weight,
@@ -30,8 +31,7 @@ impl Pool {
         };
         let probe = if pool.probe { ProbeMode::Always } else { ProbeMode::Never };
         let known = before.and_then(|before| before.routing.table(""));
-        let caps = (pool.machine_calls, pool.machine_calls_per_second);
-        let table = Table::pool(&machines, sort, probe, caps, known.map(AsRef::as_ref));
+        let table = Table::pool(&machines, sort, probe, pool.machine_calls_per_second, known.map(AsRef::as_ref));
         let settings = CarrierRouteSettings {
             name: peer.name.clone(),
             partition: String::new(),

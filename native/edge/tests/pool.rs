@@ -12,7 +12,7 @@ const MACHINES: [&str; 3] = ["sip:10.0.0.1", "sip:10.0.0.2", "sip:10.0.0.3"];
 
 fn with(balance: Balance, weights: &[u16], machines: &[&str]) -> RouteSettings {
     let mut core = peer("core", PeerKind::Core, "10.0.0.0/24", machines);
-    core.pool = Some(PoolSettings { balance, weights: weights.to_vec(), probe: false, machine_calls: 0, machine_calls_per_second: 0 });
+    core.pool = Some(PoolSettings { balance, weights: weights.to_vec(), probe: false, machine_calls: Vec::new(), machine_calls_per_second: 0 });
     settings(vec![core, peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])])
 }
 
@@ -121,7 +121,7 @@ fn a_machine_that_is_drained_keeps_its_calls_over_a_reload_and_gets_no_new_ones(
 #[test]
 fn a_machine_that_is_full_is_passed_over_and_nothing_but_calls_counts() {
     let mut terms = with(Balance::Order, &[], &MACHINES[..2]);
-    terms.peers[0].pool = terms.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls: 2, ..pool });
+    terms.peers[0].pool = terms.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls: vec![2; 3], ..pool });
     let mut rig = Rig::new(terms);
     let live = |rig: &Rig, index| rig.pools()[0].1.gateway_capacity("", index).unwrap().live();
     let first = place(&mut rig, 1, "alice");
@@ -134,7 +134,7 @@ fn a_machine_that_is_full_is_passed_over_and_nothing_but_calls_counts() {
     assert_eq!((live(&rig, 0), live(&rig, 1)), (2, 2));
     // Over a reload the calls go on counting, by what the new configuration allows.
     let mut wider = with(Balance::Order, &[], &MACHINES[..2]);
-    wider.peers[0].pool = wider.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls: 3, ..pool });
+    wider.peers[0].pool = wider.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls: vec![3; 3], ..pool });
     rig.reload(wider).unwrap();
     assert_eq!(place(&mut rig, 6, "alice").to.ip().to_string(), "10.0.0.1");
     assert_eq!(place(&mut rig, 7, "alice").to.ip().to_string(), "10.0.0.2");

@@ -88,7 +88,8 @@ impl World {
             phones.route = "pstn".to_owned();
             core.gateway_types = vec![-1];
         } else if way == 2 {
-            core.pool = Some(PoolSettings { balance: Balance::FewestCalls, weights: Vec::new(), probe: true, machine_calls: 2, machine_calls_per_second: 3 });
+            core.pool =
+                Some(PoolSettings { balance: Balance::FewestCalls, weights: Vec::new(), probe: true, machine_calls: vec![2; 3], machine_calls_per_second: 3 });
         }
         let mut routing = settings(vec![core, phones]);
         routing.routes = vec![route("pstn")];

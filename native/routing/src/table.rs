@@ -95,11 +95,11 @@ pub struct Table {
 }
 
 impl Table {
-    /// A pool of machines by their URIs and weights, as one default rule of group 0, each with the same most calls and calls a
-    /// second; what `before` knows of them goes on.
-    pub fn pool(machines: &[(String, u16)], sort: Sort, probe: ProbeMode, caps: (u32, u16), before: Option<&Self>) -> Self {
+    /// A pool of machines by their URIs, weights and most calls, as one default rule of group 0, each with the same calls a second;
+    /// what `before` knows of them goes on.
+    pub fn pool(machines: &[(String, u16, u32)], sort: Sort, probe: ProbeMode, calls_per_second: u16, before: Option<&Self>) -> Self {
         let mut table = Self { texts: vec!["".into()], handlers: vec!["".into()], ..Self::default() };
-        for (uri, weight) in machines {
+        for (uri, weight, max_calls) in machines {
             let known = before.and_then(|before| before.gateways.get(before.gateway(uri)? as usize)).map(|gateway| Arc::clone(&gateway.state));
             let index = table.gateways.len() as u32;
             table.gateway_names.insert(uri.as_str().into(), index);
@@ -114,8 +114,8 @@ impl Table {
                 attrs: "".into(),
                 probe,
                 socket: "".into(),
-                max_calls: caps.0,
-                calls_per_second: caps.1,
+                max_calls: *max_calls,
+                calls_per_second,
             });
         }
         let count = machines.len() as u16;

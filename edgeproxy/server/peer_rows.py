@@ -1,0 +1,47 @@
+"""Peers with what the database says of them."""
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from edgeproxy.config import Config, Loaded
+from edgeproxy.config.database import database_url
+from edgeproxy.config.peer import Peer
+from edgeproxy.errors import StorageError
+from edgeproxy.storage import open_engine, prepare
+from edgeproxy.storage.peers import RowFault, read_addresses, read_dispatcher, read_load_balancer
+
+
+async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
+    """Return the configuration with machines and addresses of the database, and what is wrong with rows; raise `StorageError`."""
+    config = loaded.config
+    if not config.uses_peer_rows:
+        return config, []
+    url = database_url(config)
+    await prepare(url)
+    faults: list[RowFault] = []
+    engine = open_engine(url)
+    try:
+        peers = {name: await _with_rows(engine, name, peer, faults) if peer.uses_rows else peer for name, peer in config.peer.items()}
+    finally:
+        await engine.dispose()
+    if faults and config.routing.bad_rows == "refuse":
+        raise StorageError(f"peers: {len(faults)} rows cannot be used, first: {' '.join(faults[0])}")
+    return msgspec.structs.replace(config, peer=peers), faults
+
+
+async def _with_rows(engine: AsyncEngine, name: str, peer: Peer, faults: list[RowFault]) -> Peer:
+    if peer.match_group is not None:
+        peer = msgspec.structs.replace(peer, match=[*peer.match, *await read_addresses(engine, peer.match_group, faults)])
+    pool = peer.pool
+    if pool is None or not pool.is_provisioned:
+        return peer
+    if pool.dispatcher is not None:
+        machines = await read_dispatcher(engine, pool.dispatcher, faults)
+        bounded = pool.machine_calls
+    else:
+        machines = await read_load_balancer(engine, pool.load_balancer or 0, pool.resource, faults)
+        bounded = [machine.calls for machine in machines]
+    if not machines:
+        raise StorageError(f"peer {name}: no machine of its pool is in the database")
+    pool = msgspec.structs.replace(pool, weights=[machine.weight for machine in machines], machine_calls=bounded)
+    return msgspec.structs.replace(peer, to=[machine.uri for machine in machines], pool=pool)

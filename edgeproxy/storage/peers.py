@@ -1,0 +1,130 @@
+"""Rows that say who peers are and where their calls go: `address`, `dispatcher`, `load_balancer`."""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import column, select, table
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from edgeproxy.config.peer import target_problem
+from edgeproxy.storage.database import told
+
+_INACTIVE = 1
+
+
+class RowFault(NamedTuple):
+    """What a row says that means nothing: table, row, column, problem."""
+
+    table: str
+    row: str
+    column: str
+    problem: str
+
+
+class Machine(NamedTuple):
+    """One machine of a pool."""
+
+    uri: str
+    weight: int
+    calls: int
+
+
+_COLUMNS = {
+    "dispatcher": ("id", "setid", "destination", "state", "weight", "priority"),
+    "load_balancer": ("id", "group_id", "dst_uri", "resources"),
+    "address": ("id", "grp", "ip", "mask", "port", "proto", "pattern"),
+}
+
+
+async def _rows(engine: AsyncEngine, name: str, key: str, value: int) -> list[Mapping[str, Any]]:
+    source = table(name, *(column(own) for own in _COLUMNS[name]))
+    try:
+        async with engine.connect() as connection:
+            found = await connection.execute(select(source).where(source.c[key] == value).order_by(source.c.id))
+            return [dict(row) for row in found.mappings()]
+    except (SQLAlchemyError, OSError) as error:
+        raise told(engine, error) from error
+
+
+async def read_dispatcher(engine: AsyncEngine, set_id: int, faults: list[RowFault]) -> list[Machine]:
+    """Return the machines of a set, those of the highest priority first; what cannot be used is told. Raise `StorageError`."""
+    rows = await _rows(engine, "dispatcher", "setid", set_id)
+    machines = []
+    for row in sorted(rows, key=lambda row: -int(row["priority"] or 0)):
+        uri, weight = _uri(row["destination"]), str(row["weight"] or "1").strip()
+        if int(row["state"] or 0) == _INACTIVE:
+            continue
+        if problem := target_problem(uri):
+            faults.append(RowFault("dispatcher", str(row["id"]), "destination", problem))
+        elif not weight.isdecimal() or int(weight) > 65_535:
+            faults.append(RowFault("dispatcher", str(row["id"]), "weight", f"expected 0 to 65535, got: {weight}"))
+        else:
+            machines.append(Machine(uri, int(weight), 0))
+    return _once("dispatcher", machines, faults)
+
+
+async def read_load_balancer(engine: AsyncEngine, group: int, resource: str, faults: list[RowFault]) -> list[Machine]:
+    """Return the machines of a group with what they have of a resource; what cannot be used is told. Raise `StorageError`."""
+    machines = []
+    for row in await _rows(engine, "load_balancer", "group_id", group):
+        uri = _uri(row["dst_uri"])
+        parts = [part.partition("=") for part in str(row["resources"] or "").replace(",", ";").split(";") if part.strip()]
+        found = {name.strip(): value.strip() for name, _, value in parts}
+        calls = found.get(resource, "")
+        if problem := target_problem(uri):
+            faults.append(RowFault("load_balancer", str(row["id"]), "dst_uri", problem))
+        elif not calls.isdecimal() or not 0 < int(calls) <= 65_535:
+            faults.append(
+                RowFault("load_balancer", str(row["id"]), "resources", f"expected {resource}=1 to 65535, got: {row['resources']}")
+            )
+        else:
+            machines.append(Machine(uri, int(calls), int(calls)))
+    return _once("load_balancer", machines, faults)
+
+
+async def read_addresses(engine: AsyncEngine, group: int, faults: list[RowFault]) -> list[str]:
+    """Return rules as `match` has them; what cannot be used is told. Raise `StorageError`."""
+    rules = []
+    for row in await _rows(engine, "address", "grp", group):
+        transport = str(row["proto"] or "any").strip().lower()
+        try:
+            mask = 32 if row["mask"] is None else int(row["mask"])
+            network = ipaddress.ip_network(f"{str(row['ip']).strip()}/{mask}", strict=False)
+        except ValueError:
+            faults.append(
+                RowFault(
+                    "address", str(row["id"]), "ip", f"expected an address and the length of its network, got: {row['ip']}/{row['mask']}"
+                )
+            )
+            continue
+        if transport not in {"any", "udp", "tcp"}:
+            faults.append(RowFault("address", str(row["id"]), "proto", f"expected any, udp or tcp, got: {transport}"))
+        elif row["pattern"]:
+            faults.append(RowFault("address", str(row["id"]), "pattern", "patterns are not looked at: such a row would let too many in"))
+        elif not 0 <= int(row["port"] or 0) <= 65_535:
+            faults.append(RowFault("address", str(row["id"]), "port", f"expected 0 to 65535, got: {row['port']}"))
+        else:
+            port, whole = int(row["port"] or 0), network.prefixlen == network.max_prefixlen
+            if port and not whole:
+                faults.append(RowFault("address", str(row["id"]), "port", f"expected 0 for a network, got: {port}"))
+                continue
+            host = f"[{network.network_address}]" if network.version == 6 else str(network.network_address)
+            place = (f"{host}:{port}" if port else host) if whole else str(network)
+            rules.append(place if transport == "any" else f"{place};transport={transport}")
+    return rules
+
+
+def _uri(value: object) -> str:
+    text = str(value or "").strip()
+    return text if text.startswith(("sip:", "sips:")) else f"sip:{text}"
+
+
+def _once(name: str, machines: list[Machine], faults: list[RowFault]) -> list[Machine]:
+    found: dict[str, Machine] = {}
+    for machine in machines:
+        if machine.uri in found:
+            faults.append(RowFault(name, machine.uri, "id", "a second row of this machine"))
+        found.setdefault(machine.uri, machine)
+    return list(found.values())

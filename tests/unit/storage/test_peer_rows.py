@@ -1,0 +1,74 @@
+"""Peers by rows of `address`, `dispatcher` and `load_balancer`, in all databases."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config import load_text
+from edgeproxy.errors import StorageError
+from edgeproxy.server.peer_rows import with_rows
+from edgeproxy.storage import upgrade
+from edgeproxy.storage.peers import RowFault
+from tests.unit.storage.conftest import run
+
+TOML = """
+[install.listener.a]
+address = "udp:127.0.0.1:5060"
+[peer.core]
+kind = "core"
+match = ["10.0.0.1"]
+match_group = 4
+[peer.core.pool]
+dispatcher = 3
+machine_calls = 7
+[peer.media]
+kind = "trusted"
+match_group = 5
+[peer.media.pool]
+load_balancer = 1
+resource = "transc"
+"""
+ROWS = (
+    "INSERT INTO dispatcher (id, setid, destination, priority, weight, state) VALUES (1, 3, 'sip:10.0.0.2', 0, '2', 0), "
+    "(2, 3, '10.0.0.3:5070', 9, '1', 2), (3, 3, 'sip:10.0.0.4', 0, '1', 1), (4, 3, 'sips:10.0.0.5', 0, '1', 0), "
+    "(5, 3, 'sip:10.0.0.6', 0, 'x', 0), (6, 3, 'sip:10.0.0.2', 0, '5', 0), (7, 4, 'sip:10.9.9.9', 0, '1', 0)",
+    "INSERT INTO load_balancer (id, group_id, dst_uri, resources) VALUES (1, 1, 'sip:10.1.0.1', 'pstn=5; transc=30'), "
+    "(2, 1, 'sip:10.1.0.2', 'pstn=5'), (3, 1, 'sip:10.1.0.3', 'transc=70000')",
+    "INSERT INTO address (id, grp, ip, mask, port, proto, pattern) VALUES (1, 4, '10.0.0.77', 32, 5060, 'udp', NULL), "
+    "(2, 4, '10.5.5.5', 24, 0, 'any', NULL), (3, 4, '2001:db8::5', 128, 0, 'ANY', ''), (4, 4, '10.0.0.300', 32, 0, 'any', NULL), "
+    "(5, 4, '10.0.0.8', 32, 0, 'tls', NULL), (6, 4, '10.0.0.9', 32, 0, 'any', '^sip:.*'), (7, 4, '10.6.0.0', 16, 5060, 'any', NULL), "
+    "(8, 5, '10.1.0.0', 24, 0, 'tcp', NULL)",
+)
+
+
+def test_rows_say_who_peers_are_and_where_their_calls_go(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(upgrade(database))
+    run(database, *ROWS)
+    monkeypatch.setenv("EDGEPROXY_DATABASE", database)
+    config, faults = asyncio.run(with_rows(load_text(TOML, "edge.toml")))
+    core, media = config.peer["core"], config.peer["media"]
+    assert core.match == ["10.0.0.1", "10.0.0.77:5060;transport=udp", "10.5.5.0/24", "[2001:db8::5]"]
+    assert [str(rule.network) for rule in core.rules()] == ["10.0.0.1", "10.0.0.77", "10.5.5.0", "2001:db8::5"]
+    assert core.to == ["sip:10.0.0.3:5070", "sip:10.0.0.2"]
+    assert core.pool is not None
+    assert media.pool is not None
+    assert (core.pool.weights, core.pool.machine_calls) == ([1, 2], 7)
+    assert (media.to, media.pool.weights, media.pool.machine_calls) == (["sip:10.1.0.1"], [30], [30])
+    assert media.match == ["10.1.0.0/24;transport=tcp"]
+    assert [(fault.table, fault.row, fault.column) for fault in faults] == [
+        ("address", "4", "ip"),
+        ("address", "5", "proto"),
+        ("address", "6", "pattern"),
+        ("address", "7", "port"),
+        ("dispatcher", "4", "destination"),
+        ("dispatcher", "5", "weight"),
+        ("dispatcher", "sip:10.0.0.2", "id"),
+        ("load_balancer", "2", "resources"),
+        ("load_balancer", "3", "resources"),
+    ]
+    assert faults[1] == RowFault("address", "5", "proto", "expected any, udp or tcp, got: tls")
+    with pytest.raises(StorageError, match="9 rows cannot be used, first: address 4 ip"):
+        asyncio.run(with_rows(load_text(f'{TOML}[routing]\nbad_rows = "refuse"\n', "edge.toml")))
+    with pytest.raises(StorageError, match="peer core: no machine of its pool"):
+        asyncio.run(with_rows(load_text(TOML.replace("dispatcher = 3", "dispatcher = 8"), "edge.toml")))
