@@ -129,10 +129,12 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """`[routing.probe]`: OPTIONS to gateways whose `probe_mode` is 1 (while they are out) or 2 (always)."""
+    """`[routing.probe]`: requests to gateways whose `probe_mode` is 1 (while they are out) or 2 (always)."""
 
     interval_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 30
     """Between two probes of a gateway."""
+    method: Literal["OPTIONS", "INFO", "NOTIFY"] = "OPTIONS"
+    """The method; any answer that `accept` takes will do, so that a machine need not know it."""
     timeout_seconds: Annotated[float, Meta(gt=0, le=32)] = 4.0
     """Longest wait for the answer."""
     from_uri: str = ""
@@ -208,6 +210,7 @@ class Routing(msgspec.Struct, frozen=True):
             "retry_seconds": self.health.retry_seconds,
             "probe_interval_seconds": self.probe.interval_seconds,
             "probe_timeout_milliseconds": max(1, round(self.probe.timeout_seconds * 1_000)),
+            "probe_method": self.probe.method,
             "probe_from": self.probe.from_uri,
             "probe_accept": self.probe.accept,
             "down_after": self.probe.down_after,

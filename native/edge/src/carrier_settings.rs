@@ -126,6 +126,8 @@ pub struct GatewayHealthSettings {
     pub probe_interval_seconds: u64,
     /// Longest wait for the answer to a probe.
     pub probe_timeout_milliseconds: u64,
+    /// Method of probes.
+    pub probe_method: String,
     /// URI of From in probes; empty for one of the proxy's own.
     pub probe_from: String,
     /// Status codes of 300 and more that prove a gateway well; none means all that a machine gives which is at work.

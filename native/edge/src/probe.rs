@@ -21,6 +21,7 @@ impl Edge {
     pub(crate) fn probe_gateways(&mut self, now: Now) {
         let interval = self.snapshot.settings.health.probe_interval_seconds.max(1);
         let turn = now.moment.0 / 1_000_000 % interval;
+        let method = Method::from_bytes(self.snapshot.settings.health.probe_method.as_bytes());
         let snapshot = Arc::clone(&self.snapshot);
         let pools = snapshot.pools.iter().flatten().map(|pool| (pool.terms.pool.map(|(peer, _)| peer), &pool.routing));
         let routing = Arc::clone(&self.routing);
@@ -51,7 +52,7 @@ impl Edge {
                 let origin = Origin::Probe { partition: number, pool, gateway: Arc::clone(&gateway.state) };
                 let wait = milliseconds(self.snapshot.settings.health.probe_timeout_milliseconds);
                 gateway.state.probes[0].fetch_add(1, Relaxed);
-                if !self.send_by(now, origin, request.as_bytes(), Method::Options, RouteView::default(), targets, None, listener, wait) {
+                if !self.send_by(now, origin, request.as_bytes(), method, RouteView::default(), targets, None, listener, wait) {
                     log::warn!(target: "routing", "a probe finds no place among the transactions");
                 }
             }
@@ -63,12 +64,13 @@ impl Edge {
             "" => format!("sip:probe@{}", String::from_utf8_lossy(self.snapshot.sent_by(listener.unwrap_or(0)))),
             from => from.to_owned(),
         };
+        let method = self.snapshot.settings.health.probe_method.clone();
         let (tag, id) = (self.random(), self.random());
         let mut header = Vec::new();
         self.push_server_header(&mut header);
         let header = String::from_utf8_lossy(&header).replace("Server:", "User-Agent:");
         format!(
-            "OPTIONS {uri} SIP/2.0\r\nVia: SIP/2.0/UDP origin.invalid;branch=z9hG4bK-origin\r\nMax-Forwards: 71\r\nFrom: <{from}>;tag={tag:016x}\r\nTo: <{uri}>\r\nCall-ID: {id:016x}@probe\r\nCSeq: 1 OPTIONS\r\nAccept: application/sdp\r\n{header}Content-Length: 0\r\n\r\n"
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP origin.invalid;branch=z9hG4bK-origin\r\nMax-Forwards: 71\r\nFrom: <{from}>;tag={tag:016x}\r\nTo: <{uri}>\r\nCall-ID: {id:016x}@probe\r\nCSeq: 1 {method}\r\nAccept: application/sdp\r\n{header}Content-Length: 0\r\n\r\n"
         )
     }
 

@@ -274,6 +274,15 @@ fn three_failures_or_one_refused_address_take_a_gateway_out_and_time_or_a_probe_
     assert_eq!(statuses(&rig.receive(CORE, &invite("sip:1@edge", 15).text())), [480]);
 }
 
+/// The next probe, before its time is over.
+fn next_probe(rig: &mut Rig) -> Sent {
+    let probe = (0..10).find_map(|_| {
+        rig.advance(1_000);
+        rig.tidy().into_iter().find(|sent| sent.status_code() == 0)
+    });
+    probe.unwrap()
+}
+
 /// The probes of one interval.
 fn probes(rig: &mut Rig) -> Vec<Sent> {
     let mut sent = Vec::new();
@@ -283,6 +292,59 @@ fn probes(rig: &mut Rig) -> Vec<Sent> {
     }
     sent.retain(|sent| sent.first_line().starts_with("OPTIONS"));
     sent
+}
+
+#[test]
+fn probes_may_have_another_method() {
+    let mut terms = with(route("pstn"));
+    terms.health.probe_method = "INFO".to_owned();
+    let mut rig = rig_with(route("pstn"));
+    rig.reload(terms).unwrap();
+    let probe = next_probe(&mut rig);
+    assert_eq!((probe.first_line(), header(&probe.text, "CSeq")), ("INFO sip:203.0.113.2:5070 SIP/2.0", "1 INFO"));
+    rig.receive(B, &answer(&probe.text, 503, "b", &[]));
+    assert_eq!(statuses(&rig.receive(CORE, &invite("sip:1@edge", 1).text())), [480]);
+    let probe = next_probe(&mut rig);
+    rig.receive(B, &answer(&probe.text, 481, "b", &[]));
+    assert_eq!(call(&mut rig, "sip:1@edge", 2).to.to_string(), B);
+}
+
+#[test]
+fn a_large_call_that_falls_back_from_tcp_keeps_its_one_place() {
+    let mut terms = with(route("pstn"));
+    terms.listeners.push(testkit::listener("stream", "tcp:192.0.2.1:5060"));
+    terms.peers[1].oversize = edge::OversizeRequest::Tcp;
+    let mut rig = Rig::new(terms);
+    let routing = with_caps((1, 0), (0, 0), (0, 0));
+    let place = routing.gateway_capacity("", 0).unwrap().clone();
+    rig.set_routing(routing);
+    let sent = rig.receive(CORE, &invite("sip:1@edge", 1).body(&"x".repeat(1_400)).text());
+    let first = sent.into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+    assert_eq!((first.transport, place.live()), (syntax::Transport::Tcp, 1));
+    let again = rig.undeliverable(&first).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+    assert_eq!((again.transport, place.live(), place.refused()), (syntax::Transport::Udp, 1, 0));
+    assert_eq!(statuses(&refuse(&mut rig, &again, 486, &[])), [486]);
+    assert_eq!(place.live(), 0);
+}
+
+#[test]
+fn quality_of_a_rule_that_is_gone_is_forgotten_with_it() {
+    let mut rig = by_quality();
+    for number in 0..3 {
+        let first = call(&mut rig, "sip:4930@edge", number);
+        refuse(&mut rig, &first, 486, &[]);
+    }
+    let pairs = |rig: &Rig| rig.routing().table("").unwrap().quality.all().len();
+    assert_eq!(pairs(&rig), 1);
+    rig.routing().forget_gone();
+    assert_eq!(pairs(&rig), 1);
+    let quality = Arc::clone(&rig.routing().table("").unwrap().quality);
+    let mut builder = Builder::new(LoadOptions::default(), rig.routing().table("").map(Arc::clone));
+    builder.gateways(b"a\x1f0\x1f203.0.113.1\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f\x1f\x1e");
+    builder.rules(b"8\x1f0\x1f49\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e");
+    let next = edge::Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &[], None);
+    next.forget_gone();
+    assert_eq!(quality.all().len(), 0);
 }
 
 #[test]

@@ -127,6 +127,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
             retry_seconds: 30,
             probe_interval_seconds: 10,
             probe_timeout_milliseconds: 2_000,
+            probe_method: "OPTIONS".to_owned(),
             probe_from: String::new(),
             probe_accept: Vec::new(),
             down_after: 1,
