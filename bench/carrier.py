@@ -177,6 +177,8 @@ def hanging(rate: int, dipped: int, seconds: int) -> dict[str, Any]:
             "127.0.0.1:5081",
             "--callee",
             "127.0.0.1:5071",
+            "--digits",
+            str(DIGITS),
             "--rate",
             str(dipped),
             "--duration",

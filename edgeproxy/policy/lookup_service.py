@@ -16,6 +16,10 @@ from edgeproxy.errors import CallEnded, LookupFailed
 _NUMBER = re.compile(r"\+?[0-9A-Fa-f*#]{1,32}")
 
 
+_EARLY = 0.01
+"""Timers of the loop may be as much before their time."""
+
+
 class _WrongValue(LookupFailed):
     """It is no number."""
 
@@ -106,7 +110,7 @@ class Service:
             # What a service answers may break more than its format.
             self._failures += 1
             wrong = isinstance(error, _WrongValue)
-            self.count("wrong" if wrong else "slow" if self._clock() - began >= self.terms.deadline_seconds else "failed")
+            self.count("wrong" if wrong else "slow" if self._clock() - began >= self.terms.deadline_seconds - _EARLY else "failed")
             if self._failures >= self.terms.breaker_failures:
                 self._out_until = self._clock() + self.terms.breaker_seconds
             raise error if isinstance(error, LookupFailed) else LookupFailed(f"{type(error).__name__}: {error}") from error
