@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Method, Scheme, Span, Uri, parse_name_addr};
 
 use crate::edge::Edge;
-use crate::gateway_uri::{push_parameters, push_user, unescaped};
+use crate::gateway_uri::{SEPARATORS, push_parameters, push_user, unescaped};
 use crate::hop::Hop;
 use crate::identify::Original;
 use crate::matching::Refusal;
@@ -17,9 +17,6 @@ use crate::number_settings::{GatewayNumberSettings, NumberField, NumberRuleSetti
 use crate::route::RouteView;
 use crate::settings::{RouteSettings, SettingsError};
 use crate::transaction::Shape;
-
-/// Characters that only part digits for readers (RFC 3966 section 5.1.1).
-const SEPARATORS: &[u8] = b"-.() ";
 
 /// Values of a header field that are looked at; a sender could make us ask thousands.
 const MOST_VALUES: usize = 8;

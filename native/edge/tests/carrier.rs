@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use edge::{CarrierRouteSettings, PeerKind, PolicyEvent, PolicySettings, QuestionView, RouteSettings};
+use edge::{CallerGroups, CarrierRouteSettings, PeerKind, PolicyEvent, PolicySettings, QuestionView, RouteSettings};
 use routing::{Builder, LoadOptions};
 use serde_json::json;
 use testkit::{Request, Rig, Sent, gateways, header, packed, peer, response, route, settings};
@@ -367,6 +367,32 @@ fn a_check_lets_calls_pass_for_which_a_rule_is_there() {
     assert_eq!(requests(&sent), [(CORE.to_owned(), "INVITE sip:4930@edge SIP/2.0".to_owned())]);
     let sent = rig.receive(A, &invite("sip:49301@edge", 2).text());
     assert_eq!(sent[0].first_line(), "SIP/2.0 604 Unknown DID");
+    // What its sender says of where a number is now opens no door.
+    let sent = rig.receive(A, &invite("sip:1900;rn=4930@edge", 3).text());
+    assert_eq!(sent[0].first_line(), "SIP/2.0 604 Unknown DID");
+}
+
+#[test]
+fn a_caller_goes_by_the_rules_of_its_own_group() {
+    let mut rig = rig();
+    let mut builder = Builder::new(LoadOptions::default(), None);
+    builder.gateways(b"a\x1f0\x1f203.0.113.1\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f\x1f\x1eb\x1f0\x1f203.0.113.2:5070\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f\x1f\x1e");
+    builder.groups(b"alice\x1fexample.net\x1f3\x1ebob\x1fother.example\x1f3\x1e");
+    builder.rules(b"1\x1f0\x1f49\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e2\x1f3\x1f49\x1f\x1f0\x1f\x1fb\x1f\x1f\x1f\x1e");
+    let loaded = builder.finish();
+    assert_eq!(loaded.faults, []);
+    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[], None));
+    let mut number = 0;
+    let mut goes_to = |rig: &mut Rig, user: &str| {
+        number += 1;
+        let text = invite("sip:4930@edge", number).text().replace("From: <sip:alice@", &format!("From: <sip:{user}@"));
+        rig.receive(CORE, &text).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap().to.to_string()
+    };
+    assert_eq!(goes_to(&mut rig, "alice"), A);
+    for (groups, alice, bob) in [(CallerGroups::User, B, B), (CallerGroups::UserAndDomain, B, A), (CallerGroups::Off, A, A)] {
+        rig.reload(with(CarrierRouteSettings { caller_groups: groups, ..route("pstn") })).unwrap();
+        assert_eq!([goes_to(&mut rig, "alice"), goes_to(&mut rig, "bob"), goes_to(&mut rig, "eve")], [alice, bob, A], "{groups:?}");
+    }
 }
 
 #[test]
