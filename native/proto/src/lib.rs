@@ -1,12 +1,17 @@
-//! SIP state without I/O: transactions, response contexts, dialogs, sealed tokens, timers.
+//! SIP state without I/O: transactions, response contexts, dialogs, registrar and location, digest, sealed tokens,
+//! timers.
 //!
 //! Time is always an argument ([`Moment`]); sockets, threads and clocks are unknown here.
-//! RFC 3261 sections 12, 16 and 17, RFC 6026, RFC 4320.
+//! RFC 3261 sections 10, 12, 16, 17 and 22, RFC 6026, RFC 4320, RFC 7616.
 #![forbid(unsafe_code)]
 
 mod dialog;
+mod digest;
 mod index;
+mod location;
 mod moment;
+mod nonce;
+mod registrar;
 mod response_context;
 mod secret;
 mod timed_slab;
@@ -14,8 +19,12 @@ mod token;
 mod transaction;
 
 pub use dialog::{Dialog, DialogState};
+pub use digest::{Algorithm, DigestInput, DigestText, Protection, digest_response, ha1};
 pub use index::TransactionIndex;
+pub use location::{Binding, Flow, FlowConnection, Location, Record};
 pub use moment::{Moment, Now, milliseconds, seconds};
+pub use nonce::{Nonce, NonceState, NonceWindows, Use};
+pub use registrar::{Change, Contact, RegistrarRules, Registration, RegistrationError, register};
 pub use response_context::{is_better, rank};
 pub use secret::{Secret, keyed_hash, stable_id};
 pub use timed_slab::{Key, TimedSlab};

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
+mod credentials;
 mod cursor;
 mod edit;
 mod error;
@@ -23,6 +24,7 @@ mod status;
 mod uri;
 mod via;
 
+pub use credentials::{Credentials, CredentialsError};
 pub use edit::Edits;
 pub use error::{Field, ParseError};
 pub use frame::{Frame, Framer};

@@ -183,6 +183,12 @@ impl<'a> Message<'a> {
         self.head.slots().get(usize::from(start)..).unwrap_or_default().iter().filter(move |slot| slot.name == name)
     }
 
+    /// Every line of a header field that routing does not know, by its name without case.
+    pub fn named(&self, name: &'static [u8]) -> impl Iterator<Item = &'a Slot> + use<'a> {
+        let bytes = self.bytes;
+        self.head.slots().iter().filter(move |slot| slot.name == HeaderName::Other && slot.name_span.of(bytes).eq_ignore_ascii_case(name))
+    }
+
     /// Every comma-separated element of header field `name`, across its lines (RFC 3261 section 7.3.1).
     pub fn elements(&self, name: HeaderName) -> impl Iterator<Item = Span> + use<'a> {
         let bytes = self.bytes;

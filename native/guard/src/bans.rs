@@ -1,0 +1,119 @@
+//! Sources that are not listened to, for a time and with a reason.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::LastSeen;
+
+/// One ban, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// The source.
+    pub source: IpAddr,
+    /// Since when, in seconds of the monotonic clock.
+    pub since: u32,
+    /// Until when.
+    pub until: u32,
+    /// Why, in a word or two.
+    pub reason: String,
+}
+
+/// The ban list. Workers ask it for each message without a lock; only whoever adds, removes or lists takes one.
+#[derive(Debug)]
+pub struct BanList {
+    /// How many there are, so that an empty list costs one look.
+    count: AtomicUsize,
+    until: LastSeen,
+    ledger: Mutex<HashMap<IpAddr, Ban>>,
+    limit: usize,
+}
+
+impl BanList {
+    /// A list of `limit` sources at most.
+    pub fn new(limit: usize) -> Self {
+        // Four places for each, so that hardly any is pushed out of a full bucket.
+        Self { count: AtomicUsize::new(0), until: LastSeen::new(limit.max(1) * 4), ledger: Mutex::default(), limit }
+    }
+
+    /// Whether nobody is banned.
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    /// How many there are, those whose time is over and were not yet swept among them.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether the source with this keyed hash is banned at `now`.
+    pub fn has(&self, key: u64, now: u32) -> bool {
+        self.until.get(key).is_some_and(|until| until > now)
+    }
+
+    /// Bans a source, or bans it for longer; true where it was not banned before. A full list takes no more: false.
+    pub fn add(&self, key: u64, ban: Ban) -> bool {
+        let Ok(mut ledger) = self.ledger.lock() else { return false };
+        let known = ledger.get(&ban.source).is_some_and(|old| old.until > ban.since);
+        if !known && ledger.len() >= self.limit {
+            return false;
+        }
+        self.until.note(key, ban.until);
+        ledger.insert(ban.source, ban);
+        self.count.store(ledger.len(), Ordering::Relaxed);
+        !known
+    }
+
+    /// Ends the ban of a source; what it was.
+    pub fn remove(&self, key: u64, source: IpAddr) -> Option<Ban> {
+        let mut ledger = self.ledger.lock().ok()?;
+        self.until.forget(key);
+        let ban = ledger.remove(&source);
+        self.count.store(ledger.len(), Ordering::Relaxed);
+        ban
+    }
+
+    /// Takes out the bans that are over at `now`.
+    pub fn sweep(&self, now: u32) -> Vec<Ban> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let Ok(mut ledger) = self.ledger.lock() else { return Vec::new() };
+        let over: Vec<Ban> = ledger.values().filter(|ban| ban.until <= now).cloned().collect();
+        over.iter().for_each(|ban| drop(ledger.remove(&ban.source)));
+        self.count.store(ledger.len(), Ordering::Relaxed);
+        over
+    }
+
+    /// All bans, the newest first.
+    pub fn list(&self) -> Vec<Ban> {
+        let mut all: Vec<Ban> = self.ledger.lock().map(|ledger| ledger.values().cloned().collect()).unwrap_or_default();
+        all.sort_by_key(|ban| (std::cmp::Reverse(ban.since), ban.source));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ban(last: u8, since: u32, until: u32) -> Ban {
+        Ban { source: [192, 0, 2, last].into(), since, until, reason: "test".to_owned() }
+    }
+
+    #[test]
+    fn a_ban_holds_for_its_time() {
+        let bans = BanList::new(2);
+        assert!(bans.is_empty() && !bans.has(7 << 32, 10));
+        assert!(bans.add(7 << 32, ban(7, 10, 70)));
+        assert!(!bans.add(7 << 32, ban(7, 20, 80)), "it is banned already");
+        assert!(bans.has(7 << 32, 79) && !bans.has(7 << 32, 80) && !bans.has(8 << 32, 10));
+        assert!(bans.add(8 << 32, ban(8, 11, 71)));
+        assert!(!bans.add(9 << 32, ban(9, 12, 72)), "the list is full");
+        assert_eq!(bans.list().iter().map(|ban| ban.since).collect::<Vec<_>>(), [20, 11]);
+        assert_eq!(bans.sweep(75).len(), 1);
+        assert_eq!(bans.remove(7 << 32, [192, 0, 2, 7].into()).unwrap().until, 80);
+        assert!(bans.is_empty() && !bans.has(7 << 32, 21));
+    }
+}

@@ -1,0 +1,388 @@
+//! What a REGISTER does to the bindings of its address of record (RFC 3261 section 10.3, steps 6 to 8): all of it, or nothing.
+
+use smallvec::SmallVec;
+
+use crate::{Binding, Flow};
+
+/// One Contact of a REGISTER.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contact<'a> {
+    /// The URI.
+    pub uri: &'a [u8],
+    /// Its `expires` parameter.
+    pub expires: Option<u32>,
+    /// Its `q` parameter, in thousandths.
+    pub q: Option<u16>,
+    /// Its `+sip.instance` parameter.
+    pub instance: &'a [u8],
+}
+
+/// A REGISTER that may change bindings.
+#[derive(Clone, Copy)]
+pub struct Registration<'a> {
+    /// The contacts; none asks what there is.
+    pub contacts: &'a [Contact<'a>],
+    /// `Contact: *` in their place.
+    pub star: bool,
+    /// The Expires header field.
+    pub expires: Option<u32>,
+    /// Call-ID.
+    pub call_id: &'a [u8],
+    /// The number of CSeq.
+    pub cseq: u32,
+    /// Path header field values.
+    pub path: &'a [u8],
+    /// User-Agent.
+    pub user_agent: &'a [u8],
+    /// Whence it came.
+    pub flow: Flow,
+    /// Whether its sender is behind a NAT.
+    pub natted: bool,
+}
+
+/// What registrations are granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistrarRules {
+    /// Granted where none is asked for, in seconds.
+    pub default_expires: u32,
+    /// Granted at least, in seconds.
+    pub min_expires: u32,
+    /// Granted at most, in seconds.
+    pub max_expires: u32,
+    /// Whether one that asks for less than the least gets the least; else it is refused.
+    pub raise_short: bool,
+    /// How many percent a grant may be shorter, so that phones that came at once do not come back at once.
+    pub spread_percent: u32,
+    /// Bindings of one address of record.
+    pub max_contacts: usize,
+    /// Whether the oldest binding makes room for one too many; else that is refused.
+    pub replace_oldest: bool,
+    /// Whether a new contact takes the place of one with the same Call-ID: a phone whose address changed.
+    pub same_call_id_replaces: bool,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistrationError {
+    /// `*` beside other contacts, or without `Expires: 0`.
+    Star,
+    /// A request with the same Call-ID and a higher CSeq came before.
+    OutOfOrder,
+    /// It would be less than the least that is granted.
+    TooBrief,
+    /// More bindings than one address of record may have.
+    TooMany,
+}
+
+/// What became of a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Inserted,
+    /// It goes on for longer.
+    Refreshed,
+    /// It is gone by its user agent's wish.
+    Removed,
+    /// Its time was over.
+    Expired,
+    /// It made room for another one.
+    Replaced,
+}
+
+/// Whether a request with this Call-ID and CSeq may change `binding`: `None` where it is the one that made it.
+fn may_change(binding: &Binding, request: &Registration<'_>) -> Result<bool, RegistrationError> {
+    if binding.call_id() != request.call_id || request.cseq > binding.cseq {
+        Ok(true)
+    } else if request.cseq == binding.cseq {
+        Ok(false)
+    } else {
+        Err(RegistrationError::OutOfOrder)
+    }
+}
+
+/// The binding that `contact` is about: that of its instance, or else of its URI.
+fn find(bindings: &[Binding], contact: &Contact<'_>) -> Option<usize> {
+    let of_instance = (!contact.instance.is_empty()).then(|| bindings.iter().position(|binding| binding.instance() == contact.instance)).flatten();
+    of_instance.or_else(|| bindings.iter().position(|binding| binding.contact() == contact.uri))
+}
+
+/// Seconds granted, 0 for one that is to go. `random` shortens it by chance.
+fn granted(contact: &Contact<'_>, request: &Registration<'_>, rules: &RegistrarRules, random: u64) -> Result<u32, RegistrationError> {
+    let wanted = contact.expires.or(request.expires).unwrap_or(rules.default_expires);
+    if wanted == 0 {
+        return Ok(0);
+    }
+    if wanted < rules.min_expires && !rules.raise_short {
+        return Err(RegistrationError::TooBrief);
+    }
+    let most = wanted.clamp(rules.min_expires, rules.max_expires);
+    let spread = u64::from(most) * u64::from(rules.spread_percent.min(90)) / 100;
+    let shorter = most - (random % (spread + 1)) as u32;
+    Ok(shorter.max(rules.min_expires.min(most)).max(1))
+}
+
+/// Changes `bindings` as `request` wishes, at `now` seconds; `tell` hears of each change.
+///
+/// # Errors
+/// [`RegistrationError`]: then nothing was changed but for bindings that had ended.
+pub fn register(
+    bindings: &mut SmallVec<[Binding; 1]>,
+    request: &Registration<'_>,
+    rules: &RegistrarRules,
+    now: u32,
+    random: u64,
+    mut tell: impl FnMut(Change, &Binding),
+) -> Result<(), RegistrationError> {
+    bindings.retain(|binding| {
+        let live = binding.expires > now;
+        if !live {
+            tell(Change::Expired, binding);
+        }
+        live
+    });
+    if request.star {
+        return remove_all(bindings, request, &mut tell);
+    }
+    let fresh = foresee(bindings, request, rules, random)?;
+    let excess = (bindings.len() + fresh).saturating_sub(rules.max_contacts.max(1));
+    if excess > 0 {
+        let named = |binding: &Binding| request.contacts.iter().any(|contact| find(std::slice::from_ref(binding), contact).is_some());
+        if !rules.replace_oldest || bindings.iter().filter(|binding| !named(binding)).count() < excess {
+            return Err(RegistrationError::TooMany);
+        }
+        for _ in 0..excess {
+            let oldest = (0..bindings.len()).filter(|index| !named(&bindings[*index])).min_by_key(|index| bindings[*index].modified);
+            let Some(oldest) = oldest else { break };
+            tell(Change::Replaced, &bindings[oldest]);
+            bindings.remove(oldest);
+        }
+    }
+    for contact in request.contacts {
+        apply(bindings, contact, request, granted(contact, request, rules, random)?, rules, now, &mut tell);
+    }
+    Ok(())
+}
+
+/// How many bindings would be new; an error where the request must not be carried out.
+fn foresee(bindings: &[Binding], request: &Registration<'_>, rules: &RegistrarRules, random: u64) -> Result<usize, RegistrationError> {
+    let mut fresh = 0;
+    for (index, contact) in request.contacts.iter().enumerate() {
+        let seconds = granted(contact, request, rules, random)?;
+        match find(bindings, contact) {
+            Some(found) => {
+                may_change(&bindings[found], request)?;
+            }
+            None if seconds > 0 => {
+                let repeated = request.contacts[..index].iter().any(|other| other.uri == contact.uri);
+                let replaces = rules.same_call_id_replaces && bindings.iter().any(|binding| binding.call_id() == request.call_id);
+                fresh += usize::from(!repeated && !replaces);
+            }
+            None => {}
+        }
+    }
+    Ok(fresh)
+}
+
+fn remove_all(bindings: &mut SmallVec<[Binding; 1]>, request: &Registration<'_>, tell: &mut impl FnMut(Change, &Binding)) -> Result<(), RegistrationError> {
+    if !request.contacts.is_empty() || request.expires != Some(0) {
+        return Err(RegistrationError::Star);
+    }
+    for binding in bindings.iter() {
+        may_change(binding, request)?;
+    }
+    bindings.drain(..).for_each(|binding| tell(Change::Removed, &binding));
+    Ok(())
+}
+
+fn apply(
+    bindings: &mut SmallVec<[Binding; 1]>,
+    contact: &Contact<'_>,
+    request: &Registration<'_>,
+    seconds: u32,
+    rules: &RegistrarRules,
+    now: u32,
+    tell: &mut impl FnMut(Change, &Binding),
+) {
+    let found = find(bindings, contact);
+    if found.is_some_and(|index| may_change(&bindings[index], request) != Ok(true)) {
+        return;
+    }
+    if seconds == 0 {
+        if let Some(index) = found {
+            tell(Change::Removed, &bindings[index]);
+            bindings.remove(index);
+        }
+        return;
+    }
+    // A phone behind a NAT whose port changed would else have two bindings until the old one ends, one of them dead.
+    let moved = || bindings.iter().position(|binding| binding.call_id() == request.call_id && binding.cseq < request.cseq);
+    let found = found.or_else(|| rules.same_call_id_replaces.then(moved).flatten());
+    let texts = [contact.uri, request.call_id, request.path, request.user_agent, contact.instance];
+    // What a phone sends with each refresh is the same but for CSeq, so that most refreshes allocate nothing.
+    let same = |binding: &Binding| [binding.contact(), binding.call_id(), binding.path(), binding.user_agent(), binding.instance()] == texts;
+    let index = match found {
+        Some(index) => {
+            if !same(&bindings[index]) {
+                bindings[index] = Binding::new(texts, request.flow, 0);
+            }
+            index
+        }
+        None => {
+            bindings.push(Binding::new(texts, request.flow, 0));
+            bindings.len() - 1
+        }
+    };
+    let binding = &mut bindings[index];
+    binding.expires = now.saturating_add(seconds);
+    binding.modified = now;
+    binding.cseq = request.cseq;
+    binding.q = contact.q.unwrap_or(1_000);
+    binding.flow = request.flow;
+    binding.natted = request.natted;
+    binding.lost = 0;
+    binding.stored = false;
+    tell(if found.is_some() { Change::Refreshed } else { Change::Inserted }, binding);
+}
+
+#[cfg(test)]
+mod tests {
+    use syntax::Transport;
+
+    use super::*;
+
+    const RULES: RegistrarRules = RegistrarRules {
+        default_expires: 3_600,
+        min_expires: 60,
+        max_expires: 7_200,
+        raise_short: true,
+        spread_percent: 0,
+        max_contacts: 2,
+        replace_oldest: false,
+        same_call_id_replaces: false,
+    };
+
+    fn contact(uri: &str) -> Contact<'_> {
+        Contact { uri: uri.as_bytes(), ..Contact::default() }
+    }
+
+    fn request<'a>(contacts: &'a [Contact<'a>], call_id: &'a str, cseq: u32) -> Registration<'a> {
+        Registration {
+            contacts,
+            star: false,
+            expires: None,
+            call_id: call_id.as_bytes(),
+            cseq,
+            path: b"",
+            user_agent: b"phone",
+            flow: Flow::new(0, Transport::Udp, "192.0.2.9:5060".parse().unwrap(), None),
+            natted: false,
+        }
+    }
+
+    #[derive(Default)]
+    struct Bench {
+        bindings: SmallVec<[Binding; 1]>,
+        changes: Vec<Change>,
+    }
+
+    impl Bench {
+        fn run(&mut self, request: &Registration<'_>, rules: &RegistrarRules, now: u32) -> Result<(), RegistrationError> {
+            self.changes.clear();
+            register(&mut self.bindings, request, rules, now, 7, |change, _| self.changes.push(change))
+        }
+
+        fn uris(&self) -> Vec<&str> {
+            self.bindings.iter().map(|binding| std::str::from_utf8(binding.contact()).unwrap()).collect()
+        }
+    }
+
+    #[test]
+    fn a_binding_is_made_refreshed_and_removed() {
+        let mut bench = Bench::default();
+        let ask = |bench: &mut Bench, contact: Contact<'_>, cseq, now| bench.run(&request(&[contact], "c", cseq), &RULES, now);
+        ask(&mut bench, contact("sip:a@h"), 1, 0).unwrap();
+        assert_eq!((bench.changes.as_slice(), bench.bindings[0].expires), (&[Change::Inserted][..], 3_600));
+        ask(&mut bench, Contact { expires: Some(120), q: Some(500), ..contact("sip:a@h") }, 2, 10).unwrap();
+        assert_eq!((bench.changes.as_slice(), bench.bindings[0].expires, bench.bindings[0].q), (&[Change::Refreshed][..], 130, 500));
+        ask(&mut bench, Contact { expires: Some(0), ..contact("sip:a@h") }, 3, 20).unwrap();
+        assert_eq!((bench.changes.as_slice(), bench.bindings.len()), (&[Change::Removed][..], 0));
+    }
+
+    #[test]
+    fn a_retransmission_changes_nothing_and_an_old_request_fails() {
+        let mut bench = Bench::default();
+        bench.run(&request(&[contact("sip:a@h")], "c", 5), &RULES, 0).unwrap();
+        bench.run(&request(&[contact("sip:a@h")], "c", 5), &RULES, 100).unwrap();
+        assert_eq!((bench.changes.len(), bench.bindings[0].expires), (0, 3_600));
+        let two = [contact("sip:new@h"), contact("sip:a@h")];
+        assert_eq!(bench.run(&request(&two, "c", 4), &RULES, 100), Err(RegistrationError::OutOfOrder));
+        assert_eq!(bench.uris(), ["sip:a@h"]);
+        // After a reboot a phone has another Call-ID and counts anew.
+        bench.run(&request(&[contact("sip:a@h")], "d", 1), &RULES, 100).unwrap();
+        assert_eq!(bench.bindings[0].expires, 3_700);
+    }
+
+    #[test]
+    fn a_star_removes_all_or_nothing() {
+        let mut bench = Bench::default();
+        bench.run(&request(&[contact("sip:a@h"), contact("sip:b@h")], "c", 5), &RULES, 0).unwrap();
+        let star = |cseq, expires| Registration { star: true, expires, ..request(&[], "c", cseq) };
+        assert_eq!(bench.run(&star(6, None), &RULES, 0), Err(RegistrationError::Star));
+        assert_eq!(bench.run(&star(6, Some(60)), &RULES, 0), Err(RegistrationError::Star));
+        assert_eq!(bench.run(&star(4, Some(0)), &RULES, 0), Err(RegistrationError::OutOfOrder));
+        assert_eq!(bench.bindings.len(), 2);
+        bench.run(&star(6, Some(0)), &RULES, 0).unwrap();
+        assert_eq!((bench.bindings.len(), bench.changes.as_slice()), (0, &[Change::Removed, Change::Removed][..]));
+    }
+
+    #[test]
+    fn what_is_granted_stays_within_its_limits() {
+        let ask = |seconds, rules: &RegistrarRules| granted(&Contact { expires: Some(seconds), ..contact("sip:a@h") }, &request(&[], "c", 1), rules, 12_345);
+        assert_eq!((ask(10, &RULES), ask(60, &RULES), ask(u32::MAX, &RULES)), (Ok(60), Ok(60), Ok(7_200)));
+        let strict = RegistrarRules { raise_short: false, ..RULES };
+        assert_eq!((ask(59, &strict), ask(0, &strict)), (Err(RegistrationError::TooBrief), Ok(0)));
+        let spread = RegistrarRules { spread_percent: 10, ..RULES };
+        let shorter = ask(3_600, &spread).unwrap();
+        assert!((3_240..3_600).contains(&shorter), "{shorter}");
+        assert_eq!(ask(60, &spread), Ok(60));
+    }
+
+    #[test]
+    fn too_many_contacts_are_refused_or_the_oldest_makes_room() {
+        let mut bench = Bench::default();
+        bench.run(&request(&[contact("sip:a@h")], "a", 1), &RULES, 0).unwrap();
+        bench.run(&request(&[contact("sip:b@h")], "b", 1), &RULES, 1).unwrap();
+        assert_eq!(bench.run(&request(&[contact("sip:c@h")], "c", 1), &RULES, 2), Err(RegistrationError::TooMany));
+        assert_eq!(bench.uris(), ["sip:a@h", "sip:b@h"]);
+        let replacing = RegistrarRules { replace_oldest: true, ..RULES };
+        bench.run(&request(&[contact("sip:c@h")], "c", 1), &replacing, 2).unwrap();
+        assert_eq!((bench.uris(), bench.changes.as_slice()), (vec!["sip:b@h", "sip:c@h"], &[Change::Replaced, Change::Inserted][..]));
+        // One that ended takes no place.
+        bench.run(&request(&[contact("sip:d@h")], "d", 1), &RULES, 3_601).unwrap();
+        assert_eq!(bench.uris(), ["sip:c@h", "sip:d@h"]);
+        let three = [contact("sip:x@h"), contact("sip:y@h"), contact("sip:z@h")];
+        assert_eq!(bench.run(&request(&three, "e", 1), &replacing, 3_601), Err(RegistrationError::TooMany));
+    }
+
+    #[test]
+    fn a_phone_that_moved_is_known_by_its_instance_or_its_call_id() {
+        let mut bench = Bench::default();
+        let of = |uri| Contact { instance: b"\"<urn:uuid:1>\"", ..contact(uri) };
+        bench.run(&request(&[of("sip:a@10.0.0.1")], "a", 1), &RULES, 0).unwrap();
+        bench.run(&request(&[of("sip:a@10.0.0.2")], "b", 1), &RULES, 0).unwrap();
+        assert_eq!(bench.uris(), ["sip:a@10.0.0.2"]);
+        let mut bench = Bench::default();
+        let replacing = RegistrarRules { same_call_id_replaces: true, max_contacts: 1, ..RULES };
+        bench.run(&request(&[contact("sip:a@10.0.0.1")], "a", 1), &replacing, 0).unwrap();
+        bench.run(&request(&[contact("sip:a@10.0.0.2")], "a", 2), &replacing, 0).unwrap();
+        assert_eq!((bench.uris(), bench.changes.as_slice()), (vec!["sip:a@10.0.0.2"], &[Change::Refreshed][..]));
+    }
+
+    #[test]
+    fn one_contact_twice_is_one_binding_and_a_query_changes_nothing() {
+        let mut bench = Bench::default();
+        bench.run(&request(&[contact("sip:a@h"), contact("sip:a@h")], "a", 1), &RULES, 0).unwrap();
+        bench.run(&request(&[], "a", 2), &RULES, 0).unwrap();
+        assert_eq!((bench.uris(), bench.changes.len()), (vec!["sip:a@h"], 0));
+    }
+}
