@@ -19,10 +19,11 @@ begin with `X_`.
 
 
 def attributes(kind: type[catalogue.Event]) -> dict[str, str]:
-    """Return what stands below each field."""
+    """Return what stands below each field, those of its bases among them."""
+    base = kind.__bases__[0]
+    found: dict[str, str] = {} if base in (catalogue.Event, object) else attributes(base)
     (body,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
     name = ""
     for node in body.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):

@@ -1,8 +1,10 @@
 """The whole compiled surface of edgeproxy."""
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, final
 
 __all__ = [
+    "BindingRow",
     "Engine",
     "PolicyLink",
     "PolicyPort",
@@ -15,6 +17,7 @@ __all__ = [
     "Uri",
     "become_user",
     "check_document",
+    "contact_id",
     "drain_log",
     "event_shapes",
     "give_up_capabilities",
@@ -29,10 +32,15 @@ class Engine:
     """A running proxy: constructing it binds every address and starts its threads."""
 
     def __new__(
-        cls, document: bytes, links: list[PolicyLink] = ..., tables: RouteTables | None = None, machines_off: list[tuple[str, str]] = ...
+        cls,
+        document: bytes,
+        links: list[PolicyLink] = ...,
+        tables: RouteTables | None = None,
+        machines_off: list[tuple[str, str]] = ...,
+        bindings: list[BindingRow] = ...,
     ) -> Engine:
         """Start from a MessagePack document; the policy processes behind `links` are asked, and `tables` serve, from the first
-        request on. Machines of pools in `machines_off` (peer and URI) are switched off.
+        request on. Machines of pools in `machines_off` (peer and URI) are switched off; `bindings` are those of the time before.
 
         Raises `ConfigError` for a value that means nothing, `BindError` for an address that cannot be bound,
         `EngineError` for anything else that the system refuses. Nothing is left running then.
@@ -77,6 +85,33 @@ class Engine:
 
     def take_events(self, limit: int) -> list[tuple[str, int, list[int | str]]]:
         """Take events that came, `limit` at most: name, wall clock in microseconds, values of the parameters in order."""
+
+    def user_descriptor(self) -> int:
+        """Return the descriptor that is readable while workers want credentials."""
+
+    def credential_questions(self, limit: int) -> list[tuple[int, str, str, str]]:
+        """Take questions for credentials, `limit` at most: worker, user, domain, realm."""
+
+    def give_credentials(self, answers: list[tuple[tuple[int, str, str, str], bool, tuple[str, str, str, str] | None]]) -> None:
+        """Answer questions: whether the database could be asked, and clear password with HA1 by MD5, SHA-256 and SHA-512-256, or None for nobody."""
+
+    def location_writes(self, limit: int) -> list[tuple[int, BindingRow | None]]:
+        """Take bindings to be written, `limit` at most, in order: number and row, None where that is to go."""
+
+    def location(self, aor: str | None = None, limit: int = 100) -> list[BindingRow]:
+        """Return the bindings of an address of record (`user@domain`), or those of the first `limit` of each worker."""
+
+    def remove_bindings(self, aor: str, contact: str | None = None) -> int:
+        """Remove the bindings of an address of record, or only that of a Contact; return how many those were."""
+
+    def ban(self, source: IPv4Address | IPv6Address, seconds: int, reason: str) -> bool:
+        """Listen to a source no more for so many seconds; return whether that is new."""
+
+    def unban(self, source: IPv4Address | IPv6Address, reason: str) -> bool:
+        """Listen to a source again; return whether it was banned."""
+
+    def bans(self) -> list[tuple[str, int, int, str]]:
+        """Return sources that are banned, the latest first: address, seconds since and seconds left, reason."""
 
     def trace_places(self) -> list[int]:
         """Return the places at which everything that comes from now on begins."""
@@ -504,3 +539,45 @@ def set_log_level(level: str) -> None:
 
 def drain_log() -> tuple[list[tuple[int, str, str, str]], int]:
     """Take the lines that wait (wall clock in microseconds, level, target, message) and the number of lines lost."""
+
+@final
+class BindingRow:
+    """A row of the table `location`; times in seconds since 1970, `q` in thousandths."""
+
+    contact_id: int
+    user: str
+    domain: str
+    contact: str
+    received: str
+    path: str
+    expires: int
+    q: int
+    call_id: str
+    cseq: int
+    modified: int
+    natted: bool
+    user_agent: str
+    socket: str
+    instance: str
+    def __new__(
+        cls,
+        contact_id: int,
+        user: str,
+        domain: str,
+        contact: str,
+        received: str,
+        path: str,
+        expires: int,
+        q: int,
+        call_id: str,
+        cseq: int,
+        modified: int,
+        natted: bool,
+        user_agent: str,
+        socket: str,
+        instance: str,
+    ) -> BindingRow:
+        """Make a row."""
+
+def contact_id(user: str, domain: str, contact: str) -> int:
+    """Return the number of the row of a binding: the same in every process."""

@@ -4,16 +4,17 @@ import asyncio
 import hmac
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from edgeproxy.admin import metrics, routes, trace
+from edgeproxy.admin import metrics, routes, trace, users
+from edgeproxy.admin.exchange import CONTROL, Handler, as_json, body_of, query_of
 from edgeproxy.admin.place import reachable
 from edgeproxy.config.address import split_host_port
 from edgeproxy.errors import ConfigError, EdgeProxyError
@@ -25,9 +26,6 @@ MOST_BYTES = 4 << 20
 MOST_EVENTS = 1_024
 """Events that wait for one follower; more are dropped and counted."""
 Place = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Body = TypeVar("Body", bound=msgspec.Struct)
-_CONTROL = web.AppKey("control", Control)
 
 
 class Apply(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,17 +83,8 @@ class FollowQuery(msgspec.Struct, forbid_unknown_fields=True):
     names: str = ""
 
 
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json", status=status)
-
-
 def _error(status: int, problem: str) -> web.Response:
-    return _json({"error": problem}, status)
-
-
-async def _body(request: web.Request, kind: type[Body]) -> Body:
-    data = await request.read()
-    return msgspec.json.decode(data or b"{}", type=kind)
+    return as_json({"error": problem}, status)
 
 
 @web.middleware
@@ -108,7 +97,7 @@ async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as error:
         # A fault of ours: whoever asked learns that there was one, the log says which.
         values = {"path": request.path, **described(error)}
-        request.app[_CONTROL].printer.event("management request failed", level="error", values=values)
+        request.app[CONTROL].printer.event("management request failed", level="error", values=values)
         return _error(500, "internal error: the log has it")
 
 
@@ -143,15 +132,15 @@ def _with_token(token: str) -> Any:
 
 
 async def _status(request: web.Request) -> web.Response:
-    return _json(request.app[_CONTROL].status())
+    return as_json(request.app[CONTROL].status())
 
 
 async def _counters(request: web.Request) -> web.Response:
-    return _json(dict(request.app[_CONTROL].counters()))
+    return as_json(dict(request.app[CONTROL].counters()))
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    control = request.app[_CONTROL]
+    control = request.app[CONTROL]
     node = control.loaded.config.install.node
     lookups = [
         ("lookups", [("lookup", name), ("outcome", outcome)], count)
@@ -165,72 +154,72 @@ async def _metrics(request: web.Request) -> web.Response:
 
 
 async def _calls(request: web.Request) -> web.Response:
-    query = msgspec.convert(dict(request.query), CallQuery, strict=False)
-    found = request.app[_CONTROL].engine.calls(query.call_id, query.limit)
-    return _json({"calls": [msgspec.Raw(call.encode()) for call in found]})
+    query = query_of(request, CallQuery)
+    found = request.app[CONTROL].engine.calls(query.call_id, query.limit)
+    return as_json({"calls": [msgspec.Raw(call.encode()) for call in found]})
 
 
 async def _end(request: web.Request) -> web.Response:
-    wanted = await _body(request, End)
-    found, untold = await asyncio.to_thread(request.app[_CONTROL].engine.end_calls, wanted.call_id)
+    wanted = await body_of(request, End)
+    found, untold = await asyncio.to_thread(request.app[CONTROL].engine.end_calls, wanted.call_id)
     if not found:
         return _error(404, f"no live call {wanted.call_id}")
     if untold:
         return _error(409, f"{untold} of {found} calls cannot be ended: their Contact or route set is not known, or too long")
-    return _json({"ended": found})
+    return as_json({"ended": found})
 
 
 async def _routes(request: web.Request) -> web.Response:
-    return _json(request.app[_CONTROL].routes.status())
+    return as_json(request.app[CONTROL].routes.status())
 
 
 async def _gateways(request: web.Request) -> web.Response:
     query = msgspec.convert(dict(request.query), routes.GatewayQuery, strict=False)
-    found = request.app[_CONTROL].routes.gateways()
-    return _json({"gateways": [gateway for gateway in found if not (query.down and gateway["usable"])]})
+    found = request.app[CONTROL].routes.gateways()
+    return as_json({"gateways": [gateway for gateway in found if not (query.down and gateway["usable"])]})
 
 
 async def _explain(request: web.Request) -> web.Response:
     query = msgspec.convert(dict(request.query), routes.ExplainQuery, strict=False)
-    return _json(routes.explain(request.app[_CONTROL], query))
+    return as_json(routes.explain(request.app[CONTROL], query))
 
 
 async def _reload_routes(request: web.Request) -> web.Response:
-    await _body(request, Nothing)
-    return _json(await request.app[_CONTROL].reload_routes())
+    await body_of(request, Nothing)
+    return as_json(await request.app[CONTROL].reload_routes())
 
 
 async def _quality(request: web.Request) -> web.Response:
-    return _json({"pairs": request.app[_CONTROL].routes.quality()})
+    return as_json({"pairs": request.app[CONTROL].routes.quality()})
 
 
 async def _set_quality(request: web.Request) -> web.Response:
-    wanted = await _body(request, routes.SetQuality)
-    request.app[_CONTROL].routes.set_quality(wanted.partition, wanted.rule, wanted.gateway, wanted.on)
-    return _json({"rule": wanted.rule, "gateway": wanted.gateway, "on": wanted.on})
+    wanted = await body_of(request, routes.SetQuality)
+    request.app[CONTROL].routes.set_quality(wanted.partition, wanted.rule, wanted.gateway, wanted.on)
+    return as_json({"rule": wanted.rule, "gateway": wanted.gateway, "on": wanted.on})
 
 
 async def _machines(request: web.Request) -> web.Response:
-    return _json({"machines": request.app[_CONTROL].machines()})
+    return as_json({"machines": request.app[CONTROL].machines()})
 
 
 async def _switch_machine(request: web.Request) -> web.Response:
-    wanted = await _body(request, routes.SwitchMachine)
-    request.app[_CONTROL].switch_machine(wanted.peer, wanted.uri, wanted.on)
-    return _json({"peer": wanted.peer, "uri": wanted.uri, "on": wanted.on})
+    wanted = await body_of(request, routes.SwitchMachine)
+    request.app[CONTROL].switch_machine(wanted.peer, wanted.uri, wanted.on)
+    return as_json({"peer": wanted.peer, "uri": wanted.uri, "on": wanted.on})
 
 
 async def _switch(request: web.Request) -> web.Response:
-    wanted = await _body(request, routes.Switch)
-    request.app[_CONTROL].routes.switch(wanted.partition, wanted.kind, wanted.id, wanted.on)
-    return _json({"id": wanted.id, "on": wanted.on})
+    wanted = await body_of(request, routes.Switch)
+    request.app[CONTROL].routes.switch(wanted.partition, wanted.kind, wanted.id, wanted.on)
+    return as_json({"id": wanted.id, "on": wanted.on})
 
 
 async def _trace(request: web.Request) -> web.Response:
-    control = request.app[_CONTROL]
-    query = msgspec.convert(dict(request.query), TraceQuery, strict=False)
+    control = request.app[CONTROL]
+    query = query_of(request, TraceQuery)
     if query.cursor == "now":
-        return _json({"steps": [], "cursor": _cursor(control.engine.trace_places()), "lost_bytes": 0})
+        return as_json({"steps": [], "cursor": _cursor(control.engine.trace_places()), "lost_bytes": 0})
     try:
         places = msgspec.convert(query.cursor.split("-") if query.cursor else [], list[Place], strict=False)
     except msgspec.ValidationError:
@@ -246,7 +235,7 @@ async def _trace(request: web.Request) -> web.Response:
         return {"steps": trace.steps(entries, ids=ids, messages=query.messages, mask=mask), "cursor": _cursor(after), "lost_bytes": lost}
 
     # Some thousand messages are parsed: other requests go on meanwhile.
-    return _json(await asyncio.to_thread(look))
+    return as_json(await asyncio.to_thread(look))
 
 
 def _cursor(places: list[int]) -> str:
@@ -254,27 +243,27 @@ def _cursor(places: list[int]) -> str:
 
 
 async def _events(request: web.Request) -> web.Response:
-    bus = request.app[_CONTROL].announcer.bus
+    bus = request.app[CONTROL].announcer.bus
     subscribers = bus.subscribers()
     known = {name: {"parameters": parameter_names(kind), "subscribers": subscribers.pop(name, [])} for name, kind in CATALOGUE.items()}
-    return _json({"events": known | {name: {"parameters": [], "subscribers": who} for name, who in subscribers.items()}})
+    return as_json({"events": known | {name: {"parameters": [], "subscribers": who} for name, who in subscribers.items()}})
 
 
 async def _raise(request: web.Request) -> web.Response:
-    wanted = await _body(request, Raise)
+    wanted = await body_of(request, Raise)
     try:
         event = make(wanted.event, time.time_ns() // 1_000, wanted.parameters)
     except ValueError as error:
         return _error(400, str(error))
-    return _json({"taken_by": request.app[_CONTROL].announcer.bus.publish(event)})
+    return as_json({"taken_by": request.app[CONTROL].announcer.bus.publish(event)})
 
 
 async def _follow(request: web.Request) -> web.StreamResponse:
-    query = msgspec.convert(dict(request.query), FollowQuery, strict=False)
+    query = query_of(request, FollowQuery)
     names = [name for name in query.names.split(",") if name] or sorted(CATALOGUE)
     if unknown := [name for name in names if not is_known(name)]:
         return _error(400, f"no such event: {', '.join(unknown)}")
-    bus = request.app[_CONTROL].announcer.bus
+    bus = request.app[CONTROL].announcer.bus
     queue: asyncio.Queue[Event] = asyncio.Queue(MOST_EVENTS)
 
     def take(event: Event) -> bool:
@@ -286,7 +275,7 @@ async def _follow(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     with bus.subscribed(names, take, "follower"):
         await response.prepare(request)
-        while not request.app[_CONTROL].draining.is_set():
+        while not request.app[CONTROL].draining.is_set():
             try:
                 async with asyncio.timeout(1):
                     event = await queue.get()
@@ -300,38 +289,38 @@ async def _follow(request: web.Request) -> web.StreamResponse:
 
 
 async def _reload(request: web.Request) -> web.Response:
-    control = request.app[_CONTROL]
-    apply = await _body(request, Apply)
-    return _json(await control.reload(control.read(Path(apply.path) if apply.path else None, apply.text)))
+    control = request.app[CONTROL]
+    apply = await body_of(request, Apply)
+    return as_json(await control.reload(control.read(Path(apply.path) if apply.path else None, apply.text)))
 
 
 async def _diff(request: web.Request) -> web.Response:
-    control = request.app[_CONTROL]
-    apply = await _body(request, Apply)
-    return _json(control.diff(control.read(Path(apply.path) if apply.path else None, apply.text)))
+    control = request.app[CONTROL]
+    apply = await body_of(request, Apply)
+    return as_json(control.diff(control.read(Path(apply.path) if apply.path else None, apply.text)))
 
 
 async def _rollback(request: web.Request) -> web.Response:
-    await _body(request, Nothing)
-    return _json(await request.app[_CONTROL].rollback())
+    await body_of(request, Nothing)
+    return as_json(await request.app[CONTROL].rollback())
 
 
 async def _log_level(request: web.Request) -> web.Response:
-    wanted = await _body(request, LogLevel)
-    return _json({"level": request.app[_CONTROL].set_log_level(wanted.level)})
+    wanted = await body_of(request, LogLevel)
+    return as_json({"level": request.app[CONTROL].set_log_level(wanted.level)})
 
 
 async def _drain(request: web.Request) -> web.Response:
-    await _body(request, Nothing)
-    request.app[_CONTROL].drain()
-    return _json({"state": "draining"})
+    await body_of(request, Nothing)
+    request.app[CONTROL].drain()
+    return as_json({"state": "draining"})
 
 
 def application(control: Control, token: str = "") -> web.Application:
     """Return the API; with a token whoever does not bring it gets 401."""
     middlewares = [_told, _with_token(token)] if token else [_told]
     app = web.Application(middlewares=middlewares, client_max_size=MOST_BYTES)
-    app[_CONTROL] = control
+    app[CONTROL] = control
     app.add_routes(
         [
             web.get("/status", _status),
@@ -352,6 +341,7 @@ def application(control: Control, token: str = "") -> web.Application:
             web.put("/routes/quality", _set_quality),
             web.get("/peers/machines", _machines),
             web.put("/peers/switch", _switch_machine),
+            *users.ROUTES,
             web.post("/reload", _reload),
             web.post("/diff", _diff),
             web.post("/rollback", _rollback),
@@ -364,7 +354,7 @@ def application(control: Control, token: str = "") -> web.Application:
 
 def _metrics_only(control: Control) -> web.Application:
     app = web.Application(middlewares=[_told])
-    app[_CONTROL] = control
+    app[CONTROL] = control
     app.add_routes([web.get("/metrics", _metrics)])
     return app
 

@@ -23,6 +23,8 @@ _COMMANDS = {
     "db": ("database", "database"),
     "routes": ("routes", "routes"),
     "peers": ("peers", "peers"),
+    "location": ("users", "location"),
+    "ban": ("users", "ban"),
 }
 
 

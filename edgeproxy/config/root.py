@@ -3,14 +3,16 @@
 import msgspec
 from msgspec import field
 
+from edgeproxy.config.authentication import Authentication
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
 from edgeproxy.config.lookup import Lookup
 from edgeproxy.config.numbers import Gateway, NumberSet
 from edgeproxy.config.peer import Peer
 from edgeproxy.config.policy import PolicyModule
+from edgeproxy.config.registrar import Registrar
 from edgeproxy.config.routing import Route, Routing
-from edgeproxy.config.services import Api, Dns, Events, Log, Records, Sip, Trace
+from edgeproxy.config.services import Api, Database, Dns, Events, Log, Records, Sip, Trace
 from edgeproxy.config.tuning import Tuning
 
 
@@ -33,6 +35,12 @@ class Config(msgspec.Struct, frozen=True):
     """What the file says of gateways of the database, by their names."""
     routing: Routing = field(default_factory=Routing)
     """How rules and gateways are read."""
+    registrar: Registrar | None = None
+    """Users who register here."""
+    authentication: Authentication = field(default_factory=Authentication)
+    """How subscribers prove who they are."""
+    database: Database = field(default_factory=Database)
+    """What is written to a database that is not ours."""
     sip: Sip = field(default_factory=Sip)
     """How the proxy shows itself."""
     tuning: Tuning = field(default_factory=Tuning)
@@ -62,6 +70,10 @@ class Config(msgspec.Struct, frozen=True):
         self.routing.check(("routing",), faults)
         for name, route in self.route.items():
             route.check(("route", name), faults)
+        if self.registrar:
+            self.registrar.check(("registrar",), faults)
+        self.authentication.check(("authentication",), faults)
+        self.database.check(("database",), faults)
         self._check_gateways(faults)
         for number, module in enumerate(self.policy):
             module.check(("policy", str(number)), faults)
@@ -77,10 +89,12 @@ class Config(msgspec.Struct, frozen=True):
             peer.check(("peer", name), faults, set(self.install.listener), set(self.route))
             peer.check_numbers(("peer", name), faults, sets)
             peer.check_lookups(("peer", name), faults, set(self.lookup))
-            if peer.kind == "subscribers" and not (peer.has_targets or peer.route or has_core):
+            if peer.authenticate and (peer.kind != "subscribers" or not self.registrar):
+                faults.add(("peer", name, "authenticate"), "only subscribers are asked who they are, and only with a [registrar]")
+            if peer.kind == "subscribers" and not (peer.has_targets or peer.route or has_core or self.registrar):
                 faults.add(
                     ("peer", name, "kind"),
-                    "subscribers need a core to go to",
+                    "subscribers need a core to go to, or a [registrar]",
                     'add a peer of kind "core" with `to`: sending them to any Request-URI would make an open relay',
                 )
 
@@ -97,6 +111,17 @@ class Config(msgspec.Struct, frozen=True):
                 "no peer has the gateways that routes lead to",
                 'add a peer of kind "gateway" with gateway_types = [-1] for all of them',
             )
+
+    def authenticates(self, peer: Peer) -> bool:
+        """Whether requests of a peer must prove whose they are."""
+        if peer.authenticate is None:
+            return peer.kind == "subscribers" and self.registrar is not None
+        return peer.authenticate
+
+    @property
+    def uses_credentials(self) -> bool:
+        """Whether the table `subscriber` is asked."""
+        return any(self.authenticates(peer) for peer in self.peer.values())
 
     @property
     def uses_policies(self) -> bool:

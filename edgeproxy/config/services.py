@@ -35,6 +35,18 @@ class Dns(msgspec.Struct, frozen=True):
                 faults.add((*path, "servers"), f"expected an IP address with an optional port, got: {server}")
 
 
+class Database(msgspec.Struct, frozen=True):
+    """`[database]`: what is written to a database that OpenSIPS made; one of ours has all tables written that must be."""
+
+    writes: list[Literal["location"]] = field(default_factory=list)
+    """Tables of an OpenSIPS database that may be written; none by default, so that an account that may only SELECT suffices."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        if len(set(self.writes)) != len(self.writes):
+            faults.add((*path, "writes"), "expected each table once")
+
+
 class Records(msgspec.Struct, frozen=True):
     """`[records]`: call records as JSON lines."""
 

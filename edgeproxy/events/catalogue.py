@@ -48,7 +48,7 @@ class CoreShmThreshold(Event, frozen=True):
     size: int
     """Entries."""
     table: str
-    """Ours: `calls` or `transactions`."""
+    """Ours: `calls`, `transactions` or `location`."""
 
 
 class CoreTcpDisconnect(Event, frozen=True):
@@ -184,6 +184,107 @@ class DroutingStatus(Event, frozen=True):
     """`probe failed`, `calls failed` or `address refused`; empty for one that is back."""
 
 
+class AorInsert(Event, frozen=True):
+    """An address of record has a binding now."""
+
+    name = "E_UL_AOR_INSERT"
+    domain: str
+    """`location`."""
+    aor: str
+
+
+class AorDelete(Event, frozen=True):
+    """An address of record has no binding any more."""
+
+    name = "E_UL_AOR_DELETE"
+    domain: str
+    """`location`."""
+    aor: str
+
+
+class _Contact(Event, frozen=True):
+    """What is told of a binding."""
+
+    domain: str
+    """`location`."""
+    aor: str
+    uri: str
+    """The Contact."""
+    received: str
+    """Where the phone is reached; empty where its Contact says that."""
+    path: str
+    qval: int
+    """Its preference, 0 to 10."""
+    user_agent: str
+    socket: str
+    """The listener."""
+    bflags: str
+    """`NAT` for a phone behind one."""
+    expires: int
+    """Seconds since 1970."""
+    callid: str
+    cseq: int
+
+
+class ContactInsert(_Contact, frozen=True):
+    """A binding is new."""
+
+    name = "E_UL_CONTACT_INSERT"
+
+
+class ContactUpdate(_Contact, frozen=True):
+    """A binding was refreshed."""
+
+    name = "E_UL_CONTACT_UPDATE"
+
+
+class ContactDelete(_Contact, frozen=True):
+    """A binding is gone: by wish, because its time was over, or because its phone did not answer."""
+
+    name = "E_UL_CONTACT_DELETE"
+
+
+class AuthAttack(Event, frozen=True):
+    """Somebody guesses passwords or users: a threshold of `[authentication.attacks]` was crossed."""
+
+    name = "E_AUTH_ATTACK"
+    scope: str
+    """`pair`: one source as one user, `user`: one user from anywhere."""
+    ip: str
+    """The source of the last failure."""
+    user: str
+    failures: int
+    window: int
+    """Seconds."""
+
+
+class BanAdded(Event, frozen=True):
+    """A source is not listened to any more."""
+
+    name = "E_BAN_ADDED"
+    ip: str
+    seconds: int
+    reason: str
+
+
+class BanRemoved(Event, frozen=True):
+    """A source is listened to again."""
+
+    name = "E_BAN_REMOVED"
+    ip: str
+    reason: str
+
+
+class RegisterPoisoning(Event, frozen=True):
+    """Somebody wanted to register a Contact that nobody may have."""
+
+    name = "E_REGISTER_POISONING"
+    ip: str
+    aor: str
+    contact: str
+    reason: str
+
+
 class QroutingBad(Event, frozen=True):
     """A gateway crossed a threshold of its rule's quality profile for the worse."""
 
@@ -219,6 +320,15 @@ KINDS: tuple[type[Event], ...] = (
     AccCdr,
     AccMissed,
     DroutingStatus,
+    AorInsert,
+    AorDelete,
+    ContactInsert,
+    ContactUpdate,
+    ContactDelete,
+    AuthAttack,
+    BanAdded,
+    BanRemoved,
+    RegisterPoisoning,
     QroutingBad,
     QroutingGood,
 )

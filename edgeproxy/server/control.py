@@ -25,6 +25,7 @@ from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.routes import Routes
 from edgeproxy.server.standing import Standing
 from edgeproxy.server.switches import Switches
+from edgeproxy.server.users import Users
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -49,6 +50,7 @@ class Control:
         if self._switches.problem:
             printer.event("switches cannot be read", level="error", values={"error": self._switches.problem})
         self.routes = Routes(printer.event, self._routes_state, self._switches)
+        self.users = Users(printer.event, self.announcer.state)
         self.started = time.monotonic()
         self.reloads = 0
         self.draining = asyncio.Event()
@@ -65,19 +67,24 @@ class Control:
         hooks = await self.policies.start()
         try:
             tables = await self.routes.read(self.loaded, route_handlers(hooks)) if self.loaded.config.uses_routes else None
+            bindings = await self.users.prepare(self.loaded.config, takes_over=True)
             self.engine = _native.Engine(
                 to_document(await self._with_rows(self.loaded), hooks),
                 self.policies.links,
                 self.routes.switched(tables),
                 self._machines_off(),
+                bindings,
             )
         except BaseException:
+            await self.users.close()
             await self.policies.stop()
             raise
         # Workers have their threads: from here on what Python does, and the threads that it starts, may wait for theirs.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(self.loaded.config.tuning.server_nice, os.nice(0)))
         if tables:
             self.routes.use(self.engine, self.loaded, tables, serve=False)
+        self.users.use(self.loaded.config)
+        self.users.attach(self.engine)
         self.announcer.attach(self.engine)
         self.announcer.stand(self.loaded, self.policies)
         self.policies.watch(self.engine)
@@ -98,7 +105,9 @@ class Control:
             task.cancel()
         await self.routes.stop()
         await self.policies.stop()
+        await self.users.detach()
         await asyncio.to_thread(self.engine.stop)
+        await self.users.finish(self.engine)
 
     def read(self, path: Path | None = None, text: str | None = None) -> Loaded:
         """Read what is to be applied: `text`, the file at `path`, or the file of the start; raise `ConfigError`."""
@@ -121,6 +130,7 @@ class Control:
                 handlers = route_handlers(policies.hooks)
                 keeps = self.routes.serve_also(staged, handlers) or not staged.config.uses_routes
                 tables = None if keeps else await self.routes.read(staged, handlers)
+                await self.users.prepare(staged.config)
                 gone = await self._switch_over(staged, policies, tables)
             except BaseException:
                 if policies is not self.policies:
@@ -131,6 +141,7 @@ class Control:
             if tables:
                 self.routes.use(self.engine, staged, tables, serve=False)
             self.routes.go_by(staged)
+            self.users.use(staged.config)
             self.loaded = staged
             self.reloads += 1
             self.announcer.stand(staged, self.policies)
@@ -282,5 +293,10 @@ class Control:
             "peer_faults": self.peer_faults,
             "lookups": self.lookups(),
             "routes": self.routes.status(),
+            "location": {
+                "bindings": counters["location_bindings"],
+                "unwritten": counters["location_unwritten"],
+                **self.users.location.status(),
+            },
             **{name: counters[name] for name in ("calls", "transactions", "connections", "reloads", "policy_restarts", "panics")},
         }

@@ -1,6 +1,6 @@
 """Provisioned data in SQL."""
 
-from edgeproxy.storage.database import Standing, check_database, prepare, told, upgrade
+from edgeproxy.storage.database import Standing, check_database, prepare, require, told, upgrade
 from edgeproxy.storage.routes import DEFAULT_TABLES, OPTIONAL_TABLES, RowBlock, Source, block, read_partitions, read_rows
 from edgeproxy.storage.url import open_engine, shown
 
@@ -16,6 +16,7 @@ __all__ = [
     "prepare",
     "read_partitions",
     "read_rows",
+    "require",
     "shown",
     "told",
     "upgrade",

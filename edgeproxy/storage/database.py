@@ -58,8 +58,30 @@ def missing_tables(connection: Connection) -> list[str]:
     """Return the tables that are read and not there; views will do as well."""
     inspector = inspect(connection)
     there = {*inspector.get_table_names(), *inspector.get_view_names()}
-    optional = {"dr_partitions", "qr_profiles", "dr_groups", "dialplan", "dispatcher", "load_balancer", "address"}
+    optional = {"dr_partitions", "qr_profiles", "dr_groups", "dialplan", "dispatcher", "load_balancer", "address", "subscriber", "location"}
     return sorted(set(metadata.tables) - there - optional)
+
+
+async def require(engine: AsyncEngine, table: str) -> tuple[Standing, frozenset[str]]:
+    """Return what the database of `engine` is and the columns of a table; raise `StorageError` where that is not there."""
+    try:
+        async with engine.connect() as connection:
+            found = await connection.run_sync(standing)
+            columns = await connection.run_sync(lambda own: _columns(own, table))
+    except (SQLAlchemyError, OSError) as error:
+        raise told(engine, error) from error
+    if not columns:
+        raise StorageError(
+            f"database {engine.url.render_as_string(hide_password=True)}: no table {table}\nhint: edgeproxy db upgrade URL makes it"
+        )
+    return found, columns
+
+
+def _columns(connection: Connection, table: str) -> frozenset[str]:
+    inspector = inspect(connection)
+    if table not in {*inspector.get_table_names(), *inspector.get_view_names()}:
+        return frozenset()
+    return frozenset(str(own["name"]) for own in inspector.get_columns(table))
 
 
 def _upgrade(connection: Connection) -> Standing:

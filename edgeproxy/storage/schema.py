@@ -1,6 +1,6 @@
 """The tables that are read, in OpenSIPS's names and types; `docs/provisioning.md` says what they mean."""
 
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, DateTime, Float, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()
 
@@ -133,6 +133,41 @@ address = Table(
     _text("proto", 4, "any"),
     _text("pattern", 64),
     _text("context_info", 32),
+)
+subscriber = Table(
+    "subscriber",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("username", 64, ""),
+    _text("domain", 64, ""),
+    _text("password", 64, ""),
+    _text("ha1", 64, ""),
+    _text("ha1_sha256", 64, ""),
+    _text("ha1_sha512t256", 64, ""),
+    UniqueConstraint("username", "domain", name="account_idx"),
+)
+location = Table(
+    "location",
+    metadata,
+    Column("contact_id", BigInteger, primary_key=True, autoincrement=False),
+    _text("username", 64, ""),
+    _text("domain", 64),
+    Column("contact", Text, nullable=False),
+    _text("received", 255),
+    _text("path", 255),
+    Column("expires", BigInteger, nullable=False),
+    Column("q", Float, nullable=False, server_default="1.0"),
+    _text("callid", 255, "Default-Call-ID"),
+    Column("cseq", BigInteger, nullable=False, server_default="13"),
+    Column("last_modified", DateTime, nullable=False, server_default="1900-01-01 00:00:01"),
+    _number("flags"),
+    _text("cflags", 255),
+    _text("user_agent", 255, ""),
+    _text("socket", 64),
+    _number("methods", None),
+    _text("sip_instance", 255),
+    Column("kv_store", Text),
+    _text("attr", 255),
 )
 partitions = Table(
     "dr_partitions",

@@ -164,4 +164,72 @@ counters! {
     events_dropped,
     /// Log lines left out because there were too many.
     log_lines_suppressed,
+    /// Challenges sent.
+    challenges,
+    /// Requests that proved whose they are.
+    authenticated,
+    /// Wrong passwords and unknown users.
+    authentication_failed,
+    /// Answers to nonces that were too old, used up, or of another place.
+    nonces_stale,
+    /// Credentials that are none.
+    credentials_malformed,
+    /// Requests of an account in the name of another.
+    identities_refused,
+    /// Requests refused because their source failed too often.
+    refused_attackers,
+    /// Crossings of a threshold of failures.
+    attacks_noticed,
+    /// Sources banned.
+    bans_added,
+    /// Sources banned now.
+    bans,
+    /// Messages of banned sources, dropped unread.
+    dropped_banned,
+    /// Users asked for in the database.
+    credential_questions,
+    /// Users that the database could not tell of.
+    credential_failures,
+    /// Users whose credentials are kept now.
+    credentials_kept,
+    /// Requests refused because too many wait already.
+    waiting_full,
+    /// Requests that waited too long for credentials or a name.
+    waited_too_long,
+    /// Registrations accepted, queries and removals among them.
+    registrations,
+    /// Registrations refused.
+    registrations_refused,
+    /// Registrations refused for a Contact that nobody may have.
+    contacts_refused,
+    /// Registrations refused for too many contacts.
+    contacts_too_many,
+    /// Bindings that are new.
+    bindings_added,
+    /// Bindings removed by their user agents, by an operator or by newer ones.
+    bindings_removed,
+    /// Bindings whose time was over.
+    bindings_expired,
+    /// Bindings removed because their user agent did not answer.
+    bindings_dead,
+    /// Addresses of record with bindings now.
+    location_records,
+    /// Bindings now.
+    location_bindings,
+    /// Bytes that these take.
+    location_bytes,
+    /// Registrations refused because the table is full.
+    location_full,
+    /// Looks at where a user is.
+    location_lookups,
+    /// Looks that found nobody.
+    location_misses,
+    /// Records and removals that wait to be written.
+    location_unwritten,
+    /// Removals that the database will not be told.
+    location_removals_dropped,
+    /// Keep-alives sent.
+    keep_alives_sent,
+    /// Keep-alives answered.
+    keep_alives_answered,
 }

@@ -19,6 +19,7 @@ use crate::recent::Recent;
 use crate::routing_table::Routing;
 use crate::settings::Snapshot;
 use crate::transaction::Transaction;
+use crate::users::Users;
 
 /// What the kernel's routing table would choose; the worker asks it, a test answers as it likes.
 pub trait Routes: Send {
@@ -63,6 +64,8 @@ pub struct Edge {
     /// Rules and gateways of carriers.
     pub(crate) routing: Arc<Routing>,
     pub(crate) pairs: Pairs,
+    /// Where users are, and what their passwords are known by.
+    pub(crate) users: Users,
     /// What a panic would leave half done.
     pub(crate) in_hand: Key,
     /// What to do in answer to the inputs of a batch.
@@ -77,8 +80,8 @@ pub struct Edge {
     pub(crate) call_number: u64,
     pub(crate) log_second: u64,
     pub(crate) log_lines: u32,
-    /// Tables that were nearly full at the last look: calls, transactions.
-    full: [bool; 2],
+    /// Tables that were nearly full at the last look: calls, transactions, location.
+    full: [bool; 3],
     head: Option<Box<Head>>,
     stored_head: Option<Box<Head>>,
     random: u64,
@@ -96,7 +99,9 @@ impl Edge {
         let limits = &snapshot.settings.limits;
         let counters: Arc<Counters> = Arc::default();
         let peer_counters = counters.peers.grow(snapshot.settings.peers.len());
+        let users = Users::new(&snapshot.settings, options.process_secret, usize::from(options.workers), now);
         Self {
+            users,
             node_id: stable_id(&snapshot.settings.node) as u16,
             transactions: TimedSlab::new(share(limits.transactions), now),
             index: TransactionIndex::default(),
@@ -120,7 +125,7 @@ impl Edge {
             call_number: 0,
             log_second: 0,
             log_lines: 0,
-            full: [false; 2],
+            full: [false; 3],
             head: None,
             stored_head: None,
             random: options.epoch ^ u64::from(options.worker),
@@ -130,12 +135,14 @@ impl Edge {
     }
 
     /// Goes by another configuration from now on; what is under way keeps its targets.
-    pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+    pub fn set_snapshot(&mut self, now: Now, snapshot: Arc<Snapshot>) {
+        self.users.set_limits(&snapshot.settings, usize::from(self.options.workers), now.moment);
         let limits = &snapshot.settings.limits;
         self.transactions.set_limit(limits.transactions.div_ceil(usize::from(self.options.workers).max(1)));
         self.calls.set_limit(limits.calls);
         self.peer_counters = self.counters.peers.grow(snapshot.settings.peers.len());
         self.snapshot = snapshot;
+        self.persist_anew();
     }
 
     /// The counts of a peer, or of all that have none of their own.
@@ -167,10 +174,8 @@ impl Edge {
 
     /// When [`Edge::handle_timeout`] should be called next.
     pub fn poll_timeout(&self) -> Option<Moment> {
-        match (self.transactions.poll_timeout(), self.calls.poll_timeout()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let walk = Some(self.walk_due()).filter(|due| *due != Moment::NEVER);
+        [self.transactions.poll_timeout(), self.calls.poll_timeout(), self.users.parked.poll_timeout(), walk].into_iter().flatten().min()
     }
 
     /// Gives back memory that a past load needed; to be called about once a second.
@@ -184,6 +189,14 @@ impl Edge {
         if self.options.worker == 0 && !self.draining {
             self.probe_gateways(now);
         }
+        if self.options.worker == 0 {
+            self.sweep_bans(now);
+        }
+        self.counters.location_records.set(self.users.location.len() as u64);
+        self.counters.location_bindings.set(self.users.location.bindings() as u64);
+        self.counters.location_bytes.set(self.users.location.bytes() as u64);
+        self.counters.credentials_kept.set(self.users.credentials.len() as u64);
+        self.counters.location_unwritten.set(self.unwritten() as u64);
         self.heard.retain(|_, at| now.moment.since(*at) < seconds(600));
         self.refused.begin_second();
         self.counters.calls.set(self.calls.len() as u64);
@@ -211,7 +224,12 @@ impl Edge {
     fn look_at_tables(&mut self, now: Now) {
         // Calls are counted over all workers, so one of them tells.
         let calls = if self.options.worker == 0 { self.leases.live() } else { 0 };
-        let sizes = [(calls, self.snapshot.settings.limits.calls, "calls"), (self.transactions.len(), self.transactions.limit(), "transactions")];
+        let users = &self.users.location;
+        let sizes = [
+            (calls, self.snapshot.settings.limits.calls, "calls"),
+            (self.transactions.len(), self.transactions.limit(), "transactions"),
+            (users.len(), users.limit(), "location"),
+        ];
         for (place, (used, size, table)) in sizes.into_iter().enumerate() {
             let usage = used * 100 / size.max(1);
             if usage >= 90 && !self.full[place] {

@@ -37,11 +37,29 @@ pub enum EventKind {
     QroutingBad = 8,
     /// A gateway is within a threshold of quality again.
     QroutingGood = 9,
+    /// An address of record has a binding.
+    AorInsert = 10,
+    /// An address of record has none any more.
+    AorDelete = 11,
+    /// A binding is new.
+    ContactInsert = 12,
+    /// A binding was refreshed.
+    ContactUpdate = 13,
+    /// A binding is gone.
+    ContactDelete = 14,
+    /// Somebody guesses passwords or users.
+    AuthAttack = 15,
+    /// A source is not listened to any more.
+    BanAdded = 16,
+    /// A source is listened to again.
+    BanRemoved = 17,
+    /// Somebody wanted to be reached where nobody may be.
+    RegisterPoisoning = 18,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 19] = [
         Self::CoreThreshold,
         Self::CoreShmThreshold,
         Self::CoreTcpDisconnect,
@@ -52,7 +70,20 @@ impl EventKind {
         Self::DroutingStatus,
         Self::QroutingBad,
         Self::QroutingGood,
+        Self::AorInsert,
+        Self::AorDelete,
+        Self::ContactInsert,
+        Self::ContactUpdate,
+        Self::ContactDelete,
+        Self::AuthAttack,
+        Self::BanAdded,
+        Self::BanRemoved,
+        Self::RegisterPoisoning,
     ];
+
+    /// Parameters of what is told of a binding.
+    const CONTACT: &'static [&'static str] =
+        &["domain", "aor", "uri", "received", "path", "qval", "user_agent", "socket", "bflags", "expires", "callid", "cseq"];
 
     /// Name and parameters.
     pub const fn shape(self) -> (&'static str, &'static [&'static str]) {
@@ -69,6 +100,15 @@ impl EventKind {
             Self::QroutingBad => ("E_QROUTING_BAD_DST", &["partition", "rule_id", "dst_name", "grade"]),
             Self::QroutingGood => ("E_QROUTING_GOOD_DST", &["partition", "rule_id", "dst_name", "grade"]),
             Self::DroutingStatus => ("E_DROUTING_STATUS", &["partition", "gwid", "address", "status", "reason"]),
+            Self::AorInsert => ("E_UL_AOR_INSERT", &["domain", "aor"]),
+            Self::AorDelete => ("E_UL_AOR_DELETE", &["domain", "aor"]),
+            Self::ContactInsert => ("E_UL_CONTACT_INSERT", Self::CONTACT),
+            Self::ContactUpdate => ("E_UL_CONTACT_UPDATE", Self::CONTACT),
+            Self::ContactDelete => ("E_UL_CONTACT_DELETE", Self::CONTACT),
+            Self::AuthAttack => ("E_AUTH_ATTACK", &["scope", "ip", "user", "failures", "window"]),
+            Self::BanAdded => ("E_BAN_ADDED", &["ip", "seconds", "reason"]),
+            Self::BanRemoved => ("E_BAN_REMOVED", &["ip", "reason"]),
+            Self::RegisterPoisoning => ("E_REGISTER_POISONING", &["ip", "aor", "contact", "reason"]),
             Self::AccMissed => ("E_ACC_MISSED_EVENT", &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "trace_id"]),
         }
     }

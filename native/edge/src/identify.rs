@@ -42,6 +42,14 @@ impl Edge {
         if let Err(refusal) = self.admit(Class::of(message, false), arrival.listener) {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
+        let served = message.head.method == Method::Register && self.is_served(message);
+        let authenticates = self.snapshot.settings.peers[usize::from(peer)].authenticate && (served || message.head.method != Method::Register);
+        if authenticates && !self.authenticate(now, arrival, message, peer) {
+            return;
+        }
+        if served {
+            return self.register(now, arrival, message, peer);
+        }
         self.decide(message.call_id(), |edge| format!("identify: {} from peer {}", message.head.method.as_str(), edge.peer_name(Some(peer))));
         let by_number = matches!(message.head.method, Method::Invite | Method::Message);
         if by_number && let Some(numbers) = self.numbers_of(Way::In, Some(peer), || self.sender(arrival)).map(Arc::clone) {

@@ -1,7 +1,7 @@
 //! What the edge wants done, collected over one batch of input.
 
 use crate::decision::Decisions;
-use crate::{CallRecord, Event, Hop, PolicyQuestion, Question};
+use crate::{CallRecord, CredentialQuestion, Event, Hop, LocationWrite, PolicyQuestion, Question, ReachQuestion};
 
 /// One message to send.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,12 @@ pub struct Outbox {
     sends: Vec<Transmit>,
     /// What must be looked up.
     pub questions: Vec<Question>,
+    /// Users whose credentials must be fetched.
+    pub credentials: Vec<CredentialQuestion>,
+    /// Users whom other workers know.
+    pub reaches: Vec<ReachQuestion>,
+    /// What the database is to be told of bindings.
+    pub location: Vec<LocationWrite>,
     /// What policies must decide or be told.
     pub policy: Vec<PolicyQuestion>,
     /// Records of calls that have ended.

@@ -14,6 +14,17 @@ pub struct QuestionId {
     pub transaction: Key,
     /// Which question of that transaction.
     pub number: u8,
+    /// What waits.
+    pub asker: Asker,
+}
+
+/// What waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A transaction, for its next hop.
+    Transaction,
+    /// A registration, for where the name in its Contact leads.
+    Contact,
 }
 
 /// Where requests for a host go (RFC 3263).

@@ -12,6 +12,10 @@ impl Edge {
     /// Takes one message that came from `arrival`. Returns the worker that it belongs to where that is another one;
     /// what was `handed_over` is taken in any case.
     pub fn handle_message(&mut self, now: Now, arrival: &Hop, bytes: &[u8], handed_over: bool) -> Option<u8> {
+        if self.is_banned(now, arrival.address.ip()) {
+            self.counters.dropped_banned.add();
+            return None;
+        }
         self.with_arrival(bytes, |edge, message, parsed| {
             if let Err(error) = parsed {
                 edge.refuse_malformed(now, arrival, message, error);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{BranchToken, InviteClient, InviteServer, Key, Moment, NonInviteClient, NonInviteServer, Now, milliseconds, seconds};
 use routing::Outcome;
-use syntax::{HeaderName, LocalReply, Message, Method, Transport};
+use syntax::{HeaderName, LocalReply, Message, Method, Span, Transport};
 
 use crate::admit::Class;
 use crate::call::{Attempt, Call, LedBy};
@@ -12,7 +12,8 @@ use crate::edge::Edge;
 use crate::hang_up::Ends;
 use crate::hop::Hop;
 use crate::matching::Refusal;
-use crate::question::{Address, Answer, Question, QuestionId};
+use crate::question::{Address, Answer, Asker, Question, QuestionId};
+use crate::reach::Reach;
 use crate::receive::reply_hop;
 use crate::settings::OversizeRequest;
 use crate::settings::PolicyTerms;
@@ -22,6 +23,16 @@ use crate::verdict::PolicyEvent;
 
 /// A larger request may not go over UDP where TCP is offered (RFC 3261 section 18.1.1).
 const LARGEST_DATAGRAM: usize = 1_300;
+
+/// Where one way to a registered user leads.
+enum NextWay {
+    /// Here.
+    Address(Address),
+    /// To what is the next target now: a name, or what comes behind.
+    Elsewhere,
+    /// Nowhere, until what rings has ended.
+    Later,
+}
 
 impl Edge {
     /// Begins the transaction of a request that may go to `targets`.
@@ -139,6 +150,17 @@ impl Edge {
                     Some(Target::Name(name)) => {
                         return self.ask(now, entry, &name.host, name.port, name.transport);
                     }
+                    Some(Target::Record(aor)) => {
+                        if self.reach(now, entry, &aor) {
+                            return;
+                        }
+                        continue;
+                    }
+                    Some(Target::Contact(way)) => match self.take_way(entry, way) {
+                        NextWay::Address(address) => address,
+                        NextWay::Elsewhere => continue,
+                        NextWay::Later => return,
+                    },
                     None if transaction.plan.is_some() => {
                         if self.next_gateway(now, entry, message) {
                             continue;
@@ -186,13 +208,17 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.questions = transaction.questions.wrapping_add(1);
         transaction.waiting = Some(Waiting { number: transaction.questions, deadline, kind: WaitKind::Resolve });
-        let id = QuestionId { worker: self.options.worker, transaction: entry, number: transaction.questions };
+        let id = QuestionId { worker: self.options.worker, transaction: entry, number: transaction.questions, asker: Asker::Transaction };
         self.counters.questions.add();
         self.out.questions.push(Question { id, host: host.to_owned(), port, transport, offered });
     }
 
     /// Takes the answer to a question.
     pub fn handle_answer(&mut self, now: Now, answer: Answer) {
+        if answer.id.asker == Asker::Contact {
+            let addresses = answer.addresses.iter().map(|address| address.address.ip()).collect();
+            return self.name_resolved(now, &answer.host, addresses);
+        }
         let entry = answer.id.transaction;
         let fits = |t: &mut Transaction| t.waiting.is_some_and(|w| w.kind == WaitKind::Resolve && w.number == answer.id.number);
         let Some(transaction) = self.transactions.get_mut(entry).filter(|_| answer.id.worker == self.options.worker) else {
@@ -237,7 +263,17 @@ impl Edge {
 
     /// Sends the request to `address`; false where there is no way there.
     pub(crate) fn attempt(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape, over_udp: bool) -> bool {
-        let Some(mut hop) = self.hop_to(address, shape) else { return false };
+        let way = self.transactions.get_mut(entry).and_then(|transaction| transaction.way.take());
+        let sent = self.attempt_by(now, entry, message, address, shape, over_udp, way.as_deref());
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.way = way;
+        }
+        sent
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one attempt with all that decides how it is made")]
+    fn attempt_by(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape, over_udp: bool, way: Option<&Reach>) -> bool {
+        let Some(mut hop) = self.hop_of(way, address, shape) else { return false };
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (number, call, arrival, method) = (transaction.branches.len(), transaction.call, transaction.arrival, transaction.method);
         let (decided, planned) = (transaction.policy.is_some(), transaction.plan.is_some());
@@ -258,8 +294,12 @@ impl Edge {
         let mut peer = self.far_peer(&hop, shape.policy);
         // Taken out for as long as the edge is needed whole.
         let uri = if planned { self.take_request_uri(entry) } else { None };
-        let numbers = self.numbers_out(now, entry, message, shape, &hop, peer, uri.as_deref());
-        let sent_uri = numbers.request_uri.as_deref().or(uri.as_deref());
+        let mut numbers = self.numbers_out(now, entry, message, shape, &hop, peer, uri.as_deref());
+        if let Some(way) = way.filter(|way| !way.path.is_empty()) {
+            let top = usize::from(message.head.headers_start);
+            numbers.edits.push((Span::new(top, top), [b"Route: ", &*way.path, b"\r\n"].concat()));
+        }
+        let sent_uri = numbers.request_uri.as_deref().or(uri.as_deref()).or(way.map(|way| &*way.uri));
         self.build_request(&arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);
         let mut fall_back_to_udp = false;
         if hop.transport == Transport::Udp && !over_udp && self.scratch.len() > LARGEST_DATAGRAM && self.wants_tcp(&hop, shape) {
@@ -330,6 +370,39 @@ impl Edge {
         true
     }
 
+    /// How a registered user is reached by `way`, or what stands at `address`.
+    fn hop_of(&mut self, way: Option<&Reach>, address: Address, shape: &Shape) -> Option<Hop> {
+        match way.and_then(|way| way.hop) {
+            Some(hop) if !self.snapshot.listener(hop.listener).drained => Some(hop),
+            // The listener that a phone registered at has gone since.
+            Some(_) => self.hop_to(address, shape),
+            None => self.hop_to(address, &Shape { listener: way.map(|way| way.listener).or(shape.listener), ..*shape }),
+        }
+    }
+
+    /// Makes `way` the one at hand. One that is less preferred than what rings waits.
+    fn take_way(&mut self, entry: Key, way: Box<Reach>) -> NextWay {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return NextWay::Later };
+        let ringing = transaction.branches.iter().any(|branch| branch.client.is_open());
+        if ringing && transaction.way.as_ref().is_some_and(|current| current.q != way.q) {
+            transaction.targets.push(Target::Contact(way));
+            return NextWay::Later;
+        }
+        let target = match way.hop {
+            Some(hop) => Some(Target::Address(Address { transport: hop.transport, address: hop.address })),
+            None => way.target(),
+        };
+        transaction.way = Some(way);
+        match target {
+            Some(Target::Address(address)) => NextWay::Address(address),
+            Some(name) => {
+                transaction.targets.push(name);
+                NextWay::Elsewhere
+            }
+            None => NextWay::Elsewhere,
+        }
+    }
+
     /// Longest wait for any answer at targets of `policy`.
     pub(crate) fn first_answer(&self, policy: Option<u16>) -> u64 {
         policy.map_or(64 * self.snapshot.timers.t1, |policy| milliseconds(self.snapshot.settings.peers[usize::from(policy)].first_answer_milliseconds))
@@ -393,6 +466,10 @@ impl Edge {
         let Some(transaction) = self.transactions.get(entry) else { return false };
         if let Some(goes_on) = self.plan_goes_on(entry) {
             return goes_on;
+        }
+        if transaction.way.is_some() {
+            // Whatever one phone of a user says, the next may do better; a 6xx speaks for all of them (RFC 3261 section 21.6).
+            return status_code < 600 && !transaction.caller_cancelled && !(transaction.targets.is_empty() && transaction.addresses.is_empty());
         }
         if transaction.caller_cancelled || status_code >= 600 || (transaction.targets.is_empty() && transaction.addresses.is_empty()) {
             return false;

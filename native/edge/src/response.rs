@@ -13,6 +13,9 @@ use crate::transaction::{CancelReason, Client, Server};
 impl Edge {
     pub(crate) fn handle_response(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) {
         let Some((entry, attempt)) = self.find_branch(message) else {
+            if self.ping_answered(message) {
+                return;
+            }
             return self.counters.stray_responses.add();
         };
         self.in_hand = entry;

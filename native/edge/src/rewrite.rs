@@ -92,6 +92,13 @@ impl Edge {
                 self.edits.remove(slot.line);
             }
         }
+        if self.snapshot.subscribers.is_some() {
+            for slot in [HeaderName::ProxyAuthorization, HeaderName::Authorization].into_iter().flat_map(|name| message.all(name)) {
+                if self.is_ours(message, slot.value) {
+                    self.edits.remove(slot.line);
+                }
+            }
+        }
         if let Some(breadth) = shape.breadth {
             match message.first(HeaderName::MaxBreadth) {
                 Some(slot) => self.edits.replace_with(slot.value, |out| drop(write!(out, "{breadth}"))),

@@ -69,6 +69,8 @@ impl Routing {
                         let there = resolved.iter().filter(|(host, _)| *host == name.host).map(|(_, ip)| *ip).collect();
                         (transport, name.port.unwrap_or(transport.default_port()), there)
                     }
+                    // A gateway is no user of ours.
+                    Target::Record(_) | Target::Contact(_) => (Transport::Udp, 0, Vec::new()),
                 };
                 for ip in addresses {
                     routing.sources.entry(ip.to_canonical()).or_default().push(Source { port, transport, kind: gateway.kind, gateway: (place, index as u32) });
@@ -133,12 +135,17 @@ impl Routing {
     pub fn hosts(&self) -> Vec<String> {
         let name = |hop: &GatewayHop| match &hop.target {
             Target::Name(name) => Some(name.host.clone()),
-            Target::Address(_) => None,
+            _ => None,
         };
         let mut hosts: Vec<String> = self.partitions.iter().flat_map(|partition| partition.hops.iter().filter_map(name)).collect();
         hosts.sort();
         hosts.dedup();
         hosts
+    }
+
+    /// Whether a gateway is at `ip`, and at `port` where that is named.
+    pub(crate) fn has_gateway_at(&self, ip: IpAddr, port: Option<u16>) -> bool {
+        self.sources.get(&ip).is_some_and(|there| there.iter().any(|source| port.is_none_or(|port| source.port == port)))
     }
 
     /// The gateway that sends from `source`. Connections come from any port.

@@ -8,8 +8,10 @@ use serde::Deserialize;
 use syntax::{Limits, Transport};
 
 use crate::carrier_settings::{CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings, RouteTerms};
+use crate::defence::Defence;
 use crate::number_settings::{GatewayNumberSettings, NumberSetSettings, NumberUseSettings};
 use crate::numbers::NumberPolicies;
+use crate::subscriber_settings::{AuthenticationSettings, RegistrarSettings, Subscribers};
 use crate::verdict::PolicyEvent;
 
 /// Listeners since the start of the process, those that are gone among them.
@@ -155,6 +157,8 @@ pub struct PeerSettings {
     pub numbers_in: Option<NumberUseSettings>,
     /// What numbers become that it gets.
     pub numbers_out: Option<NumberUseSettings>,
+    /// Whether its requests must prove whose they are.
+    pub authenticate: bool,
 }
 
 /// Timers of RFC 3261.
@@ -268,9 +272,19 @@ pub struct RouteSettings {
     pub health: GatewayHealthSettings,
     /// How quality is measured.
     pub quality: QualitySettings,
+    /// How users are reached who registered here; nobody registers here where it is absent.
+    #[serde(deserialize_with = "stated")]
+    pub registrar: Option<RegistrarSettings>,
+    /// How subscribers are known.
+    pub authentication: AuthenticationSettings,
     /// Hosts and ports that listeners advertised before a reload: dialogs still name them.
     #[serde(skip)]
     pub former: Vec<(String, u16)>,
+}
+
+/// What may be absent must be said to be.
+fn stated<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(from)
 }
 
 /// Messages kept to be looked at.
@@ -374,6 +388,10 @@ pub struct Snapshot {
     pub(crate) health: routing::HealthRules,
     pub(crate) quality: routing::QualityRules,
     pub(crate) numbers: NumberPolicies,
+    /// What is set of subscribers, where any register here.
+    pub(crate) subscribers: Option<Subscribers>,
+    /// What is counted of attacks, over all workers and reloads.
+    pub(crate) defence: std::sync::Arc<Defence>,
 }
 
 impl Snapshot {
@@ -473,7 +491,13 @@ impl Snapshot {
         let known = |name: &str| before.and_then(|before| before.pools.iter().flatten().find(|pool| pool.peer == name));
         let pools = settings.peers.iter().enumerate().map(|(index, peer)| crate::pool::Pool::new(index as u16, peer, known(&peer.name))).collect();
         let numbers = NumberPolicies::new(&settings)?;
+        let subscribers = Subscribers::new(&settings)?;
+        let attacks = &settings.authentication.attacks;
+        let defence = before.map(|before| &before.defence).filter(|defence| defence.fits(attacks));
+        let defence = defence.map_or_else(|| std::sync::Arc::new(Defence::new(attacks)), std::sync::Arc::clone);
         Ok(Self {
+            subscribers,
+            defence,
             numbers,
             pools,
             routes,
@@ -499,6 +523,11 @@ impl Snapshot {
     pub fn translate(&self, table: Option<&routing::Table>, peer: &str, number: &str, wall_seconds: i64) -> Option<(String, String)> {
         let peer = self.settings.peers.iter().position(|own| own.name == peer)? as u16;
         crate::numbers::translate(&self.numbers, peer, table, number, wall_seconds)
+    }
+
+    /// Sources that are not listened to, the latest first.
+    pub fn bans(&self) -> Vec<guard::Ban> {
+        self.defence.bans.list()
     }
 
     /// When gateways count as down.

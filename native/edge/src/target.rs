@@ -8,6 +8,7 @@ use crate::edge::Edge;
 use crate::peer::literal;
 use crate::plan::Plan;
 use crate::question::Address;
+use crate::reach::Reach;
 use crate::route::RouteView;
 use crate::settings::PeerKind;
 
@@ -24,6 +25,10 @@ pub(crate) struct HostName {
 pub(crate) enum Target {
     Address(Address),
     Name(Box<HostName>),
+    /// A user of ours, by the address of record: wherever that is registered.
+    Record(Box<[u8]>),
+    /// One way to such a user.
+    Contact(Box<Reach>),
 }
 
 impl Target {
@@ -94,7 +99,10 @@ impl Edge {
             }
         }
         let policy = match settings.kind {
-            PeerKind::Core => None,
+            PeerKind::Core => match self.registered_target(message) {
+                Some(target) => return Ok(TargetSet::one(target)),
+                None => None,
+            },
             PeerKind::Gateway | PeerKind::Trusted | PeerKind::Subscribers if !settings.to.is_empty() => Some(peer),
             PeerKind::Gateway | PeerKind::Trusted | PeerKind::Subscribers => self.snapshot.peers.core(),
         };
@@ -104,6 +112,10 @@ impl Edge {
             }
             let targets = self.snapshot.peers.targets(policy).iter().rev().cloned().collect();
             return Ok(TargetSet { targets, policy: Some(policy), plan: None, from: None, loop_hash: None });
+        }
+        // Without a core, users reach each other here.
+        if let Some(target) = self.registered_target(message) {
+            return Ok(TargetSet::one(target));
         }
         // A subscriber may only reach the core: to any other host we would be an open relay.
         if settings.kind == PeerKind::Subscribers || route.request_uri_is_own {

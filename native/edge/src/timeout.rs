@@ -18,6 +18,8 @@ impl Edge {
             self.transaction_due(now, entry);
             self.rearm(entry);
         }
+        self.parked_due(now);
+        self.walk(now);
         while let Some(call) = self.calls.expire(now.moment) {
             self.end_call(now, call, 200, "answered", "proxy");
         }
@@ -55,7 +57,7 @@ impl Edge {
         let due = transaction.waiting.filter(|w| now.moment >= w.deadline).map(|w| w.kind);
         if due == Some(WaitKind::Policy) {
             self.policy_due(now, entry);
-        } else if due == Some(WaitKind::Resolve) {
+        } else if due.is_some() {
             transaction.waiting = None;
             self.note_failure(entry, 503, None);
             self.with_request(entry, |edge, message| edge.advance(now, entry, message));

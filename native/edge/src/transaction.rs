@@ -11,6 +11,7 @@ use crate::plan::Plan;
 use crate::policy::PolicyState;
 use crate::policy_response::Held;
 use crate::question::Address;
+use crate::reach::Reach;
 use crate::route::RouteView;
 use crate::target::Target;
 
@@ -108,6 +109,8 @@ pub(crate) enum WaitKind {
     Resolve,
     /// A policy.
     Policy,
+    /// The worker that knows where a user is.
+    Reach,
 }
 
 /// A question asked and not yet answered.
@@ -188,6 +191,8 @@ pub(crate) struct Transaction {
     pub(crate) targets: SmallVec<[Target; 1]>,
     /// Addresses of the target at hand, last one first.
     pub(crate) addresses: Vec<Address>,
+    /// The way to a registered user that is at hand.
+    pub(crate) way: Option<Box<Reach>>,
     /// Its way over gateways, where rules lead it.
     pub(crate) plan: Option<Box<Plan>>,
     pub(crate) waiting: Option<Waiting>,
@@ -236,6 +241,7 @@ impl Transaction {
             branches: SmallVec::new(),
             targets,
             addresses: Vec::new(),
+            way: None,
             plan: None,
             waiting: None,
             questions: 0,

@@ -1,12 +1,14 @@
 //! The whole of it: starts the threads in order, tells their state, and ends them.
 
+mod users;
+
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use edge::{CallView, Counters, DECISION_BOUNDS, Edge, EdgeOptions, Event, PeerCounters, Routing, SettingsError, Snapshot};
+use edge::{CallView, Counters, DECISION_BOUNDS, Edge, EdgeOptions, Event, LocationRow, PeerCounters, Routing, SettingsError, Snapshot};
 use mio::{Poll, Waker};
 use proto::Secret;
 use syntax::Method;
@@ -27,6 +29,7 @@ use crate::runner::Runner;
 use crate::status::{Shared, Status};
 use crate::stream::{Sources, Streams};
 use crate::trace::{TraceEntry, TraceRing};
+use crate::users::UserQueue;
 use crate::watchdog::Watchdog;
 use crate::worker::{MAILBOX, Worker};
 
@@ -88,6 +91,8 @@ pub struct Routes {
     pub tables: Option<Arc<Routing>>,
     /// Machines of pools that are switched off: peer and URI.
     pub machines_off: Vec<(String, String)>,
+    /// Bindings that the database has of the time before the start.
+    pub bindings: Vec<LocationRow>,
 }
 
 /// A running proxy.
@@ -149,6 +154,7 @@ impl Engine {
             records: records.is_active().then(|| Arc::clone(&records.queue)),
             resolver: Resolver::start(&install.dns, patience(&snapshot), posts.clone()).map_err(system("name resolution"))?,
             events: EventQueue::new(install.events),
+            users: UserQueue::new().map_err(system("a pipe"))?,
             traces: (0..install.workers).map(|worker| Arc::new(TraceRing::new(worker, snapshot.settings.trace.memory_bytes))).collect(),
             posts,
         });
@@ -165,6 +171,11 @@ impl Engine {
         let mut edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
         if let Some(tables) = &routes.tables {
             edges.iter_mut().for_each(|edge| edge.set_routing(Arc::clone(tables)));
+        }
+        for row in &routes.bindings {
+            let now = clock.now();
+            // The one whose it is takes it.
+            edges.iter_mut().any(|edge| edge.restore(now, row));
         }
         let counters = edges.iter().map(Edge::counters).collect();
         let sources = Sources::default();
@@ -360,30 +371,23 @@ impl Engine {
 
     /// Live calls, as JSON: those with `call_id`, or all, `limit` at most; workers that do not answer in a second are left out.
     pub fn calls(&self, call_id: Option<&[u8]>, limit: usize) -> Vec<String> {
-        let (reply, answers) = mpsc::channel();
-        let asked = self.shared.posts.iter().filter(|post| post.post(Mail::Calls(call_id.map(Into::into), limit, reply.clone()))).count();
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let mut found = Vec::new();
-        for _ in 0..asked {
-            let Ok(calls) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) else { break };
-            found.extend(calls);
-        }
-        found.sort_by_key(|call: &CallView| call.started_at);
+        let mut found: Vec<CallView> = self.gather(|reply| Mail::Calls(call_id.map(Into::into), limit, reply)).into_iter().flatten().collect();
+        found.sort_by_key(|call| call.started_at);
         found.truncate(limit);
         found.iter().filter_map(|call| serde_json::to_string(call).ok()).collect()
     }
 
     /// Ends the calls of `call_id`: how many those were, and how many of them could not be told.
     pub fn end_calls(&self, call_id: &[u8]) -> (usize, usize) {
+        self.gather(|reply| Mail::EndCalls(call_id.into(), reply)).into_iter().fold((0, 0), |sum, (ended, untold)| (sum.0 + ended, sum.1 + untold))
+    }
+
+    /// What every worker answers within a second.
+    fn gather<T>(&self, mail: impl Fn(mpsc::Sender<T>) -> Mail) -> Vec<T> {
         let (reply, answers) = mpsc::channel();
-        let asked = self.shared.posts.iter().filter(|post| post.post(Mail::EndCalls(call_id.into(), reply.clone()))).count();
+        let asked = self.shared.posts.iter().filter(|post| post.post(mail(reply.clone()))).count();
         let deadline = Instant::now() + Duration::from_secs(1);
-        let mut sum = (0, 0);
-        for _ in 0..asked {
-            let Ok((ended, untold)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) else { break };
-            sum = (sum.0 + ended, sum.1 + untold);
-        }
-        sum
+        (0..asked).map_while(|_| answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()).collect()
     }
 
     /// Counts with labels: requests by method, responses by class, decisions of policies by their bound in microseconds, what
@@ -440,17 +444,22 @@ impl Engine {
         let sum = |read: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|counters| read(counters)).sum();
         let limits = self.snapshot.lock().map(|snapshot| snapshot.settings.limits.clone());
         let (calls, transactions) = limits.map(|limits| (limits.calls, limits.transactions)).unwrap_or_default();
-        let tables: [(&str, u64, u64, u64); 2] = [
+        let records = self.snapshot.lock().ok().and_then(|snapshot| snapshot.settings.registrar.as_ref().map(|registrar| registrar.records as u64));
+        let mut tables: Vec<(&str, u64, u64, u64)> = vec![
             ("calls", sum(&|c| c.calls.get()), calls as u64, sum(&|c| c.calls_bytes.get())),
             ("transactions", sum(&|c| c.transactions.get()), transactions as u64, sum(&|c| c.transactions_bytes.get())),
         ];
+        if let Some(limit) = records {
+            tables.push(("location", sum(&|c| c.location_records.get()), limit, sum(&|c| c.location_bytes.get())));
+        }
         for (table, entries, limit, bytes) in tables {
             for (metric, value) in [("table_entries", entries), ("table_limit", limit), ("table_bytes", bytes)] {
                 found.push((metric, vec![("table", table.to_owned())], value));
             }
         }
         let records = self.records.lock().map(|records| records.queue.len()).unwrap_or(0);
-        for (queue, depth) in [("records", records), ("events", self.shared.events.len())] {
+        let (questions, writes) = self.shared.users.depths();
+        for (queue, depth) in [("records", records), ("events", self.shared.events.len()), ("credentials", questions), ("location", writes)] {
             found.push(("queue_depth", vec![("queue", queue.to_owned())], depth as u64));
         }
     }

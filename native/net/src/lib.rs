@@ -26,6 +26,7 @@ mod sieve;
 mod status;
 mod stream;
 mod trace;
+mod users;
 mod wait;
 mod watchdog;
 mod worker;

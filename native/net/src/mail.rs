@@ -1,9 +1,10 @@
 //! What workers tell each other.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use edge::{Answer, CallView, Hop, Routing, Snapshot};
+use edge::{Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, QuestionId, Reach, ReachQuestion, Routing, Snapshot};
 use ring_queue::Mailbox;
 
 use crate::bind::Bound;
@@ -46,6 +47,20 @@ pub(crate) enum Mail {
     Calls(Option<Box<[u8]>>, usize, Sender<Vec<CallView>>),
     /// End the calls of this Call-ID; tell how many those were, and how many could not be told.
     EndCalls(Box<[u8]>, Sender<(usize, usize)>),
+    /// Tell where a user is whom this worker knows.
+    Reach(ReachQuestion),
+    /// Where a user is that was asked for.
+    Reached(QuestionId, Vec<Reach>),
+    /// What the database says of a user.
+    Credentials(Box<(CredentialQuestion, CredentialAnswer)>),
+    /// Tell of bindings: those of this address of record, or all, so many records at most.
+    Location(Option<Box<[u8]>>, usize, Sender<Vec<LocationRow>>),
+    /// Remove the bindings of this address of record, or only that of this Contact; tell how many those were.
+    RemoveBindings(Box<[u8]>, Option<Box<[u8]>>, Sender<usize>),
+    /// Listen to this source no more for so many seconds, and why; tell whether that is new.
+    Ban(IpAddr, u32, String, Sender<bool>),
+    /// Listen to this source again, and why; tell whether it was banned.
+    Unban(IpAddr, String, Sender<bool>),
     /// Refuse new work from now on.
     Drain,
     /// End.

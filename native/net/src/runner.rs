@@ -158,7 +158,7 @@ impl Runner {
                 first.handle_undeliverable(now, &bytes);
             }
         }
-        self.workers.iter_mut().for_each(Worker::hand_out);
+        self.workers.iter_mut().for_each(|worker| worker.hand_out(now));
     }
 
     fn send_datagrams(&mut self) -> Vec<Box<[u8]>> {

@@ -8,6 +8,7 @@ use crate::mail::Post;
 use crate::records::RecordQueue;
 use crate::resolve::Resolver;
 use crate::trace::TraceRing;
+use crate::users::UserQueue;
 
 /// What a worker tells others while it runs.
 #[derive(Default)]
@@ -36,4 +37,5 @@ pub(crate) struct Shared {
     pub(crate) resolver: Resolver,
     pub(crate) traces: Vec<Arc<TraceRing>>,
     pub(crate) events: EventQueue,
+    pub(crate) users: UserQueue,
 }

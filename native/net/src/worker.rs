@@ -228,6 +228,11 @@ impl Worker {
         self.guarded(now, |edge| edge.handle_timeout(now));
         if self.stopping {
             self.guarded(now, |edge| edge.end_all_calls(now));
+            let room = self.shared.users.room(self.shared.posts.len());
+            self.guarded(now, |edge| {
+                edge.drain();
+                edge.write_location(now, room);
+            });
         }
         self.housekeeping(now);
         count
@@ -284,6 +289,8 @@ impl Worker {
         }
         self.tidied = second;
         self.edge.tidy(now);
+        let room = self.shared.users.room(self.shared.posts.len());
+        self.guarded(now, |edge| edge.write_location(now, room));
         self.status.policy_bytes.store(self.policies.waiting(), Ordering::Relaxed);
         self.status.connections.store(self.streams.len() as u64, Ordering::Relaxed);
         self.status.connections_refused.store(self.streams.refused, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The engine as Python sees it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use log::LevelFilter;
@@ -11,6 +12,7 @@ use crate::errors::to_py;
 use crate::policy::PolicyLink;
 use crate::routes::{RouteTables, machines, switch_machine};
 use crate::trace::TraceEntry;
+use crate::users::{BindingRow, Told, Wanted, told, wanted, write};
 
 /// A running proxy.
 #[pyclass(frozen)]
@@ -19,16 +21,18 @@ pub(crate) struct Engine(net::Engine);
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (document, links=Vec::new(), tables=None, machines_off=Vec::new()))]
+    #[pyo3(signature = (document, links=Vec::new(), tables=None, machines_off=Vec::new(), bindings=Vec::new()))]
     fn new(
         py: Python<'_>,
         document: &[u8],
         links: Vec<PyRef<'_, PolicyLink>>,
         tables: Option<&RouteTables>,
         machines_off: Vec<(String, String)>,
+        bindings: Vec<PyRef<'_, BindingRow>>,
     ) -> PyResult<Self> {
         let links: Vec<&net::PolicyLink> = links.iter().map(|link| &link.0).collect();
-        let routes = net::Routes { tables: tables.map(|tables| Arc::clone(&tables.0)), machines_off };
+        let bindings = bindings.iter().map(|row| BindingRow::clone(row).into()).collect();
+        let routes = net::Routes { tables: tables.map(|tables| Arc::clone(&tables.0)), machines_off, bindings };
         py.detach(|| net::Engine::start(document, &links, &routes)).map(Self).map_err(|error| to_py(&error))
     }
 
@@ -43,7 +47,7 @@ impl Engine {
         machines_off: Vec<(String, String)>,
     ) -> PyResult<Vec<u16>> {
         let links: Vec<&net::PolicyLink> = links.iter().map(|link| &link.0).collect();
-        let routes = net::Routes { tables: tables.map(|tables| Arc::clone(&tables.0)), machines_off };
+        let routes = net::Routes { tables: tables.map(|tables| Arc::clone(&tables.0)), machines_off, bindings: Vec::new() };
         py.detach(|| self.0.reload(document, &links, &drain, &routes)).map_err(|error| to_py(&error))
     }
 
@@ -134,6 +138,50 @@ impl Engine {
 
     fn end_calls(&self, py: Python<'_>, call_id: &str) -> (usize, usize) {
         py.detach(|| self.0.end_calls(call_id.as_bytes()))
+    }
+
+    fn user_descriptor(&self) -> i32 {
+        self.0.user_descriptor()
+    }
+
+    fn credential_questions(&self, limit: usize) -> Vec<Wanted> {
+        self.0.credential_questions(limit).into_iter().map(wanted).collect()
+    }
+
+    fn give_credentials(&self, py: Python<'_>, answers: Vec<Told>) {
+        py.detach(|| {
+            for (question, answer) in answers.into_iter().map(told) {
+                self.0.give_credentials(question, answer);
+            }
+        });
+    }
+
+    fn location_writes(&self, limit: usize) -> Vec<(u64, Option<BindingRow>)> {
+        self.0.location_writes(limit).into_iter().map(write).collect()
+    }
+
+    #[pyo3(signature = (aor=None, limit=100))]
+    fn location(&self, py: Python<'_>, aor: Option<&str>, limit: usize) -> Vec<BindingRow> {
+        py.detach(|| self.0.location(aor.map(str::as_bytes), limit)).into_iter().map(Into::into).collect()
+    }
+
+    #[pyo3(signature = (aor, contact=None))]
+    fn remove_bindings(&self, py: Python<'_>, aor: &str, contact: Option<&str>) -> usize {
+        py.detach(|| self.0.remove_bindings(aor.as_bytes(), contact.map(str::as_bytes)))
+    }
+
+    fn ban(&self, py: Python<'_>, source: IpAddr, seconds: u32, reason: &str) -> bool {
+        py.detach(|| self.0.ban(source, seconds, reason))
+    }
+
+    fn unban(&self, py: Python<'_>, source: IpAddr, reason: &str) -> bool {
+        py.detach(|| self.0.unban(source, reason))
+    }
+
+    /// Sources with the seconds since their ban began, those that are left, and why.
+    fn bans(&self) -> Vec<(String, u32, u32, String)> {
+        let (bans, now) = self.0.bans();
+        bans.into_iter().map(|ban| (ban.source.to_string(), now.saturating_sub(ban.since), ban.until.saturating_sub(now), ban.reason)).collect()
     }
 
     fn labelled(&self) -> Vec<net::LabelledCount> {

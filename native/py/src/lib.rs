@@ -10,6 +10,7 @@ mod request;
 mod routes;
 mod simulated;
 mod trace;
+mod users;
 
 /// The native half of edgeproxy.
 #[pymodule(gil_used = false)]
@@ -28,4 +29,6 @@ mod _native {
     use crate::simulated::SimulatedEdge;
     #[pymodule_export]
     use crate::trace::TraceEntry;
+    #[pymodule_export]
+    use crate::users::{BindingRow, contact_id};
 }

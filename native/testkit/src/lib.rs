@@ -10,5 +10,5 @@ mod verdict;
 pub use gateways::gateways;
 pub use message::{Request, final_to_tag, header, headers, response};
 pub use rig::{Rig, Sent};
-pub use settings::{listener, peer, route, settings};
+pub use settings::{listener, peer, registrar, route, settings};
 pub use verdict::{origination, packed, verdict};

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use edge::{
-    Address, Answer, CallRecord, Counters, Edge, EdgeOptions, Event, Hop, Listening, PolicyQuestion, QualityRules, Question, RouteSettings, Routes, Routing,
-    SettingsError, Snapshot,
+    Address, Answer, CallRecord, Counters, CredentialAnswer, CredentialQuestion, Edge, EdgeOptions, Event, Hop, Listening, LocationRow, LocationWrite,
+    PolicyQuestion, QualityRules, Question, RouteSettings, Routes, Routing, SettingsError, Snapshot,
 };
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
@@ -56,6 +56,8 @@ pub struct Rig {
     pub questions: Vec<Question>,
     /// Questions for policies.
     pub policy: Vec<PolicyQuestion>,
+    /// Users whose credentials were asked for.
+    pub credentials: Vec<CredentialQuestion>,
     now: Now,
     snapshot: Arc<Snapshot>,
     routing: Arc<Routing>,
@@ -99,6 +101,7 @@ impl Rig {
             records: Vec::new(),
             questions: Vec::new(),
             policy: Vec::new(),
+            credentials: Vec::new(),
             now: Now { moment: Moment(0), wall: WALL },
             snapshot,
             routing: Arc::default(),
@@ -193,7 +196,7 @@ impl Rig {
     /// Where they cannot follow those of now.
     pub fn reload(&mut self, settings: RouteSettings) -> Result<(), SettingsError> {
         self.snapshot = Arc::new(Snapshot::build_after(&self.snapshot, settings, &[])?);
-        self.edge.set_snapshot(Arc::clone(&self.snapshot));
+        self.edge.set_snapshot(self.now, Arc::clone(&self.snapshot));
         Ok(())
     }
 
@@ -235,6 +238,30 @@ impl Rig {
         let address = |text: &&str| text.parse().ok().map(|address| Address { transport: Transport::Udp, address });
         self.edge.handle_answer(self.now, Answer { id: question.id, host: question.host.clone(), addresses: addresses.iter().filter_map(address).collect() });
         self.collect()
+    }
+
+    /// Answers every question for credentials alike.
+    pub fn credentials(&mut self, answer: &CredentialAnswer) -> Vec<Sent> {
+        for question in std::mem::take(&mut self.credentials) {
+            self.edge.handle_credentials(self.now, &question, answer);
+        }
+        self.collect()
+    }
+
+    /// What the edge would write to the database now.
+    pub fn writes(&mut self, room: usize) -> Vec<LocationWrite> {
+        self.edge.write_location(self.now, room);
+        std::mem::take(&mut self.edge.out.location)
+    }
+
+    /// Takes a binding over from the database.
+    pub fn restore(&mut self, row: &LocationRow) -> bool {
+        self.edge.restore(self.now, row)
+    }
+
+    /// Rows of an address of record.
+    pub fn rows(&self, aor: &str) -> Vec<LocationRow> {
+        self.edge.location_rows(self.now, Some(aor.as_bytes()), 100)
     }
 
     /// Hands in a verdict: bytes behind the token of `question`.
@@ -288,6 +315,7 @@ impl Rig {
         self.records.append(&mut out.records);
         self.questions.append(&mut out.questions);
         self.policy.append(&mut out.policy);
+        self.credentials.append(&mut out.credentials);
         sent
     }
 }

@@ -1,8 +1,9 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
 use edge::{
-    CallerGroups, CarrierRouteSettings, Forking, GatewayHealthSettings, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind,
-    PeerSettings, QualitySettings, RouteSettings, TimerSettings, TraceSettings,
+    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Forking, GatewayHealthSettings, KeepAliveSettings,
+    LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarSettings, RouteSettings, TimerSettings,
+    TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -48,6 +49,7 @@ pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSetti
         pool: None,
         numbers_in: None,
         numbers_out: None,
+        authenticate: false,
     }
 }
 
@@ -74,6 +76,64 @@ pub fn route(name: &str) -> CarrierRouteSettings {
         not_found: (404, String::new()),
         unavailable: (480, "PSTN Not Available".to_owned()),
         hide_failures: false,
+    }
+}
+
+/// A registrar for `domain` that grants what is asked for.
+pub fn registrar(domain: &str) -> RegistrarSettings {
+    let network = |text: &str, prefix| (text.parse().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()), prefix);
+    RegistrarSettings {
+        domains: vec![domain.to_owned()],
+        default_expires_seconds: 3_600,
+        min_expires_seconds: 60,
+        max_expires_seconds: 7_200,
+        raise_short: false,
+        spread_percent: 0,
+        max_contacts: 4,
+        replace_oldest: false,
+        same_call_id_replaces: false,
+        forking: Forking::Parallel,
+        case_sensitive: true,
+        records: 10_000,
+        persist: true,
+        write_seconds: 1,
+        write_queue: 100,
+        contacts: ContactSettings {
+            forbidden: vec![network("203.0.113.0", 24)],
+            private: vec![network("10.0.0.0", 8), network("192.168.0.0", 16)],
+            resolve: true,
+            status_code: 476,
+            reason_phrase: "Contact Unacceptable".to_owned(),
+            most: 5,
+        },
+        keep_alive: KeepAliveSettings { method: "off".to_owned(), interval_seconds: 30, natted_only: true, most_lost: 3, dead_codes: vec![404] },
+        nat_tests: ["diff-ip-src-via", "diff-port-src-via", "diff-ip-src-contact"].map(str::to_owned).into(),
+    }
+}
+
+fn authentication() -> AuthenticationSettings {
+    AuthenticationSettings {
+        realm: String::new(),
+        algorithms: vec!["MD5".to_owned(), "SHA-256".to_owned()],
+        protect_body: false,
+        nonce_seconds: 300,
+        nonces: 1_024,
+        credentials: 1_000,
+        fresh_seconds: 60,
+        stale_seconds: 86_400,
+        deadline_milliseconds: 2_000,
+        waiting: 100,
+        attacks: AttackSettings {
+            window_seconds: 60,
+            pair_failures: 20,
+            user_failures: 60,
+            source_failures: 100,
+            ban_seconds: 300,
+            known_seconds: 86_400,
+            keys: 10_000,
+            bans: 100,
+            exempt: Vec::new(),
+        },
     }
 }
 
@@ -134,6 +194,8 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
             up_after: 1,
         },
         quality: QualitySettings { span_seconds: 1_800, samples: [10, 10, 5, 5, 5], best_first: true, drop: false, probation_permille: 50, pairs: 1_000 },
+        registrar: None,
+        authentication: authentication(),
         trace: TraceSettings { memory_bytes: 0, collector: None, capture_id: 0 },
     }
 }

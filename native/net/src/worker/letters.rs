@@ -1,5 +1,7 @@
 //! What others ask of a worker.
 
+use std::sync::atomic::Ordering;
+
 use proto::Now;
 
 use super::{MAILS, Worker};
@@ -34,7 +36,7 @@ impl Worker {
                     self.stop_accepting(&reload.snapshot);
                     self.streams.set_limits(reload.snapshot.settings.limits.message());
                     self.tracing = reload.snapshot.settings.trace.memory_bytes > 0;
-                    self.edge.set_snapshot(reload.snapshot);
+                    self.edge.set_snapshot(now, reload.snapshot);
                     if let Some(routes) = reload.routes {
                         self.edge.set_routing(routes);
                     }
@@ -52,6 +54,33 @@ impl Worker {
                     if reply.send(done).is_err() {
                         log::debug!(target: "worker", "whoever wanted a call ended has given up waiting");
                     }
+                }
+                Mail::Reach(question) => {
+                    let found = self.edge.look_up(now, &question.aor);
+                    if !self.shared.posts[usize::from(question.id.worker)].post(Mail::Reached(question.id, found)) {
+                        self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Mail::Reached(id, found) => self.guarded(now, |edge| edge.handle_reached(now, id, found)),
+                Mail::Credentials(told) => self.guarded(now, |edge| edge.handle_credentials(now, &told.0, &told.1)),
+                Mail::Location(aor, limit, reply) => {
+                    // Whoever asked may have given up.
+                    drop(reply.send(self.edge.location_rows(now, aor.as_deref(), limit)));
+                }
+                Mail::RemoveBindings(aor, contact, reply) => {
+                    let mut count = 0;
+                    self.guarded(now, |edge| count = edge.remove_bindings(now, &aor, contact.as_deref()));
+                    let _ = reply.send(count);
+                }
+                Mail::Ban(source, seconds, reason, reply) => {
+                    let mut added = false;
+                    self.guarded(now, |edge| added = edge.ban(now, source, seconds, &reason));
+                    let _ = reply.send(added);
+                }
+                Mail::Unban(source, reason, reply) => {
+                    let mut removed = false;
+                    self.guarded(now, |edge| removed = edge.unban(now, source, &reason));
+                    let _ = reply.send(removed);
                 }
                 Mail::Drain => self.edge.drain(),
                 Mail::Stop => self.stopping = true,

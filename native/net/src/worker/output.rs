@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use edge::{Event, EventKind, EventValue, Hop, Transmit};
+use edge::{CredentialAnswer, Event, EventKind, EventValue, Hop, Transmit};
 use mio::net::UdpSocket;
 use proto::Now;
 
@@ -60,7 +60,8 @@ impl Worker {
     }
 
     /// Asks what the edge wants to know, and passes its records on.
-    pub(crate) fn hand_out(&mut self) {
+    pub(crate) fn hand_out(&mut self, now: Now) {
+        self.hand_out_users(now);
         for question in std::mem::take(&mut self.edge.out.questions) {
             self.shared.resolver.ask(question);
         }
@@ -71,6 +72,21 @@ impl Worker {
         match &self.shared.records {
             Some(records) => self.edge.out.records.drain(..).for_each(|record| records.push(record)),
             None => self.edge.out.records.clear(),
+        }
+    }
+
+    /// Asks for users, and hands over what is to be written of them.
+    fn hand_out_users(&mut self, now: Now) {
+        for question in std::mem::take(&mut self.edge.out.reaches) {
+            if !self.shared.posts[usize::from(question.home)].post(Mail::Reach(question)) {
+                self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.edge.out.location.drain(..).for_each(|write| self.shared.users.write(write));
+        for question in std::mem::take(&mut self.edge.out.credentials) {
+            if !self.shared.users.ask(question.clone()) {
+                self.guarded(now, |edge| edge.handle_credentials(now, &question, &CredentialAnswer::Unavailable));
+            }
         }
     }
 

@@ -1,0 +1,135 @@
+"""The part of the API that is about users: where they are, and which sources are not listened to."""
+
+import asyncio
+import ipaddress
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from edgeproxy.admin.exchange import CONTROL, as_json, body_of, query_of
+from edgeproxy.errors import StorageError
+
+BAN_SECONDS = 3_600
+
+
+class LocationQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Whose bindings to list: `user@domain`, or those of so many users."""
+
+    aor: str = ""
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 100
+
+
+class Remove(msgspec.Struct, forbid_unknown_fields=True):
+    """Which bindings to remove: all of a user, or only that of a Contact."""
+
+    aor: Annotated[str, Meta(min_length=3)]
+    contact: str | None = None
+
+
+class BindingView(msgspec.Struct):
+    """One binding; times in seconds since 1970."""
+
+    aor: str
+    contact: str
+    received: str
+    path: str
+    expires: int
+    q: float
+    call_id: str
+    cseq: int
+    modified: int
+    natted: bool
+    user_agent: str
+    socket: str
+    instance: str
+
+
+class Ban(msgspec.Struct, forbid_unknown_fields=True):
+    """A source to listen to no more."""
+
+    source: str
+    seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = BAN_SECONDS
+    reason: Annotated[str, Meta(min_length=1, max_length=200)] = "by an operator"
+
+
+class Unban(msgspec.Struct, forbid_unknown_fields=True):
+    """A source to listen to again."""
+
+    source: str
+
+
+class BanView(msgspec.Struct):
+    """A source that is not listened to."""
+
+    source: str
+    since_seconds: int
+    left_seconds: int
+    reason: str
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise StorageError(f"source: expected an IP address, got: {text}") from None
+
+
+async def _location(request: web.Request) -> web.Response:
+    query = query_of(request, LocationQuery)
+    rows = await asyncio.to_thread(request.app[CONTROL].engine.location, query.aor or None, query.limit)
+    bindings = [
+        BindingView(
+            f"{row.user}@{row.domain}",
+            row.contact,
+            row.received,
+            row.path,
+            row.expires,
+            row.q / 1_000,
+            row.call_id,
+            row.cseq,
+            row.modified,
+            row.natted,
+            row.user_agent,
+            row.socket,
+            row.instance,
+        )
+        for row in rows
+    ]
+    return as_json({"bindings": bindings})
+
+
+async def _remove(request: web.Request) -> web.Response:
+    wanted, control = await body_of(request, Remove), request.app[CONTROL]
+    removed = await asyncio.to_thread(control.engine.remove_bindings, wanted.aor, wanted.contact)
+    control.printer.event("bindings removed by an operator", values={"aor": wanted.aor, "contact": wanted.contact, "removed": removed})
+    if not removed:
+        raise StorageError(f"no such binding: {wanted.aor} {wanted.contact or ''}".rstrip())
+    return as_json({"removed": removed})
+
+
+async def _bans(request: web.Request) -> web.Response:
+    return as_json({"bans": [BanView(*ban) for ban in request.app[CONTROL].engine.bans()]})
+
+
+async def _ban(request: web.Request) -> web.Response:
+    wanted, control = await body_of(request, Ban), request.app[CONTROL]
+    new = await asyncio.to_thread(control.engine.ban, _address(wanted.source), wanted.seconds, wanted.reason)
+    return as_json({"source": wanted.source, "new": new})
+
+
+async def _unban(request: web.Request) -> web.Response:
+    wanted, control = await body_of(request, Unban), request.app[CONTROL]
+    if not await asyncio.to_thread(control.engine.unban, _address(wanted.source), "by an operator"):
+        raise StorageError(f"not banned: {wanted.source}")
+    return as_json({"source": wanted.source})
+
+
+ROUTES = [
+    web.get("/location", _location),
+    web.post("/location/remove", _remove),
+    web.get("/bans", _bans),
+    web.post("/bans", _ban),
+    web.post("/bans/remove", _unban),
+]

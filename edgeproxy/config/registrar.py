@@ -1,0 +1,179 @@
+"""`[registrar]`: users who register here, and how they are reached."""
+
+import ipaddress
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from edgeproxy.config.address import check_host
+from edgeproxy.config.faults import Faults
+from edgeproxy.config.positions import KeyPath
+from edgeproxy.config.routing import FinalCode
+
+Seconds = Annotated[int, Meta(ge=1, le=2_147_483_647)]
+NAT_TESTS = (
+    "private-contact",
+    "diff-ip-src-via",
+    "private-via",
+    "private-sdp",
+    "diff-port-src-via",
+    "diff-ip-src-contact",
+    "diff-port-src-contact",
+    "carrier-grade-nat",
+)
+_PRIVATE = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+]
+
+
+def networks(texts: list[str]) -> list[tuple[str, int]]:
+    """Return networks as the native side reads them; raise `ValueError` for what is none."""
+    found = [ipaddress.ip_network(text, strict=False) for text in texts]
+    return [(str(network.network_address), network.prefixlen) for network in found]
+
+
+def check_networks(texts: list[str], path: KeyPath, faults: Faults) -> None:
+    """Check that each text is a network."""
+    for text in texts:
+        try:
+            networks([text])
+        except ValueError:
+            faults.add(path, f"expected an address or a network, got: {text}")
+
+
+class Contacts(msgspec.Struct, frozen=True):
+    """`[registrar.contacts]`: Contacts that nobody may register. Addresses of our listeners, of the core, of gateways and of trusted peers are always among them."""
+
+    forbidden: list[str] = field(default_factory=list)
+    """Networks that no Contact may lie in; multicast and the unspecified address never may."""
+    private: list[str] = field(default_factory=lambda: list(_PRIVATE))
+    """Networks whose addresses are taken from their owner only: a Contact there must be where the REGISTER came from, or its phone is behind a NAT and reached by its flow."""
+    resolve: bool = True
+    """Whether a Contact that is a name is looked up, and refused where it leads to such an address."""
+    answer_status_code: FinalCode = 476
+    """The answer to whoever tries."""
+    answer_reason_phrase: str = "Contact Unacceptable"
+    """And its text."""
+    most: Annotated[int, Meta(ge=1, le=100)] = 10
+    """Contacts of one REGISTER."""
+
+
+class KeepAlive(msgspec.Struct, frozen=True):
+    """`[registrar.keep_alive]`: what keeps the way to phones open."""
+
+    method: Literal["off", "crlf", "options"] = "crlf"
+    """`crlf`: two line ends, which cost least and open the way from inside of most NATs only if the phone answers. `options`: an OPTIONS, whose answer does, and tells that the phone is alive."""
+    interval_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    """Between two to the same phone; all are spread evenly over it."""
+    natted_only: bool = True
+    """Whether only phones behind a NAT get them."""
+    most_lost: Annotated[int, Meta(ge=0, le=255)] = 0
+    """OPTIONS in a row without an answer after which a binding is removed; 0: none is."""
+    dead_status_codes: list[Annotated[int, Meta(ge=200, le=699)]] = field(default_factory=list)
+    """Answers that do not count as alive; by default all do."""
+
+
+class Registrar(msgspec.Struct, frozen=True):
+    """`[registrar]`: who registers here. Without it every REGISTER goes to the core."""
+
+    domains: list[str] = field(default_factory=list)
+    """Domains whose registrations are kept here; those of others go on as they would without."""
+    default_expires_seconds: Seconds = 3_600
+    """Granted where none is asked for."""
+    min_expires_seconds: Seconds = 60
+    """Granted at least."""
+    max_expires_seconds: Seconds = 7_200
+    """Granted at most."""
+    short_expires: Literal["raise", "refuse"] = "raise"
+    """Whether one that asks for less than the least gets the least, or 423."""
+    spread_percent: Annotated[int, Meta(ge=0, le=50)] = 5
+    """How many percent a grant may be shorter by chance, so that phones that came at once do not come back at once."""
+    max_contacts: Annotated[int, Meta(ge=1, le=100)] = 10
+    """Bindings of one address of record."""
+    too_many_contacts: Literal["refuse", "replace_oldest"] = "refuse"
+    """Whether one too many is refused with 403, or takes the place of the oldest."""
+    same_call_id_replaces: bool = False
+    """Whether a new Contact takes the place of one with the same Call-ID: for phones that change address or port and name no `+sip.instance`. Against RFC 3261, where one Call-ID may have several."""
+    forking: Literal["parallel", "serial"] = "parallel"
+    """Whether bindings of the same preference are tried at once; those of a lower one come after them in any case."""
+    case_sensitive: bool = True
+    """Whether `Alice` and `alice` are two users (RFC 3261 section 19.1.4)."""
+    max_records: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
+    """Addresses of record at once; others are answered 500. Each takes some 350 bytes with one binding."""
+    persist: bool = True
+    """Whether bindings are written to the table `location`, and read from there at start."""
+    write_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 5
+    """How often what changed is written; after a crash so much is lost."""
+    write_queue: Annotated[int, Meta(ge=1, le=100_000_000)] = 100_000
+    """Removals that wait to be written, per worker, while the database is gone; of more the rows stay until their time is over."""
+    nat_tests: list[str] = field(default_factory=lambda: ["diff-ip-src-via", "diff-port-src-via", "diff-ip-src-contact"])
+    """By what a phone behind a NAT is known: any of these tests. `private-contact`, `private-via`, `private-sdp`: an address of RFC 1918, RFC 6598 or loopback there; `diff-ip-src-via`, `diff-port-src-via`, `diff-ip-src-contact`, `diff-port-src-contact`: another one than the message came from; `carrier-grade-nat`: RFC 6333's are private too."""
+    contacts: Contacts = field(default_factory=Contacts)
+    """Contacts that nobody may register."""
+    keep_alive: KeepAlive = field(default_factory=KeepAlive)
+    """What keeps the way to phones open."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        if not self.domains:
+            faults.add((*path, "domains"), "expected at least one domain")
+        for domain in self.domains:
+            try:
+                check_host(domain.strip("[]"))
+            except ValueError as error:
+                faults.add((*path, "domains"), f"{error}, got: {domain}")
+        if not self.min_expires_seconds <= self.default_expires_seconds <= self.max_expires_seconds:
+            faults.add((*path, "default_expires_seconds"), "expected it between min_expires_seconds and max_expires_seconds")
+        for test in self.nat_tests:
+            if test not in NAT_TESTS:
+                faults.add((*path, "nat_tests"), f"no such test, got: {test}", f"tests: {', '.join(NAT_TESTS)}")
+        check_networks(self.contacts.forbidden, (*path, "contacts", "forbidden"), faults)
+        check_networks(self.contacts.private, (*path, "contacts", "private"), faults)
+        if not self.contacts.answer_reason_phrase.isprintable():
+            faults.add((*path, "contacts", "answer_reason_phrase"), "expected printable text")
+
+    def document(self) -> dict[str, Any]:
+        """Return what the native side reads."""
+        contacts, keep_alive = self.contacts, self.keep_alive
+        return {
+            "domains": [domain.lower() for domain in self.domains],
+            "default_expires_seconds": self.default_expires_seconds,
+            "min_expires_seconds": self.min_expires_seconds,
+            "max_expires_seconds": self.max_expires_seconds,
+            "raise_short": self.short_expires == "raise",
+            "spread_percent": self.spread_percent,
+            "max_contacts": self.max_contacts,
+            "replace_oldest": self.too_many_contacts == "replace_oldest",
+            "same_call_id_replaces": self.same_call_id_replaces,
+            "forking": self.forking,
+            "case_sensitive": self.case_sensitive,
+            "records": self.max_records,
+            "persist": self.persist,
+            "write_seconds": self.write_seconds,
+            "write_queue": self.write_queue,
+            "nat_tests": self.nat_tests,
+            "contacts": {
+                "forbidden": networks(contacts.forbidden),
+                "private": networks(contacts.private),
+                "resolve": contacts.resolve,
+                "status_code": contacts.answer_status_code,
+                "reason_phrase": contacts.answer_reason_phrase,
+                "most": contacts.most,
+            },
+            "keep_alive": {
+                "method": keep_alive.method,
+                "interval_seconds": keep_alive.interval_seconds,
+                "natted_only": keep_alive.natted_only,
+                "most_lost": keep_alive.most_lost,
+                "dead_codes": keep_alive.dead_status_codes,
+            },
+        }

@@ -1,0 +1,115 @@
+"""Bindings on their way to the database and back: written behind, taken over at start."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy import _native
+from edgeproxy.errors import StorageError
+
+if TYPE_CHECKING:
+    from edgeproxy.storage.location import LocationTable
+
+Log = Callable[..., None]
+State = Callable[[int, str], None]
+ROUND_SECONDS = 0.5
+"""How often the engine is asked for what is to be written; it has that ready as often as the file says."""
+MOST = 5_000
+"""Rows of one transaction."""
+SWEEP_SECONDS = 600.0
+"""How often rows are removed whose time is over: those that a crash or a full queue left behind."""
+_PAUSES = (1.0, 2.0, 5.0, 10.0)
+"""Pauses after failures in a row."""
+
+
+class LocationStore:
+    """Writes what an engine has to the table `location`."""
+
+    def __init__(self, log: Log, state: State) -> None:
+        self._log = log
+        self._state = state
+        self._table: LocationTable | None = None
+        self._waiting: dict[int, _native.BindingRow | None] = {}
+        """What could not be written yet, by number: a row, or none where that is to go."""
+        self._swept = time.monotonic()
+        self.problem = ""
+        """Why the last write failed; empty where it did not."""
+        self.written = 0
+
+    def use(self, table: "LocationTable | None") -> None:
+        """Write to `table` from now on; to none where bindings are kept in memory only, or may not be written."""
+        self._table = table
+
+    async def restore(self, table: "LocationTable", *, writable: bool) -> list[_native.BindingRow]:
+        """Return the bindings that have not ended; raise `StorageError`. Rows of another registrar get our numbers."""
+        started, rows, foreign = time.monotonic(), [], []
+        async for binding in table.read(int(time.time())):
+            number = _native.contact_id(binding["user"], binding["domain"], binding["contact"])
+            if number != binding["contact_id"]:
+                foreign.append((binding["contact_id"], number))
+                binding["contact_id"] = number
+            rows.append(_native.BindingRow(**binding))
+        if foreign and writable:
+            await table.rename(foreign)
+        values: dict[str, Any] = {
+            "bindings": len(rows),
+            "of_another_registrar": len(foreign),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        self._log("bindings taken over", values=values)
+        return rows
+
+    async def run(self, engine: _native.Engine) -> None:
+        """Write what comes, until cancelled."""
+        failures = 0
+        while True:
+            try:
+                while await self.write(engine):
+                    pass
+                failures = 0
+            except StorageError as error:
+                self._failed(str(error))
+                failures += 1
+            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1] if failures else ROUND_SECONDS)
+
+    def _failed(self, problem: str) -> None:
+        if not self.problem:
+            self._log("bindings not written", level="error", values={"problem": problem, "waiting": len(self._waiting)})
+        self.problem = problem
+        self._state(-1, "location: the database takes nothing")
+
+    async def write(self, engine: _native.Engine) -> bool:
+        """Write what waits; return whether there may be more. Raise `StorageError`: then it waits for the next time."""
+        if not self._waiting:
+            # Of several writes of one binding the last counts.
+            self._waiting = dict(engine.location_writes(MOST))
+        table = self._table
+        if table is None:
+            more, self._waiting = bool(self._waiting), {}
+            return more
+        if self._waiting:
+            rows = [row for row in self._waiting.values() if row is not None]
+            await table.write(rows, [number for number, row in self._waiting.items() if row is None])
+            self.written += len(self._waiting)
+            self._waiting = {}
+            self.problem = ""
+            self._state(1, "location: written")
+            return True
+        if time.monotonic() - self._swept > SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            await table.sweep(int(time.time()) - 60)
+        return False
+
+    async def finish(self, engine: _native.Engine) -> None:
+        """Write the rest, once the workers have ended."""
+        try:
+            while await self.write(engine):
+                pass
+        except StorageError as error:
+            self._log("bindings not written", level="error", values={"problem": str(error), "waiting": len(self._waiting)})
+
+    def status(self) -> dict[str, Any]:
+        """Return how writing does."""
+        state = "off" if self._table is None else "behind" if self.problem else "ready"
+        return {"state": state, "problem": self.problem, "written": self.written, "waiting": len(self._waiting)}

@@ -1,0 +1,98 @@
+"""Users of a running proxy: their credentials, and where they are."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgeproxy import _native
+from edgeproxy.config import Config
+from edgeproxy.config.database import database_url
+from edgeproxy.server.credentials import CredentialService
+from edgeproxy.server.location_store import LocationStore
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from edgeproxy.storage.location import LocationTable
+    from edgeproxy.storage.subscribers import SubscriberTable
+
+Log = Callable[..., None]
+State = Callable[[str, int, str], None]
+
+
+class Users:
+    """What the server process does for users."""
+
+    def __init__(self, log: Log, state: State) -> None:
+        self._log = log
+        self.credentials = CredentialService(log, lambda status, details: state("credentials", status, details))
+        self.location = LocationStore(log, lambda status, details: state("location", status, details))
+        self._database: AsyncEngine | None = None
+        self._subscribers: SubscriberTable | None = None
+        self._bindings: LocationTable | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def prepare(self, config: Config, *, takes_over: bool = False) -> list[_native.BindingRow]:
+        """Open what `config` needs, and return the bindings of the time before where those are taken over; raise `StorageError`. Nothing is used yet."""
+        registrar = config.registrar
+        persists = bool(registrar and registrar.persist)
+        if not (persists or config.uses_credentials):
+            return []
+        # A proxy without users needs no database, and none of the memory that libraries for one take.
+        from edgeproxy.storage import Standing, open_engine, prepare, require  # noqa: PLC0415
+        from edgeproxy.storage.location import LocationTable  # noqa: PLC0415
+        from edgeproxy.storage.subscribers import SubscriberTable  # noqa: PLC0415
+
+        if self._database is None:
+            url = database_url(config)
+            await prepare(url)
+            self._database = open_engine(url)
+        self._subscribers = None
+        if config.uses_credentials:
+            terms = config.authentication
+            self._subscribers = await SubscriberTable.open(self._database, terms.password_column, terms.use_domain)
+        self._bindings = None
+        rows: list[_native.BindingRow] = []
+        if persists:
+            found, columns = await require(self._database, "location")
+            table = LocationTable(self._database, columns)
+            writable = found is Standing.OURS or "location" in config.database.writes
+            if takes_over:
+                rows = await self.location.restore(table, writable=writable)
+            if writable:
+                self._bindings = table
+            else:
+                self._log(
+                    "bindings are not written", values={"because": "the database is not ours, and [database] writes does not name location"}
+                )
+        return rows
+
+    def use(self, config: Config) -> None:
+        """Go by what was prepared."""
+        # A little less than a request waits, so that the answer still comes in time.
+        self.credentials.use(self._subscribers, config.authentication.deadline_milliseconds / 1_000 * 0.9)
+        self.location.use(self._bindings)
+
+    def attach(self, engine: _native.Engine) -> None:
+        """Serve `engine`."""
+        self.credentials.attach(engine)
+        self._task = asyncio.create_task(self.location.run(engine))
+
+    async def detach(self) -> None:
+        """Serve nobody any more; what is to be written waits for `finish`."""
+        await self.credentials.stop()
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def finish(self, engine: _native.Engine) -> None:
+        """Write the rest and close the database."""
+        await self.location.finish(engine)
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the database."""
+        if self._database is not None:
+            await self._database.dispose()

@@ -1,0 +1,164 @@
+"""Bindings in the table `location`, as OpenSIPS has it."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sqlalchemy import DateTime, column, delete, insert, select, table, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from edgeproxy.storage.database import told
+
+_COLUMNS = (
+    "contact_id",
+    "username",
+    "domain",
+    "contact",
+    "received",
+    "path",
+    "expires",
+    "q",
+    "callid",
+    "cseq",
+    "last_modified",
+    "flags",
+    "cflags",
+    "user_agent",
+    "socket",
+    "methods",
+    "sip_instance",
+)
+_AT_ONCE = 500
+NAT_FLAG = "NAT"
+"""What `cflags` has for a phone behind a NAT; flags of OpenSIPS that contain it count too, as `NAT_BFLAG`."""
+
+
+class Binding(Protocol):
+    """A binding as the engine tells it."""
+
+    contact_id: int
+    user: str
+    domain: str
+    contact: str
+    received: str
+    path: str
+    expires: int
+    q: int
+    call_id: str
+    cseq: int
+    modified: int
+    natted: bool
+    user_agent: str
+    socket: str
+    instance: str
+
+
+class LocationTable:
+    """The table of one database; columns that it does not have are left out."""
+
+    def __init__(self, engine: AsyncEngine, columns: Iterable[str]) -> None:
+        self._engine = engine
+        there = set(columns)
+        self._source = table(
+            "location", *(column(name, DateTime() if name == "last_modified" else None) for name in _COLUMNS if name in there)
+        )
+
+    async def read(self, now: int) -> AsyncIterator[dict[str, Any]]:
+        """Yield what has not ended at `now` (seconds since 1970), by the names of the engine; raise `StorageError`."""
+        try:
+            async with self._engine.connect() as connection:
+                found = await connection.stream(select(self._source), execution_options={"yield_per": 5_000})
+                async for row in found.mappings():
+                    binding = _binding(row)
+                    if binding["expires"] > now:
+                        yield binding
+        except (SQLAlchemyError, OSError) as error:
+            raise told(self._engine, error) from error
+
+    async def write(self, rows: Sequence[Binding], gone: Sequence[int]) -> None:
+        """Put rows and remove others in one transaction; raise `StorageError`, and then nothing was changed."""
+        ids = [row.contact_id for row in rows] + list(gone)
+        try:
+            async with self._engine.begin() as connection:
+                for start in range(0, len(ids), _AT_ONCE):
+                    await connection.execute(delete(self._source).where(self._source.c.contact_id.in_(ids[start : start + _AT_ONCE])))
+                if rows:
+                    there = self._source.c
+                    await connection.execute(insert(self._source), [{k: v for k, v in _row(row).items() if k in there} for row in rows])
+        except (SQLAlchemyError, OSError) as error:
+            raise told(self._engine, error) from error
+
+    async def rename(self, numbers: Sequence[tuple[int, int]]) -> None:
+        """Give rows of another registrar the numbers that they have here: old and new; raise `StorageError`."""
+        try:
+            async with self._engine.begin() as connection:
+                for old, new in numbers:
+                    await connection.execute(delete(self._source).where(self._source.c.contact_id == new))
+                    await connection.execute(update(self._source).where(self._source.c.contact_id == old).values(contact_id=new))
+        except (SQLAlchemyError, OSError) as error:
+            raise told(self._engine, error) from error
+
+    async def sweep(self, before: int) -> None:
+        """Remove what ended before a time (seconds since 1970); raise `StorageError`."""
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(delete(self._source).where(self._source.c.expires < before, self._source.c.expires > 0))
+        except (SQLAlchemyError, OSError) as error:
+            raise told(self._engine, error) from error
+
+
+def _seconds(value: object) -> int:
+    """Return seconds since 1970 of what a column holds: a number, a time, or the text of one."""
+    if isinstance(value, datetime):
+        return int(value.replace(tzinfo=value.tzinfo or UTC).timestamp())
+    text = str(value or 0)
+    try:
+        return int(float(text))
+    except ValueError:
+        return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+def _binding(row: Mapping[Any, Any]) -> dict[str, Any]:
+    received, flags = str(row.get("received") or ""), str(row.get("cflags") or "")
+    expires = _seconds(row["expires"])
+    return {
+        "contact_id": int(row["contact_id"]) & 0x7FFF_FFFF_FFFF_FFFF,
+        "user": str(row["username"]),
+        "domain": str(row.get("domain") or ""),
+        "contact": str(row["contact"]),
+        "received": received,
+        "path": str(row.get("path") or ""),
+        # OpenSIPS writes 0 for one that never ends.
+        "expires": expires or 2**31 - 1,
+        "q": min(1_000, max(0, round(float(row.get("q") or 0) * 1_000))),
+        "call_id": str(row.get("callid") or ""),
+        "cseq": int(row.get("cseq") or 0) & 0xFFFF_FFFF,
+        "modified": max(0, _seconds(row.get("last_modified"))),
+        "natted": NAT_FLAG in flags.upper() or bool(received),
+        "user_agent": str(row.get("user_agent") or ""),
+        "socket": str(row.get("socket") or ""),
+        "instance": str(row.get("sip_instance") or ""),
+    }
+
+
+def _row(row: Binding) -> dict[str, Any]:
+    return {
+        "contact_id": row.contact_id,
+        "username": row.user,
+        "domain": row.domain,
+        "contact": row.contact,
+        "received": row.received or None,
+        "path": row.path or None,
+        "expires": row.expires,
+        "q": row.q / 1_000,
+        "callid": row.call_id,
+        "cseq": row.cseq,
+        "last_modified": datetime.fromtimestamp(row.modified, UTC).replace(tzinfo=None),
+        "flags": 0,
+        "cflags": NAT_FLAG if row.natted else None,
+        "user_agent": row.user_agent,
+        "socket": row.socket,
+        "methods": None,
+        "sip_instance": row.instance or None,
+    }

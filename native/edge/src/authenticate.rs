@@ -1,0 +1,244 @@
+//! Phase *authenticate*: digest for subscribers (RFC 3261 section 22, RFC 7616, RFC 8760).
+
+use std::borrow::Cow;
+
+use proto::{Algorithm, DigestInput, Nonce, NonceState, Now, Protection, Use, digest_response, ha1};
+use syntax::{Credentials, CredentialsError, HeaderName, Message, Method, Span, Uri};
+
+use crate::credential::Known;
+use crate::defence::MayTry;
+use crate::edge::Edge;
+use crate::gateway_uri::unescaped;
+use crate::hop::Hop;
+use crate::matching::Refusal;
+
+/// Whom a request is of, in the terms of the challenge that it answers.
+struct Claim<'a> {
+    credentials: Credentials,
+    user: Cow<'a, [u8]>,
+    domain: Vec<u8>,
+    realm: Vec<u8>,
+}
+
+/// The outcome of a look at the credentials of a request.
+enum Finding {
+    /// It is who it says.
+    Proved,
+    /// It answers nothing that counts; whether a right answer to another nonce is expected.
+    Challenge { stale: bool },
+    /// It is refused.
+    Refuse(Refusal),
+    /// It waits for the database.
+    Parked,
+}
+
+impl Edge {
+    /// Whether `host` is a domain whose users are known here.
+    pub(crate) fn serves(&self, host: &[u8]) -> bool {
+        let domains = self.snapshot.settings.registrar.as_ref().map_or(&[][..], |registrar| &registrar.domains);
+        domains.iter().any(|domain| domain.as_bytes().eq_ignore_ascii_case(host))
+    }
+
+    /// Whether a REGISTER is for a domain whose users are known here.
+    pub(crate) fn is_served(&self, message: &Message<'_>) -> bool {
+        let host = || Uri::parse(message.bytes, message.head.to.uri).map(|uri| uri.host).unwrap_or_default();
+        self.snapshot.subscribers.is_some() && self.serves(message.text(host()))
+    }
+
+    /// Whether credentials are an answer to a challenge of ours: those go no further (RFC 3261 section 22.3).
+    pub(crate) fn is_ours(&self, message: &Message<'_>, credentials: Span) -> bool {
+        let fixed = &self.snapshot.settings.authentication.realm;
+        let ours = |realm: &[u8]| if fixed.is_empty() { self.serves(realm) } else { realm == fixed.as_bytes() };
+        Credentials::parse(message.bytes, credentials).is_ok_and(|credentials| ours(message.text(credentials.realm)))
+    }
+
+    /// Whether a request of `peer` goes on: it is of whom it says. If not it has been answered, or waits.
+    pub(crate) fn authenticate(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> bool {
+        let (domain, realm) = self.realm_of(message);
+        let finding = self.look_at_credentials(now, arrival, message, &domain, &realm);
+        let refusal = match finding {
+            Finding::Proved => return true,
+            Finding::Parked => return false,
+            Finding::Refuse(refusal) => refusal,
+            Finding::Challenge { stale } => self.challenge(now, arrival, message, &realm, stale),
+        };
+        self.refuse(now, arrival, message, Some(peer), &refusal);
+        false
+    }
+
+    /// The domain that a request is of, and the realm of its challenge.
+    fn realm_of(&self, message: &Message<'_>) -> (Vec<u8>, Vec<u8>) {
+        let head = message.head;
+        let claimed = if head.method == Method::Register { head.to.uri } else { head.from.uri };
+        let host = Uri::parse(message.bytes, claimed).map(|uri| uri.host).unwrap_or_default();
+        let first = || self.snapshot.settings.registrar.as_ref().and_then(|registrar| registrar.domains.first());
+        let domain = if self.serves(message.text(host)) {
+            message.text(host).to_ascii_lowercase()
+        } else {
+            first().map(|domain| domain.as_bytes().to_vec()).unwrap_or_default()
+        };
+        let fixed = self.snapshot.settings.authentication.realm.as_bytes();
+        let realm = if fixed.is_empty() { domain.clone() } else { fixed.to_vec() };
+        (domain, realm)
+    }
+
+    fn look_at_credentials(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, domain: &[u8], realm: &[u8]) -> Finding {
+        let name = if message.head.method == Method::Register { HeaderName::Authorization } else { HeaderName::ProxyAuthorization };
+        let mut found = None;
+        for slot in message.all(name) {
+            match Credentials::parse(message.bytes, slot.value) {
+                Ok(credentials) if message.text(credentials.realm) == realm => found = found.or(Some(credentials)),
+                // One of another realm is for somebody behind us, one of another scheme for nobody here.
+                Ok(_) | Err(CredentialsError::Scheme) => {}
+                Err(CredentialsError::Malformed | CredentialsError::Missing) => return self.malformed(),
+            }
+        }
+        let Some(credentials) = found else { return Finding::Challenge { stale: false } };
+        let whole = credentials.user(message);
+        // user@domain in the user name is a habit of some phones.
+        let user = match whole.iter().rposition(|byte| *byte == b'@') {
+            Some(at) if whole[at + 1..].eq_ignore_ascii_case(domain) => Cow::Owned(whole[..at].to_vec()),
+            _ => whole,
+        };
+        self.weigh(now, arrival, message, &Claim { credentials, user, domain: domain.to_vec(), realm: realm.to_vec() })
+    }
+
+    fn malformed(&self) -> Finding {
+        self.counters.credentials_malformed.add();
+        Finding::Refuse(Refusal { reason_phrase: Some("Bad Request (credentials)".to_owned()), ..Refusal::new(400, "authenticate") })
+    }
+
+    fn weigh(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, claim: &Claim<'_>) -> Finding {
+        let Some(subscribers) = &self.snapshot.subscribers else { return Finding::Challenge { stale: false } };
+        let text = |span: Span| message.text(span);
+        let credentials = &claim.credentials;
+        let place = place_of(arrival);
+        let state = Nonce::read(text(credentials.nonce), &self.options.process_secret, &place, self.options.worker, now.moment, subscribers.nonce_age);
+        // Before any look-up: whoever has no nonce of ours costs the database nothing.
+        let NonceState::Fresh(nonce) = state else {
+            self.counters.nonces_stale.add();
+            return Finding::Challenge { stale: true };
+        };
+        let Some((algorithm, session)) = Algorithm::from_bytes(text(credentials.algorithm)).filter(|(own, _)| subscribers.algorithms.contains(own)) else {
+            return Finding::Challenge { stale: false };
+        };
+        let Some((protection, count)) = protection(message, credentials, self.snapshot.settings.authentication.protect_body) else { return self.malformed() };
+        if !names_the_same(message, credentials.uri) {
+            return self.malformed();
+        }
+        if self.may_try(now, arrival.address.ip(), &claim.user) != MayTry::Yes {
+            self.counters.refused_attackers.add();
+            return Finding::Refuse(Refusal::new(403, "authenticate"));
+        }
+        let key = self.credential_key(&claim.user, &claim.domain, &claim.realm);
+        let Some(known) = self.credentials(now, key, &claim.user, &claim.domain, &claim.realm) else {
+            let wait = self.snapshot.subscribers.as_ref().map_or(0, |subscribers| subscribers.deadline);
+            if self.park(now, arrival, message, key, wait) {
+                self.ask_credentials(&claim.user, &claim.domain, &claim.realm);
+            }
+            return Finding::Parked;
+        };
+        let method = text(message.head.method_span);
+        let input = DigestInput { method, uri: text(credentials.uri), nonce: text(credentials.nonce), protection, session, body: message.body() };
+        let stored = match &known {
+            Known::User(ha1s) => ha1s.get(algorithm).copied(),
+            Known::Nobody => None,
+        };
+        // For nobody as much is computed as for somebody, so that the time tells nothing.
+        let known_ha1 = stored.unwrap_or_else(|| ha1(algorithm, b"", b"", b""));
+        let right = digest_response(algorithm, &known_ha1, &input).matches(text(credentials.response));
+        if !right || stored.is_none() {
+            self.note_failed(now, arrival, &claim.user);
+            return Finding::Challenge { stale: false };
+        }
+        let request = self.request_mark(message);
+        if self.users.nonces.take(nonce, count, request) == Use::Spent {
+            self.counters.nonces_stale.add();
+            return Finding::Challenge { stale: true };
+        }
+        self.note_authenticated(now, arrival, &claim.user);
+        if !self.is_of(message, claim) {
+            self.counters.identities_refused.add();
+            return Finding::Refuse(Refusal { reason_phrase: Some("Identity Not Allowed".to_owned()), ..Refusal::new(403, "authenticate") });
+        }
+        Finding::Proved
+    }
+
+    /// Tells one request from another: a retransmission has the same.
+    fn request_mark(&self, message: &Message<'_>) -> u32 {
+        let head = message.head;
+        let parts = [b"mark", message.call_id(), &head.cseq.to_le_bytes()[..], message.text(head.via.branch)];
+        proto::keyed_hash(&self.options.process_secret, &parts) as u32
+    }
+
+    /// Whether the address that a request says it is of is that of the account (RFC 3261 section 22.1: whom to believe is ours to say).
+    fn is_of(&self, message: &Message<'_>, claim: &Claim<'_>) -> bool {
+        let head = message.head;
+        let own = |span: Span| {
+            let Ok(uri) = Uri::parse(message.bytes, span) else { return false };
+            let user = unescaped(message.text(uri.user));
+            let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
+            let same_user = if sensitive { *user == *claim.user } else { user.eq_ignore_ascii_case(&claim.user) };
+            same_user && message.text(uri.host).eq_ignore_ascii_case(&claim.domain)
+        };
+        own(if head.method == Method::Register { head.to.uri } else { head.from.uri })
+    }
+
+    /// A challenge for each algorithm, the strongest first.
+    fn challenge(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, realm: &[u8], stale: bool) -> Refusal {
+        self.counters.challenges.add();
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let algorithms = snapshot.subscribers.as_ref().map_or(&[][..], |subscribers| &subscribers.algorithms);
+        let register = message.head.method == Method::Register;
+        let mut headers = Vec::with_capacity(256);
+        for algorithm in algorithms {
+            self.users.nonce_number = self.users.nonce_number.wrapping_add(1);
+            let nonce = Nonce { worker: self.options.worker, made: now.moment, number: self.users.nonce_number };
+            headers.extend_from_slice(if register { b"WWW-Authenticate: Digest realm=\"" } else { b"Proxy-Authenticate: Digest realm=\"" });
+            realm.iter().filter(|byte| !byte.is_ascii_control()).for_each(|byte| match byte {
+                b'"' | b'\\' => headers.extend_from_slice(&[b'\\', *byte]),
+                other => headers.push(*other),
+            });
+            headers.extend_from_slice(b"\", nonce=\"");
+            nonce.write(&self.options.process_secret, &place_of(arrival), &mut headers);
+            headers.extend_from_slice(b"\", algorithm=");
+            headers.extend_from_slice(algorithm.as_str().as_bytes());
+            headers.extend_from_slice(if snapshot.settings.authentication.protect_body { b", qop=\"auth,auth-int\"" } else { b", qop=\"auth\"" });
+            headers.extend_from_slice(if stale { b", stale=true\r\n" } else { b"\r\n" });
+        }
+        Refusal { headers, ..Refusal::new(if register { 401 } else { 407 }, "authenticate") }
+    }
+}
+
+/// What quality of protection a client chose, and its count, 0 where it does not count; `None` where that is broken.
+fn protection<'a>(message: &Message<'a>, credentials: &Credentials, protect_body: bool) -> Option<(Option<Protection<'a>>, u32)> {
+    let qop = message.text(credentials.qop);
+    if qop.is_empty() {
+        return Some((None, 0));
+    }
+    let (nonce_count, cnonce) = (message.text(credentials.nonce_count), message.text(credentials.cnonce));
+    let offered = qop.eq_ignore_ascii_case(b"auth") || protect_body && qop.eq_ignore_ascii_case(b"auth-int");
+    // Eight digits by the grammar; phones that write fewer exist.
+    let digits = (1..=8).contains(&nonce_count.len()) && nonce_count.iter().all(u8::is_ascii_hexdigit);
+    if !offered || !digits || cnonce.is_empty() {
+        return None;
+    }
+    let count = u32::from_str_radix(std::str::from_utf8(nonce_count).ok()?, 16).ok().filter(|count| *count > 0)?;
+    Some((Some(Protection { nonce_count, cnonce, qop }), count))
+}
+
+/// Whether the URI that was hashed is about the user that the request is for (RFC 7616 section 3.4.6): else an answer for a
+/// harmless number could be sent along with a dear one. Hosts and parameters are what elements between may change.
+fn names_the_same(message: &Message<'_>, hashed: Span) -> bool {
+    let user = |span: Span| Uri::parse(message.bytes, span).map(|uri| message.text(uri.user)).ok();
+    user(hashed).is_some_and(|hashed| Some(hashed) == user(message.head.request_uri.whole))
+}
+
+/// Where a nonce may be answered from: else one could be had in one place and answered wrongly under the forged address of
+/// another, which would be banned for it.
+fn place_of(arrival: &Hop) -> [u8; 16] {
+    match arrival.address.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        std::net::IpAddr::V6(ip) => ip.octets(),
+    }
+}

@@ -1,0 +1,116 @@
+//! Register poisoning: a Contact that names a gateway, the core or the proxy itself would have calls for its user arrive there
+//! as if they were ours (RFC 3261 section 10.3; 476 is what other proxies answer).
+
+use std::net::{IpAddr, SocketAddr};
+
+use proto::{Key, Now};
+use syntax::{Message, Transport, Uri, parse_ip};
+
+use crate::edge::Edge;
+use crate::event::EventKind;
+use crate::hop::Hop;
+use crate::question::{Asker, Question, QuestionId};
+use crate::settings::PeerKind;
+use crate::subscriber_settings::in_networks;
+use crate::target::Target;
+
+/// What is to be done about a contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ContactVerdict {
+    /// It may be registered.
+    Good,
+    /// It may not, and why.
+    Bad(&'static str),
+    /// Its name must be looked up.
+    Resolve(Vec<u8>),
+}
+
+impl Edge {
+    /// Looks at one URI that somebody wants to be reached at.
+    pub(crate) fn check_contact(&mut self, now: Now, arrival: &Hop, natted: bool, bytes: &[u8], uri: &Uri) -> ContactVerdict {
+        let resolve = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.contacts.resolve);
+        let port = uri.port.unwrap_or_else(|| uri.transport.map_or(5060, Transport::default_port));
+        for span in [uri.host, uri.maddr] {
+            let host = span.of(bytes);
+            if host.is_empty() {
+                continue;
+            }
+            if self.snapshot.own.has(host, port) {
+                return ContactVerdict::Bad("names this proxy");
+            }
+            if let Some(ip) = parse_ip(host) {
+                if let Some(why) = self.bad_address(arrival, natted, ip, port) {
+                    return ContactVerdict::Bad(why);
+                }
+                continue;
+            }
+            if !resolve {
+                continue;
+            }
+            let name = host.to_ascii_lowercase();
+            let known = self.users.names.get(name.as_slice()).filter(|(_, until)| *until > now.moment);
+            let Some(addresses) = known.map(|(addresses, _)| addresses.clone()) else { return ContactVerdict::Resolve(name) };
+            if let Some(why) = addresses.into_iter().find_map(|ip| self.bad_address(arrival, natted, ip, port)) {
+                return ContactVerdict::Bad(why);
+            }
+        }
+        ContactVerdict::Good
+    }
+
+    /// What speaks against a contact at this address; one behind a NAT is reached by its flow, whatever its address.
+    fn bad_address(&mut self, arrival: &Hop, natted: bool, ip: IpAddr, port: u16) -> Option<&'static str> {
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let contacts = &snapshot.settings.registrar.as_ref()?.contacts;
+        let (ip, source) = (ip.to_canonical(), arrival.address.ip().to_canonical());
+        let own = snapshot.settings.listeners.iter().map(|listener| listener.address).filter(|own| own.port() == port);
+        let mut own = own.map(|own| own.ip());
+        if own.any(|own| own.to_canonical() == ip || own.is_unspecified() && self.options.routes.source_for(ip) == Some(ip)) {
+            return Some("is an address of this proxy");
+        }
+        // Beside a phone on its own machine something else of ours may run: then the port tells them apart.
+        let port = (ip == source).then_some(port);
+        if self.is_machine(arrival, ip, port) {
+            return Some("is an address of a core, a gateway or a trusted element");
+        }
+        if ip.is_unspecified() || ip.is_multicast() || in_networks(&contacts.forbidden, ip) {
+            return Some("lies in a forbidden network");
+        }
+        (in_networks(&contacts.private, ip) && ip != source && !natted).then_some("is a private address and not its sender's")
+    }
+
+    /// Whether a core, a gateway or a trusted element is there, at `port` where that is named.
+    fn is_machine(&self, arrival: &Hop, ip: IpAddr, port: Option<u16>) -> bool {
+        let peers = &self.snapshot.settings.peers;
+        let machine = |index: u16| peers.get(usize::from(index)).is_some_and(|peer| peer.kind != PeerKind::Subscribers);
+        let mut machines = (0..peers.len() as u16).filter(|index| machine(*index));
+        let Some(at) = port else {
+            return machines.any(|index| self.snapshot.peers.covers(index, ip)) || self.routing.has_gateway_at(ip, None);
+        };
+        let address = SocketAddr::new(ip, at);
+        let is_target = |index: u16| self.snapshot.peers.targets(index).iter().any(|target| matches!(target, Target::Address(own) if own.address == address));
+        let sender = self.snapshot.peers.identify(arrival.listener, arrival.transport, address);
+        sender.is_some_and(|(index, _)| machine(index)) || machines.any(is_target) || self.routing.has_gateway_at(ip, port)
+    }
+
+    /// Asks where the name of a contact leads.
+    pub(crate) fn ask_contact_name(&mut self, host: &[u8]) {
+        self.counters.questions.add();
+        let id = QuestionId { worker: self.options.worker, transaction: Key::NONE, number: 0, asker: Asker::Contact };
+        let host = String::from_utf8_lossy(host).into_owned();
+        // Whatever the transport: the address is all that counts.
+        self.out.questions.push(Question { id, host, port: None, transport: None, offered: self.offered_transports() });
+    }
+
+    /// Somebody tried to be reached where nobody may be.
+    pub(crate) fn tell_poisoning(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, contact: &[u8], why: &'static str) {
+        self.counters.contacts_refused.add();
+        let (aor, contact) = (message.text(message.head.to.uri), contact);
+        if self.may_log(now) {
+            let (shown, place) = (self.shown_text(contact), self.shown(arrival.address));
+            log::warn!(target: "register", "contact {shown} of {} from {place} refused: it {why}", self.shown_text(aor));
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let values = [arrival.address.to_string(), text(aor), text(contact), why.to_owned()];
+        self.tell(now, EventKind::RegisterPoisoning, |_| values.map(Into::into).into());
+    }
+}

@@ -1,0 +1,211 @@
+//! Credentials: kept by each worker that needs them for so long as the file says, asked for where they are not.
+
+use std::collections::HashMap;
+
+use proto::{Algorithm, DigestText, Moment, Now, ha1};
+use smallvec::SmallVec;
+
+use crate::edge::Edge;
+
+/// What a worker wants to know of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialQuestion {
+    /// The worker that asks.
+    pub worker: u8,
+    /// The user part.
+    pub user: String,
+    /// The domain.
+    pub domain: String,
+    /// The realm that a clear password is hashed with.
+    pub realm: String,
+}
+
+/// What the database says of a user.
+#[derive(Clone, PartialEq, Eq)]
+pub enum CredentialAnswer {
+    /// The clear password; empty where only hashes are kept. HA1 by MD5, SHA-256 and SHA-512-256 as text, each empty where it is not there.
+    Found(String, [String; 3]),
+    /// There is no such user.
+    Unknown,
+    /// The database cannot be asked.
+    Unavailable,
+}
+
+impl std::fmt::Debug for CredentialAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Found(..) => "Found(..)",
+            Self::Unknown => "Unknown",
+            Self::Unavailable => "Unavailable",
+        })
+    }
+}
+
+/// HA1 for each algorithm that there is one for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ha1s(SmallVec<[(Algorithm, DigestText); 1]>);
+
+impl Ha1s {
+    pub(crate) fn get(&self, algorithm: Algorithm) -> Option<&DigestText> {
+        self.0.iter().find(|(own, _)| *own == algorithm).map(|(_, text)| text)
+    }
+}
+
+struct Entry {
+    /// `None` for a user that there is not.
+    ha1s: Option<Ha1s>,
+    fetched: Moment,
+    /// Whether it was asked for anew.
+    asked: bool,
+}
+
+/// How credentials are known.
+pub(crate) enum Known {
+    /// As they are.
+    User(Ha1s),
+    /// There is no such user.
+    Nobody,
+}
+
+/// Credentials by a hash of user, domain and realm. Users that there are not have a table of their own, so that guesses push out no one.
+#[derive(Default)]
+pub(crate) struct CredentialCache {
+    users: HashMap<u128, Entry>,
+    nobodies: HashMap<u128, Entry>,
+}
+
+impl CredentialCache {
+    pub(crate) fn len(&self) -> usize {
+        self.users.len() + self.nobodies.len()
+    }
+
+    /// What is known under `key` at `now`, and whether it should be asked for anew.
+    fn get(&mut self, key: u128, now: Moment, fresh: u64, stale: u64) -> Option<(Known, bool)> {
+        let entry = match self.users.get_mut(&key) {
+            Some(entry) => entry,
+            None => self.nobodies.get_mut(&key)?,
+        };
+        let age = now.since(entry.fetched);
+        // That somebody does not exist is not held against him for longer than it is fresh.
+        if age > if entry.ha1s.is_some() { stale.max(fresh) } else { fresh } {
+            return None;
+        }
+        let ask = age > fresh && !std::mem::replace(&mut entry.asked, true);
+        Some((entry.ha1s.as_ref().map_or(Known::Nobody, |ha1s| Known::User(ha1s.clone())), ask))
+    }
+
+    fn put(&mut self, key: u128, ha1s: Option<Ha1s>, now: Moment, limit: usize) {
+        let (mine, other) = if ha1s.is_some() { (&mut self.users, &mut self.nobodies) } else { (&mut self.nobodies, &mut self.users) };
+        other.remove(&key);
+        let limit = if ha1s.is_some() { limit } else { limit / 4 }.max(16);
+        if mine.len() >= limit && !mine.contains_key(&key) {
+            // Any sixteenth of them goes: nothing would have to be kept in order for that.
+            let mut left = limit / 16 + 1;
+            mine.retain(|_, _| {
+                left = left.saturating_sub(1);
+                left == 0
+            });
+        }
+        mine.insert(key, Entry { ha1s, fetched: now, asked: false });
+    }
+
+    /// The database is silent: what is known is asked for again later.
+    fn ask_later(&mut self, key: u128) {
+        if let Some(entry) = self.users.get_mut(&key) {
+            entry.asked = false;
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.users.clear();
+        self.nobodies.clear();
+    }
+}
+
+impl Edge {
+    pub(crate) fn credential_key(&self, user: &[u8], domain: &[u8], realm: &[u8]) -> u128 {
+        proto::keyed_hash(&self.options.process_secret, &[b"credential", user, domain, realm])
+    }
+
+    /// What is known of a user; `None` where it must be waited for. What is no longer fresh is asked for anew meanwhile.
+    pub(crate) fn credentials(&mut self, now: Now, key: u128, user: &[u8], domain: &[u8], realm: &[u8]) -> Option<Known> {
+        let (fresh, stale) = self.snapshot.subscribers.as_ref().map_or((0, 0), |subscribers| (subscribers.fresh, subscribers.stale));
+        let (known, ask) = self.users.credentials.get(key, now.moment, fresh, stale)?;
+        if ask {
+            self.ask_credentials(user, domain, realm);
+        }
+        Some(known)
+    }
+
+    pub(crate) fn ask_credentials(&mut self, user: &[u8], domain: &[u8], realm: &[u8]) {
+        self.counters.credential_questions.add();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.out.credentials.push(CredentialQuestion { worker: self.options.worker, user: text(user), domain: text(domain), realm: text(realm) });
+    }
+
+    /// Takes what the database says of a user, and takes up what waited for it.
+    pub fn handle_credentials(&mut self, now: Now, question: &CredentialQuestion, answer: &CredentialAnswer) {
+        let (user, domain, realm) = (question.user.as_bytes(), question.domain.as_bytes(), question.realm.as_bytes());
+        let key = self.credential_key(user, domain, realm);
+        let limit = self.snapshot.settings.authentication.credentials;
+        let ha1s = match answer {
+            CredentialAnswer::Unavailable => {
+                self.counters.credential_failures.add();
+                self.users.credentials.ask_later(key);
+                return self.unpark(now, key, false);
+            }
+            CredentialAnswer::Unknown => None,
+            CredentialAnswer::Found(password, stored) => Some(self.ha1s(user, realm, password, stored)),
+        };
+        self.users.credentials.put(key, ha1s, now.moment, limit);
+        self.unpark(now, key, true);
+    }
+
+    fn ha1s(&self, user: &[u8], realm: &[u8], password: &str, stored: &[String; 3]) -> Ha1s {
+        let offered = self.snapshot.subscribers.as_ref().map_or(&[][..], |subscribers| &subscribers.algorithms);
+        let one = |algorithm: &Algorithm| {
+            let text = match algorithm {
+                Algorithm::Md5 => &stored[0],
+                Algorithm::Sha256 => &stored[1],
+                Algorithm::Sha512Trunc256 => &stored[2],
+            };
+            let computed = || (!password.is_empty()).then(|| ha1(*algorithm, user, realm, password.as_bytes()));
+            DigestText::read(*algorithm, text.trim().as_bytes()).or_else(computed).map(|ha1| (*algorithm, ha1))
+        };
+        Ha1s(offered.iter().filter_map(one).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stale_is_used_and_asked_for_once() {
+        let mut cache = CredentialCache::default();
+        cache.put(1, Some(Ha1s::default()), Moment(0), 100);
+        let mut at = |moment| cache.get(1, Moment(moment), 10, 100).map(|(_, ask)| ask);
+        assert_eq!([at(10), at(11), at(12), at(100), at(101)], [Some(false), Some(true), Some(false), Some(false), None]);
+        cache.ask_later(1);
+        assert_eq!(cache.get(1, Moment(50), 10, 100).map(|(_, ask)| ask), Some(true));
+    }
+
+    #[test]
+    fn nobody_is_nobody_for_as_long_as_that_is_fresh() {
+        let mut cache = CredentialCache::default();
+        cache.put(1, None, Moment(0), 100);
+        assert!(matches!(cache.get(1, Moment(10), 10, 100), Some((Known::Nobody, false))));
+        assert!(cache.get(1, Moment(11), 10, 100).is_none());
+    }
+
+    #[test]
+    fn guesses_push_out_no_user_and_the_tables_stay_within_their_bounds() {
+        let mut cache = CredentialCache::default();
+        (0..64).for_each(|key| cache.put(key, Some(Ha1s::default()), Moment(0), 64));
+        (1_000..2_000).for_each(|key| cache.put(key, None, Moment(0), 64));
+        assert!((0..64).all(|key| cache.get(key, Moment(0), 10, 100).is_some()));
+        assert!(cache.nobodies.len() <= 16 && cache.len() <= 80);
+        (64..1_000).for_each(|key| cache.put(key, Some(Ha1s::default()), Moment(0), 64));
+        assert!(cache.users.len() <= 64);
+    }
+}

@@ -1,0 +1,175 @@
+//! What is done against guessing of passwords and users: counted by source and user together, by user, and by source.
+//!
+//! Wrong passwords and unknown users count alike, stale nonces do not. A source that a user came from before stays heard as
+//! that user, so that nobody locks another one out.
+
+use std::net::IpAddr;
+
+use guard::{Ban, BanList, LastSeen, WindowCounts};
+use proto::{Now, keyed_hash};
+
+use crate::edge::Edge;
+use crate::event::EventKind;
+use crate::hop::Hop;
+use crate::subscriber_settings::{AttackSettings, in_networks};
+
+/// Counts of all workers.
+#[derive(Debug)]
+pub(crate) struct Defence {
+    failures: WindowCounts,
+    /// Sources and users that came together, and sources that anybody came from.
+    known: LastSeen,
+    pub(crate) bans: BanList,
+    sizes: (usize, usize),
+}
+
+impl Defence {
+    pub(crate) fn new(settings: &AttackSettings) -> Self {
+        Self {
+            failures: WindowCounts::new(settings.keys),
+            known: LastSeen::new(settings.keys),
+            bans: BanList::new(settings.bans),
+            sizes: (settings.keys, settings.bans),
+        }
+    }
+
+    /// Whether it has the size that `settings` want.
+    pub(crate) fn fits(&self, settings: &AttackSettings) -> bool {
+        self.sizes == (settings.keys, settings.bans)
+    }
+}
+
+/// Whether a source may try to be a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MayTry {
+    Yes,
+    /// It failed too often as this user.
+    Pair,
+    /// Somebody failed too often as this user, and the user never came from there.
+    User,
+}
+
+impl Edge {
+    fn key(&self, kind: &[u8], source: Option<IpAddr>, user: &[u8]) -> u64 {
+        let mut octets = [0; 16];
+        match source.map(|ip| ip.to_canonical()) {
+            Some(IpAddr::V4(ip)) => octets[..4].copy_from_slice(&ip.octets()),
+            Some(IpAddr::V6(ip)) => octets = ip.octets(),
+            None => {}
+        }
+        keyed_hash(&self.options.process_secret, &[kind, &octets, user]) as u64
+    }
+
+    /// Whether `source` is not listened to at all.
+    pub(crate) fn is_banned(&self, now: Now, source: IpAddr) -> bool {
+        let bans = &self.snapshot.defence.bans;
+        !bans.is_empty() && bans.has(self.key(b"ban", Some(source), b""), Self::seconds_of(now))
+    }
+
+    fn counts(&self, source: IpAddr) -> bool {
+        !in_networks(&self.snapshot.settings.authentication.attacks.exempt, source)
+    }
+
+    /// Whether `source` has been `user`, or anybody where none is named, within the time that the file says.
+    fn came_before(&self, now: Now, source: IpAddr, user: &[u8]) -> bool {
+        let known = self.snapshot.settings.authentication.attacks.known_seconds;
+        let last = self.snapshot.defence.known.get(self.key(b"known", Some(source), user));
+        last.is_some_and(|last| Self::seconds_of(now).saturating_sub(last) < known)
+    }
+
+    /// Whether `source` may try to be `user`.
+    pub(crate) fn may_try(&self, now: Now, source: IpAddr, user: &[u8]) -> MayTry {
+        let attacks = &self.snapshot.settings.authentication.attacks;
+        let (seconds, window) = (Self::seconds_of(now), attacks.window_seconds);
+        let failures = &self.snapshot.defence.failures;
+        if !self.counts(source) {
+            MayTry::Yes
+        } else if failures.get(self.key(b"pair", Some(source), user), seconds, window) >= attacks.pair_failures {
+            MayTry::Pair
+        } else if failures.get(self.key(b"user", None, user), seconds, window) >= attacks.user_failures && !self.came_before(now, source, user) {
+            MayTry::User
+        } else {
+            MayTry::Yes
+        }
+    }
+
+    /// `source` failed to be `user`.
+    pub(crate) fn note_failed(&mut self, now: Now, arrival: &Hop, user: &[u8]) {
+        self.counters.authentication_failed.add();
+        let source = arrival.address.ip();
+        if !self.counts(source) {
+            return;
+        }
+        let attacks = self.snapshot.settings.authentication.attacks.clone();
+        let (seconds, window) = (Self::seconds_of(now), attacks.window_seconds);
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let failures = &snapshot.defence.failures;
+        let of_pair = failures.add(self.key(b"pair", Some(source), user), seconds, window);
+        let of_user = failures.add(self.key(b"user", None, user), seconds, window);
+        let of_source = failures.add(self.key(b"source", Some(source), b""), seconds, window);
+        for (scope, count, most) in [("pair", of_pair, attacks.pair_failures), ("user", of_user, attacks.user_failures)] {
+            if count == most {
+                self.counters.attacks_noticed.add();
+                let (shown, place) = (self.shown_text(user), self.shown(arrival.address));
+                log::warn!(target: "authenticate", "attack: {count} failures in {window} s, {scope}, user {shown}, last from {place}");
+                let user = String::from_utf8_lossy(user).into_owned();
+                self.tell(now, EventKind::AuthAttack, |_| {
+                    vec![scope.into(), source.to_string().into(), user.into(), u64::from(count).into(), u64::from(window).into()]
+                });
+            }
+        }
+        // Phones of one office share an address: whoever has come in from there loses what fails, and nothing else.
+        if of_source >= attacks.source_failures && !self.came_before(now, source, b"") {
+            self.ban(now, source, attacks.ban_seconds, &format!("{of_source} failed authentications in {window} s"));
+        }
+    }
+
+    /// `source` is `user`.
+    pub(crate) fn note_authenticated(&mut self, now: Now, arrival: &Hop, user: &[u8]) {
+        self.counters.authenticated.add();
+        let source = arrival.address.ip();
+        let defence = &self.snapshot.defence;
+        defence.known.note(self.key(b"known", Some(source), user), Self::seconds_of(now));
+        defence.known.note(self.key(b"known", Some(source), b""), Self::seconds_of(now));
+        defence.failures.clear(self.key(b"pair", Some(source), user));
+    }
+
+    /// Listens to `source` no more for so many seconds.
+    pub fn ban(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str) -> bool {
+        let since = Self::seconds_of(now);
+        let source = source.to_canonical();
+        let ban = Ban { source, since, until: since.saturating_add(seconds), reason: reason.to_owned() };
+        let added = self.snapshot.defence.bans.add(self.key(b"ban", Some(source), b""), ban);
+        if added {
+            self.counters.bans_added.add();
+            log::warn!(target: "guard", "banned {source} for {seconds} s: {reason}");
+            let reason = reason.to_owned();
+            self.tell(now, EventKind::BanAdded, |_| vec![source.to_string().into(), u64::from(seconds).into(), reason.into()]);
+        }
+        added
+    }
+
+    /// Listens to `source` again; false where it was not banned.
+    pub fn unban(&mut self, now: Now, source: IpAddr, reason: &str) -> bool {
+        let source = source.to_canonical();
+        let found = self.snapshot.defence.bans.remove(self.key(b"ban", Some(source), b""), source).is_some();
+        if found {
+            self.tell_ban_over(now, source, reason);
+        }
+        found
+    }
+
+    fn tell_ban_over(&mut self, now: Now, source: IpAddr, reason: &str) {
+        log::info!(target: "guard", "ban of {source} is over: {reason}");
+        let reason = reason.to_owned();
+        self.tell(now, EventKind::BanRemoved, |_| vec![source.to_string().into(), reason.into()]);
+    }
+
+    /// Ends the bans whose time is over.
+    pub(crate) fn sweep_bans(&mut self, now: Now) {
+        for ban in self.snapshot.defence.bans.sweep(Self::seconds_of(now)) {
+            self.tell_ban_over(now, ban.source, "its time is over");
+        }
+        self.counters.bans.set(self.snapshot.defence.bans.len() as u64);
+    }
+}

@@ -1,0 +1,138 @@
+//! Where a registered user is reached: a look at the bindings of an address of record, here or on the worker that holds them
+//! (RFC 3261 section 16.5: by preference, those of the same one at once).
+
+use proto::{Binding, Key, Now, milliseconds};
+use syntax::{Message, Method, Span, Uri, list_elements, parse_name_addr};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::question::QuestionId;
+use crate::settings::Forking;
+use crate::target::Target;
+use crate::transaction::{WaitKind, Waiting};
+
+/// One way to a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The Contact, which becomes the Request-URI.
+    pub(crate) uri: Box<[u8]>,
+    /// Route header field values (RFC 3327 section 5.3); empty for none.
+    pub(crate) path: Box<[u8]>,
+    /// The way back that the phone came by; nothing where its Contact, or its Path, says where it is.
+    pub(crate) hop: Option<Hop>,
+    /// The listener that it registered at.
+    pub(crate) listener: u16,
+    /// Its preference in thousandths.
+    pub(crate) q: u16,
+}
+
+/// A question for the worker that holds an address of record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReachQuestion {
+    /// Who asks.
+    pub id: QuestionId,
+    /// Whom it is for.
+    pub home: u8,
+    /// The address of record.
+    pub aor: Box<[u8]>,
+}
+
+impl Reach {
+    fn of(binding: &Binding) -> Self {
+        let flow = &binding.flow;
+        let reached_by_flow = binding.path().is_empty() && (binding.natted || flow.transport.is_reliable()) && flow.address().port() != 0;
+        Self {
+            uri: binding.contact().into(),
+            path: binding.path().into(),
+            hop: reached_by_flow.then(|| Hop::of_flow(flow)),
+            listener: flow.listener,
+            q: binding.q,
+        }
+    }
+
+    /// The next hop where no flow says it: that of the first Path value, or of the Contact.
+    pub(crate) fn target(&self) -> Option<Target> {
+        let first = list_elements(&self.path, Span::new(0, self.path.len())).next();
+        let (bytes, span) = match first {
+            Some(element) => (&self.path, parse_name_addr(&self.path, element)?.uri),
+            None => (&self.uri, Span::new(0, self.uri.len())),
+        };
+        let uri = Uri::parse(bytes, span).ok()?;
+        (!uri.host.is_empty()).then(|| Target::of_uri(bytes, &uri))
+    }
+}
+
+impl Edge {
+    /// Where a new request goes whose Request-URI is that of a user of ours.
+    pub(crate) fn registered_target(&self, message: &Message<'_>) -> Option<Target> {
+        let uri = &message.head.request_uri;
+        if message.head.method == Method::Register || uri.user.is_empty() || !self.serves(message.text(uri.host)) {
+            return None;
+        }
+        self.address_of_record(message.bytes, uri).map(|aor| Target::Record(aor.into()))
+    }
+
+    /// The ways to `aor`, the preferred ones first, and among those the latest.
+    pub fn look_up(&self, now: Now, aor: &[u8]) -> Vec<Reach> {
+        let seconds = Self::seconds_of(now);
+        let Some(record) = self.users.location.get(aor) else { return Vec::new() };
+        let mut bindings: Vec<&Binding> = record.live(seconds).collect();
+        bindings.sort_by_key(|binding| std::cmp::Reverse((binding.q, binding.modified)));
+        bindings.into_iter().map(Reach::of).collect()
+    }
+
+    /// Puts the ways to `aor` among the targets of `entry`; true where the worker that knows them must be waited for.
+    pub(crate) fn reach(&mut self, now: Now, entry: Key, aor: &[u8]) -> bool {
+        self.counters.location_lookups.add();
+        let home = self.home(aor);
+        if home == self.options.worker {
+            let found = self.look_up(now, aor);
+            self.take_ways(entry, found);
+            return false;
+        }
+        let deadline = now.moment + milliseconds(self.snapshot.settings.timers.resolve_milliseconds);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return true };
+        transaction.questions = transaction.questions.wrapping_add(1);
+        transaction.waiting = Some(Waiting { number: transaction.questions, deadline, kind: WaitKind::Reach });
+        let id = QuestionId { worker: self.options.worker, transaction: entry, number: transaction.questions, asker: crate::question::Asker::Transaction };
+        self.out.reaches.push(ReachQuestion { id, home, aor: aor.into() });
+        true
+    }
+
+    /// Takes what the worker that holds an address of record says.
+    pub fn handle_reached(&mut self, now: Now, id: QuestionId, found: Vec<Reach>) {
+        let entry = id.transaction;
+        let fits = self.transactions.get(entry).and_then(|transaction| transaction.waiting).is_some_and(|w| w.kind == WaitKind::Reach && w.number == id.number);
+        if !fits {
+            return self.counters.late_answers.add();
+        }
+        self.in_hand = entry;
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.waiting = None;
+        }
+        self.take_ways(entry, found);
+        self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+        self.conclude(now, entry);
+        self.rearm(entry);
+    }
+
+    fn take_ways(&mut self, entry: Key, found: Vec<Reach>) {
+        let count = found.len();
+        if count == 0 {
+            self.counters.location_misses.add();
+            self.note_failure(entry, 480, None);
+        }
+        self.decide_for(entry, |_| format!("target: {count} bindings"));
+        let most = self.snapshot.settings.limits.branches;
+        let parallel = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.forking == Forking::Parallel);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        if let Some(shape) = transaction.shape.as_mut() {
+            // Too little to share out: one after the other needs no more than one at a time (RFC 5393 section 5.3).
+            let breadth = shape.breadth.unwrap_or(60);
+            shape.parallel = parallel && count > 1 && usize::from(breadth) >= count;
+            shape.breadth = if shape.parallel { Some(breadth / count as u16) } else { shape.breadth };
+        }
+        let ways = found.into_iter().take(most).map(|way| Target::Contact(Box::new(way)));
+        transaction.targets.extend(ways.rev());
+    }
+}

@@ -1,0 +1,296 @@
+//! REGISTER for a domain whose users are kept here (RFC 3261 section 10.3). It is answered at once and makes no transaction: that
+//! it came again is known by Call-ID and CSeq of the binding.
+
+use std::io::Write;
+
+use proto::{Change, Contact, Flow, FlowConnection, Now, Record, Registration, RegistrationError, milliseconds, register};
+use smallvec::SmallVec;
+use syntax::{HeaderName, Message, Scheme, Uri, header_param, list_elements, parse_name_addr, push_unfolded};
+
+use crate::contact_check::ContactVerdict;
+use crate::edge::Edge;
+use crate::gateway_uri::unescaped;
+use crate::hop::{ConnectionId, Hop};
+use crate::matching::Refusal;
+
+/// Bytes of User-Agent that are kept.
+const USER_AGENT: usize = 64;
+/// Bytes of an address of record, of a Contact, and of all Path values together (OpenSIPS's columns hold as many).
+const AOR: usize = 255;
+const CONTACT: usize = 255;
+const PATH: usize = 255;
+const CALL_ID: usize = 255;
+
+fn bad(what: &str) -> Refusal {
+    Refusal { reason_phrase: Some(format!("Bad Request ({what})")), ..Refusal::new(400, "register") }
+}
+
+impl Hop {
+    /// The same as a flow, as a binding keeps it.
+    pub(crate) fn flow(&self) -> Flow {
+        let connection = self.connection.map(|id| FlowConnection { worker: id.worker, slot: id.slot, generation: id.generation });
+        Flow::new(self.listener, self.transport, self.address, connection)
+    }
+
+    /// Back along a flow.
+    pub(crate) fn of_flow(flow: &Flow) -> Self {
+        let connection = flow.connection.map(|id| ConnectionId { worker: id.worker, slot: id.slot, generation: id.generation });
+        Self { listener: flow.listener, transport: flow.transport, address: flow.address(), connection }
+    }
+}
+
+/// What is read of the Contact header fields of a REGISTER.
+struct Contacts<'a> {
+    list: SmallVec<[Contact<'a>; 2]>,
+    star: bool,
+}
+
+/// The seconds that `text` writes; more than fit mean as many as fit (RFC 3261 section 20.19: malformed ones mean 3600).
+fn delta_seconds(text: &[u8]) -> Option<u32> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    digits.then(|| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX))
+}
+
+/// A preference in thousandths (RFC 3261 section 25.1: qvalue).
+fn preference(text: &[u8]) -> Option<u16> {
+    let (whole, fraction) = match text.iter().position(|byte| *byte == b'.') {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &[][..]),
+    };
+    let digits = fraction.len() <= 3 && fraction.iter().all(u8::is_ascii_digit);
+    let thousandths = fraction.iter().chain(b"000").take(3).fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    match whole {
+        b"0" if digits => Some(thousandths),
+        b"1" if digits && thousandths == 0 => Some(1_000),
+        _ => None,
+    }
+}
+
+impl Edge {
+    /// The name under which bindings of `uri` are kept: user without escapes, host in lower case.
+    pub(crate) fn address_of_record(&self, bytes: &[u8], uri: &Uri) -> Option<Vec<u8>> {
+        let mut aor = unescaped(uri.user.of(bytes));
+        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
+        if !sensitive {
+            aor.make_ascii_lowercase();
+        }
+        let plain = !aor.is_empty() && aor.iter().all(|byte| *byte > b' ' && *byte != b'@' && *byte != 0x7f);
+        aor.push(b'@');
+        aor.extend(uri.host.of(bytes).iter().map(u8::to_ascii_lowercase));
+        (plain && aor.len() <= AOR).then_some(aor)
+    }
+
+    /// Answers a REGISTER of a domain that is served here.
+    pub(crate) fn register(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) {
+        match self.try_register(now, arrival, message, peer) {
+            Ok(Some(lines)) => {
+                self.counters.registrations.add();
+                self.decide(message.call_id(), |_| "register: accepted".to_owned());
+                self.reply(arrival, message, 200, None, &lines);
+            }
+            Ok(None) => {}
+            Err(refusal) => {
+                self.counters.registrations_refused.add();
+                self.refuse(now, arrival, message, Some(peer), &refusal);
+            }
+        }
+    }
+
+    /// The header field lines of a 200; nothing where the request waits.
+    fn try_register(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> Result<Option<Vec<u8>>, Refusal> {
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let (Some(subscribers), Some(registrar)) = (&snapshot.subscribers, &snapshot.settings.registrar) else { return Err(Refusal::new(500, "register")) };
+        let to = Uri::parse(message.bytes, message.head.to.uri).map_err(|_| bad("To"))?;
+        let aor = self.address_of_record(message.bytes, &to).ok_or_else(|| Refusal::new(404, "register"))?;
+        let trusted = snapshot.settings.peers[usize::from(peer)].allow_routes;
+        unsupported(message)?;
+        if message.call_id().len() > CALL_ID {
+            return Err(bad("Call-ID too long"));
+        }
+        let contacts = read_contacts(message, registrar.contacts.most)?;
+        let natted = subscribers.nat_tests.hold(arrival, message);
+        for contact in &contacts.list {
+            if contact.expires == Some(0) {
+                continue;
+            }
+            let uri = Uri::parse(contact.uri, syntax::Span::new(0, contact.uri.len())).map_err(|_| bad("Contact"))?;
+            match self.check_contact(now, arrival, natted, contact.uri, &uri) {
+                ContactVerdict::Good => {}
+                ContactVerdict::Bad(why) => {
+                    self.tell_poisoning(now, arrival, message, contact.uri, why);
+                    let phrase = Some(registrar.contacts.reason_phrase.clone());
+                    return Err(Refusal { reason_phrase: phrase, ..Refusal::new(registrar.contacts.status_code, "register") });
+                }
+                ContactVerdict::Resolve(name) => {
+                    let key = self.name_key(&name);
+                    let wait = milliseconds(snapshot.settings.timers.resolve_milliseconds);
+                    if self.park(now, arrival, message, key, wait) {
+                        self.ask_contact_name(&name);
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+        let mut path = Vec::new();
+        for element in message.named(b"Path").flat_map(|slot| list_elements(message.bytes, slot.value)) {
+            // A stranger's Path would send calls wherever he likes (RFC 3327 section 6).
+            if !trusted {
+                return Err(Refusal::new(403, "register"));
+            }
+            path.extend_from_slice(if path.is_empty() { b"" } else { b", " });
+            push_unfolded(message.text(element), &mut path);
+        }
+        if path.len() > PATH {
+            return Err(bad("Path too long"));
+        }
+        let agent = message.named(b"User-Agent").next().map_or(&[][..], |slot| message.text(slot.value));
+        let expires = message.named(b"Expires").next().map(|slot| delta_seconds(message.text(slot.value)).unwrap_or(3_600));
+        let request = Registration {
+            contacts: &contacts.list,
+            star: contacts.star,
+            expires,
+            call_id: message.call_id(),
+            cseq: message.head.cseq,
+            path: &path,
+            user_agent: agent.get(..USER_AGENT).unwrap_or(agent),
+            flow: arrival.flow(),
+            natted,
+        };
+        self.bind(now, &aor, &request).map(|()| Some(self.bindings_told(now, &aor, &path, message)))
+    }
+
+    /// Changes the bindings of `aor`, and tells and writes what became of them.
+    fn bind(&mut self, now: Now, aor: &[u8], request: &Registration<'_>) -> Result<(), Refusal> {
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let Some(subscribers) = &snapshot.subscribers else { return Err(Refusal::new(500, "register")) };
+        if request.contacts.is_empty() && !request.star {
+            return Ok(());
+        }
+        let (seconds, random) = (Self::seconds_of(now), self.random());
+        let was_there = self.users.location.place_of(aor).is_some();
+        let mut changes = SmallVec::<[(Change, proto::Binding); 1]>::new();
+        let wants = self.wants_changes();
+        let mut fresh = 0u64;
+        let outcome = self.users.location.change(aor, |bindings| {
+            register(bindings, request, &subscribers.rules, seconds, random, |change, binding| {
+                fresh += u64::from(change == Change::Inserted);
+                // Refreshes are many, and mostly nobody wants to hear of them.
+                if wants || !matches!(change, Change::Inserted | Change::Refreshed) {
+                    changes.push((change, binding.clone()));
+                }
+            })
+        });
+        let Some((outcome, place)) = outcome else {
+            self.counters.location_full.add();
+            return Err(self.try_later("register"));
+        };
+        self.counters.bindings_added.add_many(fresh);
+        self.note_changes(now, aor, was_there, place, &changes);
+        outcome.map_err(|error| self.registration_refusal(error))
+    }
+
+    fn registration_refusal(&self, error: RegistrationError) -> Refusal {
+        match error {
+            RegistrationError::Star => bad("Contact"),
+            RegistrationError::OutOfOrder => bad("CSeq"),
+            RegistrationError::TooBrief => {
+                let least = self.snapshot.subscribers.as_ref().map_or(0, |subscribers| subscribers.rules.min_expires);
+                Refusal { headers: format!("Min-Expires: {least}\r\n").into_bytes(), ..Refusal::new(423, "register") }
+            }
+            RegistrationError::TooMany => {
+                self.counters.contacts_too_many.add();
+                Refusal { reason_phrase: Some("Too Many Contacts".to_owned()), ..Refusal::new(403, "register") }
+            }
+        }
+    }
+
+    /// All bindings of `aor`, as a 200 tells them (RFC 3261 section 10.3 step 8).
+    fn bindings_told(&self, now: Now, aor: &[u8], path: &[u8], message: &Message<'_>) -> Vec<u8> {
+        let seconds = Self::seconds_of(now);
+        let mut lines = Vec::with_capacity(256);
+        for binding in self.users.location.get(aor).into_iter().flat_map(|record: &Record| record.live(seconds)) {
+            lines.extend_from_slice(b"Contact: <");
+            lines.extend_from_slice(binding.contact());
+            // Writing to a Vec cannot fail.
+            let _ = write!(lines, ">;expires={}", binding.expires - seconds);
+            if binding.q < 1_000 {
+                let _ = write!(lines, ";q=0.{:03}", binding.q);
+            }
+            if !binding.instance().is_empty() {
+                lines.extend_from_slice(b";+sip.instance=");
+                lines.extend_from_slice(binding.instance());
+            }
+            lines.extend_from_slice(b"\r\n");
+        }
+        // RFC 3327 section 5.3: the user agent sees what is on its way, if it understands that.
+        let supports = |slot: &syntax::Slot| list_elements(message.bytes, slot.value).any(|option| message.text(option).eq_ignore_ascii_case(b"path"));
+        if !path.is_empty() && message.all(HeaderName::Supported).any(supports) {
+            lines.extend_from_slice(b"Supported: path\r\nPath: ");
+            lines.extend_from_slice(path);
+            lines.extend_from_slice(b"\r\n");
+        }
+        lines
+    }
+}
+
+/// Refuses extensions that a registrar would have to know and does not (RFC 3261 section 8.2.2.3).
+fn unsupported(message: &Message<'_>) -> Result<(), Refusal> {
+    let mut headers = Vec::new();
+    for option in message.elements(HeaderName::Require) {
+        if !message.text(option).eq_ignore_ascii_case(b"path") {
+            headers.extend_from_slice(b"Unsupported: ");
+            headers.extend(message.text(option).iter().filter(|byte| byte.is_ascii_graphic()));
+            headers.extend_from_slice(b"\r\n");
+        }
+    }
+    if headers.is_empty() { Ok(()) } else { Err(Refusal { headers, ..Refusal::new(420, "register") }) }
+}
+
+fn read_contacts<'a>(message: &Message<'a>, most: usize) -> Result<Contacts<'a>, Refusal> {
+    let mut contacts = Contacts { list: SmallVec::new(), star: false };
+    for element in message.elements(HeaderName::Contact) {
+        if message.text(element) == b"*" {
+            contacts.star = true;
+            continue;
+        }
+        let contact = parse_name_addr(message.bytes, element).ok_or_else(|| bad("Contact"))?;
+        let uri = Uri::parse(message.bytes, contact.uri).map_err(|_| bad("Contact"))?;
+        if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) || !uri.headers.is_empty() {
+            return Err(bad("Contact: a SIP URI without header fields is needed"));
+        }
+        if contact.uri.len() > CONTACT {
+            return Err(bad("Contact too long"));
+        }
+        let param = |name| header_param(message.bytes, contact.params, name);
+        let instance = param(b"+sip.instance").unwrap_or_default();
+        if instance.len() > CONTACT {
+            return Err(bad("Contact too long"));
+        }
+        contacts.list.push(Contact {
+            uri: message.text(contact.uri),
+            expires: param(b"expires").map(|text| delta_seconds(text).unwrap_or(3_600)),
+            q: match param(b"q") {
+                Some(text) => Some(preference(text).ok_or_else(|| bad("q"))?),
+                None => None,
+            },
+            instance,
+        });
+        if contacts.list.len() > most {
+            return Err(bad("too many Contacts"));
+        }
+    }
+    Ok(contacts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_and_preferences_are_read_as_the_grammar_has_them() {
+        assert_eq!([&b"0"[..], b"3600", b"4294967296", b"99999999999999999999"].map(delta_seconds), [Some(0), Some(3_600), Some(u32::MAX), Some(u32::MAX)]);
+        assert_eq!([&b""[..], b"-1", b"1h", b" 1"].map(delta_seconds), [None; 4]);
+        assert_eq!([&b"0"[..], b"1", b"0.5", b"0.25", b"1.000", b"0."].map(preference), [Some(0), Some(1_000), Some(500), Some(250), Some(1_000), Some(0)]);
+        assert_eq!([&b"1.1"[..], b"0.1234", b"2", b"", b".5", b"0.x"].map(preference), [None; 6]);
+    }
+}

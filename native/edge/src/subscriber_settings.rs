@@ -1,0 +1,221 @@
+//! What is set of subscribers: who they are, where they are reached, and what keeps others from being them.
+
+use std::net::IpAddr;
+
+use proto::{Algorithm, RegistrarRules};
+use serde::Deserialize;
+
+use crate::nat::NatTests;
+use crate::settings::{Forking, RouteSettings, SettingsError};
+
+/// How users are reached who registered here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistrarSettings {
+    /// Domains whose registrations are kept here, in lower case.
+    pub domains: Vec<String>,
+    /// Granted where none is asked for.
+    pub default_expires_seconds: u32,
+    /// Granted at least.
+    pub min_expires_seconds: u32,
+    /// Granted at most.
+    pub max_expires_seconds: u32,
+    /// Whether one that asks for less than the least gets the least; else it is refused with 423.
+    pub raise_short: bool,
+    /// How many percent a grant may be shorter.
+    pub spread_percent: u32,
+    /// Bindings of one address of record.
+    pub max_contacts: usize,
+    /// Whether the oldest binding makes room for one too many.
+    pub replace_oldest: bool,
+    /// Whether a new contact takes the place of one with the same Call-ID.
+    pub same_call_id_replaces: bool,
+    /// Whether bindings of the same preference are tried at once.
+    pub forking: Forking,
+    /// Whether `Alice` and `alice` are two.
+    pub case_sensitive: bool,
+    /// Addresses of record at once, over all workers.
+    pub records: usize,
+    /// Whether bindings are written to the database.
+    pub persist: bool,
+    /// How often what changed is written, and how many seconds a refresh may wait for that.
+    pub write_seconds: u32,
+    /// Removals that wait to be written, per worker.
+    pub write_queue: usize,
+    /// Contacts that are refused.
+    pub contacts: ContactSettings,
+    /// What keeps the way to phones open.
+    pub keep_alive: KeepAliveSettings,
+    /// By what a phone behind a NAT is known.
+    pub nat_tests: Vec<String>,
+}
+
+impl RegistrarSettings {
+    pub(crate) const fn rules(&self) -> RegistrarRules {
+        RegistrarRules {
+            default_expires: self.default_expires_seconds,
+            min_expires: self.min_expires_seconds,
+            max_expires: self.max_expires_seconds,
+            raise_short: self.raise_short,
+            spread_percent: self.spread_percent,
+            max_contacts: self.max_contacts,
+            replace_oldest: self.replace_oldest,
+            same_call_id_replaces: self.same_call_id_replaces,
+        }
+    }
+}
+
+/// Which contacts nobody may register.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContactSettings {
+    /// Networks that no Contact may lie in: address and length of the prefix.
+    pub forbidden: Vec<(IpAddr, u8)>,
+    /// Networks whose addresses are taken from a phone there only.
+    pub private: Vec<(IpAddr, u8)>,
+    /// Whether names are looked up.
+    pub resolve: bool,
+    /// The answer to whoever tries.
+    pub status_code: u16,
+    /// And its text.
+    pub reason_phrase: String,
+    /// Contacts of one request.
+    pub most: usize,
+}
+
+/// What keeps the way to phones open.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepAliveSettings {
+    /// `off`, `crlf` or `options`.
+    pub method: String,
+    /// Between two to the same phone.
+    pub interval_seconds: u32,
+    /// Whether only phones behind a NAT get them.
+    pub natted_only: bool,
+    /// How many OPTIONS in a row may stay unanswered before the binding is removed; 0 removes none.
+    pub most_lost: u8,
+    /// Answers to OPTIONS that do not count as alive.
+    pub dead_codes: Vec<u16>,
+}
+
+/// How subscribers are known.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthenticationSettings {
+    /// The realm; empty for the domain that the request is of.
+    pub realm: String,
+    /// Algorithms that are offered.
+    pub algorithms: Vec<String>,
+    /// Whether `auth-int` is offered beside `auth`.
+    pub protect_body: bool,
+    /// How long a nonce may be answered.
+    pub nonce_seconds: u32,
+    /// Nonces in use at once, per worker.
+    pub nonces: usize,
+    /// Credentials kept, per worker.
+    pub credentials: usize,
+    /// How long credentials are taken for right.
+    pub fresh_seconds: u32,
+    /// How long they are used where the database is silent.
+    pub stale_seconds: u32,
+    /// Longest wait for credentials.
+    pub deadline_milliseconds: u64,
+    /// Requests that wait for credentials or names at once, per worker.
+    pub waiting: usize,
+    /// What is done against guessing.
+    pub attacks: AttackSettings,
+}
+
+/// Guessing of passwords and users.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttackSettings {
+    /// Failures are counted in a window of so many seconds from the first one on.
+    pub window_seconds: u32,
+    /// Failures of one source as one user, after which it is refused as this user.
+    pub pair_failures: u32,
+    /// Failures as one user from anywhere, after which only sources that it came from before are heard.
+    pub user_failures: u32,
+    /// Failures of one source, after which it is banned.
+    pub source_failures: u32,
+    /// For so long.
+    pub ban_seconds: u32,
+    /// How long a source counts as one that a user came from.
+    pub known_seconds: u32,
+    /// Keys that are counted at once.
+    pub keys: usize,
+    /// Sources that are banned at once.
+    pub bans: usize,
+    /// Networks that are never counted.
+    pub exempt: Vec<(IpAddr, u8)>,
+}
+
+/// The same with everything looked up once.
+pub(crate) struct Subscribers {
+    pub(crate) rules: RegistrarRules,
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) nat_tests: NatTests,
+    pub(crate) keep_alive: KeepAlive,
+    pub(crate) fresh: u64,
+    pub(crate) stale: u64,
+    pub(crate) nonce_age: u64,
+    pub(crate) deadline: u64,
+}
+
+/// How the way to phones is kept open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeepAlive {
+    Off,
+    /// RFC 5626 section 4.4.1 writes two line ends on connections; over UDP they only open the way.
+    LineEnds,
+    Options,
+}
+
+impl Subscribers {
+    pub(crate) fn new(settings: &RouteSettings) -> Result<Option<Self>, SettingsError> {
+        let authentication = &settings.authentication;
+        let Some(registrar) = &settings.registrar else { return Ok(None) };
+        let fault = |path: &str, problem, value: &str| SettingsError::Value { path: path.to_owned(), problem, value: value.to_owned() };
+        let algorithm = |name: &String| match Algorithm::from_bytes(name.as_bytes()) {
+            Some((algorithm, false)) => Ok(algorithm),
+            _ => Err(fault("authentication.algorithms", "no such algorithm", name)),
+        };
+        let mut algorithms = authentication.algorithms.iter().map(algorithm).collect::<Result<Vec<_>, _>>()?;
+        // The strongest first (RFC 8760 section 2.4).
+        algorithms.sort_by_key(|algorithm| *algorithm as u8);
+        algorithms.dedup();
+        let keep_alive = match registrar.keep_alive.method.as_str() {
+            "off" => KeepAlive::Off,
+            "crlf" => KeepAlive::LineEnds,
+            "options" => KeepAlive::Options,
+            other => return Err(fault("registrar.keep_alive.method", "no such method", other)),
+        };
+        Ok(Some(Self {
+            rules: registrar.rules(),
+            algorithms,
+            nat_tests: NatTests::new(&registrar.nat_tests).map_err(|name| fault("registrar.nat_tests", "no such test", &name))?,
+            keep_alive,
+            fresh: proto::seconds(u64::from(authentication.fresh_seconds)),
+            stale: proto::seconds(u64::from(authentication.stale_seconds)),
+            nonce_age: proto::seconds(u64::from(authentication.nonce_seconds)),
+            deadline: proto::milliseconds(authentication.deadline_milliseconds),
+        }))
+    }
+}
+
+/// Whether `ip` lies in one of `networks`.
+pub(crate) fn in_networks(networks: &[(IpAddr, u8)], ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    networks.iter().any(|(network, length)| match (network, ip) {
+        (IpAddr::V4(network), IpAddr::V4(ip)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from((*length).min(32))).unwrap_or(0);
+            network.to_bits() & mask == ip.to_bits() & mask
+        }
+        (IpAddr::V6(network), IpAddr::V6(ip)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from((*length).min(128))).unwrap_or(0);
+            network.to_bits() & mask == ip.to_bits() & mask
+        }
+        _ => false,
+    })
+}

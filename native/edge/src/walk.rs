@@ -1,0 +1,211 @@
+//! The walk over all bindings: what has ended goes, and the way to phones behind a NAT is kept open. A few places at a time, spread
+//! over the whole interval, so that neither phones nor we see a burst.
+
+use std::io::Write;
+
+use proto::{BranchToken, Key, Moment, Now, keyed_hash, milliseconds, seconds};
+use syntax::{HeaderName, Message};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::subscriber_settings::KeepAlive;
+
+/// All bindings are looked at for their end so often.
+const EXPIRY_ROUND: u64 = seconds(4);
+/// Between two steps.
+const STEP: u64 = milliseconds(10);
+/// Places in one step, so that none takes long; what is left over comes with the next one.
+const MOST: usize = 2_048;
+/// The attempt in a branch that tells an OPTIONS of ours from a request under way.
+const PING: u8 = u8::MAX;
+
+/// How far a walk has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    place: usize,
+    /// When its next place is due.
+    due: Moment,
+}
+
+impl Walk {
+    pub(crate) const fn new(now: Moment) -> Self {
+        Self { place: 0, due: now }
+    }
+
+    /// The places that are due at `now` in rounds of `round` microseconds over `places`.
+    fn step(&mut self, now: Moment, places: usize, round: u64) -> Option<(usize, usize)> {
+        if places == 0 {
+            self.due = now;
+            return None;
+        }
+        let each = (round / places as u64).max(1);
+        let count = (now.since(self.due) / each) as usize;
+        let count = count.min(MOST).min(places);
+        if count == 0 {
+            return None;
+        }
+        self.due = self.due + each * count as u64;
+        // After a pause the walk goes on from where it is, without making up for rounds that were missed.
+        if now.since(self.due) > round {
+            self.due = now;
+        }
+        let start = self.place % places;
+        self.place = (start + count) % places;
+        Some((start, count))
+    }
+}
+
+impl Edge {
+    /// When the next step of a walk is due.
+    pub(crate) fn walk_due(&self) -> Moment {
+        if self.users.location.is_empty() { Moment::NEVER } else { self.users.walked_at + STEP }
+    }
+
+    /// Goes on with both walks.
+    pub(crate) fn walk(&mut self, now: Now) {
+        if now.moment < self.walk_due() || self.users.location.is_empty() {
+            return;
+        }
+        self.users.walked_at = now.moment;
+        let places = self.users.location.places();
+        if let Some((start, count)) = self.users.expiry.step(now.moment, places, EXPIRY_ROUND) {
+            (0..count).for_each(|step| self.expire_at(now, (start + step) % places));
+        }
+        let places = self.users.location.places();
+        let Some((keep_alive, interval)) = self.keep_alive() else { return };
+        if let Some((start, count)) = self.users.pings.step(now.moment, places, interval) {
+            (0..count).for_each(|step| self.ping_at(now, (start + step) % places, keep_alive));
+        }
+    }
+
+    fn keep_alive(&self) -> Option<(KeepAlive, u64)> {
+        let interval = self.snapshot.settings.registrar.as_ref()?.keep_alive.interval_seconds;
+        let keep_alive = self.snapshot.subscribers.as_ref()?.keep_alive;
+        (keep_alive != KeepAlive::Off).then(|| (keep_alive, seconds(u64::from(interval.max(1)))))
+    }
+
+    /// Keeps the ways to the bindings of the record at `place` open.
+    fn ping_at(&mut self, now: Now, place: usize, keep_alive: KeepAlive) {
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let Some(settings) = snapshot.settings.registrar.as_ref().map(|registrar| &registrar.keep_alive) else { return };
+        let seconds = Self::seconds_of(now);
+        let Some(record) = self.users.location.at_mut(place) else { return };
+        let mut dead = None;
+        for index in 0..record.bindings.len() {
+            let binding = &mut record.bindings[index];
+            let stream = binding.flow.transport.is_reliable();
+            // A connection that is gone is not opened again for this.
+            if binding.expires <= seconds || settings.natted_only && !binding.natted || stream && binding.flow.connection.is_none() {
+                continue;
+            }
+            let hop = Hop::of_flow(&binding.flow);
+            if hop.address.port() == 0 {
+                continue;
+            }
+            self.counters.keep_alives_sent.add();
+            if keep_alive == KeepAlive::LineEnds {
+                self.out.send(hop, b"\r\n\r\n");
+                continue;
+            }
+            if settings.most_lost > 0 && binding.lost >= settings.most_lost {
+                dead = Some((record.aor().to_vec(), record.bindings[index].contact().to_vec()));
+                break;
+            }
+            binding.lost = binding.lost.saturating_add(1);
+            let mark = ping_mark(record.aor(), index, record.bindings[index].contact());
+            let token = BranchToken {
+                node: self.node_id,
+                worker: self.options.worker,
+                attempt: PING,
+                transaction: Key { slot: place as u32, generation: mark },
+                cookie: keyed_hash(&self.options.process_secret, &[b"ping", &place.to_le_bytes(), &mark.to_le_bytes()]) as u32,
+                loop_hash: 0,
+            };
+            let contact = record.bindings[index].contact();
+            self.out.send_with(hop, |out| write_options(out, &snapshot, hop, &token, contact, now));
+        }
+        if let Some((aor, contact)) = dead {
+            self.counters.bindings_dead.add();
+            self.remove_bindings(now, &aor, Some(&contact));
+        }
+    }
+
+    /// Whether `message` answers an OPTIONS that keeps a way open; then it is dealt with.
+    pub(crate) fn ping_answered(&mut self, message: &Message<'_>) -> bool {
+        let Some(token) = BranchToken::read(message.text(message.head.via.branch)).filter(|token| token.attempt == PING && token.node == self.node_id) else {
+            return false;
+        };
+        let Key { slot, generation } = token.transaction;
+        let cookie = keyed_hash(&self.options.process_secret, &[b"ping", &(slot as usize).to_le_bytes(), &generation.to_le_bytes()]) as u32;
+        if cookie != token.cookie || message.first(HeaderName::Via).is_none() {
+            return false;
+        }
+        let code = message.head.status_code;
+        let dead = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.keep_alive.dead_codes.contains(&code));
+        if code >= 200 && !dead {
+            self.counters.keep_alives_answered.add();
+            if let Some(record) = self.users.location.at_mut(slot as usize) {
+                let index = (generation & 0xff) as usize;
+                let same = record.bindings.get(index).is_some_and(|binding| ping_mark(record.aor(), index, binding.contact()) == generation);
+                if same {
+                    record.bindings[index].lost = 0;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Tells the bindings of one place apart from those that had it before; its low byte is the index.
+fn ping_mark(aor: &[u8], index: usize, contact: &[u8]) -> u32 {
+    (crate::location_write::contact_id(aor, contact) as u32) << 8 | index.min(0xff) as u32
+}
+
+fn write_options(out: &mut Vec<u8>, snapshot: &crate::Snapshot, hop: Hop, token: &BranchToken, contact: &[u8], now: Now) {
+    let sent_by = snapshot.sent_by(hop.listener);
+    out.extend_from_slice(b"OPTIONS ");
+    out.extend_from_slice(contact);
+    out.extend_from_slice(b" SIP/2.0\r\nVia: SIP/2.0/");
+    out.extend_from_slice(hop.transport.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(sent_by);
+    out.extend_from_slice(b";branch=");
+    token.write(out);
+    // Writing to a Vec cannot fail.
+    let mark = token.transaction.generation;
+    let _ = write!(out, "\r\nMax-Forwards: 70\r\nFrom: <sip:keep-alive@");
+    out.extend_from_slice(sent_by);
+    let _ = write!(out, ">;tag={mark:08x}\r\nTo: <");
+    out.extend_from_slice(contact);
+    let _ = write!(out, ">\r\nCall-ID: keep-alive-{:x}-{mark:08x}@", now.moment.0);
+    out.extend_from_slice(sent_by);
+    out.extend_from_slice(b"\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_visits_each_place_once_in_a_round_and_evenly() {
+        let mut walk = Walk::new(Moment(0));
+        let mut visits = vec![0; 1_000];
+        let mut longest = 0;
+        let round = seconds(30);
+        for step in 1..=3_000u64 {
+            if let Some((start, count)) = walk.step(Moment(step * STEP), visits.len(), round) {
+                (0..count).for_each(|index| visits[(start + index) % 1_000] += 1);
+                longest = longest.max(count);
+            }
+        }
+        assert_eq!((visits.iter().min(), visits.iter().max(), longest), (Some(&1), Some(&1), 1));
+    }
+
+    #[test]
+    fn after_a_pause_nothing_is_made_up_for() {
+        let mut walk = Walk::new(Moment(0));
+        let (_, count) = walk.step(Moment(seconds(3_600)), 1_000, seconds(30)).unwrap();
+        assert_eq!(count, 1_000);
+        assert_eq!(walk.step(Moment(seconds(3_600)) + STEP, 1_000, seconds(30)), None);
+    }
+}

@@ -1,0 +1,520 @@
+//! Registrations and calls to registered users, on simulated time.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use edge::{CredentialAnswer, LocationWrite, PeerKind, RouteSettings};
+use proto::{Algorithm, DigestInput, Protection, digest_response, ha1};
+use testkit::{Request, Rig, Sent, header, headers, peer, registrar, response, settings};
+
+const PHONE: &str = "198.51.100.7:5060";
+const CORE: &str = "192.0.2.200:5060";
+
+fn served() -> RouteSettings {
+    let mut settings =
+        settings(vec![peer("core", PeerKind::Core, "192.0.2.200", &["sip:192.0.2.200"]), peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])]);
+    settings.registrar = Some(registrar("example.net"));
+    settings
+}
+
+fn authenticating() -> RouteSettings {
+    let mut settings = served();
+    settings.peers[1].authenticate = true;
+    settings
+}
+
+/// A REGISTER of bob; `from` is the address in Via and, where nothing else is said, in Contact.
+struct Register<'a> {
+    cseq: u32,
+    call_id: &'a str,
+    via: &'a str,
+    user: &'a str,
+    lines: Vec<String>,
+}
+
+impl<'a> Register<'a> {
+    fn new(cseq: u32) -> Self {
+        Self { cseq, call_id: "reg-1", via: PHONE, user: "bob", lines: vec!["Contact: <sip:bob@198.51.100.7>".to_owned()] }
+    }
+
+    fn lines(mut self, lines: &[&str]) -> Self {
+        self.lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        self
+    }
+
+    fn text(&self) -> String {
+        let Self { cseq, call_id, via, user, lines } = self;
+        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        format!(
+            "REGISTER sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK-{call_id}-{cseq}\r\nMax-Forwards: 70\r\n\
+             From: <sip:{user}@example.net>;tag=1\r\nTo: <sip:{user}@example.net>\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n\
+             {lines}User-Agent: test phone\r\nContent-Length: 0\r\n\r\n"
+        )
+    }
+}
+
+fn one(sent: Vec<Sent>) -> String {
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    sent[0].text.clone()
+}
+
+fn code(sent: Vec<Sent>) -> u16 {
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    sent[0].status_code()
+}
+
+/// The parameter `name` of a challenge.
+fn param<'a>(challenge: &'a str, name: &str) -> &'a str {
+    let start = challenge.find(&format!("{name}=\"")).unwrap() + name.len() + 2;
+    challenge[start..].split('"').next().unwrap()
+}
+
+fn answer(challenge: &str, method: &str, uri: &str, user: &str, password: &str, count: u32) -> String {
+    let (realm, nonce) = (param(challenge, "realm"), param(challenge, "nonce"));
+    let algorithm = if challenge.contains("algorithm=SHA-256") { Algorithm::Sha256 } else { Algorithm::Md5 };
+    let nonce_count = format!("{count:08x}");
+    let input = DigestInput {
+        method: method.as_bytes(),
+        uri: uri.as_bytes(),
+        nonce: nonce.as_bytes(),
+        protection: Some(Protection { nonce_count: nonce_count.as_bytes(), cnonce: b"cn", qop: b"auth" }),
+        session: false,
+        body: b"",
+    };
+    let response = digest_response(algorithm, &ha1(algorithm, user.as_bytes(), realm.as_bytes(), password.as_bytes()), &input);
+    let response = String::from_utf8_lossy(response.as_bytes()).into_owned();
+    format!(
+        "Digest username=\"{user}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{uri}\", response=\"{response}\", algorithm={}, cnonce=\"cn\", qop=auth, nc={nonce_count}",
+        algorithm.as_str()
+    )
+}
+
+fn found(password: &str) -> CredentialAnswer {
+    CredentialAnswer::Found(password.to_owned(), Default::default())
+}
+
+fn challenges(text: &str) -> Vec<&str> {
+    headers(text, "WWW-Authenticate")
+}
+
+#[test]
+fn a_registration_is_kept_told_and_over_in_time() {
+    let mut rig = Rig::new(served());
+    let ok = one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@198.51.100.7>;q=0.5", "Expires: 100"]).text()));
+    assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
+    assert_eq!(header(&ok, "Contact"), "<sip:bob@198.51.100.7>;expires=100;q=0.500");
+    rig.advance(40_000);
+    let list = one(rig.receive(PHONE, &Register::new(2).lines(&[]).text()));
+    assert_eq!(header(&list, "Contact"), "<sip:bob@198.51.100.7>;expires=60;q=0.500");
+    rig.advance(66_000);
+    let list = one(rig.receive(PHONE, &Register::new(3).lines(&[]).text()));
+    assert_eq!(headers(&list, "Contact").len(), 0);
+    rig.tidy();
+    let counters = rig.counters();
+    assert_eq!((counters.registrations.get(), counters.bindings_added.get(), counters.bindings_expired.get()), (3, 1, 1));
+    assert_eq!((counters.location_records.get(), counters.location_bindings.get(), rig.edge.sizes()), (0, 0, (0, 0)));
+}
+
+#[test]
+fn what_is_broken_is_refused_and_changes_nothing() {
+    let mut rig = Rig::new(served());
+    one(rig.receive(PHONE, &Register::new(10).text()));
+    let mut strange = Register::new(11);
+    strange.user = "b%40b";
+    let cases: Vec<(Register<'_>, u16)> = vec![
+        (Register::new(11).lines(&["Contact: *"]), 400),
+        (Register::new(11).lines(&["Contact: *", "Expires: 60"]), 400),
+        (Register::new(11).lines(&["Contact: *, <sip:a@198.51.100.7>", "Expires: 0"]), 400),
+        (Register::new(11).lines(&["Contact: <sip:bob@198.51.100.7>;q=2"]), 400),
+        (Register::new(11).lines(&["Contact: <tel:+491234>"]), 400),
+        (Register::new(11).lines(&["Contact: <sip:bob@198.51.100.7?X=y>"]), 400),
+        (Register::new(9), 400),
+        (Register::new(11).lines(&["Contact: <sip:bob@198.51.100.7>;expires=5"]), 423),
+        (Register::new(11).lines(&["Require: outbound, gruu"]), 420),
+        (Register::new(11).lines(&["Path: <sip:203.0.113.1;lr>"]), 403),
+        (strange, 404),
+    ];
+    for (request, expected) in cases {
+        let reply = one(rig.receive(PHONE, &request.text()));
+        assert!(reply.starts_with(&format!("SIP/2.0 {expected} ")), "{} {reply}", request.text());
+        assert!(expected != 423 || header(&reply, "Min-Expires") == "60");
+        assert!(expected != 420 || headers(&reply, "Unsupported") == ["outbound", "gruu"]);
+    }
+    let six: Vec<String> = (0..6).map(|number| format!("Contact: <sip:bob@198.51.100.7:600{number}>")).collect();
+    let six: Vec<&str> = six.iter().map(String::as_str).collect();
+    assert_eq!(code(rig.receive(PHONE, &Register::new(11).lines(&six).text())), 400);
+    assert_eq!(code(rig.receive(PHONE, &Register::new(11).lines(&six[..4]).text())), 403);
+    let rows = rig.rows("bob@example.net");
+    assert_eq!((rows.len(), rows[0].cseq), (1, 10));
+}
+
+#[test]
+fn nobody_registers_what_would_let_calls_in_elsewhere() {
+    let mut rig = Rig::new(served());
+    rig.listen(&["E_REGISTER_POISONING"]);
+    for (contact, why) in [
+        ("sip:bob@192.0.2.200", "core"),
+        ("sip:bob@192.0.2.200:9", "core"),
+        ("sip:bob@192.0.2.1", "proxy"),
+        ("sip:bob@[::ffff:192.0.2.1]:5060", "proxy"),
+        ("sip:bob@198.51.100.7;maddr=192.0.2.200", "core"),
+        ("sip:bob@203.0.113.5", "forbidden"),
+        ("sip:bob@224.0.0.1", "forbidden"),
+    ] {
+        let reply = one(rig.receive(PHONE, &Register::new(1).lines(&[&format!("Contact: <{contact}>")]).text()));
+        assert!(reply.starts_with("SIP/2.0 476 Contact Unacceptable"), "{contact} {reply}");
+        let events = rig.take_events();
+        let edge::EventValue::Text(reason) = &events[0].values[3] else { unreachable!() };
+        assert!(reason.contains(why), "{contact}: {reason}");
+    }
+    assert_eq!((rig.rows("bob@example.net").len(), rig.counters().contacts_refused.get()), (0, 7));
+    // One that is to go may have been anything.
+    assert_eq!(code(rig.receive(PHONE, &Register::new(2).lines(&["Contact: <sip:bob@192.0.2.200>;expires=0"]).text())), 200);
+}
+
+#[test]
+fn a_contact_that_is_a_name_waits_for_where_that_leads() {
+    let mut rig = Rig::new(served());
+    let text = Register::new(1).lines(&["Contact: <sip:bob@Phone.example.org>"]).text();
+    assert!(rig.receive(PHONE, &text).is_empty());
+    assert!(rig.receive(PHONE, &text).is_empty(), "a retransmission waits too, and asks for nothing");
+    assert_eq!((rig.questions.len(), rig.questions[0].host.as_str()), (1, "phone.example.org"));
+    let question = rig.questions.remove(0);
+    assert_eq!(code(rig.answer(&question, &["192.0.2.200:5060"])), 476);
+    let other = Register::new(2).lines(&["Contact: <sip:bob@other.example.org>"]).text();
+    rig.receive(PHONE, &other);
+    let question = rig.questions.remove(0);
+    assert_eq!(code(rig.answer(&question, &["198.51.100.99:5060"])), 200);
+    // What is known is not asked again, and what nobody answers is not waited for longer than a name may take.
+    assert_eq!(code(rig.receive(PHONE, &Register::new(3).lines(&["Contact: <sip:bob@other.example.org>"]).text())), 200);
+    rig.receive(PHONE, &Register::new(4).lines(&["Contact: <sip:bob@silent.example.org>"]).text());
+    let late = rig.advance(3_100);
+    assert_eq!((late[0].status_code(), headers(&late[0].text, "Retry-After").len()), (500, 1));
+}
+
+#[test]
+fn a_phone_behind_a_nat_is_reached_where_it_sent_from() {
+    let mut rig = Rig::new(served());
+    let mut natted = Register::new(1).lines(&["Contact: <sip:bob@10.1.2.3:5070>"]);
+    natted.via = "10.1.2.3:5070";
+    assert_eq!(code(rig.receive("198.51.100.9:31000", &natted.text())), 200);
+    let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    assert_eq!(sent[1].to.to_string(), "198.51.100.9:31000");
+    assert!(sent[1].text.starts_with("INVITE sip:bob@10.1.2.3:5070 SIP/2.0"), "{}", sent[1].text);
+    assert_eq!(rig.rows("bob@example.net")[0].received, "sip:198.51.100.9:31000");
+}
+
+#[test]
+fn phones_of_one_preference_ring_at_once_and_others_after_them() {
+    let mut rig = Rig::new(served());
+    for (number, q) in [(1, "0.9"), (2, "0.9"), (3, "0.1")] {
+        let contact = format!("Contact: <sip:bob@198.51.100.7:600{number}>;q={q}");
+        one(rig.receive(PHONE, &Register::new(number).lines(&[&contact]).text()));
+    }
+    let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    let mut places: Vec<String> = sent[1..].iter().map(|sent| sent.to.to_string()).collect();
+    places.sort();
+    assert_eq!(places, ["198.51.100.7:6001", "198.51.100.7:6002"]);
+    let invites: Vec<String> = sent[1..].iter().map(|sent| sent.text.clone()).collect();
+    let from = |sent: &Sent| sent.to.to_string();
+    let first = rig.receive(&from(&sent[1]), &response(&invites[0], 486, "a"));
+    assert!(!first.iter().any(|sent| sent.text.starts_with("INVITE")), "the other one still rings");
+    let second = rig.receive(&from(&sent[2]), &response(&invites[1], 480, "b"));
+    let third = second.iter().find(|sent| sent.text.starts_with("INVITE")).unwrap();
+    assert_eq!(third.to.to_string(), "198.51.100.7:6003");
+    let last = rig.receive("198.51.100.7:6003", &response(&third.text, 404, "c"));
+    let reply = last.iter().find(|sent| sent.to.to_string() == CORE).unwrap();
+    assert!(matches!(reply.status_code(), 404 | 480 | 486), "{}", reply.text);
+}
+
+#[test]
+fn nobody_there_is_480_and_a_busy_phone_of_one_is_the_answer() {
+    let mut rig = Rig::new(served());
+    let invite = Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200");
+    assert_eq!(rig.receive(CORE, &invite.text()).last().unwrap().status_code(), 480);
+    one(rig.receive(PHONE, &Register::new(1).text()));
+    let sent = rig.receive(CORE, &invite.call_id("2").branch("z9hG4bK2").text());
+    let reply = rig.receive(PHONE, &response(&sent[1].text, 486, "a"));
+    assert_eq!(reply.iter().find(|sent| sent.to.to_string() == CORE).unwrap().status_code(), 486);
+}
+
+#[test]
+fn a_path_of_a_trusted_element_is_kept_told_and_followed() {
+    let mut settings = served();
+    settings.peers.push(peer("edge", PeerKind::Trusted, "192.0.2.150", &[]));
+    let mut rig = Rig::new(settings);
+    let lines = ["Contact: <sip:bob@10.0.0.9>", "Path: <sip:tok@192.0.2.150;lr>", "Supported: path"];
+    let mut register = Register::new(1).lines(&lines);
+    register.via = "192.0.2.150";
+    let ok = one(rig.receive("192.0.2.150:5060", &register.text()));
+    assert_eq!((header(&ok, "Path"), ok.starts_with("SIP/2.0 200")), ("<sip:tok@192.0.2.150;lr>", true), "{ok}");
+    let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    assert_eq!(sent[1].to.to_string(), "192.0.2.150:5060");
+    assert!(sent[1].text.starts_with("INVITE sip:bob@10.0.0.9 SIP/2.0"));
+    assert_eq!(header(&sent[1].text, "Route"), "<sip:tok@192.0.2.150;lr>");
+}
+
+#[test]
+fn who_knows_the_password_registers_with_either_algorithm() {
+    for algorithm in [0, 1] {
+        let mut rig = Rig::new(authenticating());
+        let challenge = one(rig.receive(PHONE, &Register::new(1).text()));
+        assert!(challenge.starts_with("SIP/2.0 401"));
+        let offered = challenges(&challenge);
+        assert_eq!(offered.len(), 2);
+        assert!(offered[0].contains("SHA-256") && offered[1].contains("MD5") && !offered[0].contains("stale"), "{offered:?}");
+        let line = format!("Authorization: {}", answer(offered[algorithm], "REGISTER", "sip:example.net", "bob", "secret", 1));
+        let request = Register::new(2).lines(&["Contact: <sip:bob@198.51.100.7>", &line]).text();
+        assert!(rig.receive(PHONE, &request).is_empty(), "it waits for the database");
+        assert_eq!((rig.credentials.len(), rig.credentials[0].user.as_str(), rig.credentials[0].domain.as_str()), (1, "bob", "example.net"));
+        assert_eq!(code(rig.credentials(&found("secret"))), 200);
+        // A retransmission is answered, the same answer in another request is not.
+        assert_eq!(code(rig.receive(PHONE, &request)), 200);
+        let replay = one(rig.receive(PHONE, &Register::new(3).lines(&["Contact: <sip:bob@198.51.100.7>", &line]).text()));
+        assert!(challenges(&replay)[0].contains("stale=true"), "{replay}");
+        let next = format!("Authorization: {}", answer(offered[algorithm], "REGISTER", "sip:example.net", "bob", "secret", 2));
+        assert_eq!(code(rig.receive(PHONE, &Register::new(4).lines(&["Contact: <sip:bob@198.51.100.7>", &next]).text())), 200);
+        assert!(rig.credentials.is_empty(), "a refresh asks nobody");
+    }
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_user_look_alike() {
+    let mut answers = Vec::new();
+    for known in [found("other"), CredentialAnswer::Unknown] {
+        let mut rig = Rig::new(authenticating());
+        let challenge = one(rig.receive(PHONE, &Register::new(1).text()));
+        let line = format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "bob", "secret", 1));
+        rig.receive(PHONE, &Register::new(2).lines(&[&line]).text());
+        let reply = one(rig.credentials(&known));
+        let nonce = param(challenges(&reply)[0], "nonce").to_owned();
+        let other = param(challenges(&reply)[1], "nonce").to_owned();
+        answers.push(reply.replace(&nonce, "N").replace(&other, "N"));
+        assert_eq!(rig.counters().authentication_failed.get(), 1);
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert!(answers[0].starts_with("SIP/2.0 401"));
+}
+
+#[test]
+fn a_nonce_ages_and_serves_in_its_place_only_and_that_is_no_attack() {
+    let mut rig = Rig::new(authenticating());
+    let challenge = one(rig.receive(PHONE, &Register::new(1).text()));
+    let line = format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "bob", "wrong", 1));
+    for from in ["198.51.100.8:5060", "198.51.100.7:9"] {
+        let reply = one_or_parked(rig.receive(from, &Register::new(2).lines(&[&line]).text()));
+        assert_eq!(reply.is_some_and(|reply| challenges(&reply)[0].contains("stale=true")), from.starts_with("198.51.100.8"));
+    }
+    rig.credentials(&found("secret"));
+    rig.advance(301_000);
+    let reply = one(rig.receive(PHONE, &Register::new(3).lines(&[&line]).text()));
+    assert!(challenges(&reply)[0].contains("stale=true"));
+    assert_eq!((rig.counters().authentication_failed.get(), rig.counters().nonces_stale.get()), (1, 2));
+}
+
+fn one_or_parked(sent: Vec<Sent>) -> Option<String> {
+    sent.first().map(|sent| sent.text.clone())
+}
+
+#[test]
+fn a_database_that_is_gone_costs_a_known_user_nothing_and_others_a_500() {
+    let mut rig = Rig::new(authenticating());
+    let challenge = one(rig.receive(PHONE, &Register::new(1).text()));
+    let line = |count| format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "bob", "secret", count));
+    rig.receive(PHONE, &Register::new(2).lines(&[&line(1)]).text());
+    let reply = one(rig.credentials(&CredentialAnswer::Unavailable));
+    assert!(reply.starts_with("SIP/2.0 500") && !header(&reply, "Retry-After").is_empty(), "{reply}");
+    rig.receive(PHONE, &Register::new(3).lines(&[&line(2)]).text());
+    assert_eq!(code(rig.credentials(&found("secret"))), 200);
+    // What is no longer fresh is asked for anew, and meanwhile used.
+    rig.advance(100_000);
+    assert_eq!(code(rig.receive(PHONE, &Register::new(4).lines(&[&line(3)]).text())), 200);
+    assert_eq!(rig.credentials.len(), 1);
+    assert!(rig.credentials(&CredentialAnswer::Unavailable).is_empty());
+    assert_eq!(code(rig.receive(PHONE, &Register::new(5).lines(&[&line(4)]).text())), 200);
+    // One that is answered by nobody does not wait for ever.
+    let mut unknown = Register::new(6).lines(&[&format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "eve", "x", 9))]);
+    unknown.user = "eve";
+    rig.receive(PHONE, &unknown.text());
+    assert_eq!(rig.advance(2_100)[0].status_code(), 500);
+}
+
+#[test]
+fn an_account_speaks_for_itself_only_and_its_credentials_go_no_further() {
+    let mut rig = Rig::new(authenticating());
+    let invite = |from: &str, line: &str, branch: &str| {
+        Request::new("INVITE", "sip:carol@example.net").branch(branch).header(line).text().replace("<sip:alice@example.net>", from)
+    };
+    let challenge = one(rig.receive(PHONE, &invite("<sip:bob@example.net>", "X: y", "z9hG4bK1")));
+    assert!(challenge.starts_with("SIP/2.0 407"), "{challenge}");
+    let offered = headers(&challenge, "Proxy-Authenticate")[0].to_owned();
+    let line = |count, uri| format!("Proxy-Authorization: {}", answer(&offered, "INVITE", uri, "bob", "secret", count));
+    let number = "sip:carol@example.net";
+    rig.receive(PHONE, &invite("<sip:bob@example.net>", &line(1, number), "z9hG4bK2"));
+    let sent = rig.credentials(&found("secret"));
+    assert_eq!((sent.len(), sent[1].to.to_string().as_str()), (2, CORE));
+    assert!(headers(&sent[1].text, "Proxy-Authorization").is_empty());
+    let other = one(rig.receive(PHONE, &invite("<sip:alice@example.net>", &line(2, number), "z9hG4bK3")));
+    assert!(other.starts_with("SIP/2.0 403 Identity Not Allowed"), "{other}");
+    let dearer = one(rig.receive(PHONE, &invite("<sip:bob@example.net>", &line(3, "sip:free@example.net"), "z9hG4bK4")));
+    assert!(dearer.starts_with("SIP/2.0 400"), "{dearer}");
+    assert_eq!(rig.counters().identities_refused.get(), 1);
+}
+
+#[test]
+fn credentials_that_are_none_are_told_and_others_are_left_alone() {
+    let mut rig = Rig::new(authenticating());
+    for (line, expected) in [
+        ("Authorization: Digest username=\"bob\"", 400),
+        ("Authorization: Digest", 400),
+        ("Authorization: Basic Ym9iOng=", 401),
+        ("Authorization: Digest username=\"bob\", realm=\"elsewhere\", nonce=\"n\", uri=\"sip:x\", response=\"r\"", 401),
+        ("Authorization: Digest username=\"bob\", realm=\"example.net\", nonce=\"n\", uri=\"sip:x\", response=\"r\"", 401),
+    ] {
+        assert_eq!(code(rig.receive(PHONE, &Register::new(1).lines(&[line]).text())), expected, "{line}");
+    }
+    assert_eq!(rig.counters().credentials_malformed.get(), 2);
+}
+
+/// Tries passwords as `user` from `from`; the status codes.
+fn guess(rig: &mut Rig, from: &str, user: &str, times: u32) -> Vec<u16> {
+    let mut codes = Vec::new();
+    for number in 0..times {
+        let call_id = format!("guess-{from}-{user}-{number}");
+        let mut first = Register { call_id: &call_id, user, ..Register::new(1) };
+        let sent = rig.receive(from, &first.text());
+        let Some(challenge) = sent.first().map(|sent| sent.text.clone()) else {
+            codes.push(0);
+            continue;
+        };
+        let line = format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", user, "guess", 1));
+        first = Register { call_id: &call_id, user, ..Register::new(2) }.lines(&[&line]);
+        let mut sent = rig.receive(from, &first.text());
+        sent.extend(rig.credentials(&found("secret")));
+        codes.push(sent.first().map_or(0, Sent::status_code));
+    }
+    codes
+}
+
+/// Registers bob properly from `from`.
+fn come_in(rig: &mut Rig, from: &str, call_id: &str) -> u16 {
+    let first = Register { call_id, ..Register::new(1) };
+    let challenge = one(rig.receive(from, &first.text()));
+    let line = format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "bob", "secret", 1));
+    let second = Register { call_id, ..Register::new(2) }.lines(&["Contact: <sip:bob@198.51.100.7>", &line]);
+    let mut sent = rig.receive(from, &second.text());
+    sent.extend(rig.credentials(&found("secret")));
+    code(sent)
+}
+
+#[test]
+fn guessing_ends_for_the_guesser_and_for_nobody_else() {
+    let mut rig = Rig::new(authenticating());
+    rig.listen(&["E_AUTH_ATTACK", "E_BAN_ADDED", "E_BAN_REMOVED"]);
+    assert_eq!(come_in(&mut rig, PHONE, "good"), 200);
+    let codes = guess(&mut rig, "198.51.100.66:5060", "bob", 22);
+    assert_eq!((codes[19], codes[20], codes[21]), (401, 403, 403));
+    let events: Vec<_> = rig.take_events().into_iter().map(|event| (event.kind.shape().0, event.values[0].clone())).collect();
+    assert_eq!(events, [("E_AUTH_ATTACK", "pair".into())]);
+    // Others guess from elsewhere: the user is refused there, and heard where he came from before.
+    for host in [67, 68] {
+        guess(&mut rig, &format!("198.51.100.{host}:5060"), "bob", 20);
+    }
+    assert_eq!(guess(&mut rig, "198.51.100.69:5060", "bob", 1), [403]);
+    assert_eq!(come_in(&mut rig, PHONE, "still-good"), 200);
+    assert_eq!(rig.take_events().iter().filter(|event| event.values[0] == "user".into()).count(), 1);
+    // After the window all is forgotten.
+    rig.advance(61_000);
+    assert_eq!(guess(&mut rig, "198.51.100.66:5060", "bob", 1), [401]);
+}
+
+#[test]
+fn who_tries_many_users_is_banned_for_a_time_unless_somebody_came_in_from_there() {
+    let mut rig = Rig::new(authenticating());
+    rig.listen(&["E_BAN_ADDED", "E_BAN_REMOVED"]);
+    let spray = |rig: &mut Rig, from: &str| (0..120).map(|number| guess(rig, from, &format!("user{number}"), 1)[0]).collect::<Vec<_>>();
+    let codes = spray(&mut rig, "198.51.100.66:5060");
+    assert_eq!((codes[98], codes[100], codes[119]), (401, 0, 0));
+    assert_eq!(rig.take_events().len(), 1);
+    assert!(rig.counters().dropped_banned.get() > 0);
+    rig.tidy();
+    assert_eq!(rig.counters().bans.get(), 1);
+    rig.advance(301_000);
+    rig.tidy();
+    assert_eq!((rig.take_events().len(), rig.counters().bans.get()), (1, 0));
+    assert_eq!(guess(&mut rig, "198.51.100.66:5060", "bob", 1), [401]);
+    // An office: somebody there has the right password.
+    assert_eq!(come_in(&mut rig, PHONE, "good"), 200);
+    let codes = spray(&mut rig, PHONE);
+    assert!(codes.iter().all(|code| *code == 401), "{codes:?}");
+    assert_eq!(come_in(&mut rig, PHONE, "still-good"), 200);
+}
+
+#[test]
+fn what_changed_is_written_once_and_taken_over_by_the_next_process() {
+    let mut rig = Rig::new(served());
+    one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@198.51.100.7>, <sip:bob@198.51.100.7:5070>;expires=90"]).text()));
+    one(rig.receive(PHONE, &Register::new(2).lines(&["Contact: <sip:bob@198.51.100.7>"]).text()));
+    let writes = rig.writes(100);
+    let rows: Vec<_> = writes.iter().filter_map(|write| if let LocationWrite::Put(row) = write { Some((**row).clone()) } else { None }).collect();
+    assert_eq!((writes.len(), rows.len()), (2, 2));
+    assert_eq!((rows[0].user.as_str(), rows[0].domain.as_str(), rows[0].user_agent.as_str()), ("bob", "example.net", "test phone"));
+    assert_eq!((rows[0].cseq, rows[0].socket.as_str()), (2, "udp:192.0.2.1:5060"));
+    assert!(rig.writes(100).is_empty());
+    one(rig.receive(PHONE, &Register::new(3).lines(&["Contact: <sip:bob@198.51.100.7:5070>;expires=0"]).text()));
+    assert_eq!(rig.writes(100), [LocationWrite::Delete(rows[1].contact_id)]);
+    let mut next = Rig::new(served());
+    assert!(next.restore(&rows[0]) && !next.restore(&rows[0]));
+    assert_eq!(next.rows("bob@example.net"), [rows[0].clone()]);
+    assert!(next.writes(100).is_empty());
+    let sent = next.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    assert_eq!(sent[1].to.to_string(), "198.51.100.7:5060");
+    let mut over = rows[0].clone();
+    over.expires = 1;
+    over.contact = "sip:bob@198.51.100.8".to_owned();
+    assert!(!next.restore(&over));
+}
+
+#[test]
+fn ways_are_kept_open_and_who_does_not_answer_goes() {
+    let mut settings = served();
+    settings.registrar.as_mut().unwrap().keep_alive.method = "options".to_owned();
+    let mut rig = Rig::new(settings);
+    let natted = |cseq| {
+        let mut register = Register::new(cseq).lines(&["Contact: <sip:bob@10.1.2.3:5070>"]);
+        register.via = "10.1.2.3:5070";
+        register.text()
+    };
+    one(rig.receive("198.51.100.9:31000", &natted(1)));
+    let pings = rig.advance(31_000);
+    assert_eq!((pings.len(), pings[0].to.to_string().as_str()), (1, "198.51.100.9:31000"));
+    assert!(pings[0].text.starts_with("OPTIONS sip:bob@10.1.2.3:5070 SIP/2.0"), "{}", pings[0].text);
+    assert!(header(&pings[0].text, "Call-ID").starts_with("keep-alive-"));
+    rig.receive("198.51.100.9:31000", &response(&pings[0].text, 200, "x"));
+    assert_eq!((rig.counters().keep_alives_answered.get(), rig.counters().stray_responses.get()), (1, 0));
+    let forged = response(&pings[0].text, 200, "x").replace("z9hG4bK01", "z9hG4bK02");
+    rig.receive("198.51.100.9:31000", &forged);
+    assert_eq!(rig.counters().stray_responses.get(), 1);
+    // Three in a row without an answer that counts: 404 does not here.
+    for _ in 0..3 {
+        let ping = rig.advance(30_000);
+        assert_eq!(ping.len(), 1);
+        rig.receive("198.51.100.9:31000", &response(&ping[0].text, 404, "x"));
+    }
+    assert!(rig.advance(30_000).is_empty());
+    assert_eq!((rig.rows("bob@example.net").len(), rig.counters().bindings_dead.get()), (0, 1));
+}
+
+#[test]
+fn events_tell_of_records_and_bindings() {
+    let mut rig = Rig::new(served());
+    rig.listen(&["E_UL_AOR_INSERT", "E_UL_AOR_DELETE", "E_UL_CONTACT_INSERT", "E_UL_CONTACT_UPDATE", "E_UL_CONTACT_DELETE"]);
+    one(rig.receive(PHONE, &Register::new(1).text()));
+    one(rig.receive(PHONE, &Register::new(2).text()));
+    one(rig.receive(PHONE, &Register::new(3).lines(&["Contact: *", "Expires: 0"]).text()));
+    let events = rig.take_events();
+    let names: Vec<&str> = events.iter().map(|event| event.kind.shape().0).collect();
+    assert_eq!(names, ["E_UL_CONTACT_INSERT", "E_UL_AOR_INSERT", "E_UL_CONTACT_UPDATE", "E_UL_CONTACT_DELETE", "E_UL_AOR_DELETE"]);
+    for event in &events {
+        assert_eq!(event.values.len(), event.kind.shape().1.len(), "{event:?}");
+    }
+    assert_eq!(events[0].values[1..3], ["bob@example.net".into(), "sip:bob@198.51.100.7".into()]);
+}

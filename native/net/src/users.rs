@@ -1,0 +1,76 @@
+//! What workers want of the server process about users, and what they have for it: credentials, and bindings to be written.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use edge::{CredentialQuestion, LocationWrite};
+use ring_queue::Mailbox;
+
+use crate::wait::{Bell, is_readable};
+
+/// Questions for credentials that wait at once; more are answered as by a database that is gone.
+const QUESTIONS: usize = 65_536;
+/// Bindings on their way to the database.
+const WRITES: usize = 262_144;
+
+/// Both queues, and the bell that tells of questions.
+pub(crate) struct UserQueue {
+    questions: Mailbox<CredentialQuestion>,
+    writes: Mailbox<LocationWrite>,
+    bell: Bell,
+}
+
+impl UserQueue {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { questions: Mailbox::new(QUESTIONS), writes: Mailbox::new(WRITES), bell: Bell::new()? })
+    }
+
+    /// Puts a question; false where too many wait.
+    pub(crate) fn ask(&self, question: CredentialQuestion) -> bool {
+        match self.questions.post(question) {
+            Ok(wake) => {
+                if wake {
+                    self.bell.ring();
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Readable while questions wait.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.bell.descriptor()
+    }
+
+    /// Takes up to `limit` questions; who puts one from now on rings.
+    pub(crate) fn questions(&self, limit: usize) -> Vec<CredentialQuestion> {
+        if is_readable(self.bell.descriptor()) {
+            self.bell.answer();
+        }
+        self.questions.open();
+        std::iter::from_fn(|| self.questions.take()).take(limit).collect()
+    }
+
+    /// How many more bindings there is room for.
+    pub(crate) fn room(&self, workers: usize) -> usize {
+        WRITES.saturating_sub(self.writes.len()) / workers.max(1)
+    }
+
+    /// Puts a binding; only as many as there is room for.
+    pub(crate) fn write(&self, write: LocationWrite) {
+        if self.writes.post(write).is_err() {
+            log::error!(target: "register", "more bindings to be written than there was room for");
+        }
+    }
+
+    /// Takes up to `limit` bindings to be written.
+    pub(crate) fn writes(&self, limit: usize) -> Vec<LocationWrite> {
+        std::iter::from_fn(|| self.writes.take()).take(limit).collect()
+    }
+
+    /// Questions and bindings that wait.
+    pub(crate) fn depths(&self) -> (usize, usize) {
+        (self.questions.len(), self.writes.len())
+    }
+}

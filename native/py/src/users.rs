@@ -1,0 +1,97 @@
+//! Users as Python sees them: credentials wanted, bindings to be written or taken over.
+
+use edge::{CredentialAnswer, CredentialQuestion, LocationRow, LocationWrite};
+use pyo3::prelude::*;
+
+/// A row of the table `location`.
+#[pyclass(frozen, get_all)]
+#[derive(Clone)]
+pub(crate) struct BindingRow {
+    contact_id: u64,
+    user: String,
+    domain: String,
+    contact: String,
+    received: String,
+    path: String,
+    expires: u64,
+    q: u16,
+    call_id: String,
+    cseq: u32,
+    modified: u64,
+    natted: bool,
+    user_agent: String,
+    socket: String,
+    instance: String,
+}
+
+#[pymethods]
+impl BindingRow {
+    #[new]
+    #[pyo3(signature = (contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance))]
+    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
+    fn new(
+        contact_id: u64,
+        user: String,
+        domain: String,
+        contact: String,
+        received: String,
+        path: String,
+        expires: u64,
+        q: u16,
+        call_id: String,
+        cseq: u32,
+        modified: u64,
+        natted: bool,
+        user_agent: String,
+        socket: String,
+        instance: String,
+    ) -> Self {
+        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance }
+    }
+}
+
+impl From<LocationRow> for BindingRow {
+    fn from(row: LocationRow) -> Self {
+        let LocationRow { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance } = row;
+        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance }
+    }
+}
+
+impl From<BindingRow> for LocationRow {
+    fn from(row: BindingRow) -> Self {
+        let BindingRow { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance } = row;
+        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance }
+    }
+}
+
+/// The number of the row of a binding.
+#[pyfunction]
+pub(crate) fn contact_id(user: &str, domain: &str, contact: &str) -> u64 {
+    edge::contact_id(format!("{user}@{domain}").as_bytes(), contact.as_bytes())
+}
+
+/// Worker, user, domain and realm.
+pub(crate) type Wanted = (u8, String, String, String);
+/// A question; whether the database could be asked; and the clear password with HA1 by MD5, SHA-256 and SHA-512-256, or nothing for nobody.
+pub(crate) type Told = (Wanted, bool, Option<(String, String, String, String)>);
+
+pub(crate) fn wanted(question: CredentialQuestion) -> Wanted {
+    (question.worker, question.user, question.domain, question.realm)
+}
+
+pub(crate) fn told(((worker, user, domain, realm), available, found): Told) -> (CredentialQuestion, CredentialAnswer) {
+    let answer = match found {
+        _ if !available => CredentialAnswer::Unavailable,
+        Some((password, md5, sha256, sha512)) => CredentialAnswer::Found(password, [md5, sha256, sha512]),
+        None => CredentialAnswer::Unknown,
+    };
+    (CredentialQuestion { worker, user, domain, realm }, answer)
+}
+
+/// A write as number and row; no row where it is to go.
+pub(crate) fn write(write: LocationWrite) -> (u64, Option<BindingRow>) {
+    match write {
+        LocationWrite::Put(row) => (row.contact_id, Some((*row).into())),
+        LocationWrite::Delete(id) => (id, None),
+    }
+}

@@ -1,0 +1,188 @@
+"""Users of the real process: they register, are called, survive a restart; who guesses is stopped, who poisons refused."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent import answer, values
+from tests.integration.phone import Phone
+from tests.integration.proxy import Proxy, free_port, manage
+
+TOML = """
+[install]
+state_directory = "STATE"
+workers = {workers}
+[install.listener.udp]
+address = "udp:127.0.0.1:{port}"
+[peer.phones]
+kind = "subscribers"
+match = ["127.0.0.0/8"]
+[registrar]
+domains = ["edge.example"]
+write_seconds = 1
+{registrar}
+[authentication.attacks]
+{attacks}
+[events]
+log = ["E_AUTH_ATTACK", "E_BAN_ADDED", "E_REGISTER_POISONING", "E_UL_CONTACT_INSERT"]
+"""
+
+
+def fill(proxy: Proxy, users: int = 3) -> None:
+    with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+        rows = [(f"user{number}", "edge.example", f"secret{number}") for number in range(users)]
+        database.executemany("INSERT INTO subscriber (username, domain, password) VALUES (?, ?, ?)", rows)
+    database.close()
+
+
+@pytest.fixture
+def users(start_proxy: Callable[..., Proxy]) -> Callable[..., tuple[Proxy, int]]:
+    def start(*, workers: int = 1, registrar: str = "", attacks: str = "") -> tuple[Proxy, int]:
+        port = free_port()
+        proxy = start_proxy(TOML.format(port=port, workers=workers, registrar=registrar, attacks=attacks))
+        fill(proxy)
+        return proxy, port
+
+    return start
+
+
+@pytest.fixture
+def phone() -> Iterator[Callable[..., Phone]]:
+    made: list[Phone] = []
+
+    def make(user: str, port: int, **options: str) -> Phone:
+        made.append(Phone(user, port, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def talk(caller: Phone, callee: Phone, password: str) -> str:
+    """Call from one phone to the other; return the 200 that the caller gets."""
+    ring = caller.invite(f"sip:{callee.user}@edge.example", password)
+    assert ring == "", ring
+    request = callee.receive_until("INVITE")
+    callee.send(answer(request, "200 OK").replace("Content-Length", f"Contact: {callee.contact}\r\nContent-Length"), caller.proxy_port)
+    return caller.receive_until("SIP/2.0 200")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_phone_registers_and_is_called_by_another(
+    workers: int, users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]
+) -> None:
+    proxy, port = users(workers=workers)
+    alice, bob = phone("user1", port), phone("user2", port)
+    assert alice.register("secret1").startswith("SIP/2.0 200")
+    reply = bob.register("secret2")
+    assert values(reply, "Contact")[0].startswith(f"{bob.contact};expires=")
+    assert alice.invite("sip:user2@edge.example").startswith("SIP/2.0 407")
+    assert talk(alice, bob, "secret1")
+    assert alice.invite("sip:nobody@edge.example", "secret1").startswith("SIP/2.0 480")
+    code, said = manage(proxy, "location", "show", "user2@edge.example", "--json")
+    assert code == 0
+    assert json.loads(said)["bindings"][0]["contact"] == bob.contact.strip("<>")
+    assert manage(proxy, "location", "remove", "user2@edge.example")[0] == 0
+    assert alice.invite("sip:user2@edge.example", "secret1").startswith("SIP/2.0 480")
+    code, said = manage(proxy, "location", "remove", "user2@edge.example")
+    assert (code, said.strip()) == (1, "no such binding: user2@edge.example")
+    assert proxy.counters()["bindings_removed"] == 1
+
+
+def test_bindings_outlive_a_restart_and_a_kill(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:
+    proxy, port = users()
+    alice, bob = phone("user1", port), phone("user2", port)
+    assert bob.register("secret2").startswith("SIP/2.0 200")
+    proxy.stop()
+    proxy.start()
+    assert talk(alice, bob, "secret1")
+    assert alice.register("secret1").startswith("SIP/2.0 200")
+    time.sleep(2.5)
+    assert proxy.process
+    proxy.process.kill()
+    proxy.process.wait()
+    proxy.start()
+    assert talk(bob, alice, "secret2")
+    taken = [line["bindings"] for line in proxy.log if line["event"] == "bindings taken over"]
+    assert taken == [0, 1, 2]
+    assert bob.register("secret2", expires=0).startswith("SIP/2.0 200")
+    proxy.stop()
+    proxy.start()
+    assert [line["bindings"] for line in proxy.log if line["event"] == "bindings taken over"][-1] == 1
+
+
+def test_guessing_is_told_stopped_and_banned(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:
+    proxy, port = users(attacks="pair_failures = 5\nsource_failures = 12\nban_seconds = 60")
+    guesser = phone("user1", port, host="127.0.0.66")
+    codes = [guesser.register(f"guess{number}")[8:11] for number in range(6)]
+    assert codes == ["401"] * 5 + ["403"]
+    for number in range(10):
+        guesser.user = f"other{number}"
+        guesser.register("guess")
+    assert guesser.register("guess") == "", "a banned source is not answered"
+    assert phone("user1", port).register("secret1").startswith("SIP/2.0 200"), "others are"
+    told = {line["event"]: line["parameters"] for line in proxy.log if line["event"].startswith("E_")}
+    assert (told["E_AUTH_ATTACK"]["scope"], told["E_AUTH_ATTACK"]["failures"]) == ("pair", 5)
+    assert told["E_BAN_ADDED"]["ip"] == "127.0.0.66"
+    assert "127.0.0.66" in manage(proxy, "ban", "list")[1]
+    assert manage(proxy, "ban", "remove", "127.0.0.66")[0] == 0
+    guesser.user = "user2"
+    assert guesser.register("secret2").startswith("SIP/2.0 200")
+    assert manage(proxy, "ban", "add", "127.0.0.66", "--seconds", "5", "--reason", "test")[0] == 0
+    assert guesser.register("secret2") == ""
+    assert manage(proxy, "ban", "add", "nowhere") == (1, "source: expected an IP address, got: nowhere\n")
+    assert manage(proxy, "ban", "remove", "192.0.2.1") == (1, "not banned: 192.0.2.1\n")
+
+
+def test_a_contact_that_names_the_proxy_or_a_name_that_leads_there_is_refused(
+    users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]
+) -> None:
+    proxy, port = users()
+    alice = phone("user1", port)
+    for host in ("127.0.0.1", "localhost"):
+        assert alice.register("secret1", contact=f"<sip:user1@{host}:{port}>").startswith("SIP/2.0 476 Contact Unacceptable"), host
+    assert alice.register("secret1").startswith("SIP/2.0 200")
+    assert proxy.counters()["contacts_refused"] == 2
+
+
+def test_a_database_that_is_gone_stops_nobody_who_is_known(
+    users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone], tmp_path: Path
+) -> None:
+    proxy, port = users()
+    alice = phone("user1", port)
+    assert alice.register("secret1").startswith("SIP/2.0 200")
+    with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+        database.execute("ALTER TABLE subscriber RENAME TO elsewhere")
+        database.execute("ALTER TABLE location RENAME TO gone")
+    assert alice.register("secret1").startswith("SIP/2.0 200")
+    reply = phone("user2", port).register("secret2")
+    assert reply.startswith("SIP/2.0 500")
+    assert values(reply, "Retry-After")
+    time.sleep(2)
+    status = json.loads(manage(proxy, "status")[1])
+    assert status["location"]["state"] == "behind"
+    with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+        database.execute("ALTER TABLE elsewhere RENAME TO subscriber")
+        database.execute("ALTER TABLE gone RENAME TO location")
+    time.sleep(3)
+    assert phone("user2", port).register("secret2").startswith("SIP/2.0 200")
+    time.sleep(3)
+    rows = sqlite3.connect(proxy.state / "edgeproxy.db").execute("SELECT username FROM location ORDER BY username").fetchall()
+    assert rows == [("user1",), ("user2",)]
+
+
+def test_ways_to_phones_are_kept_open(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:
+    proxy, port = users(registrar='[registrar.keep_alive]\nmethod = "options"\ninterval_seconds = 1\nnatted_only = false\nmost_lost = 2')
+    alice = phone("user1", port)
+    assert alice.register("secret1").startswith("SIP/2.0 200")
+    ping = alice.receive_until("OPTIONS", 3)
+    alice.send(answer(ping, "200 OK"), port)
+    time.sleep(5)
+    assert json.loads(manage(proxy, "location", "show", "--json")[1])["bindings"] == []
+    counters = proxy.counters()
+    assert (counters["keep_alives_answered"], counters["bindings_dead"]) == (1, 1)

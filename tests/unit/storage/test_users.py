@@ -1,0 +1,194 @@
+"""Subscribers and bindings in SQLite, PostgreSQL and MariaDB alike; those of OpenSIPS taken over."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from edgeproxy import _native
+from edgeproxy.errors import StorageError
+from edgeproxy.server.location_store import LocationStore
+from edgeproxy.storage import open_engine, require, upgrade
+from edgeproxy.storage.location import LocationTable
+from edgeproxy.storage.subscribers import Credentials, SubscriberTable
+from tests.unit.storage.conftest import run
+
+SOON = int(time.time()) + 3_000
+FOREIGN = """INSERT INTO location (contact_id, username, domain, contact, received, expires, q, callid, cseq, cflags, user_agent, socket, path)
+VALUES ({number}, '{user}', 'edge.example', 'sip:{user}@10.0.0.9', {received}, {expires}, 0.5, 'call', 7, 'NAT_BFLAG', 'phone', 'udp:127.0.0.1:5060', NULL)"""
+
+
+def binding(user: str, **changes: Any) -> _native.BindingRow:
+    values = {
+        "user": user,
+        "domain": "edge.example",
+        "contact": f"sip:{user}@192.0.2.7:5062",
+        "received": "",
+        "path": "",
+        "expires": SOON,
+        "q": 250,
+        "call_id": "c",
+        "cseq": 4_294_967_295,
+        "modified": SOON - 3_600,
+        "natted": False,
+        "user_agent": "ü phone",
+        "socket": "udp:127.0.0.1:5060",
+        "instance": '"<urn:uuid:1>"',
+        **changes,
+    }
+    number = _native.contact_id(values["user"], values["domain"], values["contact"])
+    return _native.BindingRow(contact_id=number, **values)
+
+
+@asynccontextmanager
+async def location(url: str) -> AsyncIterator[LocationTable]:
+    engine = open_engine(url)
+    yield LocationTable(engine, (await require(engine, "location"))[1])
+    await engine.dispose()
+
+
+async def all_of(table: LocationTable) -> dict[str, dict[str, Any]]:
+    return {row["user"]: row async for row in table.read(int(time.time()))}
+
+
+def test_bindings_are_put_replaced_removed_and_swept(database: str) -> None:
+    asyncio.run(upgrade(database))
+
+    async def work() -> None:
+        async with location(database) as table:
+            over = binding("over", expires=SOON - 100_000)
+            await table.write([binding("a"), binding("b", natted=True, received="sip:192.0.2.7:4000"), over], [])
+            found = await all_of(table)
+            assert sorted(found) == ["a", "b"]
+            assert _native.BindingRow(**found["a"]).cseq == 4_294_967_295
+            for key in ("contact_id", "contact", "expires", "q", "call_id", "modified", "natted", "user_agent", "socket", "instance"):
+                assert found["a"][key] == getattr(binding("a"), key), key
+            assert (found["b"]["natted"], found["b"]["received"]) == (True, "sip:192.0.2.7:4000")
+            await table.write([binding("a", q=1_000)], [binding("b").contact_id, 17])
+            assert {user: row["q"] for user, row in (await all_of(table)).items()} == {"a": 1_000}
+            await table.sweep(int(time.time()) - 60)
+            assert [row["user"] async for row in table.read(0)] == ["a"]
+
+    asyncio.run(work())
+
+
+def test_what_opensips_left_is_taken_over_and_where_that_may_be_renamed(database: str) -> None:
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        FOREIGN.format(number=3961049, user="x", received="'sip:198.51.100.9:31000'", expires=SOON),
+        FOREIGN.format(number=3961050, user="y", received="NULL", expires=0),
+        FOREIGN.format(number=3961051, user="z", received="NULL", expires=SOON - 100_000),
+    )
+
+    async def work() -> None:
+        async with location(database) as table:
+            told: list[Any] = []
+            store = LocationStore(lambda event, **values: told.append((event, values["values"])), lambda *_: None)
+            rows = {row.user: row for row in await store.restore(table, writable=False)}
+            assert sorted(rows) == ["x", "y"]
+            assert (rows["x"].received, rows["x"].natted, rows["x"].q, rows["y"].expires) == (
+                "sip:198.51.100.9:31000",
+                True,
+                500,
+                2**31 - 1,
+            )
+            assert told[0][1]["of_another_registrar"] == 2
+            assert sorted(row["contact_id"] for row in (await all_of(table)).values()) == [3961049, 3961050]
+            await store.restore(table, writable=True)
+            numbers = sorted(_native.contact_id(user, "edge.example", f"sip:{user}@10.0.0.9") for user in "xy")
+            assert sorted(row["contact_id"] for row in (await all_of(table)).values()) == numbers
+
+    asyncio.run(work())
+
+
+def test_credentials_are_those_of_user_and_domain(database: str) -> None:
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        "INSERT INTO subscriber (username, domain, password) VALUES ('alice', 'edge.example', 'secret')",
+        "INSERT INTO subscriber (username, domain, ha1) VALUES ('alice', 'other.example', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa')",
+        "INSERT INTO subscriber (username, domain, password) VALUES ('O''Neil', 'edge.example', 'x')",
+    )
+
+    async def work() -> None:
+        engine = open_engine(database)
+        table = await SubscriberTable.open(engine, "password", use_domain=True)
+        users = [
+            ("alice", "edge.example"),
+            ("alice", "OTHER.example"),
+            ("alice", "third.example"),
+            ("ALICE", "edge.example"),
+            ("O'Neil", "edge.example"),
+        ]
+        found = await table.fetch(users)
+        assert found == {
+            users[0]: Credentials("secret", "", "", ""),
+            users[1]: Credentials("", "a" * 32, "", ""),
+            users[4]: Credentials("x", "", "", ""),
+        }
+        anywhere = await SubscriberTable.open(engine, "", use_domain=False)
+        assert (await anywhere.fetch(users))[users[2]] in (Credentials("", "", "", ""), Credentials("", "a" * 32, "", ""))
+        assert len(await anywhere.fetch([(f"nobody{number}", "edge.example") for number in range(1_200)])) == 0
+        await engine.dispose()
+
+    asyncio.run(work())
+
+
+def test_a_database_without_the_table_is_told(database: str) -> None:
+    run(database, "CREATE TABLE version (table_name VARCHAR(32))")
+
+    async def work() -> None:
+        engine = open_engine(database)
+        with pytest.raises(StorageError, match="no table subscriber\nhint: edgeproxy db upgrade URL makes it"):
+            await SubscriberTable.open(engine, "password", use_domain=True)
+        await engine.dispose()
+
+    asyncio.run(work())
+
+
+class Broken(LocationTable):
+    """A table that takes nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.rows: list[str] = []
+
+    async def write(self, rows: Any, gone: Any) -> None:
+        if self.broken:
+            raise StorageError("database: gone")
+        self.rows.extend([row.user for row in rows] + [str(number) for number in gone])
+
+
+class Engine:
+    """Hands out what is to be written."""
+
+    def __init__(self, writes: list[list[tuple[int, _native.BindingRow | None]]]) -> None:
+        self.writes = writes
+
+    def location_writes(self, _limit: int) -> list[tuple[int, _native.BindingRow | None]]:
+        return self.writes.pop(0) if self.writes else []
+
+
+def test_what_cannot_be_written_waits_and_only_the_last_of_each_is_written() -> None:
+    states: list[int] = []
+    store = LocationStore(lambda *_, **__: None, lambda status, _: states.append(status))
+    table, first = Broken(), binding("a")
+    engine: Any = Engine([[(1, first), (2, binding("b")), (1, None)], [(3, binding("c"))]])
+    store.use(table)
+
+    async def work() -> None:
+        for _ in range(3):
+            with pytest.raises(StorageError):
+                await store.write(engine)
+        assert (store.status()["waiting"], len(engine.writes)) == (2, 1)
+        table.broken = False
+        while await store.write(engine):
+            pass
+        assert table.rows == ["b", "1", "c"]
+        assert store.status() == {"state": "ready", "problem": "", "written": 3, "waiting": 0}
+
+    asyncio.run(work())
