@@ -55,6 +55,7 @@ def _routing(config: Config) -> dict[str, Any]:
         "listeners": [_listener(name, listener) for name, listener in config.install.listener.items()],
         "peers": [{**_peer(name, peer), "authenticate": config.authenticates(peer)} for name, peer in config.peer.items()],
         "registrar": config.registrar.document() if config.registrar else None,
+        "nat": config.nat.document(),
         "authentication": config.authentication.document(),
         "number_sets": [numbers.document(name) for name, numbers in config.numbers.items()],
         "gateway_numbers": [gateway.document(name) for name, gateway in config.gateway.items()],

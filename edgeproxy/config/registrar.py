@@ -12,16 +12,6 @@ from edgeproxy.config.positions import KeyPath
 from edgeproxy.config.routing import FinalCode
 
 Seconds = Annotated[int, Meta(ge=1, le=2_147_483_647)]
-NAT_TESTS = (
-    "private-contact",
-    "diff-ip-src-via",
-    "private-via",
-    "private-sdp",
-    "diff-port-src-via",
-    "diff-ip-src-contact",
-    "diff-port-src-contact",
-    "carrier-grade-nat",
-)
 _PRIVATE = [
     "10.0.0.0/8",
     "172.16.0.0/12",
@@ -86,7 +76,9 @@ class Registrar(msgspec.Struct, frozen=True):
     """`[registrar]`: who registers here. Without it every REGISTER goes to the core."""
 
     domains: list[str] = field(default_factory=list)
-    """Domains whose registrations are kept here; those of others go on as they would without."""
+    """Domains whose users register here; registrations of others go on as they would without."""
+    mode: Literal["keep", "path", "contact"] = "keep"
+    """`keep`: registrations are kept here. For a core that authenticates and keeps its users itself: `path`: they go there with a Path (RFC 3327) that leads back to the phone over us; `contact`: with a Contact that does, for cores that do not know Path. What the core grants is learnt from its answer."""
     default_expires_seconds: Seconds = 3_600
     """Granted where none is asked for."""
     min_expires_seconds: Seconds = 60
@@ -115,8 +107,6 @@ class Registrar(msgspec.Struct, frozen=True):
     """How often what changed is written; after a crash so much is lost."""
     write_queue: Annotated[int, Meta(ge=1, le=100_000_000)] = 100_000
     """Removals that wait to be written, per worker, while the database is gone; of more the rows stay until their time is over."""
-    nat_tests: list[str] = field(default_factory=lambda: ["diff-ip-src-via", "diff-port-src-via", "diff-ip-src-contact"])
-    """By what a phone behind a NAT is known: any of these tests. `private-contact`, `private-via`, `private-sdp`: an address of RFC 1918, RFC 6598 or loopback there; `diff-ip-src-via`, `diff-port-src-via`, `diff-ip-src-contact`, `diff-port-src-contact`: another one than the message came from; `carrier-grade-nat`: RFC 6333's are private too."""
     contacts: Contacts = field(default_factory=Contacts)
     """Contacts that nobody may register."""
     keep_alive: KeepAlive = field(default_factory=KeepAlive)
@@ -133,9 +123,6 @@ class Registrar(msgspec.Struct, frozen=True):
                 faults.add((*path, "domains"), f"{error}, got: {domain}")
         if not self.min_expires_seconds <= self.default_expires_seconds <= self.max_expires_seconds:
             faults.add((*path, "default_expires_seconds"), "expected it between min_expires_seconds and max_expires_seconds")
-        for test in self.nat_tests:
-            if test not in NAT_TESTS:
-                faults.add((*path, "nat_tests"), f"no such test, got: {test}", f"tests: {', '.join(NAT_TESTS)}")
         check_networks(self.contacts.forbidden, (*path, "contacts", "forbidden"), faults)
         check_networks(self.contacts.private, (*path, "contacts", "private"), faults)
         if not self.contacts.answer_reason_phrase.isprintable():
@@ -146,6 +133,7 @@ class Registrar(msgspec.Struct, frozen=True):
         contacts, keep_alive = self.contacts, self.keep_alive
         return {
             "domains": [domain.lower() for domain in self.domains],
+            "mode": self.mode,
             "default_expires_seconds": self.default_expires_seconds,
             "min_expires_seconds": self.min_expires_seconds,
             "max_expires_seconds": self.max_expires_seconds,
@@ -160,7 +148,6 @@ class Registrar(msgspec.Struct, frozen=True):
             "persist": self.persist,
             "write_seconds": self.write_seconds,
             "write_queue": self.write_queue,
-            "nat_tests": self.nat_tests,
             "contacts": {
                 "forbidden": networks(contacts.forbidden),
                 "private": networks(contacts.private),

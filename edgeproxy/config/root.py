@@ -7,6 +7,7 @@ from edgeproxy.config.authentication import Authentication
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
 from edgeproxy.config.lookup import Lookup
+from edgeproxy.config.nat import Nat
 from edgeproxy.config.numbers import Gateway, NumberSet
 from edgeproxy.config.peer import Peer
 from edgeproxy.config.policy import PolicyModule
@@ -37,6 +38,8 @@ class Config(msgspec.Struct, frozen=True):
     """How rules and gateways are read."""
     registrar: Registrar | None = None
     """Users who register here."""
+    nat: Nat = field(default_factory=Nat)
+    """Phones behind a NAT."""
     authentication: Authentication = field(default_factory=Authentication)
     """How subscribers prove who they are."""
     database: Database = field(default_factory=Database)
@@ -84,6 +87,7 @@ class Config(msgspec.Struct, frozen=True):
             gateway.check(("gateway", name), faults, sets)
         for name, lookup in self.lookup.items():
             lookup.check(("lookup", name), faults)
+        keeps_users = self.registrar is not None and self.registrar.mode == "keep"
         has_core = any(peer.kind == "core" and peer.has_targets for peer in self.peer.values())
         for name, peer in self.peer.items():
             peer.check(("peer", name), faults, set(self.install.listener), set(self.route))
@@ -91,7 +95,7 @@ class Config(msgspec.Struct, frozen=True):
             peer.check_lookups(("peer", name), faults, set(self.lookup))
             if peer.authenticate and (peer.kind != "subscribers" or not self.registrar):
                 faults.add(("peer", name, "authenticate"), "only subscribers are asked who they are, and only with a [registrar]")
-            if peer.kind == "subscribers" and not (peer.has_targets or peer.route or has_core or self.registrar):
+            if peer.kind == "subscribers" and not (peer.has_targets or peer.route or has_core or keeps_users):
                 faults.add(
                     ("peer", name, "kind"),
                     "subscribers need a core to go to, or a [registrar]",
@@ -115,7 +119,7 @@ class Config(msgspec.Struct, frozen=True):
     def authenticates(self, peer: Peer) -> bool:
         """Whether requests of a peer must prove whose they are."""
         if peer.authenticate is None:
-            return peer.kind == "subscribers" and self.registrar is not None
+            return peer.kind == "subscribers" and self.registrar is not None and self.registrar.mode == "keep"
         return peer.authenticate
 
     @property

@@ -1,6 +1,7 @@
 //! The floor: forwards what it gets between two places without looking at it. What it costs, the kernel alone charges.
 //!
 //! `floors udp LISTEN CALLER CALLEE`: what comes from the callee goes to the caller, all else to the callee.
+//! `floors answer LISTEN`: what comes goes back with another first line, one datagram in, one out.
 //! `floors tcp LISTEN CALLEE`: every connection is joined with one of its own to the callee.
 
 use std::io::{self, Read, Write};
@@ -13,8 +14,9 @@ fn main() -> ExitCode {
     let place = |index: usize| arguments.get(index).and_then(|text| text.parse::<SocketAddr>().ok());
     let done = match (arguments.first().map(String::as_str), place(1), place(2), place(3)) {
         (Some("udp"), Some(listen), Some(caller), Some(callee)) => udp(listen, caller, callee),
+        (Some("answer"), Some(listen), None, None) => answer(listen),
         (Some("tcp"), Some(listen), Some(callee), None) => tcp(listen, callee),
-        _ => Err(io::Error::other("usage: floors udp LISTEN CALLER CALLEE | floors tcp LISTEN CALLEE")),
+        _ => Err(io::Error::other("usage: floors udp LISTEN CALLER CALLEE | floors answer LISTEN | floors tcp LISTEN CALLEE")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,6 +36,20 @@ fn udp(listen: SocketAddr, caller: SocketAddr, callee: SocketAddr) -> io::Result
         let Ok((length, source)) = socket.recv_from(&mut buffer) else { continue };
         let to = if source == callee { caller } else { callee };
         let _ = socket.send_to(&buffer[..length], to);
+    }
+}
+
+fn answer(listen: SocketAddr) -> io::Result<()> {
+    const LINE: &[u8] = b"SIP/2.0 200 OK";
+    let socket = UdpSocket::bind(listen)?;
+    println!("ready");
+    let mut buffer = [0; 65_535];
+    loop {
+        let Ok((length, source)) = socket.recv_from(&mut buffer[LINE.len()..]) else { continue };
+        let end = LINE.len() + length;
+        let Some(at) = buffer[LINE.len()..end].iter().position(|byte| *byte == b'\r') else { continue };
+        buffer[at..at + LINE.len()].copy_from_slice(LINE);
+        let _ = socket.send_to(&buffer[at..end], source);
     }
 }
 

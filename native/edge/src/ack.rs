@@ -29,7 +29,7 @@ impl Edge {
         let found = self.in_dialog(arrival, message, &route).filter(|found| !found.unknown && message.head.max_forwards != Some(0));
         let Some(found) = found else { return self.counters.stray_acks.add() };
         let shape = self.dialog_shape(message, &route, &found);
-        match Self::next_hop_within(message, &shape) {
+        match self.next_hop_within(message, &shape) {
             Some(Target::Address(address)) => {
                 // A stateless hop's branch must be the same for the same ACK; nothing ever answers it.
                 let branch = self.stateless_branch(message);

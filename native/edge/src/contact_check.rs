@@ -3,12 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use proto::{Key, Now};
-use syntax::{Message, Transport, Uri, parse_ip};
+use proto::{Contact, Key, Now, milliseconds};
+use syntax::{Message, Span, Transport, Uri, parse_ip};
 
 use crate::edge::Edge;
 use crate::event::EventKind;
 use crate::hop::Hop;
+use crate::matching::Refusal;
 use crate::question::{Asker, Question, QuestionId};
 use crate::settings::PeerKind;
 use crate::subscriber_settings::in_networks;
@@ -16,7 +17,7 @@ use crate::target::Target;
 
 /// What is to be done about a contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ContactVerdict {
+enum ContactVerdict {
     /// It may be registered.
     Good,
     /// It may not, and why.
@@ -26,8 +27,34 @@ pub(crate) enum ContactVerdict {
 }
 
 impl Edge {
+    /// Whether all contacts of a REGISTER may be registered; false where it waits for where a name leads.
+    pub(crate) fn check_contacts(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, contacts: &[Contact<'_>]) -> Result<bool, Refusal> {
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let Some(registrar) = &snapshot.settings.registrar else { return Ok(true) };
+        let natted = snapshot.nat_tests.hold(arrival, message);
+        for contact in contacts.iter().filter(|contact| contact.expires != Some(0)) {
+            let Ok(uri) = Uri::parse(contact.uri, Span::new(0, contact.uri.len())) else { return Err(Refusal::new(400, "register")) };
+            match self.check_contact(now, arrival, natted, contact.uri, &uri) {
+                ContactVerdict::Good => {}
+                ContactVerdict::Bad(why) => {
+                    self.tell_poisoning(now, arrival, message, contact.uri, why);
+                    let phrase = Some(registrar.contacts.reason_phrase.clone());
+                    return Err(Refusal { reason_phrase: phrase, ..Refusal::new(registrar.contacts.status_code, "register") });
+                }
+                ContactVerdict::Resolve(name) => {
+                    let key = self.name_key(&name);
+                    if self.park(now, arrival, message, key, milliseconds(snapshot.settings.timers.resolve_milliseconds)) {
+                        self.ask_contact_name(&name);
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Looks at one URI that somebody wants to be reached at.
-    pub(crate) fn check_contact(&mut self, now: Now, arrival: &Hop, natted: bool, bytes: &[u8], uri: &Uri) -> ContactVerdict {
+    fn check_contact(&mut self, now: Now, arrival: &Hop, natted: bool, bytes: &[u8], uri: &Uri) -> ContactVerdict {
         let resolve = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.contacts.resolve);
         let port = uri.port.unwrap_or_else(|| uri.transport.map_or(5060, Transport::default_port));
         for span in [uri.host, uri.maddr] {
@@ -93,7 +120,7 @@ impl Edge {
     }
 
     /// Asks where the name of a contact leads.
-    pub(crate) fn ask_contact_name(&mut self, host: &[u8]) {
+    fn ask_contact_name(&mut self, host: &[u8]) {
         self.counters.questions.add();
         let id = QuestionId { worker: self.options.worker, transaction: Key::NONE, number: 0, asker: Asker::Contact };
         let host = String::from_utf8_lossy(host).into_owned();
@@ -102,7 +129,7 @@ impl Edge {
     }
 
     /// Somebody tried to be reached where nobody may be.
-    pub(crate) fn tell_poisoning(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, contact: &[u8], why: &'static str) {
+    fn tell_poisoning(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, contact: &[u8], why: &'static str) {
         self.counters.contacts_refused.add();
         let (aor, contact) = (message.text(message.head.to.uri), contact);
         if self.may_log(now) {

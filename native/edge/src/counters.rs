@@ -200,6 +200,8 @@ counters! {
     registrations,
     /// Registrations refused.
     registrations_refused,
+    /// Registrations that a core accepted and that are not known here.
+    registrations_unlearnt,
     /// Registrations refused for a Contact that nobody may have.
     contacts_refused,
     /// Registrations refused for too many contacts.
@@ -228,6 +230,8 @@ counters! {
     location_unwritten,
     /// Removals that the database will not be told.
     location_removals_dropped,
+    /// Contacts marked with where their phone really is.
+    contacts_marked,
     /// Keep-alives sent.
     keep_alives_sent,
     /// Keep-alives answered.

@@ -174,8 +174,15 @@ impl Edge {
 
     /// When [`Edge::handle_timeout`] should be called next.
     pub fn poll_timeout(&self) -> Option<Moment> {
+        let own = match (self.transactions.poll_timeout(), self.calls.poll_timeout()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if self.snapshot.subscribers.is_none() {
+            return own;
+        }
         let walk = Some(self.walk_due()).filter(|due| *due != Moment::NEVER);
-        [self.transactions.poll_timeout(), self.calls.poll_timeout(), self.users.parked.poll_timeout(), walk].into_iter().flatten().min()
+        [own, self.users.parked.poll_timeout(), walk].into_iter().flatten().min()
     }
 
     /// Gives back memory that a past load needed; to be called about once a second.

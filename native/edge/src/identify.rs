@@ -12,7 +12,8 @@ use crate::hop::Hop;
 use crate::matching::Refusal;
 use crate::numbers::Way;
 use crate::route::RouteView;
-use crate::settings::Forking;
+use crate::settings::{Forking, PeerKind};
+use crate::subscriber_settings::RegistrarMode;
 use crate::target::{NoTarget, TargetSet};
 use crate::transaction::Shape;
 use crate::verdict::PolicyEvent;
@@ -43,12 +44,17 @@ impl Edge {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
         let served = message.head.method == Method::Register && self.is_served(message);
-        let authenticates = self.snapshot.settings.peers[usize::from(peer)].authenticate && (served || message.head.method != Method::Register);
-        if authenticates && !self.authenticate(now, arrival, message, peer) {
+        let keeps = served && self.registrar_mode() == RegistrarMode::Keep;
+        let settings = &self.snapshot.settings.peers[usize::from(peer)];
+        let is_phone = settings.kind == PeerKind::Subscribers;
+        if settings.authenticate && (keeps || message.head.method != Method::Register) && !self.authenticate(now, arrival, message, peer) {
             return;
         }
-        if served {
+        if keeps {
             return self.register(now, arrival, message, peer);
+        }
+        if served && is_phone && !self.may_forward_register(now, arrival, message, peer) {
+            return;
         }
         self.decide(message.call_id(), |edge| format!("identify: {} from peer {}", message.head.method.as_str(), edge.peer_name(Some(peer))));
         let by_number = matches!(message.head.method, Method::Invite | Method::Message);

@@ -72,7 +72,7 @@ impl Edge {
             return self.refuse(now, arrival, message, None, &Refusal::new(481, "match"));
         }
         let shape = self.dialog_shape(message, route, found);
-        let Some(target) = Self::next_hop_within(message, &shape) else {
+        let Some(target) = self.next_hop_within(message, &shape) else {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));
         };
         self.note_within(shape.call, found.direction, message);
@@ -83,7 +83,10 @@ impl Edge {
     /// Where a request within a dialog goes. One whose Request-URI names us comes from somebody who did not take the other
     /// side's Contact for it (RFC 3261 section 12.2.1.1): sent on by that URI it would come back here, up to seventy times.
     /// It goes where that side was heard from, or nowhere.
-    pub(crate) fn next_hop_within(message: &Message<'_>, shape: &Shape) -> Option<Target> {
+    pub(crate) fn next_hop_within(&self, message: &Message<'_>, shape: &Shape) -> Option<Target> {
+        if let Some(target) = self.marked_target(message, shape) {
+            return Some(target);
+        }
         if shape.route.next.is_none() && shape.route.request_uri_is_own {
             return shape.flow.map(|flow| Target::Address(Address { transport: flow.transport, address: flow.address }));
         }

@@ -19,6 +19,7 @@ mod decision;
 mod defence;
 mod edge;
 mod event;
+mod forward_register;
 mod gateway_call;
 mod gateway_uri;
 mod hang_up;
@@ -30,6 +31,7 @@ mod local;
 mod location_write;
 mod matching;
 mod nat;
+mod nat_repair;
 mod number_settings;
 mod numbers;
 mod origin;
@@ -93,5 +95,5 @@ pub use settings::{
     Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, PolicySettings, RouteSettings, SettingsError, Snapshot,
     TimerSettings, TraceSettings,
 };
-pub use subscriber_settings::{AttackSettings, AuthenticationSettings, ContactSettings, KeepAliveSettings, RegistrarSettings};
+pub use subscriber_settings::{AttackSettings, AuthenticationSettings, ContactSettings, KeepAliveSettings, NatSettings, RegistrarMode, RegistrarSettings};
 pub use verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

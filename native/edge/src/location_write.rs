@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use proto::{Binding, Change, Flow, Now, Secret, keyed_hash};
+use proto::{Binding, Change, Flow, Now, Places, Secret, keyed_hash};
 use smallvec::SmallVec;
 use syntax::Transport;
 
@@ -81,10 +81,10 @@ impl Edge {
     }
 
     /// Notes for the database and tells what became of bindings of `aor`.
-    pub(crate) fn note_changes(&mut self, now: Now, aor: &[u8], was_there: bool, place: Option<usize>, changes: &SmallVec<[(Change, Binding); 1]>) {
+    pub(crate) fn note_changes(&mut self, now: Now, aor: &[u8], places: Places, changes: &SmallVec<[(Change, Binding); 1]>) {
         let persist = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.persist);
         if persist
-            && let Some(place) = place
+            && let Some(place) = places.now
             && let Some(record) = self.users.location.at_mut(place)
             && !std::mem::replace(&mut record.waits, true)
         {
@@ -105,7 +105,7 @@ impl Edge {
             };
             self.tell_binding(now, kind, aor, binding);
         }
-        match (was_there, place.is_some()) {
+        match (places.before.is_some(), places.now.is_some()) {
             (false, true) => self.tell_aor(now, EventKind::AorInsert, aor),
             (true, false) => self.tell_aor(now, EventKind::AorDelete, aor),
             _ => {}
@@ -277,7 +277,9 @@ impl Edge {
                 stays
             });
         });
-        self.note_changes(now, aor, true, changed.and_then(|(_, place)| place), &gone);
+        if let Some((_, places)) = changed {
+            self.note_changes(now, aor, places, &gone);
+        }
         gone.len()
     }
 
@@ -296,7 +298,9 @@ impl Edge {
                 live
             });
         });
-        self.note_changes(now, &aor, true, changed.and_then(|(_, place)| place), &gone);
+        if let Some((_, places)) = changed {
+            self.note_changes(now, &aor, places, &gone);
+        }
     }
 
     /// The settings of the registrar for those outside.

@@ -55,6 +55,11 @@ impl NatTests {
         if self.has(8) && self.has_private_sdp(message) {
             return true;
         }
+        self.contact_holds(arrival, message)
+    }
+
+    /// The same by the tests of Contact only: what a response says of its sender.
+    pub(crate) fn contact_holds(self, arrival: &Hop, message: &Message<'_>) -> bool {
         self.has(1 | 32 | 64) && message.elements(HeaderName::Contact).any(|element| self.contact_tells(message.bytes, element, arrival))
     }
 

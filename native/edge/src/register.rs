@@ -3,18 +3,17 @@
 
 use std::io::Write;
 
-use proto::{Change, Contact, Flow, FlowConnection, Now, Record, Registration, RegistrationError, milliseconds, register};
+use proto::{Change, Contact, Flow, FlowConnection, Now, Record, RegistrarRules, Registration, RegistrationError, register};
 use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Scheme, Uri, header_param, list_elements, parse_name_addr, push_unfolded};
 
-use crate::contact_check::ContactVerdict;
 use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
 use crate::hop::{ConnectionId, Hop};
 use crate::matching::Refusal;
 
 /// Bytes of User-Agent that are kept.
-const USER_AGENT: usize = 64;
+pub(crate) const USER_AGENT: usize = 64;
 /// Bytes of an address of record, of a Contact, and of all Path values together (OpenSIPS's columns hold as many).
 const AOR: usize = 255;
 const CONTACT: usize = 255;
@@ -40,13 +39,13 @@ impl Hop {
 }
 
 /// What is read of the Contact header fields of a REGISTER.
-struct Contacts<'a> {
-    list: SmallVec<[Contact<'a>; 2]>,
-    star: bool,
+pub(crate) struct Contacts<'a> {
+    pub(crate) list: SmallVec<[Contact<'a>; 2]>,
+    pub(crate) star: bool,
 }
 
 /// The seconds that `text` writes; more than fit mean as many as fit (RFC 3261 section 20.19: malformed ones mean 3600).
-fn delta_seconds(text: &[u8]) -> Option<u32> {
+pub(crate) fn delta_seconds(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     digits.then(|| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX))
 }
@@ -99,7 +98,7 @@ impl Edge {
     /// The header field lines of a 200; nothing where the request waits.
     fn try_register(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> Result<Option<Vec<u8>>, Refusal> {
         let snapshot = std::sync::Arc::clone(&self.snapshot);
-        let (Some(subscribers), Some(registrar)) = (&snapshot.subscribers, &snapshot.settings.registrar) else { return Err(Refusal::new(500, "register")) };
+        let Some(registrar) = &snapshot.settings.registrar else { return Err(Refusal::new(500, "register")) };
         let to = Uri::parse(message.bytes, message.head.to.uri).map_err(|_| bad("To"))?;
         let aor = self.address_of_record(message.bytes, &to).ok_or_else(|| Refusal::new(404, "register"))?;
         let trusted = snapshot.settings.peers[usize::from(peer)].allow_routes;
@@ -108,28 +107,9 @@ impl Edge {
             return Err(bad("Call-ID too long"));
         }
         let contacts = read_contacts(message, registrar.contacts.most)?;
-        let natted = subscribers.nat_tests.hold(arrival, message);
-        for contact in &contacts.list {
-            if contact.expires == Some(0) {
-                continue;
-            }
-            let uri = Uri::parse(contact.uri, syntax::Span::new(0, contact.uri.len())).map_err(|_| bad("Contact"))?;
-            match self.check_contact(now, arrival, natted, contact.uri, &uri) {
-                ContactVerdict::Good => {}
-                ContactVerdict::Bad(why) => {
-                    self.tell_poisoning(now, arrival, message, contact.uri, why);
-                    let phrase = Some(registrar.contacts.reason_phrase.clone());
-                    return Err(Refusal { reason_phrase: phrase, ..Refusal::new(registrar.contacts.status_code, "register") });
-                }
-                ContactVerdict::Resolve(name) => {
-                    let key = self.name_key(&name);
-                    let wait = milliseconds(snapshot.settings.timers.resolve_milliseconds);
-                    if self.park(now, arrival, message, key, wait) {
-                        self.ask_contact_name(&name);
-                    }
-                    return Ok(None);
-                }
-            }
+        let natted = snapshot.nat_tests.hold(arrival, message);
+        if !self.check_contacts(now, arrival, message, &contacts.list)? {
+            return Ok(None);
         }
         let mut path = Vec::new();
         for element in message.named(b"Path").flat_map(|slot| list_elements(message.bytes, slot.value)) {
@@ -156,23 +136,24 @@ impl Edge {
             flow: arrival.flow(),
             natted,
         };
-        self.bind(now, &aor, &request).map(|()| Some(self.bindings_told(now, &aor, &path, message)))
+        let rules = registrar.rules();
+        let place = self.bind(now, &aor, &request, &rules)?;
+        Ok(Some(self.bindings_told(now, place, &path, message)))
     }
 
     /// Changes the bindings of `aor`, and tells and writes what became of them.
-    fn bind(&mut self, now: Now, aor: &[u8], request: &Registration<'_>) -> Result<(), Refusal> {
-        let snapshot = std::sync::Arc::clone(&self.snapshot);
-        let Some(subscribers) = &snapshot.subscribers else { return Err(Refusal::new(500, "register")) };
+    /// Returns the place of the record, if it has one then.
+    pub(crate) fn bind(&mut self, now: Now, aor: &[u8], request: &Registration<'_>, rules: &RegistrarRules) -> Result<Option<usize>, Refusal> {
         if request.contacts.is_empty() && !request.star {
-            return Ok(());
+            return Ok(self.users.location.place_of(aor));
         }
-        let (seconds, random) = (Self::seconds_of(now), self.random());
-        let was_there = self.users.location.place_of(aor).is_some();
+        let seconds = Self::seconds_of(now);
+        let random = if rules.spread_percent > 0 { self.random() } else { 0 };
         let mut changes = SmallVec::<[(Change, proto::Binding); 1]>::new();
         let wants = self.wants_changes();
         let mut fresh = 0u64;
         let outcome = self.users.location.change(aor, |bindings| {
-            register(bindings, request, &subscribers.rules, seconds, random, |change, binding| {
+            register(bindings, request, rules, seconds, random, |change, binding| {
                 fresh += u64::from(change == Change::Inserted);
                 // Refreshes are many, and mostly nobody wants to hear of them.
                 if wants || !matches!(change, Change::Inserted | Change::Refreshed) {
@@ -180,13 +161,13 @@ impl Edge {
                 }
             })
         });
-        let Some((outcome, place)) = outcome else {
+        let Some((outcome, places)) = outcome else {
             self.counters.location_full.add();
             return Err(self.try_later("register"));
         };
         self.counters.bindings_added.add_many(fresh);
-        self.note_changes(now, aor, was_there, place, &changes);
-        outcome.map_err(|error| self.registration_refusal(error))
+        self.note_changes(now, aor, places, &changes);
+        outcome.map(|()| places.now).map_err(|error| self.registration_refusal(error))
     }
 
     fn registration_refusal(&self, error: RegistrationError) -> Refusal {
@@ -194,7 +175,7 @@ impl Edge {
             RegistrationError::Star => bad("Contact"),
             RegistrationError::OutOfOrder => bad("CSeq"),
             RegistrationError::TooBrief => {
-                let least = self.snapshot.subscribers.as_ref().map_or(0, |subscribers| subscribers.rules.min_expires);
+                let least = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.min_expires_seconds);
                 Refusal { headers: format!("Min-Expires: {least}\r\n").into_bytes(), ..Refusal::new(423, "register") }
             }
             RegistrationError::TooMany => {
@@ -204,11 +185,12 @@ impl Edge {
         }
     }
 
-    /// All bindings of `aor`, as a 200 tells them (RFC 3261 section 10.3 step 8).
-    fn bindings_told(&self, now: Now, aor: &[u8], path: &[u8], message: &Message<'_>) -> Vec<u8> {
+    /// All bindings of the record at `place`, as a 200 tells them (RFC 3261 section 10.3 step 8).
+    fn bindings_told(&self, now: Now, place: Option<usize>, path: &[u8], message: &Message<'_>) -> Vec<u8> {
         let seconds = Self::seconds_of(now);
         let mut lines = Vec::with_capacity(256);
-        for binding in self.users.location.get(aor).into_iter().flat_map(|record: &Record| record.live(seconds)) {
+        let record = place.and_then(|place| self.users.location.at(place));
+        for binding in record.into_iter().flat_map(|record: &Record| record.live(seconds)) {
             lines.extend_from_slice(b"Contact: <");
             lines.extend_from_slice(binding.contact());
             // Writing to a Vec cannot fail.
@@ -246,7 +228,7 @@ fn unsupported(message: &Message<'_>) -> Result<(), Refusal> {
     if headers.is_empty() { Ok(()) } else { Err(Refusal { headers, ..Refusal::new(420, "register") }) }
 }
 
-fn read_contacts<'a>(message: &Message<'a>, most: usize) -> Result<Contacts<'a>, Refusal> {
+pub(crate) fn read_contacts<'a>(message: &Message<'a>, most: usize) -> Result<Contacts<'a>, Refusal> {
     let mut contacts = Contacts { list: SmallVec::new(), star: false };
     for element in message.elements(HeaderName::Contact) {
         if message.text(element) == b"*" {

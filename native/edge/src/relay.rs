@@ -263,6 +263,10 @@ impl Edge {
 
     /// Sends the request to `address`; false where there is no way there.
     pub(crate) fn attempt(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape, over_udp: bool) -> bool {
+        if self.snapshot.subscribers.is_none() {
+            return self.attempt_by(now, entry, message, address, shape, over_udp, None);
+        }
+        // Taken out for as long as the edge is needed whole.
         let way = self.transactions.get_mut(entry).and_then(|transaction| transaction.way.take());
         let sent = self.attempt_by(now, entry, message, address, shape, over_udp, way.as_deref());
         if let Some(transaction) = self.transactions.get_mut(entry) {
@@ -372,11 +376,12 @@ impl Edge {
 
     /// How a registered user is reached by `way`, or what stands at `address`.
     fn hop_of(&mut self, way: Option<&Reach>, address: Address, shape: &Shape) -> Option<Hop> {
-        match way.and_then(|way| way.hop) {
+        let Some(way) = way else { return self.hop_to(address, shape) };
+        match way.hop {
             Some(hop) if !self.snapshot.listener(hop.listener).drained => Some(hop),
             // The listener that a phone registered at has gone since.
             Some(_) => self.hop_to(address, shape),
-            None => self.hop_to(address, &Shape { listener: way.map(|way| way.listener).or(shape.listener), ..*shape }),
+            None => self.hop_to(address, &Shape { listener: Some(way.listener), ..*shape }),
         }
     }
 

@@ -44,7 +44,11 @@ impl Edge {
         if let Some(counter) = self.counts_of(peer).classes.get(usize::from(code / 100)) {
             counter.add();
         }
-        match (transaction.method, code) {
+        let method = transaction.method;
+        if code >= 200 {
+            self.learn(now, entry, message);
+        }
+        match (method, code) {
             (_, 100..=199) => self.provisional(now, arrival, entry, attempt, message),
             (Method::Invite, 200..=299) => self.success(now, arrival, entry, attempt, message),
             (Method::Invite, _) => self.refusal(now, arrival, entry, attempt, message),
@@ -86,6 +90,10 @@ impl Edge {
             for slot in message.head.slots().iter().filter(|slot| slot.name.needs_trust()) {
                 self.edits.remove(slot.line);
             }
+        }
+        if !own {
+            self.mark_contact(arrival, message);
+            self.unmark_register(message);
         }
         self.add_content_length(message);
         self.scratch.clear();

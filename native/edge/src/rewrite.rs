@@ -87,6 +87,8 @@ impl Edge {
         if shape.route.pops > 0 || shape.route.swapped.is_some() || shape.route.next.is_some_and(|uri| !uri.loose) {
             self.edit_routes(message, shape);
         }
+        self.mark_contact(arrival, message);
+        self.mark_register(arrival, message, shape.from_peer, hop);
         if shape.strip_identity {
             for slot in head.slots().iter().filter(|slot| slot.name.needs_trust()) {
                 self.edits.remove(slot.line);

@@ -9,9 +9,10 @@ use syntax::{Limits, Transport};
 
 use crate::carrier_settings::{CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings, RouteTerms};
 use crate::defence::Defence;
+use crate::nat::NatTests;
 use crate::number_settings::{GatewayNumberSettings, NumberSetSettings, NumberUseSettings};
 use crate::numbers::NumberPolicies;
-use crate::subscriber_settings::{AuthenticationSettings, RegistrarSettings, Subscribers};
+use crate::subscriber_settings::{AuthenticationSettings, NatSettings, RegistrarSettings, Subscribers};
 use crate::verdict::PolicyEvent;
 
 /// Listeners since the start of the process, those that are gone among them.
@@ -275,6 +276,8 @@ pub struct RouteSettings {
     /// How users are reached who registered here; nobody registers here where it is absent.
     #[serde(deserialize_with = "stated")]
     pub registrar: Option<RegistrarSettings>,
+    /// What is done for phones behind a NAT.
+    pub nat: NatSettings,
     /// How subscribers are known.
     pub authentication: AuthenticationSettings,
     /// Hosts and ports that listeners advertised before a reload: dialogs still name them.
@@ -388,6 +391,7 @@ pub struct Snapshot {
     pub(crate) health: routing::HealthRules,
     pub(crate) quality: routing::QualityRules,
     pub(crate) numbers: NumberPolicies,
+    pub(crate) nat_tests: NatTests,
     /// What is set of subscribers, where any register here.
     pub(crate) subscribers: Option<Subscribers>,
     /// What is counted of attacks, over all workers and reloads.
@@ -491,11 +495,14 @@ impl Snapshot {
         let known = |name: &str| before.and_then(|before| before.pools.iter().flatten().find(|pool| pool.peer == name));
         let pools = settings.peers.iter().enumerate().map(|(index, peer)| crate::pool::Pool::new(index as u16, peer, known(&peer.name))).collect();
         let numbers = NumberPolicies::new(&settings)?;
+        let nat_tests =
+            NatTests::new(&settings.nat.tests).map_err(|value| SettingsError::Value { path: "nat.tests".to_owned(), problem: "no such test", value })?;
         let subscribers = Subscribers::new(&settings)?;
         let attacks = &settings.authentication.attacks;
         let defence = before.map(|before| &before.defence).filter(|defence| defence.fits(attacks));
         let defence = defence.map_or_else(|| std::sync::Arc::new(Defence::new(attacks)), std::sync::Arc::clone);
         Ok(Self {
+            nat_tests,
             subscribers,
             defence,
             numbers,

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use proto::{Algorithm, RegistrarRules};
 use serde::Deserialize;
 
-use crate::nat::NatTests;
 use crate::settings::{Forking, RouteSettings, SettingsError};
 
 /// How users are reached who registered here.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistrarSettings {
-    /// Domains whose registrations are kept here, in lower case.
+    /// Domains whose users register here, in lower case.
     pub domains: Vec<String>,
+    /// What becomes of their registrations.
+    pub mode: RegistrarMode,
     /// Granted where none is asked for.
     pub default_expires_seconds: u32,
     /// Granted at least.
@@ -46,8 +47,28 @@ pub struct RegistrarSettings {
     pub contacts: ContactSettings,
     /// What keeps the way to phones open.
     pub keep_alive: KeepAliveSettings,
-    /// By what a phone behind a NAT is known.
-    pub nat_tests: Vec<String>,
+}
+
+/// What becomes of registrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistrarMode {
+    /// They are kept here.
+    Keep,
+    /// They go to the core, with a Path that leads back here (RFC 3327).
+    Path,
+    /// They go to the core, with a Contact that leads back here.
+    Contact,
+}
+
+/// What is done for phones behind a NAT.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatSettings {
+    /// By what they are known.
+    pub tests: Vec<String>,
+    /// Whether their Contacts are marked, so that requests within a dialog find back to them.
+    pub repair_contact: bool,
 }
 
 impl RegistrarSettings {
@@ -153,9 +174,7 @@ pub struct AttackSettings {
 
 /// The same with everything looked up once.
 pub(crate) struct Subscribers {
-    pub(crate) rules: RegistrarRules,
     pub(crate) algorithms: Vec<Algorithm>,
-    pub(crate) nat_tests: NatTests,
     pub(crate) keep_alive: KeepAlive,
     pub(crate) fresh: u64,
     pub(crate) stale: u64,
@@ -192,9 +211,7 @@ impl Subscribers {
             other => return Err(fault("registrar.keep_alive.method", "no such method", other)),
         };
         Ok(Some(Self {
-            rules: registrar.rules(),
             algorithms,
-            nat_tests: NatTests::new(&registrar.nat_tests).map_err(|name| fault("registrar.nat_tests", "no such test", &name))?,
             keep_alive,
             fresh: proto::seconds(u64::from(authentication.fresh_seconds)),
             stale: proto::seconds(u64::from(authentication.stale_seconds)),

@@ -83,6 +83,12 @@ impl Edge {
     /// Where a new request of `peer` goes.
     pub(crate) fn find_targets(&self, now: Now, message: &Message<'_>, route: &RouteView, peer: u16) -> Result<TargetSet, NoTarget> {
         let settings = &self.snapshot.settings.peers[usize::from(peer)];
+        if settings.kind != PeerKind::Subscribers
+            && route.next.is_none()
+            && let Some(target) = self.forwarded_target(message, route.pops)
+        {
+            return Ok(TargetSet::one(target));
+        }
         if let Some(next) = route.next {
             if !settings.allow_routes {
                 return Err(NoTarget::ForeignRoute);

@@ -18,8 +18,10 @@ impl Edge {
             self.transaction_due(now, entry);
             self.rearm(entry);
         }
-        self.parked_due(now);
-        self.walk(now);
+        if self.snapshot.subscribers.is_some() {
+            self.parked_due(now);
+            self.walk(now);
+        }
         while let Some(call) = self.calls.expire(now.moment) {
             self.end_call(now, call, 200, "answered", "proxy");
         }

@@ -1,7 +1,7 @@
 //! Registrations and calls to registered users, on simulated time.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use edge::{CredentialAnswer, LocationWrite, PeerKind, RouteSettings};
+use edge::{CredentialAnswer, LocationWrite, PeerKind, RegistrarMode, RouteSettings};
 use proto::{Algorithm, DigestInput, Protection, digest_response, ha1};
 use testkit::{Request, Rig, Sent, header, headers, peer, registrar, response, settings};
 
@@ -517,4 +517,160 @@ fn events_tell_of_records_and_bindings() {
         assert_eq!(event.values.len(), event.kind.shape().1.len(), "{event:?}");
     }
     assert_eq!(events[0].values[1..3], ["bob@example.net".into(), "sip:bob@198.51.100.7".into()]);
+}
+
+/// Dialog of a phone behind a NAT at 198.51.100.9:31000, called by the core; the INVITE as the phone got it and its 200 as the core got it.
+fn called_behind_nat(rig: &mut Rig) -> (String, String) {
+    let mut natted = Register::new(1).lines(&["Contact: <sip:bob@10.1.2.3:5070>"]);
+    natted.via = "10.1.2.3:5070";
+    one(rig.receive("198.51.100.9:31000", &natted.text()));
+    let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    let invite = sent[1].text.clone();
+    let ok = response(&invite, 200, "bob").replace("<sip:bob@203.0.113.9>", "\"B\" <sip:bob@10.1.2.3:5070;ob?X=y>;q=1");
+    let sent = rig.receive("198.51.100.9:31000", &ok);
+    (invite, sent.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text.clone())
+}
+
+/// A request of the core within that dialog, as a user agent makes it.
+fn of_core(method: &str, ok: &str, uri: &str, cseq: u32) -> String {
+    let route = headers(ok, "Record-Route").join(", ");
+    let request = Request::new(method, uri).via("SIP/2.0/UDP 192.0.2.200").tags("alice", "bob").cseq(cseq).branch(&format!("z9hG4bK-{method}"));
+    request.header(&format!("Route: {route}")).text()
+}
+
+#[test]
+fn a_contact_behind_a_nat_finds_back_to_its_phone_and_says_what_the_phone_said() {
+    let mut rig = Rig::new(served());
+    let (_, ok) = called_behind_nat(&mut rig);
+    let contact = header(&ok, "Contact").to_owned();
+    assert!(contact.starts_with("\"B\" <sip:bob@10.1.2.3:5070;ob;edge-flow=") && contact.ends_with("?X=y>;q=1"), "{contact}");
+    let uri = contact.split(['<', '>']).nth(1).unwrap().split('?').next().unwrap().to_owned();
+    for (method, cseq) in [("ACK", 1), ("INFO", 2)] {
+        let sent = rig.receive(CORE, &of_core(method, &ok, &uri, cseq));
+        assert_eq!((sent.len(), sent[0].to.to_string().as_str()), (1, "198.51.100.9:31000"), "{method}");
+        assert_eq!(sent[0].first_line(), format!("{method} sip:bob@10.1.2.3:5070;ob SIP/2.0"));
+    }
+    // The next process knows nothing of the call, and finds the phone by the mark.
+    let mut next = Rig::new(served());
+    let sent = next.receive(CORE, &of_core("BYE", &ok, &uri, 3));
+    assert_eq!((sent[0].to.to_string().as_str(), sent[0].first_line()), ("198.51.100.9:31000", "BYE sip:bob@10.1.2.3:5070;ob SIP/2.0"));
+}
+
+#[test]
+fn a_mark_that_is_forged_or_of_another_call_leads_nowhere() {
+    let mut rig = Rig::new(served());
+    let (_, ok) = called_behind_nat(&mut rig);
+    let uri = header(&ok, "Contact").split(['<', '>']).nth(1).unwrap().split('?').next().unwrap().to_owned();
+    let at = uri.find("edge-flow=").unwrap() + 20;
+    let mut forged = uri.clone();
+    forged.replace_range(at..=at, if &uri[at..=at] == "0" { "1" } else { "0" });
+    let sent = rig.receive(CORE, &of_core("INFO", &ok, &forged, 2));
+    assert!(sent.iter().all(|sent| sent.to.to_string() != "198.51.100.9:31000"), "{sent:?}");
+    let other = Request::new("INVITE", &uri).via("SIP/2.0/UDP 192.0.2.200").call_id("other").branch("z9hG4bKo").text();
+    assert!(rig.receive(CORE, &other).iter().all(|sent| sent.to.to_string() != "198.51.100.9:31000"));
+}
+
+#[test]
+fn a_phone_in_the_open_keeps_its_contact() {
+    let mut rig = Rig::new(served());
+    one(rig.receive(PHONE, &Register::new(1).text()));
+    let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    let ok = response(&sent[1].text, 200, "bob").replace("sip:bob@203.0.113.9", "sip:bob@198.51.100.7");
+    let sent = rig.receive(PHONE, &ok);
+    assert_eq!(header(&sent[0].text, "Contact"), "<sip:bob@198.51.100.7>");
+    assert_eq!(rig.counters().contacts_marked.get(), 0);
+}
+
+fn forwarding(mode: RegistrarMode) -> RouteSettings {
+    let mut settings = served();
+    settings.registrar.as_mut().unwrap().mode = mode;
+    settings
+}
+
+/// The answer of a core that grants what is asked for, with other bindings of the user beside.
+fn granted(register: &str, expires: u32) -> String {
+    let contact = header(register, "Contact");
+    let path = headers(register, "Path").iter().map(|path| format!("Path: {path}\r\n")).collect::<String>();
+    let lines = format!("Contact: {contact};expires={expires}\r\nContact: <sip:bob@203.0.113.77>;expires=9\r\n{path}");
+    response(register, 200, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", &lines)
+}
+
+#[test]
+fn a_core_that_keeps_its_users_gets_a_way_back_to_the_phone() {
+    for mode in [RegistrarMode::Path, RegistrarMode::Contact] {
+        let mut rig = Rig::new(forwarding(mode));
+        let mut natted = Register::new(1).lines(&["Contact: \"B\" <sip:bob@10.1.2.3:5070;x=y>;q=0.5", "Expires: 100"]);
+        natted.via = "10.1.2.3:5070";
+        let sent = rig.receive("198.51.100.9:31000", &natted.text());
+        assert_eq!((sent.len(), sent[0].to.to_string().as_str()), (1, CORE));
+        let register = sent[0].text.clone();
+        assert_eq!(headers(&register, "Path").len(), usize::from(mode == RegistrarMode::Path));
+        assert_eq!(headers(&register, "Supported").len(), usize::from(mode == RegistrarMode::Path));
+        let ok = one(rig.receive(CORE, &granted(&register, 90)));
+        assert!(headers(&ok, "Path").is_empty());
+        assert!(headers(&ok, "Contact")[0].contains("<sip:bob@10.1.2.3:5070;x=y>"), "{ok}");
+        assert!(headers(&ok, "Contact")[0].ends_with(";q=0.5;expires=90"), "{ok}");
+        let rows = rig.rows("bob@example.net");
+        assert_eq!((rows.len(), rows[0].contact.as_str(), rows[0].natted), (1, "sip:bob@10.1.2.3:5070;x=y", true));
+        // A call of the core by what it was told.
+        let contact = header(&register, "Contact").split(['<', '>']).nth(1).unwrap();
+        let mut call = Request::new("INVITE", contact).via("SIP/2.0/UDP 192.0.2.200");
+        if mode == RegistrarMode::Path {
+            call = call.header(&format!("Route: {}", header(&register, "Path")));
+        }
+        let sent = rig.receive(CORE, &call.text());
+        assert_eq!((sent[1].to.to_string().as_str(), sent[1].first_line()), ("198.51.100.9:31000", "INVITE sip:bob@10.1.2.3:5070;x=y SIP/2.0"));
+        // Nobody else may use the way; a phone goes to the core only.
+        let sent = rig.receive(PHONE, &call.call_id("stolen").branch("z9hG4bKs").via("SIP/2.0/UDP 198.51.100.7:5060").text());
+        assert!(sent.iter().all(|sent| sent.to.to_string() != "198.51.100.9:31000"), "{sent:?}");
+        // And it is over when the core says so.
+        let mut gone = Register::new(2).lines(&["Contact: <sip:bob@10.1.2.3:5070;x=y>;expires=0"]);
+        gone.via = "10.1.2.3:5070";
+        let sent = rig.receive("198.51.100.9:31000", &gone.text());
+        rig.receive(CORE, &response(&sent[0].text, 200, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", ""));
+        assert!(rig.rows("bob@example.net").is_empty());
+    }
+}
+
+#[test]
+fn who_fails_at_the_core_too_often_is_refused_here() {
+    let mut rig = Rig::new(forwarding(RegistrarMode::Path));
+    let mut codes = Vec::new();
+    for number in 0..21 {
+        let call_id = format!("try-{number}");
+        let lines = ["Contact: <sip:bob@198.51.100.7>", "Authorization: Digest username=\"bob\", realm=\"core\", nonce=\"n\", uri=\"sip:x\", response=\"r\""];
+        let mut try_it = Register::new(1).lines(&lines);
+        try_it.call_id = &call_id;
+        let sent = rig.receive(PHONE, &try_it.text());
+        if sent[0].to.to_string() != CORE {
+            codes.push(sent[0].status_code());
+            continue;
+        }
+        assert_eq!(headers(&sent[0].text, "Authorization").len(), 1, "the core must see it");
+        let refused = rig.receive(
+            CORE,
+            &response(&sent[0].text, 401, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", "WWW-Authenticate: Digest realm=\"core\", nonce=\"m\"\r\n"),
+        );
+        codes.push(refused[0].status_code());
+    }
+    assert_eq!((codes[0], codes[19], codes[20]), (401, 401, 403));
+    assert_eq!(rig.counters().authentication_failed.get(), 20);
+    // A stale nonce is no failure, and one without credentials none either.
+    let mut other = Register::new(1)
+        .lines(&["Contact: <sip:carol@198.51.100.7>", "Authorization: Digest username=\"carol\", realm=\"core\", nonce=\"n\", uri=\"sip:x\", response=\"r\""]);
+    (other.user, other.call_id) = ("carol", "stale");
+    let sent = rig.receive(PHONE, &other.text());
+    rig.receive(
+        CORE,
+        &response(&sent[0].text, 401, "core")
+            .replace("Contact: <sip:bob@203.0.113.9>\r\n", "WWW-Authenticate: Digest realm=\"core\", nonce=\"m\", stale=TRUE\r\n"),
+    );
+    assert_eq!(rig.counters().authentication_failed.get(), 20);
+}
+
+#[test]
+fn a_poisoned_contact_does_not_reach_the_core() {
+    let mut rig = Rig::new(forwarding(RegistrarMode::Contact));
+    let reply = one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@192.0.2.200>"]).text()));
+    assert!(reply.starts_with("SIP/2.0 476"), "{reply}");
 }

@@ -21,14 +21,14 @@ mod transaction;
 pub use dialog::{Dialog, DialogState};
 pub use digest::{Algorithm, DigestInput, DigestText, Protection, digest_response, ha1};
 pub use index::TransactionIndex;
-pub use location::{Binding, Flow, FlowConnection, Location, Record};
+pub use location::{Binding, Flow, FlowConnection, Location, Places, Record};
 pub use moment::{Moment, Now, milliseconds, seconds};
 pub use nonce::{Nonce, NonceState, NonceWindows, Use};
 pub use registrar::{Change, Contact, RegistrarRules, Registration, RegistrationError, register};
 pub use response_context::{is_better, rank};
 pub use secret::{Secret, keyed_hash, stable_id};
 pub use timed_slab::{Key, TimedSlab};
-pub use token::{BRANCH_TEXT, BranchToken, Direction, RouteToken};
+pub use token::{BRANCH_TEXT, BranchToken, Direction, FlowToken, RouteToken};
 pub use transaction::{
     AckOutcome, ClientAction, FinalOutcome, InviteClient, InviteServer, NonInviteClient, NonInviteServer, ServerAction, SipTimers, transaction_key,
 };

@@ -164,6 +164,15 @@ impl Record {
     }
 }
 
+/// Where a record was before a change, and where it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Before; nowhere for one that is new.
+    pub before: Option<usize>,
+    /// Now; nowhere for one that is gone.
+    pub now: Option<usize>,
+}
+
 /// The table; at most `limit` records.
 pub struct Location {
     secret: Secret,
@@ -280,8 +289,8 @@ impl Location {
     }
 
     /// Changes the bindings of `aor`, which may have none before and none afterwards; `None`, and nothing is changed, where the table is full.
-    /// Returns what `work` did and the record's place, if it has one now.
-    pub fn change<R>(&mut self, aor: &[u8], work: impl FnOnce(&mut SmallVec<[Binding; 1]>) -> R) -> Option<(R, Option<usize>)> {
+    /// Returns what `work` did and where the record was and is, if it is there.
+    pub fn change<R>(&mut self, aor: &[u8], work: impl FnOnce(&mut SmallVec<[Binding; 1]>) -> R) -> Option<(R, Places)> {
         let hash = self.hash(aor);
         let found = self.find(hash, aor);
         let mut fresh = SmallVec::new();
@@ -304,7 +313,7 @@ impl Location {
             None if is_empty => None,
             None => Some(self.insert(hash, aor, fresh) as usize),
         };
-        Some((done, place))
+        Some((done, Places { before: found.map(|place| place as usize), now: place }))
     }
 
     fn insert(&mut self, hash: u64, aor: &[u8], bindings: SmallVec<[Binding; 1]>) -> u32 {
@@ -476,11 +485,12 @@ mod tests {
             let mut map: HashMap<u32, usize> = HashMap::new();
             for (user, count) in steps {
                 let aor = format!("{user}@x");
-                let (_, place) = table.change(aor.as_bytes(), |bindings| {
+                let (_, places) = table.change(aor.as_bytes(), |bindings| {
                     bindings.clear();
                     bindings.extend((0..count).map(|number| binding(&format!("sip:{number}"), 5)));
                 }).unwrap();
-                prop_assert_eq!(place.is_some(), count > 0);
+                prop_assert_eq!(places.now.is_some(), count > 0);
+                prop_assert_eq!(places.before.is_some(), map.contains_key(&user));
                 if count == 0 { map.remove(&user); } else { map.insert(user, usize::from(count)); }
                 prop_assert_eq!(table.len(), map.len());
             }

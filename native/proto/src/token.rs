@@ -4,7 +4,7 @@
 //! transaction; a route is sealed by a MAC whose key survives a restart, so that it can be believed without any state.
 
 use crate::secret::mac;
-use crate::{Key, Secret};
+use crate::{FlowConnection, Key, Secret};
 
 const VERSION: u8 = 1;
 const BRANCH_BYTES: usize = 23;
@@ -160,6 +160,90 @@ impl RouteToken {
     }
 }
 
+const FLOW_FIELDS: usize = 22;
+/// What a connection adds.
+const CONNECTION_FIELDS: usize = 13;
+const SEAL: usize = 8;
+
+/// Where a phone really is, sealed: what marks its Contact for one call, or is the user part of our Path. Without the seal
+/// somebody could have requests sent to places of his choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowToken {
+    /// The listener that the phone sent to, by the lower half of [`crate::stable_id`].
+    pub listener: u16,
+    /// The transport.
+    pub transport: syntax::Transport,
+    /// Whence it sent.
+    pub address: std::net::SocketAddr,
+    /// The connection it came by, with the lower half of the process's start: in another process it is another one.
+    pub connection: Option<(u32, FlowConnection)>,
+}
+
+impl FlowToken {
+    const TRANSPORTS: [syntax::Transport; 5] =
+        [syntax::Transport::Udp, syntax::Transport::Tcp, syntax::Transport::Tls, syntax::Transport::Ws, syntax::Transport::Wss];
+
+    fn seal(secret: &Secret, fields: &[u8], context: &[u8]) -> [u8; SEAL] {
+        ((mac(secret, &[b"flow", fields, context]) >> 64) as u64).to_be_bytes()
+    }
+
+    /// Appends the token as text, sealed for `context`.
+    pub fn write(&self, secret: &Secret, context: &[u8], out: &mut Vec<u8>) {
+        let mut fields = [0; FLOW_FIELDS + CONNECTION_FIELDS];
+        fields[0] = VERSION;
+        fields[1] = Self::TRANSPORTS.iter().position(|own| *own == self.transport).unwrap_or(0) as u8;
+        fields[2..4].copy_from_slice(&self.listener.to_be_bytes());
+        fields[4..6].copy_from_slice(&self.address.port().to_be_bytes());
+        let ip = match self.address.ip() {
+            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            std::net::IpAddr::V6(ip) => ip,
+        };
+        fields[6..FLOW_FIELDS].copy_from_slice(&ip.octets());
+        let mut length = FLOW_FIELDS;
+        if let Some((epoch, connection)) = self.connection {
+            let (start, rest) = fields[FLOW_FIELDS..].split_at_mut(4);
+            start.copy_from_slice(&epoch.to_be_bytes());
+            rest[0] = connection.worker;
+            rest[1..5].copy_from_slice(&connection.slot.to_be_bytes());
+            rest[5..].copy_from_slice(&connection.generation.to_be_bytes());
+            length += CONNECTION_FIELDS;
+        }
+        write_hex(&fields[..length], out);
+        write_hex(&Self::seal(secret, &fields[..length], context), out);
+    }
+
+    /// Reads a token back; `None` for one that is not of our making, or sealed for something else.
+    pub fn read(text: &[u8], secret: &Secret, context: &[u8]) -> Option<Self> {
+        let short = read_hex::<{ FLOW_FIELDS + SEAL }>(text);
+        let long = || read_hex::<{ FLOW_FIELDS + CONNECTION_FIELDS + SEAL }>(text);
+        match short {
+            Some(bytes) => Self::open(&bytes, secret, context),
+            None => Self::open(&long()?, secret, context),
+        }
+    }
+
+    fn open(bytes: &[u8], secret: &Secret, context: &[u8]) -> Option<Self> {
+        let (fields, seal) = bytes.split_at(bytes.len() - SEAL);
+        if fields[0] != VERSION || !same(&Self::seal(secret, fields, context), seal) {
+            return None;
+        }
+        let mut octets = [0; 16];
+        octets.copy_from_slice(&fields[6..FLOW_FIELDS]);
+        let ip = std::net::Ipv6Addr::from(octets).to_canonical();
+        let word = |at: usize| u32::from_be_bytes([fields[at], fields[at + 1], fields[at + 2], fields[at + 3]]);
+        let connection = (fields.len() > FLOW_FIELDS).then(|| {
+            let connection = FlowConnection { worker: fields[FLOW_FIELDS + 4], slot: word(FLOW_FIELDS + 5), generation: word(FLOW_FIELDS + 9) };
+            (word(FLOW_FIELDS), connection)
+        });
+        Some(Self {
+            listener: u16::from_be_bytes([fields[2], fields[3]]),
+            transport: *Self::TRANSPORTS.get(usize::from(fields[1]))?,
+            address: (ip, u16::from_be_bytes([fields[4], fields[5]])).into(),
+            connection,
+        })
+    }
+}
+
 /// Compares in time that does not depend on where the first difference lies.
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differences, (x, y)| differences | (x ^ y)) == 0
@@ -218,6 +302,23 @@ mod tests {
         token().write(&SECRET, b"call", b"", &mut untagged);
         assert_eq!(RouteToken::verify(&untagged, &SECRET, b"call", b"alice", b""), None);
         assert_eq!(RouteToken::verify(b"\xff\x00", &SECRET, b"call", b"alice", b"bob"), None);
+    }
+
+    #[test]
+    fn a_flow_token_comes_back_for_its_call_only() {
+        for (transport, address) in [(syntax::Transport::Udp, "198.51.100.7:31000"), (syntax::Transport::Tcp, "[2001:db8::1]:5060")] {
+            let connection = transport.is_reliable().then_some((77, FlowConnection { worker: 3, slot: 70_000, generation: 9 }));
+            let token = FlowToken { listener: 700, transport, address: address.parse().unwrap(), connection };
+            let mut text = Vec::new();
+            token.write(&SECRET, b"call", &mut text);
+            assert_eq!(FlowToken::read(&text.to_ascii_uppercase(), &SECRET, b"call"), Some(token));
+            assert_eq!(FlowToken::read(&text, &SECRET, b"other"), None);
+            for at in 0..text.len() {
+                let mut forged = text.clone();
+                forged[at] = if forged[at] == b'0' { b'1' } else { b'0' };
+                assert_eq!(FlowToken::read(&forged, &SECRET, b"call"), None, "digit {at}");
+            }
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use edge::{
     AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Forking, GatewayHealthSettings, KeepAliveSettings,
-    LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarSettings, RouteSettings, TimerSettings,
-    TraceSettings,
+    LimitSettings, ListenerSettings, MatchSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarMode, RegistrarSettings,
+    RouteSettings, TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -84,6 +84,7 @@ pub fn registrar(domain: &str) -> RegistrarSettings {
     let network = |text: &str, prefix| (text.parse().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()), prefix);
     RegistrarSettings {
         domains: vec![domain.to_owned()],
+        mode: RegistrarMode::Keep,
         default_expires_seconds: 3_600,
         min_expires_seconds: 60,
         max_expires_seconds: 7_200,
@@ -107,7 +108,6 @@ pub fn registrar(domain: &str) -> RegistrarSettings {
             most: 5,
         },
         keep_alive: KeepAliveSettings { method: "off".to_owned(), interval_seconds: 30, natted_only: true, most_lost: 3, dead_codes: vec![404] },
-        nat_tests: ["diff-ip-src-via", "diff-port-src-via", "diff-ip-src-contact"].map(str::to_owned).into(),
     }
 }
 
@@ -195,6 +195,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         },
         quality: QualitySettings { span_seconds: 1_800, samples: [10, 10, 5, 5, 5], best_first: true, drop: false, probation_permille: 50, pairs: 1_000 },
         registrar: None,
+        nat: NatSettings { tests: ["diff-ip-src-via", "diff-port-src-via", "diff-ip-src-contact"].map(str::to_owned).into(), repair_contact: true },
         authentication: authentication(),
         trace: TraceSettings { memory_bytes: 0, collector: None, capture_id: 0 },
     }

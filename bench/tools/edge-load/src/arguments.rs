@@ -24,9 +24,15 @@ pub(crate) struct Arguments {
     pub(crate) reliable: bool,
     /// Digits of the numbers called; 0 calls a service.
     pub(crate) digits: u32,
+    /// The domain that is registered at; empty: that of the target.
+    pub(crate) domain: String,
+    /// How many users register, over and over; 0: each time another one.
+    pub(crate) users: usize,
+    /// What a user's number is put behind to be the password; none: a challenge is a failure.
+    pub(crate) password: Option<String>,
 }
 
-const USAGE: &str = "usage: edge-load [call|register|garbage] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N]";
+const USAGE: &str = "usage: edge-load [call|register|garbage] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--domain NAME] [--users N] [--password PREFIX]";
 
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -41,6 +47,9 @@ impl Arguments {
             hold_milliseconds: 0,
             reliable: false,
             digits: 0,
+            domain: String::new(),
+            users: 0,
+            password: None,
         };
         let mut words = words;
         while let Some(word) = words.next() {
@@ -67,6 +76,12 @@ impl Arguments {
                 "--hold-ms" => {
                     let text = value()?;
                     arguments.hold_milliseconds = text.parse().map_err(|_| fault(&text))?;
+                }
+                "--domain" => arguments.domain = value()?,
+                "--password" => arguments.password = Some(value()?),
+                "--users" => {
+                    let text = value()?;
+                    arguments.users = text.parse().map_err(|_| fault(&text))?;
                 }
                 "--digits" => {
                     let text = value()?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::arguments::{Arguments, Scenario};
 use crate::histogram::Histogram;
 use crate::network::{Network, wait};
-use crate::text::{DialogText, Places, ack_refusal, answer, in_dialog, invite, read_response, register};
+use crate::text::{DialogText, Places, Registrant, ack_refusal, answer, credentials, in_dialog, invite, read_response, register};
 
 const T1: u64 = 500_000;
 const GIVE_UP: u64 = 32_000_000;
@@ -29,6 +29,8 @@ struct Call {
     interval: u64,
     since: u64,
     dialog: DialogText,
+    /// The answer to a challenge; empty before there was one.
+    credentials: String,
 }
 
 /// What came of it all.
@@ -57,6 +59,7 @@ pub(crate) struct Report {
 
 struct Run<'a> {
     arguments: &'a Arguments,
+    target: String,
     places: Places,
     caller: Network,
     callee: Network,
@@ -82,6 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
         // The callee first: a forwarder may connect to it as soon as the caller does.
         callee: if arguments.reliable { Network::listen(arguments.callee)? } else { Network::datagrams(arguments.callee)? },
         caller: if arguments.reliable { Network::connect(arguments.target)? } else { Network::datagrams(arguments.caller)? },
+        target: arguments.target.to_string(),
         arguments,
         calls: HashMap::new(),
         timers: BinaryHeap::new(),
@@ -153,7 +157,7 @@ impl Run<'_> {
             self.report.completed += 1;
             return;
         }
-        self.calls.insert(number, Call { due, state: State::Calling, interval: T1, since: now, dialog: DialogText::default() });
+        self.calls.insert(number, Call { due, state: State::Calling, interval: T1, since: now, dialog: DialogText::default(), credentials: String::new() });
         self.send_request(number);
         self.timers.push(Reverse((now + T1, number)));
     }
@@ -163,11 +167,17 @@ impl Run<'_> {
         let mut bytes = self.caller.buffer();
         let Some(call) = self.calls.get(&number) else { return };
         match (self.arguments.scenario, call.state) {
-            (Scenario::Register, _) => register(&mut bytes, &self.places, number),
+            (Scenario::Register, _) => register(&mut bytes, &self.places, &self.registrant(number), number, &call.credentials),
             (_, State::Ending) => in_dialog(&mut bytes, &self.places, number, "BYE", 2, &call.dialog),
             _ => invite(&mut bytes, &self.places, number),
         }
         self.caller.send(bytes, self.places.target);
+    }
+
+    fn registrant(&self, number: usize) -> Registrant<'_> {
+        let user = if self.arguments.users > 0 { number % self.arguments.users } else { number };
+        let domain = if self.arguments.domain.is_empty() { &self.target } else { &self.arguments.domain };
+        Registrant { domain, user, password: self.arguments.password.as_deref() }
     }
 
     fn expire(&mut self, now: u64) {
@@ -260,6 +270,18 @@ impl Run<'_> {
             (b"REGISTER", 200) => {
                 self.setup.add(now - call.due);
                 self.end(number, true);
+            }
+            (b"REGISTER", 401) if call.credentials.is_empty() && self.arguments.password.is_some() => {
+                let Some(found) = credentials(response, &self.registrant(number)) else { return self.end(number, false) };
+                if let Some(call) = self.calls.get_mut(&number) {
+                    call.credentials = found;
+                }
+                self.send_request(number);
+            }
+            (b"REGISTER", 300..) => {
+                self.report.refused += 1;
+                self.report.refused_with_retry_after += u64::from(memchr::memmem::find(response, b"\r\nRetry-After: ").is_some());
+                self.calls.remove(&number);
             }
             (b"INVITE", 100..=199) if call.state == State::Calling => call.state = State::Proceeding,
             (b"INVITE", 200..=299) => {

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
+use md5::{Digest, Md5};
+
 const SDP: &str = "v=0\r\no=load 53655765 2353687637 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 8\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n";
 
 /// Who is talking to whom.
@@ -43,12 +45,37 @@ pub(crate) fn invite(out: &mut Vec<u8>, p: &Places, call: usize) {
     );
 }
 
-pub(crate) fn register(out: &mut Vec<u8>, p: &Places, call: usize) {
-    let &Places { caller, target, run, transport, .. } = p;
+/// A REGISTER of a user; the second one of an exchange has credentials.
+pub(crate) fn register(out: &mut Vec<u8>, p: &Places, who: &Registrant<'_>, call: usize, credentials: &str) {
+    let &Places { caller, run, transport, .. } = p;
+    let Registrant { domain, user, .. } = *who;
+    let cseq = 1 + u32::from(!credentials.is_empty());
     let _ = write!(
         out,
-        "REGISTER sip:{target} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-r{call}-{run}\r\nFrom: <sip:u{call}@{target}>;tag=f{call}\r\nTo: <sip:u{call}@{target}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 REGISTER\r\nContact: <sip:u{call}@{caller}>\r\nMax-Forwards: 70\r\nExpires: 3600\r\nContent-Length: 0\r\n\r\n"
+        "REGISTER sip:{domain} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-r{cseq}{call}-{run}\r\nFrom: <sip:u{user}@{domain}>;tag=f{call}\r\nTo: <sip:u{user}@{domain}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: {cseq} REGISTER\r\nContact: <sip:u{user}@{caller}>\r\n{credentials}Max-Forwards: 70\r\nExpires: 3600\r\nUser-Agent: load\r\nContent-Length: 0\r\n\r\n"
     );
+}
+
+/// Who registers.
+pub(crate) struct Registrant<'a> {
+    pub(crate) domain: &'a str,
+    pub(crate) user: usize,
+    pub(crate) password: Option<&'a str>,
+}
+
+/// The answer to a digest challenge by MD5; `None` where there is no password, or the challenge is none.
+pub(crate) fn credentials(challenge: &[u8], who: &Registrant<'_>) -> Option<String> {
+    let hex = |text: String| Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let line = lines(challenge).find_map(|line| value_of(line, b"WWW-Authenticate"))?;
+    let line = std::str::from_utf8(line).ok()?;
+    let param = |name: &str| line.split(&format!("{name}=\"")).nth(1)?.split('"').next();
+    let (realm, nonce) = (param("realm")?, param("nonce")?);
+    let Registrant { domain, user, password } = *who;
+    let ha1 = hex(format!("u{user}:{realm}:{}{user}", password?));
+    let response = hex(format!("{ha1}:{nonce}:00000001:c:auth:{}", hex(format!("REGISTER:sip:{domain}"))));
+    Some(format!(
+        "Authorization: Digest username=\"u{user}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"sip:{domain}\", response=\"{response}\", cnonce=\"c\", nc=00000001, qop=auth, algorithm=MD5\r\n"
+    ))
 }
 
 /// What an in-dialog request needs of the 2xx.

@@ -1,0 +1,242 @@
+//! REGISTER for a core that keeps its users itself: it goes there with a Path, or with a Contact, that leads back to the phone over
+//! us; what the core grants is learnt from its answer, and who fails there too often is refused here.
+
+use proto::{Contact, FlowToken, Key, Now, RegistrarRules, Registration};
+use smallvec::SmallVec;
+use syntax::{HeaderName, Message, Method, Span, Uri, header_param, list_elements, parse_name_addr};
+
+use crate::defence::MayTry;
+use crate::edge::Edge;
+use crate::gateway_uri::unescaped;
+use crate::hop::Hop;
+use crate::matching::Refusal;
+use crate::reach::Reach;
+use crate::register::{delta_seconds, read_contacts};
+use crate::settings::PeerKind;
+use crate::subscriber_settings::RegistrarMode;
+use crate::target::Target;
+
+/// What tokens of Paths and Contacts are sealed for.
+const CONTEXT: &[u8] = b"register";
+const FLOW: &[u8] = b";edge-flow=";
+const CONTACT: &[u8] = b";edge-contact=";
+
+impl Edge {
+    /// How registrations of served domains are dealt with.
+    pub(crate) fn registrar_mode(&self) -> RegistrarMode {
+        self.snapshot.settings.registrar.as_ref().map_or(RegistrarMode::Keep, |registrar| registrar.mode)
+    }
+
+    /// Whether a REGISTER for the core may go on; if not it has been answered, or waits.
+    pub(crate) fn may_forward_register(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> bool {
+        let user = self.user_of(message);
+        let refusal = if self.may_try(now, arrival.address.ip(), &user) == MayTry::Yes {
+            let most = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.contacts.most);
+            match read_contacts(message, most).and_then(|contacts| self.check_contacts(now, arrival, message, &contacts.list)) {
+                Ok(goes_on) => return goes_on,
+                Err(refusal) => refusal,
+            }
+        } else {
+            self.counters.refused_attackers.add();
+            Refusal::new(403, "authenticate")
+        };
+        self.counters.registrations_refused.add();
+        self.refuse(now, arrival, message, Some(peer), &refusal);
+        false
+    }
+
+    /// The user that a request claims to be of.
+    fn user_of(&self, message: &Message<'_>) -> Vec<u8> {
+        let claimed = if message.head.method == Method::Register { message.head.to.uri } else { message.head.from.uri };
+        Uri::parse(message.bytes, claimed).map(|uri| unescaped(message.text(uri.user))).unwrap_or_default()
+    }
+
+    /// Whether `message` is a registration that goes on to a core from a phone.
+    fn is_forwarded(&self, message: &Message<'_>, from_peer: Option<u16>) -> bool {
+        let of_phone = || from_peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers);
+        message.head.method == Method::Register && self.registrar_mode() != RegistrarMode::Keep && of_phone() && self.is_served(message)
+    }
+
+    /// Adds what leads back to the phone, as the request goes out by `hop`.
+    pub(crate) fn mark_register(&mut self, arrival: &Hop, message: &Message<'_>, from_peer: Option<u16>, hop: &Hop) {
+        if !self.is_forwarded(message, from_peer) {
+            return;
+        }
+        let token = self.flow_token(arrival);
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let place = |out: &mut Vec<u8>| {
+            out.extend_from_slice(snapshot.sent_by(hop.listener));
+            if snapshot.listener(hop.listener).transport != "udp" {
+                out.extend_from_slice(b";transport=");
+                out.extend_from_slice(snapshot.listener(hop.listener).transport.as_bytes());
+            }
+        };
+        let secret = self.options.route_secret;
+        if self.registrar_mode() == RegistrarMode::Path {
+            let supports = |slot: &syntax::Slot| list_elements(message.bytes, slot.value).any(|option| message.text(option).eq_ignore_ascii_case(b"path"));
+            let supported = message.all(HeaderName::Supported).any(supports);
+            self.edits.insert_with(usize::from(message.head.headers_start), |out| {
+                out.extend_from_slice(b"Path: <sip:");
+                token.write(&secret, CONTEXT, out);
+                out.push(b'@');
+                place(out);
+                out.extend_from_slice(b";lr>\r\n");
+                out.extend_from_slice(if supported { b"" } else { b"Supported: path\r\n" });
+            });
+            return;
+        }
+        let elements: Vec<Span> = message.elements(HeaderName::Contact).collect();
+        for element in elements {
+            let Some(contact) = parse_name_addr(message.bytes, element) else { continue };
+            let Ok(uri) = Uri::parse(message.bytes, contact.uri) else { continue };
+            self.edits.replace_with(Span::new(element.start(), contact.params.start().max(contact.uri.end())), |out| {
+                out.extend_from_slice(b"<sip:");
+                out.extend_from_slice(message.text(uri.user));
+                out.extend_from_slice(if uri.user.is_empty() { b"" } else { b"@" });
+                place(out);
+                out.extend_from_slice(FLOW);
+                token.write(&secret, CONTEXT, out);
+                out.extend_from_slice(CONTACT);
+                message.text(contact.uri).iter().for_each(|byte| out.extend_from_slice(format!("{byte:02x}").as_bytes()));
+                out.push(b'>');
+            });
+        }
+    }
+
+    /// Takes what led back to the phone out of the answer to its registration.
+    pub(crate) fn unmark_register(&mut self, message: &Message<'_>) {
+        if message.head.method != Method::Register || self.registrar_mode() == RegistrarMode::Keep {
+            return;
+        }
+        for slot in message.named(b"Path") {
+            self.edits.remove(slot.line);
+        }
+        let elements: Vec<Span> = message.elements(HeaderName::Contact).collect();
+        for element in elements {
+            let Some(contact) = parse_name_addr(message.bytes, element) else { continue };
+            if let Some(said) = said_contact(message.text(contact.uri)) {
+                self.edits.replace(contact.uri, &said);
+            }
+        }
+    }
+
+    /// The phone that a request of the core is for, by our Path or by the Contact that we gave.
+    pub(crate) fn forwarded_target(&self, message: &Message<'_>, pops: u8) -> Option<Target> {
+        if self.registrar_mode() == RegistrarMode::Keep {
+            return None;
+        }
+        let request_uri = message.text(message.head.request_uri.whole);
+        let secret = &self.options.route_secret;
+        if pops > 0 {
+            let first = message.elements(HeaderName::Route).next()?;
+            let uri = crate::route::element_uri(message.bytes, first)?;
+            let token = FlowToken::read(message.text(uri.user), secret, CONTEXT)?;
+            return Some(Target::Contact(Box::new(Reach::by(request_uri.into(), self.hop_of_token(&token)?))));
+        }
+        let value = after(request_uri, FLOW)?;
+        let end = value.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(value.len());
+        let token = FlowToken::read(value.get(..end)?, secret, CONTEXT)?;
+        Some(Target::Contact(Box::new(Reach::by(said_contact(request_uri)?.into(), self.hop_of_token(&token)?))))
+    }
+
+    /// What the core's final answer to a request of a phone says: of the phone's whereabouts, and of whether it is who it says.
+    pub(crate) fn learn(&mut self, now: Now, entry: Key, answer: &Message<'_>) {
+        if self.registrar_mode() == RegistrarMode::Keep {
+            return;
+        }
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        let (arrival, code) = (transaction.arrival, answer.head.status_code);
+        let from_peer = transaction.shape.as_ref().and_then(|shape| shape.from_peer);
+        if !from_peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers) {
+            return;
+        }
+        self.with_request(entry, |edge, request| {
+            let proved = request.first(HeaderName::Authorization).or(request.first(HeaderName::ProxyAuthorization)).is_some();
+            let user = edge.user_of(request);
+            match code {
+                401 | 403 | 407 if proved && !is_stale(answer) => edge.note_failed(now, &arrival, &user),
+                200..=299 if proved => edge.note_authenticated(now, &arrival, &user),
+                _ => {}
+            }
+            if (200..300).contains(&code) && edge.is_forwarded(request, from_peer) {
+                edge.learn_bindings(now, &arrival, request, answer);
+            }
+        });
+    }
+
+    /// Keeps the bindings that a core granted, for as long as it said.
+    fn learn_bindings(&mut self, now: Now, arrival: &Hop, request: &Message<'_>, answer: &Message<'_>) {
+        let Ok(to) = Uri::parse(request.bytes, request.head.to.uri) else { return };
+        let Some(aor) = self.address_of_record(request.bytes, &to) else { return };
+        let most = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.contacts.most);
+        let Ok(asked) = read_contacts(request, most) else { return };
+        let granted: Vec<(Vec<u8>, u32)> = answer.elements(HeaderName::Contact).filter_map(|element| granted_contact(answer, element)).collect();
+        let mut contacts: SmallVec<[Contact<'_>; 2]> = asked.list.clone();
+        for contact in &mut contacts {
+            // One that the core does not list is none.
+            let seconds = granted.iter().find(|(uri, _)| *uri == contact.uri).map_or(0, |(_, seconds)| *seconds);
+            contact.expires = Some(seconds);
+        }
+        let agent = request.named(b"User-Agent").next().map_or(&[][..], |slot| request.text(slot.value));
+        let registration = Registration {
+            contacts: &contacts,
+            star: asked.star,
+            expires: asked.star.then_some(0),
+            call_id: request.call_id(),
+            cseq: request.head.cseq,
+            path: b"",
+            user_agent: agent.get(..crate::register::USER_AGENT).unwrap_or(agent),
+            flow: arrival.flow(),
+            natted: self.snapshot.nat_tests.hold(arrival, request),
+        };
+        // The core has granted it already.
+        let rules = RegistrarRules {
+            default_expires: 3_600,
+            min_expires: 1,
+            max_expires: u32::MAX / 2,
+            raise_short: true,
+            spread_percent: 0,
+            max_contacts: usize::from(u8::MAX),
+            replace_oldest: true,
+            same_call_id_replaces: false,
+        };
+        match self.bind(now, &aor, &registration, &rules) {
+            Ok(_) => self.counters.registrations.add(),
+            // An answer that comes late, or one too many for us: the core's word holds, only we do not keep it.
+            Err(_) => self.counters.registrations_unlearnt.add(),
+        }
+    }
+}
+
+fn after<'a>(text: &'a [u8], mark: &[u8]) -> Option<&'a [u8]> {
+    memchr::memmem::find(text, mark).and_then(|at| text.get(at + mark.len()..))
+}
+
+/// The Contact that a phone gave, out of that which we made of it.
+fn said_contact(uri: &[u8]) -> Option<Vec<u8>> {
+    let value = after(uri, CONTACT)?;
+    let end = value.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(value.len());
+    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
+    let pairs = value.get(..end)?.chunks_exact(2);
+    let said: Option<Vec<u8>> = pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect();
+    // Whatever a core makes of it must stay one URI.
+    said.filter(|said| Uri::parse(said, Span::new(0, said.len())).is_ok())
+}
+
+/// A Contact of a 200 as the phone knows it, and for how long it was granted.
+fn granted_contact(answer: &Message<'_>, element: Span) -> Option<(Vec<u8>, u32)> {
+    let contact = parse_name_addr(answer.bytes, element)?;
+    let uri = answer.text(contact.uri);
+    let param = header_param(answer.bytes, contact.params, b"expires").and_then(delta_seconds);
+    let whole = || answer.named(b"Expires").next().and_then(|slot| delta_seconds(answer.text(slot.value)));
+    Some((said_contact(uri).unwrap_or_else(|| uri.to_vec()), param.or_else(whole).unwrap_or(3_600)))
+}
+
+/// Whether a challenge only wants another nonce answered.
+fn is_stale(answer: &Message<'_>) -> bool {
+    let lines = answer.all(HeaderName::WwwAuthenticate).chain(answer.all(HeaderName::ProxyAuthenticate));
+    lines.into_iter().any(|slot| {
+        let text = answer.text(slot.value).to_ascii_lowercase();
+        memchr::memmem::find(&text, b"stale=true").or(memchr::memmem::find(&text, b"stale=\"true\"")).is_some()
+    })
+}

@@ -1,0 +1,99 @@
+//! Contacts of phones behind a NAT: marked on the way out with where the phone really is, and found by the mark on the way back.
+//! The Contact itself stays as it is, so that the phone gets back what it said, whatever is between (RFC 6314 section 4.2 does
+//! without; RFC 3261 section 12.1.2 has user agents keep what they do not know of a URI).
+
+use proto::FlowToken;
+use syntax::{HeaderName, Message, Method, Span, Uri, parse_name_addr};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::reach::Reach;
+use crate::settings::PeerKind;
+use crate::target::Target;
+use crate::transaction::Shape;
+
+/// The URI parameter that marks.
+const PARAM: &[u8] = b";edge-flow=";
+
+impl Reach {
+    /// The way along `hop`, with this Request-URI.
+    pub(crate) fn by(uri: Box<[u8]>, hop: Hop) -> Self {
+        Self { uri, path: Box::default(), hop: Some(hop), listener: hop.listener, q: 1_000 }
+    }
+}
+
+impl Edge {
+    /// Where `arrival` came from, to be sealed.
+    pub(crate) fn flow_token(&self, arrival: &Hop) -> FlowToken {
+        let connection = arrival.flow().connection.map(|connection| (self.options.epoch as u32, connection));
+        FlowToken { listener: self.snapshot.listener_id(arrival.listener), transport: arrival.transport, address: arrival.address, connection }
+    }
+
+    /// The way that a token leads; over its connection where that is one of this process.
+    pub(crate) fn hop_of_token(&self, token: &FlowToken) -> Option<Hop> {
+        let listener = self.snapshot.listener_by_id(token.listener)?;
+        let connection = token.connection.filter(|(epoch, _)| *epoch == self.options.epoch as u32).map(|(_, connection)| connection);
+        Some(Hop::of_flow(&proto::Flow::new(listener, token.transport, token.address, connection)))
+    }
+
+    fn is_phone(&self, arrival: &Hop) -> bool {
+        let peer = self.identify(arrival.listener, arrival.transport, arrival.address);
+        peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers)
+    }
+
+    /// Marks the Contact of a request or response that came from a phone behind a NAT.
+    pub(crate) fn mark_contact(&mut self, arrival: &Hop, message: &Message<'_>) {
+        if !self.snapshot.settings.nat.repair_contact || message.head.method == Method::Register || message.first(HeaderName::Contact).is_none() {
+            return;
+        }
+        // The Contacts of a redirection are those of others.
+        if message.head.status_code >= 300 {
+            return;
+        }
+        let tests = self.snapshot.nat_tests;
+        let holds = if message.is_request() { tests.hold(arrival, message) } else { tests.contact_holds(arrival, message) };
+        if !holds || !self.is_phone(arrival) {
+            return;
+        }
+        let token = self.flow_token(arrival);
+        let elements: Vec<Span> = message.elements(HeaderName::Contact).collect();
+        for element in elements {
+            let Some(contact) = parse_name_addr(message.bytes, element) else { continue };
+            let Ok(uri) = Uri::parse(message.bytes, contact.uri) else { continue };
+            if uri.host.is_empty() {
+                continue;
+            }
+            self.counters.contacts_marked.add();
+            // Behind the other parameters of the URI, in front of its header fields.
+            let at = uri.params.end();
+            let bracketed = message.bytes.get(contact.uri.end()) == Some(&b'>');
+            if !bracketed {
+                self.edits.insert_with(contact.uri.start(), |out| out.push(b'<'));
+            }
+            let secret = &self.options.route_secret;
+            self.edits.insert_with(at, |out| {
+                out.extend_from_slice(PARAM);
+                token.write(secret, message.call_id(), out);
+            });
+            if !bracketed {
+                self.edits.insert_with(contact.uri.end(), |out| out.push(b'>'));
+            }
+        }
+    }
+
+    /// The phone that a marked Request-URI leads to; its Request-URI is what the phone said.
+    pub(crate) fn marked_target(&self, message: &Message<'_>, shape: &Shape) -> Option<Target> {
+        if shape.route.next.is_some() {
+            return None;
+        }
+        let uri = shape.route.swapped.unwrap_or(message.head.request_uri);
+        let text = message.text(uri.whole);
+        let start = memchr::memmem::find(text, PARAM)?;
+        let value = text.get(start + PARAM.len()..)?;
+        let end = value.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(value.len());
+        let token = FlowToken::read(value.get(..end)?, &self.options.route_secret, message.call_id())?;
+        let hop = self.hop_of_token(&token)?;
+        let said = [text.get(..start)?, value.get(end..)?].concat();
+        Some(Target::Contact(Box::new(Reach::by(said.into(), hop))))
+    }
+}
