@@ -2,6 +2,7 @@
 
 import socket
 import time
+from typing import Self
 
 CRLF = "\r\n"
 
@@ -78,7 +79,7 @@ class Agent:
     def close(self) -> None:
         self.socket.close()
 
-    def __enter__(self) -> "Agent":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

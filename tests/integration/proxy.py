@@ -91,6 +91,15 @@ class Proxy:
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._log_path.read_text().splitlines() if line.startswith("{")]
 
+    def told(self, event: str, count: int = 1, seconds: float = 3) -> list[dict[str, Any]]:
+        """Return the parameters of an event that the log has, waiting until there are `count`."""
+        end = time.monotonic() + seconds
+        while True:
+            found = [line["parameters"] for line in self.log if line["event"] == event]
+            if len(found) >= count or time.monotonic() > end:
+                return found
+            time.sleep(0.05)
+
     def counters(self) -> dict[str, int]:
         """Return the counters as of now."""
         seen = sum(line["event"] == "counters" for line in self.log)

@@ -1,10 +1,13 @@
 """The talk's snippets as our examples do them."""
 
+import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.agent import Agent, invite
-from tests.integration.proxy import Proxy, free_port
+from tests.integration.agent import Agent, answer, invite, values
+from tests.integration.phone import Phone
+from tests.integration.proxy import Proxy, free_port, manage
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "talk"
 
@@ -22,3 +25,50 @@ def test_t1_converts_tcp_to_udp_and_back(start_proxy: Callable[..., Proxy], run_
         stranger.send(invite("INVITE", stranger.port, "sip:+1900@gateway", to_tag="forged", extra=route), port)
         assert stranger.receive().startswith("SIP/2.0 403")
         assert gateway.receive(0.5) == ""
+
+
+def _users(start_proxy: Callable[..., Proxy], name: str) -> tuple[Proxy, int]:
+    port = free_port()
+    toml = (EXAMPLES / name).read_text().replace("127.0.0.1:5060", f"127.0.0.1:{port}").replace('"var"', '"STATE"')
+    proxy = start_proxy(toml)
+    with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+        database.execute("INSERT INTO subscriber (username, password) VALUES ('alice', 'secret')")
+    database.close()
+    return proxy, port
+
+
+def test_t2_reaches_a_phone_behind_a_nat_where_it_really_is(start_proxy: Callable[..., Proxy]) -> None:
+    proxy, port = _users(start_proxy, "t2-nat.toml")
+    with Phone("alice", port) as alice, Phone("bob", port) as bob:
+        inside = "<sip:alice@10.1.2.3:5070>"
+        assert alice.register(contact=inside).startswith("SIP/2.0 200")
+        shown = json.loads(manage(proxy, "location", "show", "--json")[1])["bindings"][0]
+        assert (shown["received"], shown["natted"]) == (f"sip:127.0.0.1:{alice.port}", True)
+        bob.send(bob.request("INVITE", "sip:alice@edge.example", f"Contact: {bob.contact}", to="sip:alice@edge.example"), port)
+        call = alice.receive_until("INVITE")
+        assert call.startswith("INVITE sip:alice@10.1.2.3:5070 SIP/2.0")
+        alice.send(answer(call, "200 OK").replace("Content-Length", f"Contact: {inside}\r\nContent-Length"), port)
+        ok = bob.receive_until("SIP/2.0 200")
+        remote = values(ok, "Contact")[0].strip("<>")
+        tag = values(ok, "To")[0].split(";tag=")[1]
+        bye = bob.request("BYE", remote, f"Route: {values(ok, 'Record-Route')[0]}", to="sip:alice@edge.example")
+        bob.send(bye.replace("To: <sip:alice@edge.example>", f"To: <sip:alice@edge.example>;tag={tag}"), port)
+        assert alice.receive_until("BYE").startswith("BYE sip:alice@10.1.2.3:5070 SIP/2.0")
+
+
+def test_t5_stops_who_guesses_and_nobody_else(start_proxy: Callable[..., Proxy]) -> None:
+    proxy, port = _users(start_proxy, "t5-dictionary-attacks.toml")
+    with Phone("alice", port, host="127.0.0.9") as guesser, Phone("alice", port) as alice:
+        assert [guesser.register(f"guess {number}")[8:11] for number in range(21)] == ["401"] * 20 + ["403"]
+        assert alice.register("secret").startswith("SIP/2.0 200")
+    told = proxy.told("E_AUTH_ATTACK")
+    assert [(event["scope"], event["ip"], event["user"], event["failures"]) for event in told] == [("pair", "127.0.0.9", "alice", 20)]
+
+
+def test_t6_refuses_contacts_that_are_gateways(start_proxy: Callable[..., Proxy]) -> None:
+    proxy, port = _users(start_proxy, "t6-register-poisoning.toml")
+    with Phone("alice", port) as alice:
+        for contact in ("<sip:alice@192.0.2.40>", "<sip:alice@192.0.2.40:9;transport=tcp>", f"<sip:alice@localhost:{port}>"):
+            assert alice.register("secret", contact=contact).startswith("SIP/2.0 476 Contact Unacceptable"), contact
+        assert alice.register("secret").startswith("SIP/2.0 200")
+    assert len(proxy.told("E_REGISTER_POISONING", 3)) == 3
