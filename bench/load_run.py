@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +48,11 @@ def load(  # noqa: PLR0913
     transport: str = "udp",
     cores: str = LOAD_CORE,
     digits: int = 0,
+    words: Sequence[str] = (),
 ) -> Run:
     """Run `rate` calls a second for `seconds` and return what came of them."""
     tool = str(ROOT / "target/release/edge-load")
-    words = [
+    line = [
         tool,
         scenario,
         "--rate",
@@ -63,9 +65,10 @@ def load(  # noqa: PLR0913
         transport,
         "--digits",
         str(digits),
+        *words,
     ]
     before = target.processor_seconds()
-    done = subprocess.run(["taskset", "-c", cores, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(["taskset", "-c", cores, *line], capture_output=True, text=True, check=True)
     spent = target.processor_seconds() - before
     report = json.loads(done.stdout)
     return Run(target.name, rate, seconds, spent / max(report["attempted"], 1) * 1e6, report)

@@ -233,6 +233,56 @@ def _lookup_hangs(done: dict[str, Any]) -> list[str]:
     ]
 
 
+def _register(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "## Registrar: REGISTER over UDP",
+        "",
+        "Each from another user, kept in memory, unchallenged; the floor answers without looking. With digest, credentials cached, each exchange is two requests: the cost is that of one.",
+        "",
+        "| target | requests/s | CPU per request | share of floor | p99 | requests | refused, lost |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    base = median(rows, "cost", target="floor")
+    for name in dict.fromkeys(row["target"] for row in rows):
+        value = median(rows, "cost", target=name)
+        lost = sum(total(rows, key, target=name) for key in ("refused", "failed", "unanswered"))
+        rate = rows[0]["rate"]
+        lines.append(
+            f"| {name} | {rate} | {value:.1f} µs | {value / base:.2f} | {median(rows, 'setup_p99_microseconds', target=name):.0f} µs "
+            f"| {total(rows, 'attempted', target=name)} | {lost} |"
+        )
+    share = median(rows, "cost", target="edgeproxy-digest") / median(rows, "cost", target="edgeproxy")
+    return [*lines, "", f"With digest a request costs {share:.2f} of one without."]
+
+
+def _register_memory(rows: list[dict[str, Any]]) -> list[str]:
+    told = "; ".join(f"{row['target']} {row['each']:.0f} bytes each, {row['lost']} refused or lost" for row in rows)
+    return [
+        "## Registrar: memory of a binding",
+        "",
+        f"{rows[0]['bindings']:,} bindings of as many users, at {rows[0]['rate']}/s, some time after the load: {told}.",
+    ]
+
+
+def _register_highest(done: dict[str, Any]) -> list[str]:
+    lost = " and ".join(f"{count / done['attempted']:.2%}" for count in done["lost"])
+    return [
+        "## Registrar: as many as the generator makes",
+        "",
+        f"{done['rate']}/s on one worker, {done['attempted']:,} users, then all of them again: {lost} refused or lost; p99 {done['p99']} µs; "
+        f"memory {done['before'] / (1 << 20):.0f} MiB after the first, {done['after'] / (1 << 20):.0f} MiB after the second.",
+    ]
+
+
+def _register_storm(done: dict[str, Any]) -> list[str]:
+    return [
+        "## Registrar: everybody comes back",
+        "",
+        f"{done['attempted']:,} phones over a challenge, with nothing cached: {done['completed']:,} registered within {done['seconds']:.0f} s, "
+        f"{done['refused']} refused, {done['failed'] + done['unanswered']} lost, {done['retransmissions']} retransmissions, p99 {done['setup_p99_microseconds']} µs.",
+    ]
+
+
 SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "cost": _cost,
     "python": _python,
@@ -256,6 +306,10 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "route_reloads": _route_reloads,
     "gateway_killed": _gateway_killed,
     "lookup_hangs": _lookup_hangs,
+    "register": _register,
+    "register_memory": _register_memory,
+    "register_highest": _register_highest,
+    "register_storm": _register_storm,
 }
 
 

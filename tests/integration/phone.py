@@ -31,9 +31,18 @@ def authorization(challenge: str, method: str, uri: str, account: tuple[str, str
 class Phone(Agent):
     """A user agent of `user` at `domain`, behind the proxy at `port`."""
 
-    def __init__(self, user: str, proxy_port: int, *, domain: str = "edge.example", host: str = "127.0.0.1") -> None:
-        super().__init__(host)
-        self.user, self.domain, self.proxy_port, self.host = user, domain, proxy_port, host
+    def __init__(
+        self,
+        user: str,
+        proxy_port: int,
+        *,
+        domain: str = "edge.example",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        proxy: str = "127.0.0.1",
+    ) -> None:
+        super().__init__(host, port)
+        self.user, self.domain, self.proxy_port, self.host, self.proxy = user, domain, proxy_port, host, proxy
         self.call_id, self.cseq = secrets.token_hex(6), 0
         self.contact = f"<sip:{user}@{host}:{self.port}>"
 
@@ -56,8 +65,8 @@ class Phone(Agent):
 
     def ask(self, message: str) -> str:
         """Send a request; return the final answer."""
-        self.send(message, self.proxy_port)
-        while (reply := self.receive()).startswith("SIP/2.0 1"):
+        self.send(message, self.proxy_port, self.proxy)
+        while (reply := self.receive()).startswith(("SIP/2.0 1", "OPTIONS")):
             pass
         return reply
 
@@ -75,14 +84,14 @@ class Phone(Agent):
         """Send an INVITE, answering a challenge where a password is given; return the first answer that is no challenge and no 100."""
         call_id = secrets.token_hex(6)
         lines = [f"Contact: {self.contact}"]
-        self.send(self.request("INVITE", uri, *lines, to=uri, call_id=call_id, **options), self.proxy_port)
+        self.send(self.request("INVITE", uri, *lines, to=uri, call_id=call_id, **options), self.proxy_port, self.proxy)
         reply = self.receive_until("SIP/2.0", having="SIP/2.0")
         while reply.startswith("SIP/2.0 100"):
             reply = self.receive()
         if password and reply.startswith("SIP/2.0 407"):
             credentials = authorization(values(reply, "Proxy-Authenticate")[0], "INVITE", uri, (self.user, password))
             message = self.request("INVITE", uri, *lines, f"Proxy-Authorization: {credentials}", to=uri, call_id=call_id, **options)
-            self.send(message, self.proxy_port)
+            self.send(message, self.proxy_port, self.proxy)
             reply = self.receive()
             while reply.startswith("SIP/2.0 100"):
                 reply = self.receive()

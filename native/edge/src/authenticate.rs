@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use proto::{Algorithm, DigestInput, Nonce, NonceState, Now, Protection, Use, digest_response, ha1};
 use syntax::{Credentials, CredentialsError, HeaderName, Message, Method, Span, Uri};
 
+use crate::admit::Shedding;
 use crate::credential::Known;
 use crate::defence::MayTry;
 use crate::edge::Edge;
@@ -132,6 +133,10 @@ impl Edge {
         }
         let key = self.credential_key(&claim.user, &claim.domain, &claim.realm);
         let Some(known) = self.credentials(now, key, &claim.user, &claim.domain, &claim.realm) else {
+            if self.shedding == Shedding::Registrations {
+                self.counters.shed_overload.add();
+                return Finding::Refuse(self.shed());
+            }
             let wait = self.snapshot.subscribers.as_ref().map_or(0, |subscribers| subscribers.deadline);
             if self.park(now, arrival, message, key, wait) {
                 self.ask_credentials(&claim.user, &claim.domain, &claim.realm);

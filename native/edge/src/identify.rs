@@ -40,11 +40,13 @@ impl Edge {
         if self.is_ping(message, route) {
             return self.answer_ping(arrival, message);
         }
-        if let Err(refusal) = self.admit(Class::of(message, false), arrival.listener) {
-            return self.refuse(now, arrival, message, Some(peer), &refusal);
-        }
         let served = message.head.method == Method::Register && self.is_served(message);
         let keeps = served && self.registrar_mode() == RegistrarMode::Keep;
+        // One that is kept here costs hardly more than its refusal; what it would wait for is refused while that is much.
+        let class = if keeps { Class::Last } else { Class::of(message, false) };
+        if let Err(refusal) = self.admit(class, arrival.listener) {
+            return self.refuse(now, arrival, message, Some(peer), &refusal);
+        }
         let settings = &self.snapshot.settings.peers[usize::from(peer)];
         let is_phone = settings.kind == PeerKind::Subscribers;
         if settings.authenticate && (keeps || message.head.method != Method::Register) && !self.authenticate(now, arrival, message, peer) {

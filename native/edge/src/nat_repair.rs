@@ -94,6 +94,12 @@ impl Edge {
         let token = FlowToken::read(value.get(..end)?, &self.options.route_secret, message.call_id())?;
         let hop = self.hop_of_token(&token)?;
         let said = [text.get(..start)?, value.get(end..)?].concat();
-        Some(Target::Contact(Box::new(Reach::by(said.into(), hop))))
+        let way = Reach::by(said.into(), hop);
+        // The user of a phone is in To: in the meantime it may have come back from elsewhere.
+        let to = Uri::parse(message.bytes, message.head.to.uri).ok().filter(|to| self.serves(message.text(to.host)));
+        Some(match to.and_then(|to| self.address_of_record(message.bytes, &to)) {
+            Some(aor) => Target::Phone(Box::new((aor, way))),
+            None => Target::Contact(Box::new(way)),
+        })
     }
 }

@@ -99,6 +99,28 @@ impl Edge {
         true
     }
 
+    /// Puts the way to a phone of a dialog among the targets of `entry`: the newest that its user registered with the same
+    /// Contact, else the one known; true where the worker that knows must be waited for.
+    pub(crate) fn find_again(&mut self, now: Now, entry: Key, aor: &[u8], way: Reach) -> bool {
+        if self.home(aor) == self.options.worker {
+            let found = self.look_up(now, aor);
+            self.take_newest(entry, found, way);
+            return false;
+        }
+        let waits = self.reach(now, entry, aor);
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.known_way = Some(Box::new(way));
+        }
+        waits
+    }
+
+    fn take_newest(&mut self, entry: Key, found: Vec<Reach>, way: Reach) {
+        let newest = found.into_iter().find(|other| other.uri == way.uri && other.hop.is_some()).unwrap_or(way);
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.targets.push(Target::Contact(Box::new(newest)));
+        }
+    }
+
     /// Takes what the worker that holds an address of record says.
     pub fn handle_reached(&mut self, now: Now, id: QuestionId, found: Vec<Reach>) {
         let entry = id.transaction;
@@ -110,7 +132,11 @@ impl Edge {
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.waiting = None;
         }
-        self.take_ways(entry, found);
+        let known = self.transactions.get_mut(entry).and_then(|transaction| transaction.known_way.take());
+        match known {
+            Some(way) => self.take_newest(entry, found, *way),
+            None => self.take_ways(entry, found),
+        }
         self.with_request(entry, |edge, message| edge.advance(now, entry, message));
         self.conclude(now, entry);
         self.rearm(entry);

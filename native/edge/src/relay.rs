@@ -156,6 +156,13 @@ impl Edge {
                         }
                         continue;
                     }
+                    Some(Target::Phone(phone)) => {
+                        let (aor, way) = *phone;
+                        if self.find_again(now, entry, &aor, way) {
+                            return;
+                        }
+                        continue;
+                    }
                     Some(Target::Contact(way)) => match self.take_way(entry, way) {
                         NextWay::Address(address) => address,
                         NextWay::Elsewhere => continue,

@@ -70,7 +70,7 @@ impl Routing {
                         (transport, name.port.unwrap_or(transport.default_port()), there)
                     }
                     // A gateway is no user of ours.
-                    Target::Record(_) | Target::Contact(_) => (Transport::Udp, 0, Vec::new()),
+                    Target::Record(_) | Target::Contact(_) | Target::Phone(_) => (Transport::Udp, 0, Vec::new()),
                 };
                 for ip in addresses {
                     routing.sources.entry(ip.to_canonical()).or_default().push(Source { port, transport, kind: gateway.kind, gateway: (place, index as u32) });

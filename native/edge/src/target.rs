@@ -29,6 +29,8 @@ pub(crate) enum Target {
     Record(Box<[u8]>),
     /// One way to such a user.
     Contact(Box<Reach>),
+    /// A phone within a dialog, whose user may have registered anew from elsewhere: the address of record, and the way it was.
+    Phone(Box<(Vec<u8>, Reach)>),
 }
 
 impl Target {

@@ -8,6 +8,7 @@ use crate::edge::Edge;
 use crate::origin::Origin;
 use crate::question::Address;
 use crate::route::RouteView;
+use crate::target::Target;
 use crate::transaction::{CancelReason, Client, Server, Shape, WaitKind};
 
 impl Edge {
@@ -61,7 +62,11 @@ impl Edge {
             self.policy_due(now, entry);
         } else if due.is_some() {
             transaction.waiting = None;
-            self.note_failure(entry, 503, None);
+            if let Some(way) = transaction.known_way.take() {
+                transaction.targets.push(Target::Contact(way));
+            } else {
+                self.note_failure(entry, 503, None);
+            }
             self.with_request(entry, |edge, message| edge.advance(now, entry, message));
             self.conclude(now, entry);
         }

@@ -193,6 +193,8 @@ pub(crate) struct Transaction {
     pub(crate) addresses: Vec<Address>,
     /// The way to a registered user that is at hand.
     pub(crate) way: Option<Box<Reach>>,
+    /// The way to a phone of a dialog, while it is asked whether there is a newer one.
+    pub(crate) known_way: Option<Box<Reach>>,
     /// Its way over gateways, where rules lead it.
     pub(crate) plan: Option<Box<Plan>>,
     pub(crate) waiting: Option<Waiting>,
@@ -242,6 +244,7 @@ impl Transaction {
             targets,
             addresses: Vec::new(),
             way: None,
+            known_way: None,
             plan: None,
             waiting: None,
             questions: 0,

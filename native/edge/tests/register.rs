@@ -1,7 +1,7 @@
 //! Registrations and calls to registered users, on simulated time.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use edge::{CredentialAnswer, LocationWrite, PeerKind, RegistrarMode, RouteSettings};
+use edge::{CredentialAnswer, LocationWrite, PeerKind, RegistrarMode, RouteSettings, Shedding};
 use proto::{Algorithm, DigestInput, Protection, digest_response, ha1};
 use testkit::{Request, Rig, Sent, header, headers, peer, registrar, response, settings};
 
@@ -673,4 +673,35 @@ fn a_poisoned_contact_does_not_reach_the_core() {
     let mut rig = Rig::new(forwarding(RegistrarMode::Contact));
     let reply = one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@192.0.2.200>"]).text()));
     assert!(reply.starts_with("SIP/2.0 476"), "{reply}");
+}
+
+#[test]
+fn under_overload_a_registration_goes_on_where_nothing_must_be_fetched_for_it() {
+    let mut rig = Rig::new(authenticating());
+    assert_eq!(come_in(&mut rig, PHONE, "before"), 200);
+    rig.edge.set_shedding(Shedding::Registrations);
+    assert_eq!(come_in(&mut rig, PHONE, "meanwhile"), 200);
+    let mut unknown = Register { call_id: "other", user: "carol", ..Register::new(1) };
+    let challenge = one(rig.receive(PHONE, &unknown.text()));
+    let line = format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "carol", "x", 1));
+    unknown = Register { call_id: "other", user: "carol", ..Register::new(2) }.lines(&[&line]);
+    let reply = one(rig.receive(PHONE, &unknown.text()));
+    assert!(reply.starts_with("SIP/2.0 503") && !header(&reply, "Retry-After").is_empty(), "{reply}");
+    assert!(rig.credentials.is_empty());
+}
+
+#[test]
+fn a_dialog_follows_its_phone_to_where_that_registered_anew() {
+    let mut rig = Rig::new(served());
+    let (_, ok) = called_behind_nat(&mut rig);
+    let uri = header(&ok, "Contact").split(['<', '>']).nth(1).unwrap().split('?').next().unwrap().to_owned();
+    let to_bob = |method: &str, cseq| of_core(method, &ok, &uri, cseq);
+    // What the phone gave in its REGISTER is what the mark was put on, but for a parameter: then the way known is taken.
+    let sent = rig.receive(CORE, &to_bob("INFO", 2));
+    assert_eq!(sent[0].to.to_string(), "198.51.100.9:31000");
+    let mut moved = Register::new(2).lines(&["Contact: <sip:bob@10.1.2.3:5070;ob>"]);
+    moved.via = "10.1.2.3:5070";
+    one(rig.receive("198.51.100.9:32222", &moved.text()));
+    let sent = rig.receive(CORE, &to_bob("BYE", 3));
+    assert_eq!(sent[0].to.to_string(), "198.51.100.9:32222");
 }

@@ -1,0 +1,14 @@
+"""Runs the tests behind real NATs in a network namespace of their own, which needs no rights of root."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_behind_nats() -> None:
+    line = ["unshare", "-Urn", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests/nat/behind_nat.py")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout

@@ -1,0 +1,1 @@
+"""Phones behind real NATs: run in a network namespace of their own by tests/integration/test_nat.py."""
