@@ -1,6 +1,8 @@
 """REGISTER: what one costs, with and without digest, what a binding takes, a storm after a restart, and keep-alives."""
 
+import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from typing import Any
 
 from load_run import load
 
-from target import COMMANDS, ROOT, Target, kamailio
+from target import COMMANDS, LOAD_CORE, ROOT, Target, kamailio
 
 DOMAIN = "edge.example"
 LINGER = 20
@@ -121,5 +123,90 @@ def storm(phones: int, seconds: int) -> dict[str, Any]:
         row = _register(target, phones / seconds, seconds, "--users", str(phones), "--password", "pw")
     keys = ("attempted", "completed", "refused", "unanswered", "failed", "retransmissions", "seconds", "setup_p99_microseconds")
     done = {key: row[key] for key in keys}
+    print(done, flush=True)
+    return done
+
+
+def keep_alive(bindings: int, seconds: int) -> list[dict[str, Any]]:
+    """What a keep-alive costs: CRLF beside a bare send at the same pace, OPTIONS with its answer beside a bare answer, and how many came in time."""
+    rate = bindings // 30
+    found = []
+    floor = [str(ROOT / "target/release/floors"), "send", "127.0.0.1:5060", "127.0.0.1:5080", str(rate)]
+    with _sink(answers=False), Target("floor", command=floor) as target:
+        before = target.processor_seconds()
+        time.sleep(seconds)
+        found.append({"kind": "bare send", "each": (target.processor_seconds() - before) / (rate * seconds) * 1e6, "sent": rate * seconds})
+    with Target("floor", command=_ANSWER) as target:
+        row = _register(target, rate, seconds)
+        found.append({"kind": "bare answer", "each": row["cost"], "sent": row["attempted"]})
+    for kind in ("crlf", "options"):
+        text = (ROOT / "bench/load/keep_alive.toml").read_text().replace('method = "crlf"', f'method = "{kind}"')
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "keep_alive.toml"
+            file.write_text(text)
+            with Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], str(file)]) as target:
+                _register(target, 16_000, bindings / 16_000)
+                with _sink(answers=kind == "options"):
+                    time.sleep(5)
+                    counts, spent = _counters(), target.processor_seconds()
+                    time.sleep(seconds)
+                    after = _counters()
+                    spent = target.processor_seconds() - spent
+        sent, answered = (after[key] - counts[key] for key in ("keep_alives_sent", "keep_alives_answered"))
+        found.append({"kind": kind, "each": spent / max(sent, 1) * 1e6, "sent": sent, "answered": answered, "wanted": rate * seconds})
+        print(found[-1], flush=True)
+    return found
+
+
+@contextmanager
+def _sink(*, answers: bool) -> Iterator[None]:
+    """Whoever sits where all contacts point: takes everything, and answers it where that is wished."""
+    words = ["answer", "127.0.0.1:5080"] if answers else ["udp", "127.0.0.1:5080", "127.0.0.1:9", "127.0.0.1:9"]
+    process = subprocess.Popen(["taskset", "-c", LOAD_CORE, str(ROOT / "target/release/floors"), *words], stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _counters() -> dict[str, int]:
+    line = [str(Path(sys.executable).with_name("edgeproxy")), "metrics", "--control", "/tmp/edgeproxy-bench/control.sock"]  # noqa: S108
+    text = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    return {
+        key: int(float(value))
+        for key, value in re.findall(r"^edgeproxy_(keep_alives_\w+?)(?:_total)?(?:\{[^}]*\})? ([0-9.e+]+)$", text, re.MULTILINE)
+    }
+
+
+def guessing(guesses: int, rate: int, others: int) -> dict[str, Any]:
+    """Guesses at many users from one address, beside honest users from another: what is found, and what the others notice."""
+    seconds = guesses // rate
+    with _database(1_000), Target("edgeproxy", command=_edgeproxy("registrar_auth.toml")) as target:
+        honest = ("--users", "1000", "--password", "pw", "--caller", "127.0.0.2:5081")
+        _register(target, others, 5, *honest)
+        alone = _register(target, others, seconds, *honest)
+        line = [str(ROOT / "target/release/edge-load"), "register", "--rate", str(rate), "--duration", str(seconds), "--domain", DOMAIN]
+        attack = subprocess.Popen(
+            ["taskset", "-c", LOAD_CORE, *line, "--callee", "127.0.0.1:5071", "--users", "50000", "--password", "guess"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        beside = _register(target, others, seconds, *honest)
+        attack.kill()
+        attack.communicate()
+        line = [str(Path(sys.executable).with_name("edgeproxy")), "ban", "list", "--json", "--control", "/tmp/edgeproxy-bench/control.sock"]  # noqa: S108
+        banned = [ban["source"] for ban in json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)["bans"]]
+    keys = ("refused", "failed", "unanswered")
+    done = {
+        "guesses": guesses,
+        "rate": rate,
+        "others": others,
+        "lost_alone": sum(alone[key] for key in keys),
+        "lost_beside": sum(beside[key] for key in keys),
+        "p99_alone": alone["setup_p99_microseconds"],
+        "p99_beside": beside["setup_p99_microseconds"],
+        "banned": banned,
+    }
     print(done, flush=True)
     return done

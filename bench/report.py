@@ -283,6 +283,26 @@ def _register_storm(done: dict[str, Any]) -> list[str]:
     ]
 
 
+def _keep_alive(rows: list[dict[str, Any]]) -> list[str]:
+    each = {row["kind"]: row["each"] for row in rows}
+    told = {row["kind"]: row for row in rows}
+    return [
+        "## Registrar: keep-alives",
+        "",
+        f"As many as {told['crlf']['wanted']:,} phones need at one each 30 s: {told['crlf']['sent']:,} CRLF sent, {each['crlf']:.2f} µs each, {each['crlf'] / each['bare send']:.2f} of a bare send ({each['bare send']:.2f} µs); "
+        f"{told['options']['sent']:,} OPTIONS sent and {told['options']['answered']:,} answered, {each['options']:.2f} µs each with its answer, {each['options'] / each['bare answer']:.2f} of a bare answer ({each['bare answer']:.2f} µs).",
+    ]
+
+
+def _guessing(done: dict[str, Any]) -> list[str]:
+    return [
+        "## Registrar: a brute-force attack",
+        "",
+        f"{done['guesses']:,} guesses at {done['rate']}/s from one address, which ended banned: {', '.join(done['banned']) or 'nobody'}. Beside it {done['others']} honest exchanges a second from another: "
+        f"p99 {done['p99_alone']} µs alone, {done['p99_beside']} µs beside; refused or lost {done['lost_alone']} alone, {done['lost_beside']} beside.",
+    ]
+
+
 SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "cost": _cost,
     "python": _python,
@@ -310,6 +330,8 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "register_memory": _register_memory,
     "register_highest": _register_highest,
     "register_storm": _register_storm,
+    "keep_alive": _keep_alive,
+    "guessing": _guessing,
 }
 
 

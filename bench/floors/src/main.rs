@@ -2,12 +2,14 @@
 //!
 //! `floors udp LISTEN CALLER CALLEE`: what comes from the callee goes to the caller, all else to the callee.
 //! `floors answer LISTEN`: what comes goes back with another first line, one datagram in, one out.
+//! `floors send LISTEN TO RATE`: sends so many datagrams of four bytes a second, each by itself.
 //! `floors tcp LISTEN CALLEE`: every connection is joined with one of its own to the callee.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::thread;
+use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -15,8 +17,9 @@ fn main() -> ExitCode {
     let done = match (arguments.first().map(String::as_str), place(1), place(2), place(3)) {
         (Some("udp"), Some(listen), Some(caller), Some(callee)) => udp(listen, caller, callee),
         (Some("answer"), Some(listen), None, None) => answer(listen),
+        (Some("send"), Some(listen), Some(to), None) => send(listen, to, arguments.get(3).and_then(|text| text.parse().ok()).unwrap_or(1_000)),
         (Some("tcp"), Some(listen), Some(callee), None) => tcp(listen, callee),
-        _ => Err(io::Error::other("usage: floors udp LISTEN CALLER CALLEE | floors answer LISTEN | floors tcp LISTEN CALLEE")),
+        _ => Err(io::Error::other("usage: floors udp LISTEN CALLER CALLEE | floors answer LISTEN | floors send LISTEN TO RATE | floors tcp LISTEN CALLEE")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,6 +53,22 @@ fn answer(listen: SocketAddr) -> io::Result<()> {
         let Some(at) = buffer[LINE.len()..end].iter().position(|byte| *byte == b'\r') else { continue };
         buffer[at..at + LINE.len()].copy_from_slice(LINE);
         let _ = socket.send_to(&buffer[at..end], source);
+    }
+}
+
+fn send(listen: SocketAddr, to: SocketAddr, rate: u64) -> io::Result<()> {
+    let socket = UdpSocket::bind(listen)?;
+    println!("ready");
+    // A hundredth of a second's worth at a time, as a sender that paces itself does.
+    let start = Instant::now();
+    let mut sent = 0u64;
+    loop {
+        let due = start.elapsed().as_micros() as u64 * rate / 1_000_000;
+        while sent < due {
+            let _ = socket.send_to(b"\r\n\r\n", to);
+            sent += 1;
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
