@@ -232,6 +232,10 @@ counters! {
     location_removals_dropped,
     /// Contacts marked with where their phone really is.
     contacts_marked,
+    /// STUN requests answered.
+    stun_answered,
+    /// STUN that is no binding request, or of no peer.
+    stun_refused,
     /// Keep-alives sent.
     keep_alives_sent,
     /// Keep-alives answered.

@@ -7,6 +7,7 @@ use syntax::{Field, LocalReply, Message, ParseError, Rport, is_answerable};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::stun::is_stun;
 
 impl Edge {
     /// Takes one message that came from `arrival`. Returns the worker that it belongs to where that is another one;
@@ -14,6 +15,10 @@ impl Edge {
     pub fn handle_message(&mut self, now: Now, arrival: &Hop, bytes: &[u8], handed_over: bool) -> Option<u8> {
         if self.is_banned(now, arrival.address.ip()) {
             self.counters.dropped_banned.add();
+            return None;
+        }
+        if is_stun(bytes) {
+            self.handle_stun(arrival, bytes);
             return None;
         }
         self.with_arrival(bytes, |edge, message, parsed| {

@@ -7,6 +7,7 @@ use syntax::{HeaderName, Message, Method, Transport, push_unfolded};
 use crate::cancel::derive;
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::identity::wants_privacy;
 use crate::reason::q850_cause;
 use crate::transaction::{CancelReason, Client, Server};
 
@@ -74,7 +75,7 @@ impl Edge {
     fn strip_via(&mut self, arrival: &Hop, entry: Key, message: &Message<'_>) -> bool {
         let Some(slot) = message.first(HeaderName::Via) else { return false };
         let Some(transaction) = self.transactions.get(entry) else { return false };
-        let own = transaction.origin.is_some();
+        let (own, reply_to) = (transaction.origin.is_some(), transaction.arrival);
         if !own && message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none() {
             return false;
         }
@@ -86,7 +87,8 @@ impl Edge {
             // What the far end was told of the caller is not what the caller said (RFC 3261 section 8.2.6.2).
             self.edits.replace(slot.value, from);
         }
-        if message.head.slots().iter().any(|slot| slot.name.needs_trust()) && !self.is_trusted(arrival) {
+        let tells = message.head.slots().iter().any(|slot| slot.name.needs_trust());
+        if tells && (!self.is_trusted(arrival) || wants_privacy(message) && !self.is_trusted(&reply_to)) {
             for slot in message.head.slots().iter().filter(|slot| slot.name.needs_trust()) {
                 self.edits.remove(slot.line);
             }

@@ -89,11 +89,7 @@ impl Edge {
         }
         self.mark_contact(arrival, message);
         self.mark_register(arrival, message, shape.from_peer, hop);
-        if shape.strip_identity {
-            for slot in head.slots().iter().filter(|slot| slot.name.needs_trust()) {
-                self.edits.remove(slot.line);
-            }
-        }
+        self.edit_identity(message, shape, far);
         if self.snapshot.subscribers.is_some() {
             for slot in [HeaderName::ProxyAuthorization, HeaderName::Authorization].into_iter().flat_map(|name| message.all(name)) {
                 if self.is_ours(message, slot.value) {

@@ -348,10 +348,13 @@ fn an_account_speaks_for_itself_only_and_its_credentials_go_no_further() {
     let offered = headers(&challenge, "Proxy-Authenticate")[0].to_owned();
     let line = |count, uri| format!("Proxy-Authorization: {}", answer(&offered, "INVITE", uri, "bob", "secret", count));
     let number = "sip:carol@example.net";
-    rig.receive(PHONE, &invite("<sip:bob@example.net>", &line(1, number), "z9hG4bK2"));
+    let preferred = format!("{}\r\nP-Preferred-Identity: <sip:boss@example.net>", line(1, number));
+    rig.receive(PHONE, &invite("<sip:bob@example.net>", &preferred, "z9hG4bK2"));
     let sent = rig.credentials(&found("secret"));
     assert_eq!((sent.len(), sent[1].to.to_string().as_str()), (2, CORE));
     assert!(headers(&sent[1].text, "Proxy-Authorization").is_empty());
+    assert_eq!(header(&sent[1].text, "P-Asserted-Identity"), "<sip:bob@example.net>", "who proved who it is is vouched for");
+    assert!(headers(&sent[1].text, "P-Preferred-Identity").is_empty());
     let other = one(rig.receive(PHONE, &invite("<sip:alice@example.net>", &line(2, number), "z9hG4bK3")));
     assert!(other.starts_with("SIP/2.0 403 Identity Not Allowed"), "{other}");
     let dearer = one(rig.receive(PHONE, &invite("<sip:bob@example.net>", &line(3, "sip:free@example.net"), "z9hG4bK4")));
@@ -704,4 +707,13 @@ fn a_dialog_follows_its_phone_to_where_that_registered_anew() {
     one(rig.receive("198.51.100.9:32222", &moved.text()));
     let sent = rig.receive(CORE, &to_bob("BYE", 3));
     assert_eq!(sent[0].to.to_string(), "198.51.100.9:32222");
+}
+
+#[test]
+fn a_peer_is_told_by_stun_where_it_is_seen_and_a_stranger_is_not() {
+    let mut rig = Rig::new(served());
+    let request = b"\0\x01\0\0\x21\x12\xa4\x420123456789ab";
+    assert_eq!(rig.receive_at(0, syntax::Transport::Udp, PHONE, request).len(), 1);
+    assert!(rig.receive_at(0, syntax::Transport::Udp, "203.0.113.99:9", request).is_empty());
+    assert_eq!((rig.counters().stun_answered.get(), rig.counters().stun_refused.get(), rig.counters().malformed.get()), (1, 1, 0));
 }

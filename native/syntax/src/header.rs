@@ -81,6 +81,11 @@ impl HeaderName {
         }
     }
 
+    /// Whether it says who a caller is, which one who wants privacy has withheld (RFC 3325 section 7).
+    pub const fn tells_identity(self) -> bool {
+        matches!(self, Self::PAssertedIdentity | Self::RemotePartyId)
+    }
+
     /// Whether only an element of the trust domain may set this (RFC 3325 section 5, RFC 5806, RFC 7044).
     pub const fn needs_trust(self) -> bool {
         matches!(self, Self::PAssertedIdentity | Self::PChargingVector | Self::RemotePartyId | Self::Diversion | Self::HistoryInfo)

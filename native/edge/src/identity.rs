@@ -1,0 +1,51 @@
+//! The trust domain (RFC 3325): what is said of a caller's identity goes to those who are believed, and to others only if the
+//! caller does not mind; who has proved who it is is vouched for.
+
+use syntax::{HeaderName, Message, Uri};
+
+use crate::edge::Edge;
+use crate::transaction::Shape;
+
+/// Whether the sender wants its identity withheld from whoever is not trusted (RFC 3325 section 9.3, RFC 3323 section 4.2).
+pub(crate) fn wants_privacy(message: &Message<'_>) -> bool {
+    message
+        .named(b"Privacy")
+        .any(|slot| message.text(slot.value).split(|byte| matches!(byte, b';' | b',' | b' ')).any(|value| value.eq_ignore_ascii_case(b"id")))
+}
+
+impl Edge {
+    fn believes(&self, peer: Option<u16>) -> bool {
+        peer.and_then(|index| self.snapshot.settings.peers.get(usize::from(index))).is_some_and(|peer| peer.trust_identity)
+    }
+
+    /// Edits what a request to `far` says of its caller.
+    pub(crate) fn edit_identity(&mut self, message: &Message<'_>, shape: &Shape, far: Option<u16>) {
+        let head = message.head;
+        let vouches = shape.from_peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].authenticate);
+        let withheld = !shape.strip_identity && head.slots().iter().any(|slot| slot.name.tells_identity()) && !self.believes(far) && wants_privacy(message);
+        if shape.strip_identity || withheld {
+            for slot in head.slots().iter().filter(|slot| if withheld { slot.name.tells_identity() } else { slot.name.needs_trust() }) {
+                self.edits.remove(slot.line);
+            }
+        }
+        if !vouches {
+            return;
+        }
+        for slot in message.all(HeaderName::PPreferredIdentity) {
+            self.edits.remove(slot.line);
+        }
+        // Within a dialog nobody was asked who he is.
+        if shape.dialog.is_some() || !self.believes(far) {
+            return;
+        }
+        let Ok(from) = Uri::parse(message.bytes, head.from.uri) else { return };
+        let (user, host) = (message.text(from.user), message.text(from.host));
+        self.edits.insert_with(usize::from(head.headers_end), |out| {
+            out.extend_from_slice(b"P-Asserted-Identity: <sip:");
+            out.extend_from_slice(user);
+            out.push(b'@');
+            out.extend_from_slice(host);
+            out.extend_from_slice(b">\r\n");
+        });
+    }
+}

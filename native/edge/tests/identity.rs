@@ -1,0 +1,64 @@
+//! What is said of a caller's identity, to whom (RFC 3325).
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use edge::{PeerKind, RouteSettings};
+use testkit::{Request, Rig, header, headers, peer, response, settings};
+
+const CORE: &str = "192.0.2.200:5060";
+const ASSERTED: &str = "P-Asserted-Identity: <sip:+4930@core.example>";
+
+fn carriers(trusted: bool) -> RouteSettings {
+    let mut carrier = peer("carrier", PeerKind::Gateway, "203.0.113.9", &[]);
+    carrier.trust_identity = trusted;
+    settings(vec![peer("core", PeerKind::Core, "192.0.2.200", &[]), carrier])
+}
+
+fn sent(rig: &mut Rig, lines: &[&str]) -> String {
+    let request = lines.iter().fold(Request::new("INVITE", "sip:1@203.0.113.9").via("SIP/2.0/UDP 192.0.2.200"), |request, line| request.header(line));
+    let sent = rig.receive(CORE, &request.text());
+    sent.last().unwrap().text.clone()
+}
+
+#[test]
+fn an_identity_goes_to_the_believed_and_to_others_unless_the_caller_minds() {
+    for (trusted, privacy, told) in [
+        (true, "Privacy: id", 1),
+        (true, "Privacy: none", 1),
+        (false, "Privacy: none", 1),
+        (false, "Subject: Privacy", 1),
+        (false, "Privacy: id", 0),
+        (false, "privacy: header;ID;critical", 0),
+    ] {
+        let mut rig = Rig::new(carriers(trusted));
+        let text = sent(&mut rig, &[ASSERTED, "Remote-Party-ID: <sip:+4930@core.example>", "Diversion: <sip:+4931@core.example>", privacy]);
+        let counts = ["P-Asserted-Identity", "Remote-Party-ID", "Diversion"].map(|name| headers(&text, name).len());
+        assert_eq!(counts, [told, told, 1], "{trusted} {privacy}");
+    }
+}
+
+#[test]
+fn the_same_holds_for_who_answers() {
+    for (trusted, told) in [(true, 1), (false, 0)] {
+        let mut settings = carriers(true);
+        let mut caller = peer("caller", PeerKind::Gateway, "198.51.100.7", &[]);
+        caller.trust_identity = trusted;
+        settings.peers.push(caller);
+        settings.peers[0].to = vec!["sip:192.0.2.200".to_owned()];
+        let mut rig = Rig::new(settings);
+        let sent = rig.receive("198.51.100.7:5060", &Request::new("INVITE", "sip:1@192.0.2.1").text());
+        let ringing = response(&sent[1].text, 180, "b").replace("Content-Length", &format!("{ASSERTED}\r\nPrivacy: id\r\nContent-Length"));
+        let reply = rig.receive(CORE, &ringing);
+        assert_eq!(headers(&reply[0].text, "P-Asserted-Identity").len(), told);
+    }
+}
+
+#[test]
+fn who_is_not_believed_asserts_nothing_to_anybody() {
+    let mut settings = carriers(true);
+    settings.peers.push(peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[]));
+    settings.peers[0].to = vec!["sip:192.0.2.200".to_owned()];
+    let mut rig = Rig::new(settings);
+    let request = Request::new("INVITE", "sip:1@192.0.2.1").header(ASSERTED).header("P-Charging-Vector: icid-value=1").header("Diversion: <sip:x@y>");
+    let text = rig.receive("198.51.100.7:5060", &request.text())[1].text.clone();
+    assert_eq!(["P-Asserted-Identity", "P-Charging-Vector", "Diversion"].map(|name| header(&text, name)), [""; 3]);
+}
