@@ -77,6 +77,8 @@ class Registrar(msgspec.Struct, frozen=True):
 
     domains: list[str] = field(default_factory=list)
     """Domains whose users register here; registrations of others go on as they would without."""
+    domains_from_database: bool = False
+    """Whether the rows of the table `domain` are such domains too; `edgeproxy routes reload` reads them anew."""
     mode: Literal["keep", "path", "contact"] = "keep"
     """`keep`: registrations are kept here. For a core that authenticates and keeps its users itself: `path`: they go there with a Path (RFC 3327) that leads back to the phone over us; `contact`: with a Contact that does, for cores that do not know Path. What the core grants is learnt from its answer."""
     default_expires_seconds: Seconds = 3_600
@@ -114,7 +116,7 @@ class Registrar(msgspec.Struct, frozen=True):
 
     def check(self, path: KeyPath, faults: Faults) -> None:
         """Check what types cannot."""
-        if not self.domains:
+        if not self.domains and not self.domains_from_database:
             faults.add((*path, "domains"), "expected at least one domain")
         for domain in self.domains:
             try:

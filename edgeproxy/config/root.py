@@ -134,8 +134,8 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def uses_peer_rows(self) -> bool:
-        """Whether the database says who peers are or where their calls go."""
-        return any(peer.uses_rows for peer in self.peer.values())
+        """Whether the database says who peers are, where their calls go, or which domains are ours."""
+        return any(peer.uses_rows for peer in self.peer.values()) or bool(self.registrar and self.registrar.domains_from_database)
 
     @property
     def optional_tables(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Peers with what the database says of them."""
+"""Peers and domains with what the database says of them."""
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -8,7 +8,7 @@ from edgeproxy.config.database import database_url
 from edgeproxy.config.peer import Peer
 from edgeproxy.errors import StorageError
 from edgeproxy.storage import open_engine, prepare
-from edgeproxy.storage.peers import RowFault, read_addresses, read_dispatcher, read_load_balancer
+from edgeproxy.storage.peers import RowFault, read_addresses, read_dispatcher, read_domains, read_load_balancer
 
 
 async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
@@ -21,6 +21,10 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
     faults: list[RowFault] = []
     engine = open_engine(url)
     try:
+        registrar = config.registrar
+        if registrar and registrar.domains_from_database:
+            domains = list(dict.fromkeys([*registrar.domains, *await read_domains(engine, faults)]))
+            config = msgspec.structs.replace(config, registrar=msgspec.structs.replace(registrar, domains=domains))
         peers = {name: await _with_rows(engine, name, peer, faults) if peer.uses_rows else peer for name, peer in config.peer.items()}
     finally:
         await engine.dispose()

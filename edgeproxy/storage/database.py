@@ -58,7 +58,18 @@ def missing_tables(connection: Connection) -> list[str]:
     """Return the tables that are read and not there; views will do as well."""
     inspector = inspect(connection)
     there = {*inspector.get_table_names(), *inspector.get_view_names()}
-    optional = {"dr_partitions", "qr_profiles", "dr_groups", "dialplan", "dispatcher", "load_balancer", "address", "subscriber", "location"}
+    optional = {
+        "dr_partitions",
+        "qr_profiles",
+        "dr_groups",
+        "dialplan",
+        "dispatcher",
+        "load_balancer",
+        "address",
+        "subscriber",
+        "location",
+        "domain",
+    }
     return sorted(set(metadata.tables) - there - optional)
 
 

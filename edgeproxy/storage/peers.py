@@ -1,4 +1,4 @@
-"""Rows that say who peers are and where their calls go: `address`, `dispatcher`, `load_balancer`."""
+"""Rows that say who peers are and where their calls go: `address`, `dispatcher`, `load_balancer`; and which domains are ours: `domain`."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from sqlalchemy import column, select, table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from edgeproxy.config.address import check_host
 from edgeproxy.config.peer import target_problem
 from edgeproxy.storage.database import told
 
@@ -46,6 +47,26 @@ async def _rows(engine: AsyncEngine, name: str, key: str, value: int) -> list[Ma
             return [dict(row) for row in found.mappings()]
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
+
+
+async def read_domains(engine: AsyncEngine, faults: list[RowFault]) -> list[str]:
+    """Return the domains whose users are ours; what is none is told. Raise `StorageError`."""
+    source = table("domain", column("id"), column("domain"))
+    try:
+        async with engine.connect() as connection:
+            found = await connection.execute(select(source).order_by(source.c.id))
+            rows = [(str(row.id), str(row.domain or "").strip().lower()) for row in found]
+    except (SQLAlchemyError, OSError) as error:
+        raise told(engine, error) from error
+    domains = []
+    for number, name in rows:
+        try:
+            check_host(name)
+        except ValueError as error:
+            faults.append(RowFault("domain", number, "domain", f"{error}, got: {name}"))
+        else:
+            domains.append(name)
+    return domains
 
 
 async def read_dispatcher(engine: AsyncEngine, set_id: int, faults: list[RowFault]) -> list[Machine]:

@@ -169,6 +169,16 @@ location = Table(
     Column("kv_store", Text),
     _text("attr", 255),
 )
+domain = Table(
+    "domain",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("domain", 64, ""),
+    _text("attrs", 255),
+    _number("accept_subdomain"),
+    Column("last_modified", DateTime, nullable=False, server_default="1900-01-01 00:00:01"),
+    UniqueConstraint("domain", name="domain_idx"),
+)
 partitions = Table(
     "dr_partitions",
     metadata,

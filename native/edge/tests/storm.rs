@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use edge::{Balance, Capacity, Forking, PeerKind, PolicySettings, PoolSettings, Shedding};
 use proptest::prelude::*;
-use testkit::{Request, Rig, Sent, final_to_tag, gateways, header, headers, origination, peer, response, route, settings, verdict};
+use testkit::{Request, Rig, Sent, final_to_tag, gateways, header, headers, origination, peer, registrar, response, route, settings, verdict};
 
 const HOOKS: [&str; 6] = ["request", "branch", "response", "in_dialog", "failure", "final"];
 const CALLER: &str = "198.51.100.7:5060";
@@ -91,7 +91,18 @@ impl World {
             core.pool =
                 Some(PoolSettings { balance: Balance::FewestCalls, weights: Vec::new(), probe: true, machine_calls: vec![2; 3], machine_calls_per_second: 3 });
         }
+        let users = way == 3;
+        if users {
+            // Without a core, users are reached where they registered.
+            core = peer("users", PeerKind::Subscribers, "203.0.113.0/24", &[]);
+        }
         let mut routing = settings(vec![core, phones]);
+        if users {
+            let mut registrar = registrar("example.net");
+            registrar.contacts.forbidden.clear();
+            registrar.forking = forking;
+            routing.registrar = Some(registrar);
+        }
         routing.routes = vec![route("pstn")];
         routing.timers.call_seconds = 600;
         let policy =
@@ -99,6 +110,14 @@ impl World {
         routing.policies = hooks.iter().map(policy).collect();
         let mut rig = Rig::new(routing);
         rig.edge.set_policy_links(vec![1]);
+        for (host, q) in [(9, "0.9"), (10, "0.9"), (11, "0.2")].into_iter().filter(|_| users) {
+            let place = format!("203.0.113.{host}:5060");
+            let text = format!(
+                "REGISTER sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP {place};branch=z9hG4bK{host}\r\nFrom: <sip:bob@example.net>;tag=1\r\n\
+                 To: <sip:bob@example.net>\r\nCall-ID: {host}\r\nCSeq: 1 REGISTER\r\nContact: <sip:bob@{place}>;q={q};expires=600\r\nContent-Length: 0\r\n\r\n"
+            );
+            assert_eq!(rig.receive(&place, &text)[0].status_code(), 200);
+        }
         let there = gateways(
             &[["a", "203.0.113.9", "0", "", "2"], ["b", "203.0.113.10", "1", "9", "0"], ["c", "pstn.example.net", "0", "", "1"]],
             &[["one", "b,c"]],
@@ -190,7 +209,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>(), way in 0u8..3, hooks in 0usize..7) {
+    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>(), way in 0u8..4, hooks in 0usize..7) {
         let mut world = World::new(if parallel { Forking::Parallel } else { Forking::Serial }, &HOOKS[..hooks], way);
         for operation in &operations {
             world.run(operation);
@@ -213,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60), way in 0u8..3, hooks in 0usize..7) {
+    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60), way in 0u8..4, hooks in 0usize..7) {
         let mut world = World::new(Forking::Serial, &HOOKS[..hooks], way);
         world.run(&Operation::Invite(0));
         // Retransmissions only: a new INVITE after the first has ended would be another call.

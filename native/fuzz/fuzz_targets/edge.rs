@@ -1,11 +1,11 @@
 //! Any sequence of messages, answers and time against one worker: whatever was sent, all of it is over in the end.
 #![no_main]
 
-use edge::{PeerKind, PeerSettings, PolicySettings};
+use edge::{PeerKind, PeerSettings, PolicySettings, RegistrarMode};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use syntax::{Transport, parse};
-use testkit::{Request, Rig, Sent, gateways, origination, peer, response, route, settings, verdict};
+use testkit::{Request, Rig, Sent, gateways, origination, peer, registrar, response, route, settings, verdict};
 
 const CALLER: &str = "198.51.100.7:5060";
 const CORE: &str = "203.0.113.9:5060";
@@ -55,6 +55,17 @@ fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
         routing.routes = vec![route("pstn")];
         routing.peers[0].gateway_types = vec![-1];
     } else {
+        routing.peers[1].route.clear();
+    }
+    if hooks & 128 != 0 {
+        // Users register here, and the core's calls to them go where they are.
+        let mut registrar = registrar("example.net");
+        registrar.max_expires_seconds = 3_600;
+        registrar.mode = [RegistrarMode::Keep, RegistrarMode::Path, RegistrarMode::Contact][usize::from(hooks) % 3];
+        registrar.keep_alive.method = "options".to_owned();
+        routing.registrar = Some(registrar);
+        routing.peers[1].kind = PeerKind::Subscribers;
+        routing.peers[1].authenticate = hooks & 1 != 0;
         routing.peers[1].route.clear();
     }
     let hook = |(index, hook): (usize, &&str)| {
@@ -124,7 +135,7 @@ fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
         sent.extend(new);
         sent.truncate(256);
     }
-    rig.advance(4_000_000);
+    rig.advance(8_000_000);
     assert_eq!(rig.edge.sizes(), (0, 0), "something is left for ever");
     assert!(rig.edge.poll_timeout().is_none());
 });

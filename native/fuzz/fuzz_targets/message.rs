@@ -30,7 +30,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert_same_fields(&message, &out);
 
     if message.is_request() && is_answerable(&head) {
-        let reply = LocalReply { status_code: 404, reason_phrase: None, to_tag: b"fuzz", from: None, source: ([192, 0, 2, 9], 5060).into(), headers: b"", body: b"" };
+        let reply =
+            LocalReply { status_code: 404, reason_phrase: None, to_tag: b"fuzz", from: None, source: ([192, 0, 2, 9], 5060).into(), headers: b"", body: b"" };
         let mut text = Vec::new();
         reply.write(&message, &mut text);
         let mut again = Head::default();

@@ -72,3 +72,14 @@ def test_rows_say_who_peers_are_and_where_their_calls_go(database: str, tmp_path
         asyncio.run(with_rows(load_text(f'{TOML}[routing]\nbad_rows = "refuse"\n', "edge.toml")))
     with pytest.raises(StorageError, match="peer core: no machine of its pool"):
         asyncio.run(with_rows(load_text(TOML.replace("dispatcher = 3", "dispatcher = 8"), "edge.toml")))
+
+
+def test_rows_of_domain_are_domains_whose_users_register_here(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(upgrade(database))
+    run(database, "INSERT INTO domain (id, domain) VALUES (1, 'Edge.Example'), (2, 'a b'), (3, 'other.example'), (4, '192.0.2.1')")
+    monkeypatch.setenv("EDGEPROXY_DATABASE", database)
+    toml = '[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[registrar]\ndomains = ["other.example"]\ndomains_from_database = true\n'
+    config, faults = asyncio.run(with_rows(load_text(toml, "edge.toml")))
+    assert config.registrar is not None
+    assert config.registrar.domains == ["other.example", "edge.example", "192.0.2.1"]
+    assert faults == [RowFault("domain", "2", "domain", "expected an IP address or a domain name, got: a b")]
