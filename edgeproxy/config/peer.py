@@ -93,7 +93,7 @@ class Peer(msgspec.Struct, frozen=True):
     numbers_out: NumberUse | None = None
     """What numbers become that it gets."""
     authenticate: bool | None = None
-    """Whether its requests must prove whose they are, as `[authentication]` says; by default those of subscribers where a `[registrar]` keeps them. A REGISTER for a domain that is not kept here goes to the core unasked."""
+    """Whether its requests must prove whose they are, as `[authentication]` says; by default those of subscribers where a `[registrar]` keeps them. A REGISTER for a domain that is not kept here is then refused with 404; with `false` it goes to the core."""
     listener: str = ""
     """Listener to send from; by default the one that the kernel's routes suggest."""
 

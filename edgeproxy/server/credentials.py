@@ -32,6 +32,7 @@ class CredentialService:
         self._task: asyncio.Task[None] | None = None
         self._silent_until = 0.0
         self._watched: int | None = None
+        self._stopping = False
 
     def use(self, table: "SubscriberTable | None", deadline_seconds: float) -> None:
         """Ask `table` from now on."""
@@ -46,6 +47,7 @@ class CredentialService:
 
     async def stop(self) -> None:
         """Answer nothing any more."""
+        self._stopping = True
         if self._watched is not None:
             asyncio.get_running_loop().remove_reader(self._watched)
             self._watched = None
@@ -58,8 +60,14 @@ class CredentialService:
 
     async def _answer(self) -> None:
         engine = self._engine
-        while engine and (questions := engine.credential_questions(MOST)):
-            engine.give_credentials(await self._told(questions))
+        while engine and not self._stopping and (questions := engine.credential_questions(MOST)):
+            try:
+                answers = await self._told(questions)
+            except Exception as error:
+                # Whoever waits must hear something, and those who come later must be answered.
+                self._log("credentials not read", level="error", values={"error": f"{type(error).__name__}: {error}"})
+                answers = [(question, False, None) for question in questions]
+            engine.give_credentials(answers)
 
     async def _told(self, questions: list[tuple[int, str, str, str]]) -> list[Told]:
         table = self._table

@@ -19,6 +19,8 @@ MOST = 5_000
 """Rows of one transaction."""
 SWEEP_SECONDS = 600.0
 """How often rows are removed whose time is over: those that a crash or a full queue left behind."""
+FINISH_SECONDS = 60.0
+"""Longest time for the rest at the end."""
 _PAUSES = (1.0, 2.0, 5.0, 10.0)
 """Pauses after failures in a row."""
 
@@ -36,6 +38,8 @@ class LocationStore:
         self.problem = ""
         """Why the last write failed; empty where it did not."""
         self.written = 0
+        self.refused = 0
+        """Rows that the database did not take."""
 
     def use(self, table: "LocationTable | None") -> None:
         """Write to `table` from now on; to none where bindings are kept in memory only, or may not be written."""
@@ -68,8 +72,9 @@ class LocationStore:
                 while await self.write(engine):
                     pass
                 failures = 0
-            except StorageError as error:
-                self._failed(str(error))
+            except Exception as error:
+                # Whatever it is: bindings are written again once it is over.
+                self._failed(str(error) if isinstance(error, StorageError) else f"{type(error).__name__}: {error}")
                 failures += 1
             await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1] if failures else ROUND_SECONDS)
 
@@ -89,9 +94,7 @@ class LocationStore:
             more, self._waiting = bool(self._waiting), {}
             return more
         if self._waiting:
-            rows = [row for row in self._waiting.values() if row is not None]
-            await table.write(rows, [number for number, row in self._waiting.items() if row is None])
-            self.written += len(self._waiting)
+            await self._put(table, self._waiting)
             self._waiting = {}
             self.problem = ""
             self._state(1, "location: written")
@@ -101,15 +104,32 @@ class LocationStore:
             await table.sweep(int(time.time()) - 60)
         return False
 
+    async def _put(self, table: "LocationTable", part: dict[int, "_native.BindingRow | None"]) -> None:
+        """Write `part`; where the database is there and refuses it, halves of it, down to the row that it does not take."""
+        try:
+            await table.write([row for row in part.values() if row is not None], [number for number, row in part.items() if row is None])
+        except StorageError as error:
+            await table.look()
+            if len(part) <= 1:
+                self.refused += 1
+                self._log("a binding cannot be written", level="error", values={"problem": str(error)})
+                return
+            numbers = list(part)
+            for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
+                await self._put(table, {number: part[number] for number in half})
+        else:
+            self.written += len(part)
+
     async def finish(self, engine: _native.Engine) -> None:
         """Write the rest, once the workers have ended."""
         try:
-            while await self.write(engine):
-                pass
-        except StorageError as error:
+            async with asyncio.timeout(FINISH_SECONDS):
+                while await self.write(engine):
+                    pass
+        except (StorageError, TimeoutError) as error:
             self._log("bindings not written", level="error", values={"problem": str(error), "waiting": len(self._waiting)})
 
     def status(self) -> dict[str, Any]:
         """Return how writing does."""
         state = "off" if self._table is None else "behind" if self.problem else "ready"
-        return {"state": state, "problem": self.problem, "written": self.written, "waiting": len(self._waiting)}
+        return {"state": state, "problem": self.problem, "written": self.written, "refused": self.refused, "waiting": len(self._waiting)}

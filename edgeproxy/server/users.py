@@ -80,15 +80,15 @@ class Users:
         self._task = asyncio.create_task(self.location.run(engine))
 
     async def detach(self) -> None:
-        """Serve nobody any more; what is to be written waits for `finish`."""
+        """Answer no questions any more; bindings are written until `finish`."""
         await self.credentials.stop()
+
+    async def finish(self, engine: _native.Engine) -> None:
+        """Write the rest, now that the workers have ended, and close the database."""
         if self._task:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-
-    async def finish(self, engine: _native.Engine) -> None:
-        """Write the rest and close the database."""
         await self.location.finish(engine)
         await self.close()
 

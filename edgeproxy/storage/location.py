@@ -70,9 +70,21 @@ class LocationTable:
             async with self._engine.connect() as connection:
                 found = await connection.stream(select(self._source), execution_options={"yield_per": 5_000})
                 async for row in found.mappings():
-                    binding = _binding(row)
+                    try:
+                        binding = _binding(row)
+                    except (ValueError, OverflowError):
+                        # One odd row keeps nobody from starting.
+                        continue
                     if binding["expires"] > now:
                         yield binding
+        except (SQLAlchemyError, OSError) as error:
+            raise told(self._engine, error) from error
+
+    async def look(self) -> None:
+        """See whether the table is there; raise `StorageError` where it is not."""
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execute(select(self._source.c.contact_id).limit(1))
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
 

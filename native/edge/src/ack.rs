@@ -34,7 +34,7 @@ impl Edge {
                 // A stateless hop's branch must be the same for the same ACK; nothing ever answers it.
                 let branch = self.stateless_branch(message);
                 let Some(hop) = self.hop_to(address, &shape) else { return self.counters.attempts_undeliverable.add() };
-                self.build_request(arrival, message, &shape, &hop, &branch, None, None, None, &[]);
+                self.build_request(now, arrival, message, &shape, &hop, &branch, None, None, None, &[]);
                 self.out.send(hop, &self.scratch);
             }
             Some(target) => self.relay(now, arrival, message, ack_key(key), shape, TargetSet::one(target), false, None),

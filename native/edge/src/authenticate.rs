@@ -12,6 +12,7 @@ use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
 use crate::hop::Hop;
 use crate::matching::Refusal;
+use crate::subscriber_settings::RegistrarMode;
 
 /// Whom a request is of, in the terms of the challenge that it answers.
 struct Claim<'a> {
@@ -44,6 +45,12 @@ impl Edge {
     pub(crate) fn is_served(&self, message: &Message<'_>) -> bool {
         let host = || Uri::parse(message.bytes, message.head.to.uri).map(|uri| uri.host).unwrap_or_default();
         self.snapshot.subscribers.is_some() && self.serves(message.text(host()))
+    }
+
+    /// Whether requests of `from_peer` like this one answer challenges of ours, and not those of somebody behind us.
+    pub(crate) fn challenges(&self, message: &Message<'_>, from_peer: Option<u16>) -> bool {
+        let asked = || from_peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].authenticate);
+        self.snapshot.subscribers.is_some() && asked() && (message.head.method != Method::Register || self.registrar_mode() == RegistrarMode::Keep)
     }
 
     /// Whether credentials are an answer to a challenge of ours: those go no further (RFC 3261 section 22.3).
@@ -96,6 +103,14 @@ impl Edge {
         }
         let Some(credentials) = found else { return Finding::Challenge { stale: false } };
         let whole = credentials.user(message);
+        // What no database could hold is nobody's name.
+        if std::str::from_utf8(&whole).map_or(true, |text| text.chars().any(char::is_control)) {
+            return self.malformed();
+        }
+        // Some phones name themselves before they were asked.
+        if credentials.nonce.is_empty() || credentials.response.is_empty() {
+            return Finding::Challenge { stale: false };
+        }
         // user@domain in the user name is a habit of some phones.
         let user = match whole.iter().rposition(|byte| *byte == b'@') {
             Some(at) if whole[at + 1..].eq_ignore_ascii_case(domain) => Cow::Owned(whole[..at].to_vec()),
@@ -169,11 +184,9 @@ impl Edge {
         Finding::Proved
     }
 
-    /// Tells one request from another: a retransmission has the same.
+    /// Tells one request from another: a retransmission is the same, byte for byte.
     fn request_mark(&self, message: &Message<'_>) -> u32 {
-        let head = message.head;
-        let parts = [b"mark", message.call_id(), &head.cseq.to_le_bytes()[..], message.text(head.via.branch)];
-        proto::keyed_hash(&self.options.process_secret, &parts) as u32
+        proto::keyed_hash(&self.options.process_secret, &[b"mark", message.bytes]) as u32
     }
 
     /// Whether the address that a request says it is of is that of the account (RFC 3261 section 22.1: whom to believe is ours to say).

@@ -10,7 +10,7 @@ use crate::edge::Edge;
 use crate::event::EventKind;
 use crate::hop::Hop;
 use crate::matching::Refusal;
-use crate::question::{Asker, Question, QuestionId};
+use crate::question::{Address, Asker, Question, QuestionId};
 use crate::settings::PeerKind;
 use crate::subscriber_settings::in_networks;
 use crate::target::Target;
@@ -32,7 +32,8 @@ impl Edge {
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let Some(registrar) = &snapshot.settings.registrar else { return Ok(true) };
         let natted = snapshot.nat_tests.hold(arrival, message);
-        for contact in contacts.iter().filter(|contact| contact.expires != Some(0)) {
+        let whole = message.named(b"Expires").next().and_then(|slot| crate::register::delta_seconds(message.text(slot.value)));
+        for contact in contacts.iter().filter(|contact| contact.expires.or(whole) != Some(0)) {
             let Ok(uri) = Uri::parse(contact.uri, Span::new(0, contact.uri.len())) else { return Err(Refusal::new(400, "register")) };
             match self.check_contact(now, arrival, natted, contact.uri, &uri) {
                 ContactVerdict::Good => {}
@@ -91,6 +92,10 @@ impl Edge {
         let (ip, source) = (ip.to_canonical(), arrival.address.ip().to_canonical());
         let own = snapshot.settings.listeners.iter().map(|listener| listener.address).filter(|own| own.port() == port);
         let mut own = own.map(|own| own.ip());
+        let advertised = snapshot.settings.listeners.iter().filter(|listener| listener.advertise_port == port);
+        if advertised.into_iter().any(|listener| listener.advertise_host.trim_matches(['[', ']']).parse().is_ok_and(|own: IpAddr| own.to_canonical() == ip)) {
+            return Some("is an address of this proxy");
+        }
         if own.any(|own| own.to_canonical() == ip || own.is_unspecified() && self.options.routes.source_for(ip) == Some(ip)) {
             return Some("is an address of this proxy");
         }
@@ -103,6 +108,13 @@ impl Edge {
             return Some("lies in a forbidden network");
         }
         (in_networks(&contacts.private, ip) && ip != source && !natted).then_some("is a private address and not its sender's")
+    }
+
+    /// Whether a machine of ours or of a carrier, or the proxy itself, is at `address`: no phone is.
+    pub(crate) fn is_no_phone(&self, listener: u16, address: Address) -> bool {
+        let peer = self.identify(listener, address.transport, address.address);
+        let machine = peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind != PeerKind::Subscribers);
+        machine || self.snapshot.settings.listeners.iter().any(|own| own.address == address.address)
     }
 
     /// Whether a core, a gateway or a trusted element is there, at `port` where that is named.

@@ -86,8 +86,8 @@ impl CredentialCache {
             None => self.nobodies.get_mut(&key)?,
         };
         let age = now.since(entry.fetched);
-        // That somebody does not exist is not held against him for longer than it is fresh.
-        if age > if entry.ha1s.is_some() { stale.max(fresh) } else { fresh } {
+        // Those who are nobody are kept like others, so that the time of an answer tells no one from them.
+        if age > stale.max(fresh) {
             return None;
         }
         let ask = age > fresh && !std::mem::replace(&mut entry.asked, true);
@@ -111,7 +111,7 @@ impl CredentialCache {
 
     /// The database is silent: what is known is asked for again later.
     fn ask_later(&mut self, key: u128) {
-        if let Some(entry) = self.users.get_mut(&key) {
+        if let Some(entry) = self.users.get_mut(&key).or_else(|| self.nobodies.get_mut(&key)) {
             entry.asked = false;
         }
     }
@@ -191,11 +191,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_nobody_for_as_long_as_that_is_fresh() {
+    fn nobody_is_kept_like_others() {
         let mut cache = CredentialCache::default();
         cache.put(1, None, Moment(0), 100);
         assert!(matches!(cache.get(1, Moment(10), 10, 100), Some((Known::Nobody, false))));
-        assert!(cache.get(1, Moment(11), 10, 100).is_none());
+        assert!(matches!(cache.get(1, Moment(11), 10, 100), Some((Known::Nobody, true))));
+        assert!(cache.get(1, Moment(101), 10, 100).is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use proto::{Now, keyed_hash};
 use crate::edge::Edge;
 use crate::event::EventKind;
 use crate::hop::Hop;
+use crate::settings::PeerKind;
 use crate::subscriber_settings::{AttackSettings, in_networks};
 
 /// Counts of all workers.
@@ -66,8 +67,23 @@ impl Edge {
         !bans.is_empty() && bans.has(self.key(b"ban", Some(source), b""), Self::seconds_of(now))
     }
 
+    /// Whether failures of `source` count: not those that seem to come from a machine of ours or of a carrier, whose address anybody may forge.
     fn counts(&self, source: IpAddr) -> bool {
-        !in_networks(&self.snapshot.settings.authentication.attacks.exempt, source)
+        let settings = &self.snapshot.settings;
+        let machine = |index: u16| settings.peers[usize::from(index)].kind != PeerKind::Subscribers && self.snapshot.peers.covers(index, source.to_canonical());
+        !in_networks(&settings.authentication.attacks.exempt, source)
+            && !(0..settings.peers.len() as u16).any(machine)
+            && !self.routing.has_gateway_at(source.to_canonical(), None)
+    }
+
+    /// A nonce of somebody behind us went to `source`: only its own guesses are held against it.
+    pub(crate) fn note_challenged(&self, now: Now, source: IpAddr, nonce: &[u8]) {
+        self.snapshot.defence.known.note(self.key(b"nonce", Some(source), nonce), Self::seconds_of(now));
+    }
+
+    /// Whether this nonce went to `source`.
+    pub(crate) fn was_challenged(&self, source: IpAddr, nonce: &[u8]) -> bool {
+        self.snapshot.defence.known.get(self.key(b"nonce", Some(source), nonce)).is_some()
     }
 
     /// Whether `source` has been `user`, or anybody where none is named, within the time that the file says.

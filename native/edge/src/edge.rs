@@ -141,8 +141,9 @@ impl Edge {
         self.transactions.set_limit(limits.transactions.div_ceil(usize::from(self.options.workers).max(1)));
         self.calls.set_limit(limits.calls);
         self.peer_counters = self.counters.peers.grow(snapshot.settings.peers.len());
+        let persisted = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.persist);
         self.snapshot = snapshot;
-        self.persist_anew();
+        self.persist_anew(persisted);
     }
 
     /// The counts of a peer, or of all that have none of their own.

@@ -45,6 +45,12 @@ impl Edge {
         false
     }
 
+    /// Whether a request that brings credentials for a core may go on: guesses by other requests than REGISTER are guesses too.
+    pub(crate) fn may_answer_core(&self, now: Now, arrival: &Hop, message: &Message<'_>) -> bool {
+        let brings = message.first(HeaderName::ProxyAuthorization).or(message.first(HeaderName::Authorization)).is_some();
+        self.registrar_mode() == RegistrarMode::Keep || !brings || self.may_try(now, arrival.address.ip(), &self.user_of(message)) == MayTry::Yes
+    }
+
     /// The user that a request claims to be of.
     fn user_of(&self, message: &Message<'_>) -> Vec<u8> {
         let claimed = if message.head.method == Method::Register { message.head.to.uri } else { message.head.from.uri };
@@ -58,11 +64,11 @@ impl Edge {
     }
 
     /// Adds what leads back to the phone, as the request goes out by `hop`.
-    pub(crate) fn mark_register(&mut self, arrival: &Hop, message: &Message<'_>, from_peer: Option<u16>, hop: &Hop) {
+    pub(crate) fn mark_register(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, from_peer: Option<u16>, hop: &Hop) {
         if !self.is_forwarded(message, from_peer) {
             return;
         }
-        let token = self.flow_token(arrival);
+        let token = self.flow_token(now, arrival);
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let place = |out: &mut Vec<u8>| {
             out.extend_from_slice(snapshot.sent_by(hop.listener));
@@ -104,8 +110,8 @@ impl Edge {
     }
 
     /// Takes what led back to the phone out of the answer to its registration.
-    pub(crate) fn unmark_register(&mut self, message: &Message<'_>) {
-        if message.head.method != Method::Register || self.registrar_mode() == RegistrarMode::Keep {
+    pub(crate) fn unmark_register(&mut self, message: &Message<'_>, from_peer: Option<u16>) {
+        if !self.is_forwarded(message, from_peer) {
             return;
         }
         for slot in message.named(b"Path") {
@@ -151,14 +157,29 @@ impl Edge {
             return;
         }
         self.with_request(entry, |edge, request| {
-            let proved = request.first(HeaderName::Authorization).or(request.first(HeaderName::ProxyAuthorization)).is_some();
-            let user = edge.user_of(request);
+            let source = arrival.address.ip();
+            let nonces = |message: &Message<'_>, names: [HeaderName; 2]| -> Vec<Vec<u8>> {
+                names.into_iter().flat_map(|name| message.all(name)).filter_map(|slot| nonce_of(message.text(slot.value))).collect()
+            };
+            let answered = nonces(request, [HeaderName::Authorization, HeaderName::ProxyAuthorization]);
+            let counts = answered.iter().any(|nonce| edge.was_challenged(source, nonce));
+            let forwarded = edge.is_forwarded(request, from_peer);
             match code {
-                401 | 403 | 407 if proved && !is_stale(answer) => edge.note_failed(now, &arrival, &user),
-                200..=299 if proved => edge.note_authenticated(now, &arrival, &user),
+                401 | 403 | 407 if counts && !is_stale(answer) => {
+                    let user = edge.user_of(request);
+                    edge.note_failed(now, &arrival, &user);
+                }
+                // Only here is it sure that the core looked at what was sent along.
+                200..=299 if forwarded && counts => {
+                    let user = edge.user_of(request);
+                    edge.note_authenticated(now, &arrival, &user);
+                }
                 _ => {}
             }
-            if (200..300).contains(&code) && edge.is_forwarded(request, from_peer) {
+            for nonce in nonces(answer, [HeaderName::WwwAuthenticate, HeaderName::ProxyAuthenticate]) {
+                edge.note_challenged(now, source, &nonce);
+            }
+            if (200..300).contains(&code) && forwarded {
                 edge.learn_bindings(now, &arrival, request, answer);
             }
         });
@@ -230,6 +251,23 @@ fn granted_contact(answer: &Message<'_>, element: Span) -> Option<(Vec<u8>, u32)
     let param = header_param(answer.bytes, contact.params, b"expires").and_then(delta_seconds);
     let whole = || answer.named(b"Expires").next().and_then(|slot| delta_seconds(answer.text(slot.value)));
     Some((said_contact(uri).unwrap_or_else(|| uri.to_vec()), param.or_else(whole).unwrap_or(3_600)))
+}
+
+/// The nonce that a challenge, or the answer to one, has.
+fn nonce_of(value: &[u8]) -> Option<Vec<u8>> {
+    let lower = value.to_ascii_lowercase();
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(lower.get(from..)?, b"nonce=") {
+        let start = from + at;
+        // Not the end of `cnonce` or `nextnonce`.
+        if start == 0 || !lower[start - 1].is_ascii_alphanumeric() {
+            let text = value.get(start + 6..)?;
+            let text = text.strip_prefix(b"\"").unwrap_or(text);
+            return text.split(|byte| matches!(byte, b'"' | b',' | b' ')).next().filter(|nonce| !nonce.is_empty()).map(<[u8]>::to_vec);
+        }
+        from = start + 6;
+    }
+    None
 }
 
 /// Whether a challenge only wants another nonce answered.

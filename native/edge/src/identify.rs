@@ -26,6 +26,9 @@ pub(crate) struct Original {
     pub(crate) loop_hash: u64,
 }
 
+/// Max-Breadth where a request has none (RFC 5393 section 5.3.3.1).
+pub(crate) const DEFAULT_BREADTH: u16 = 60;
+
 impl Edge {
     /// A request that belongs to nothing we know: who sent it, may it, and where does it go?
     pub(crate) fn open(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView) {
@@ -48,12 +51,23 @@ impl Edge {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
         let settings = &self.snapshot.settings.peers[usize::from(peer)];
-        let is_phone = settings.kind == PeerKind::Subscribers;
-        if settings.authenticate && (keeps || message.head.method != Method::Register) && !self.authenticate(now, arrival, message, peer) {
+        let (kind, authenticates) = (settings.kind, settings.authenticate);
+        let is_phone = kind == PeerKind::Subscribers;
+        if authenticates && (keeps || message.head.method != Method::Register) && !self.authenticate(now, arrival, message, peer) {
             return;
+        }
+        // A gateway has no users; and a domain that is not ours is not one that its phones may try at the core unasked.
+        let stray = message.head.method == Method::Register && (served && kind == PeerKind::Gateway || !served && authenticates);
+        if stray {
+            self.counters.registrations_refused.add();
+            return self.refuse(now, arrival, message, Some(peer), &Refusal::new(if served { 403 } else { 404 }, "register"));
         }
         if keeps {
             return self.register(now, arrival, message, peer);
+        }
+        if is_phone && message.head.method != Method::Register && !self.may_answer_core(now, arrival, message) {
+            self.counters.refused_attackers.add();
+            return self.refuse(now, arrival, message, Some(peer), &Refusal::new(403, "authenticate"));
         }
         if served && is_phone && !self.may_forward_register(now, arrival, message, peer) {
             return;
@@ -109,7 +123,8 @@ impl Edge {
             record_route: message.head.method.opens_dialog(),
             strip_identity: !self.snapshot.settings.peers[usize::from(peer)].trust_identity,
             parallel,
-            breadth: share,
+            // Registered users may turn out to be several.
+            breadth: share.or((breadth != DEFAULT_BREADTH).then_some(breadth)),
             dialog: None,
             call: proto::Key::NONE,
             originated: false,
@@ -133,5 +148,5 @@ impl Edge {
 /// Max-Breadth of a request, 60 where it has none or nothing that can be read (RFC 5393 section 5.3.3.1).
 pub(crate) fn breadth(message: &Message<'_>) -> u16 {
     let value = message.first(HeaderName::MaxBreadth).map(|slot| slot.value.of(message.bytes));
-    value.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok()).unwrap_or(60)
+    value.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok()).unwrap_or(DEFAULT_BREADTH)
 }

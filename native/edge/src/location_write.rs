@@ -1,7 +1,5 @@
 //! Bindings on their way to the database and back from it: written behind, so that nothing waits for a database.
 
-use std::sync::Arc;
-
 use proto::{Binding, Change, Flow, Now, Places, Secret, keyed_hash};
 use smallvec::SmallVec;
 use syntax::Transport;
@@ -62,8 +60,9 @@ pub fn contact_id(aor: &[u8], contact: &[u8]) -> u64 {
     keyed_hash(&Secret::new([0; 16]), &[b"contact", aor, contact]) as u64 >> 1
 }
 
+/// As a database can hold it.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A flow's far end as a URI, as other registrars write it.
@@ -214,7 +213,11 @@ impl Edge {
 
     /// Takes a binding over that the database has; false where it has ended, is broken, or belongs to another worker.
     pub fn restore(&mut self, now: Now, row: &LocationRow) -> bool {
-        let aor = format!("{}@{}", row.user, row.domain).into_bytes();
+        let Some(registrar) = &self.snapshot.settings.registrar else { return false };
+        // Where domains do not count OpenSIPS leaves them out.
+        let domain = if row.domain.is_empty() { registrar.domains.first().cloned().unwrap_or_default() } else { row.domain.to_ascii_lowercase() };
+        let user = if registrar.case_sensitive { row.user.clone() } else { row.user.to_ascii_lowercase() };
+        let aor = format!("{user}@{domain}").into_bytes();
         let wall = now.wall / 1_000_000;
         let contact = row.contact.as_bytes();
         let uri = syntax::Uri::parse(contact, syntax::Span::new(0, contact.len()));
@@ -308,11 +311,22 @@ impl Edge {
         self.snapshot.settings.registrar.is_some()
     }
 
-    pub(crate) fn persist_anew(&mut self) {
-        let snapshot = Arc::clone(&self.snapshot);
-        if !snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.persist) {
-            self.users.unwritten.clear();
+    /// Another configuration holds: bindings are to be written that were not before, or no more.
+    pub(crate) fn persist_anew(&mut self, before: bool) {
+        let now = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.persist);
+        if before == now {
+            return;
+        }
+        self.users.unwritten.clear();
+        if !now {
             self.users.removals.clear();
+        }
+        for place in 0..self.users.location.places() {
+            let Some(record) = self.users.location.at_mut(place) else { continue };
+            record.waits = now && record.bindings.iter().any(|binding| !binding.stored);
+            if record.waits {
+                self.users.unwritten.push_back(place as u32);
+            }
         }
     }
 }

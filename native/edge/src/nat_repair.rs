@@ -2,7 +2,7 @@
 //! The Contact itself stays as it is, so that the phone gets back what it said, whatever is between (RFC 6314 section 4.2 does
 //! without; RFC 3261 section 12.1.2 has user agents keep what they do not know of a URI).
 
-use proto::FlowToken;
+use proto::{FlowToken, Now};
 use syntax::{HeaderName, Message, Method, Span, Uri, parse_name_addr};
 
 use crate::edge::Edge;
@@ -18,15 +18,21 @@ const PARAM: &[u8] = b";edge-flow=";
 impl Reach {
     /// The way along `hop`, with this Request-URI.
     pub(crate) fn by(uri: Box<[u8]>, hop: Hop) -> Self {
-        Self { uri, path: Box::default(), hop: Some(hop), listener: hop.listener, q: 1_000 }
+        Self { uri, path: Box::default(), hop: Some(hop), listener: hop.listener, q: 1_000, made: 0 }
     }
 }
 
 impl Edge {
     /// Where `arrival` came from, to be sealed.
-    pub(crate) fn flow_token(&self, arrival: &Hop) -> FlowToken {
+    pub(crate) fn flow_token(&self, now: Now, arrival: &Hop) -> FlowToken {
         let connection = arrival.flow().connection.map(|connection| (self.options.epoch as u32, connection));
-        FlowToken { listener: self.snapshot.listener_id(arrival.listener), transport: arrival.transport, address: arrival.address, connection }
+        FlowToken {
+            listener: self.snapshot.listener_id(arrival.listener),
+            transport: arrival.transport,
+            address: arrival.address,
+            made: (now.wall / 1_000_000) as u32,
+            connection,
+        }
     }
 
     /// The way that a token leads; over its connection where that is one of this process.
@@ -42,20 +48,23 @@ impl Edge {
     }
 
     /// Marks the Contact of a request or response that came from a phone behind a NAT.
-    pub(crate) fn mark_contact(&mut self, arrival: &Hop, message: &Message<'_>) {
-        if !self.snapshot.settings.nat.repair_contact || message.head.method == Method::Register || message.first(HeaderName::Contact).is_none() {
+    pub(crate) fn mark_contact(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) {
+        if !self.snapshot.marks_contacts || message.head.method == Method::Register || message.first(HeaderName::Contact).is_none() {
             return;
         }
         // The Contacts of a redirection are those of others.
         if message.head.status_code >= 300 {
             return;
         }
-        let tests = self.snapshot.nat_tests;
-        let holds = if message.is_request() { tests.hold(arrival, message) } else { tests.contact_holds(arrival, message) };
-        if !holds || !self.is_phone(arrival) {
+        if !self.is_phone(arrival) {
             return;
         }
-        let token = self.flow_token(arrival);
+        let tests = self.snapshot.nat_tests;
+        let holds = if message.is_request() { tests.hold(arrival, message) } else { tests.contact_holds(arrival, message) };
+        if !holds {
+            return;
+        }
+        let token = self.flow_token(now, arrival);
         let elements: Vec<Span> = message.elements(HeaderName::Contact).collect();
         for element in elements {
             let Some(contact) = parse_name_addr(message.bytes, element) else { continue };
@@ -94,7 +103,7 @@ impl Edge {
         let token = FlowToken::read(value.get(..end)?, &self.options.route_secret, message.call_id())?;
         let hop = self.hop_of_token(&token)?;
         let said = [text.get(..start)?, value.get(end..)?].concat();
-        let way = Reach::by(said.into(), hop);
+        let way = Reach { made: token.made, ..Reach::by(said.into(), hop) };
         // The user of a phone is in To: in the meantime it may have come back from elsewhere.
         let to = Uri::parse(message.bytes, message.head.to.uri).ok().filter(|to| self.serves(message.text(to.host)));
         Some(match to.and_then(|to| self.address_of_record(message.bytes, &to)) {

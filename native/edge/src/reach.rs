@@ -6,6 +6,7 @@ use syntax::{Message, Method, Span, Uri, list_elements, parse_name_addr};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::identify::DEFAULT_BREADTH;
 use crate::question::QuestionId;
 use crate::settings::Forking;
 use crate::target::Target;
@@ -24,6 +25,8 @@ pub struct Reach {
     pub(crate) listener: u16,
     /// Its preference in thousandths.
     pub(crate) q: u16,
+    /// When the phone was last heard there, in seconds since 1970.
+    pub(crate) made: u32,
 }
 
 /// A question for the worker that holds an address of record.
@@ -38,7 +41,7 @@ pub struct ReachQuestion {
 }
 
 impl Reach {
-    fn of(binding: &Binding) -> Self {
+    fn of(binding: &Binding, now: Now) -> Self {
         let flow = &binding.flow;
         let reached_by_flow = binding.path().is_empty() && (binding.natted || flow.transport.is_reliable()) && flow.address().port() != 0;
         Self {
@@ -47,6 +50,7 @@ impl Reach {
             hop: reached_by_flow.then(|| Hop::of_flow(flow)),
             listener: flow.listener,
             q: binding.q,
+            made: ((now.wall / 1_000_000) as u32).saturating_sub(Edge::seconds_of(now).saturating_sub(binding.modified)),
         }
     }
 
@@ -78,7 +82,7 @@ impl Edge {
         let Some(record) = self.users.location.get(aor) else { return Vec::new() };
         let mut bindings: Vec<&Binding> = record.live(seconds).collect();
         bindings.sort_by_key(|binding| std::cmp::Reverse((binding.q, binding.modified)));
-        bindings.into_iter().map(Reach::of).collect()
+        bindings.into_iter().map(|binding| Reach::of(binding, now)).collect()
     }
 
     /// Puts the ways to `aor` among the targets of `entry`; true where the worker that knows them must be waited for.
@@ -115,7 +119,9 @@ impl Edge {
     }
 
     fn take_newest(&mut self, entry: Key, found: Vec<Reach>, way: Reach) {
-        let newest = found.into_iter().find(|other| other.uri == way.uri && other.hop.is_some()).unwrap_or(way);
+        // Two phones of one user may have the same address inside; the mark says which, unless its phone was heard again elsewhere.
+        let newer = |other: &Reach| other.uri == way.uri && other.hop.is_some() && other.made >= way.made;
+        let newest = found.into_iter().filter(newer).max_by_key(|other| other.made).unwrap_or(way);
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.targets.push(Target::Contact(Box::new(newest)));
         }
@@ -154,9 +160,9 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         if let Some(shape) = transaction.shape.as_mut() {
             // Too little to share out: one after the other needs no more than one at a time (RFC 5393 section 5.3).
-            let breadth = shape.breadth.unwrap_or(60);
+            let breadth = shape.breadth.unwrap_or(DEFAULT_BREADTH);
             shape.parallel = parallel && count > 1 && usize::from(breadth) >= count;
-            shape.breadth = if shape.parallel { Some(breadth / count as u16) } else { shape.breadth };
+            shape.breadth = if shape.parallel { Some((breadth / count as u16).max(1)) } else { shape.breadth };
         }
         let ways = found.into_iter().take(most).map(|way| Target::Contact(Box::new(way)));
         transaction.targets.extend(ways.rev());

@@ -17,6 +17,7 @@ pub(crate) const USER_AGENT: usize = 64;
 /// Bytes of an address of record, of a Contact, and of all Path values together (OpenSIPS's columns hold as many).
 const AOR: usize = 255;
 const CONTACT: usize = 255;
+const PART: usize = 64;
 const PATH: usize = 255;
 const CALL_ID: usize = 255;
 
@@ -57,7 +58,7 @@ fn preference(text: &[u8]) -> Option<u16> {
         None => (text, &[][..]),
     };
     let digits = fraction.len() <= 3 && fraction.iter().all(u8::is_ascii_digit);
-    let thousandths = fraction.iter().chain(b"000").take(3).fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    let thousandths = fraction.iter().chain(b"000").take(3).fold(0, |sum, digit| sum * 10 + u16::from(digit.wrapping_sub(b'0') % 10));
     match whole {
         b"0" if digits => Some(thousandths),
         b"1" if digits && thousandths == 0 => Some(1_000),
@@ -73,7 +74,9 @@ impl Edge {
         if !sensitive {
             aor.make_ascii_lowercase();
         }
-        let plain = !aor.is_empty() && aor.iter().all(|byte| *byte > b' ' && *byte != b'@' && *byte != 0x7f);
+        // OpenSIPS's columns hold as many bytes of each.
+        let short = aor.len() <= PART && uri.host.len() <= PART;
+        let plain = short && !aor.is_empty() && aor.iter().all(|byte| *byte > b' ' && *byte != b'@' && *byte != 0x7f);
         aor.push(b'@');
         aor.extend(uri.host.of(bytes).iter().map(u8::to_ascii_lowercase));
         (plain && aor.len() <= AOR).then_some(aor)

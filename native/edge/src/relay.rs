@@ -307,11 +307,11 @@ impl Edge {
         let uri = if planned { self.take_request_uri(entry) } else { None };
         let mut numbers = self.numbers_out(now, entry, message, shape, &hop, peer, uri.as_deref());
         if let Some(way) = way.filter(|way| !way.path.is_empty()) {
-            let top = usize::from(message.head.headers_start);
-            numbers.edits.push((Span::new(top, top), [b"Route: ", &*way.path, b"\r\n"].concat()));
+            let end = usize::from(message.head.headers_end);
+            numbers.edits.push((Span::new(end, end), [b"Route: ", &*way.path, b"\r\n"].concat()));
         }
         let sent_uri = numbers.request_uri.as_deref().or(uri.as_deref()).or(way.map(|way| &*way.uri));
-        self.build_request(&arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);
+        self.build_request(now, &arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);
         let mut fall_back_to_udp = false;
         if hop.transport == Transport::Udp && !over_udp && self.scratch.len() > LARGEST_DATAGRAM && self.wants_tcp(&hop, shape) {
             let over_tcp = Address { transport: Transport::Tcp, address: address.address };
@@ -319,7 +319,7 @@ impl Edge {
                 hop = tcp;
                 peer = self.far_peer(&hop, shape.policy);
                 fall_back_to_udp = true;
-                self.build_request(&arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);
+                self.build_request(now, &arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);
             }
         }
         if numbers.from
@@ -388,6 +388,8 @@ impl Edge {
             Some(hop) if !self.snapshot.listener(hop.listener).drained => Some(hop),
             // The listener that a phone registered at has gone since.
             Some(_) => self.hop_to(address, shape),
+            // A name may lead elsewhere by now than it did when it was registered.
+            None if way.path.is_empty() && self.is_no_phone(way.listener, address) => None,
             None => self.hop_to(address, &Shape { listener: Some(way.listener), ..*shape }),
         }
     }

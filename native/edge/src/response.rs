@@ -72,10 +72,11 @@ impl Edge {
     /// Writes the response as the caller gets it to [`Edge::scratch`]: without our Via, and without what only a trusted
     /// peer may say of identities (RFC 3325 section 5). False where no other Via is left and it has nowhere to go, unless
     /// the request was our own.
-    fn strip_via(&mut self, arrival: &Hop, entry: Key, message: &Message<'_>) -> bool {
+    fn strip_via(&mut self, now: Now, arrival: &Hop, entry: Key, message: &Message<'_>) -> bool {
         let Some(slot) = message.first(HeaderName::Via) else { return false };
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (own, reply_to) = (transaction.origin.is_some(), transaction.arrival);
+        let from_peer = transaction.shape.as_ref().and_then(|shape| shape.from_peer);
         if !own && message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none() {
             return false;
         }
@@ -94,8 +95,8 @@ impl Edge {
             }
         }
         if !own {
-            self.mark_contact(arrival, message);
-            self.unmark_register(message);
+            self.mark_contact(now, arrival, message);
+            self.unmark_register(message, from_peer);
         }
         self.add_content_length(message);
         self.scratch.clear();
@@ -153,7 +154,7 @@ impl Edge {
             self.send_cancel(now, entry, attempt, &reason);
         }
         let service = self.transactions.get(entry).and_then(|transaction| transaction.policy.as_ref()).is_some_and(|state| state.service);
-        if code == 100 || service || !self.strip_via(arrival, entry, message) || !self.admit_dialog(now, entry, message, DialogState::Early) {
+        if code == 100 || service || !self.strip_via(now, arrival, entry, message) || !self.admit_dialog(now, entry, message, DialogState::Early) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -179,7 +180,7 @@ impl Edge {
         let Some(branch) = transaction.branches.get_mut(attempt) else { return };
         let Client::Invite(client) = &mut branch.client else { return };
         let outcome = client.handle_final(now.moment, code, &timers);
-        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(arrival, entry, message) {
+        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(now, arrival, entry, message) {
             return;
         }
         let before = self.transactions.get(entry).and_then(|transaction| self.calls.get(transaction.call));
@@ -281,7 +282,7 @@ impl Edge {
         };
         // A 408 of its own, for somebody who is not there, says nothing against a gateway.
         self.end_attempt(now, entry, attempt, outcome, Some(if own { outcome } else { refused }));
-        self.collect(arrival, entry, code, message);
+        self.collect(now, arrival, entry, code, message);
         if code >= 600 && self.plan_goes_on(entry) != Some(true) {
             // Section 16.7 step 5: a global refusal ends the search.
             self.stop_plan(entry);
@@ -312,14 +313,14 @@ impl Edge {
         if code >= 300 {
             let outcome = Outcome::Refused(code, q850_cause(message));
             self.end_attempt(now, entry, attempt, outcome, Some(outcome));
-            self.collect(arrival, entry, code, message);
+            self.collect(now, arrival, entry, code, message);
             return self.after_failure(now, entry, code);
         }
         let place = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)).and_then(|branch| branch.gateway.take());
         if let Some(place) = place {
             self.note_gateway(now, &place, None);
         }
-        if self.strip_via(arrival, entry, message) {
+        if self.strip_via(now, arrival, entry, message) {
             let response = std::mem::take(&mut self.scratch);
             self.finish(now, entry, code, &response, "callee");
             self.scratch = response;
@@ -327,7 +328,7 @@ impl Edge {
     }
 
     /// Keeps a refusal for the choice of the best one, and the lines of a challenge.
-    fn collect(&mut self, arrival: &Hop, entry: Key, status_code: u16, message: &Message<'_>) {
+    fn collect(&mut self, now: Now, arrival: &Hop, entry: Key, status_code: u16, message: &Message<'_>) {
         if matches!(status_code, 401 | 407)
             && let Some(transaction) = self.transactions.get_mut(entry)
         {
@@ -339,7 +340,7 @@ impl Edge {
             }
         }
         let response =
-            if status_code == message.head.status_code && self.strip_via(arrival, entry, message) { Some(self.scratch.as_slice().into()) } else { None };
+            if status_code == message.head.status_code && self.strip_via(now, arrival, entry, message) { Some(self.scratch.as_slice().into()) } else { None };
         self.note_failure(entry, status_code, response);
     }
 

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use proto::{BranchToken, Key, RouteToken, keyed_hash};
-use syntax::{HeaderName, Message, Rport, Span, Via, list_elements, push_unfolded};
+use proto::{BranchToken, Key, Now, RouteToken, keyed_hash};
+use syntax::{HeaderName, Message, Rport, Span, Via, list_elements, push_decimal, push_unfolded};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
@@ -19,6 +19,7 @@ impl Edge {
     #[expect(clippy::too_many_arguments, reason = "one request with all that is written into it")]
     pub(crate) fn build_request(
         &mut self,
+        now: Now,
         arrival: &Hop,
         message: &Message<'_>,
         shape: &Shape,
@@ -78,8 +79,7 @@ impl Edge {
         match head.max_forwards {
             Some(hops) => {
                 if let Some(slot) = message.first(HeaderName::MaxForwards) {
-                    // Writing to a Vec cannot fail.
-                    self.edits.replace_with(slot.value, |out| drop(write!(out, "{}", hops.saturating_sub(1))));
+                    self.edits.replace_with(slot.value, |out| push_decimal(u64::from(hops.saturating_sub(1)), out));
                 }
             }
             None => self.edits.insert_with(top, |out| drop(write!(out, "Max-Forwards: {MAX_FORWARDS}\r\n"))),
@@ -87,10 +87,13 @@ impl Edge {
         if shape.route.pops > 0 || shape.route.swapped.is_some() || shape.route.next.is_some_and(|uri| !uri.loose) {
             self.edit_routes(message, shape);
         }
-        self.mark_contact(arrival, message);
-        self.mark_register(arrival, message, shape.from_peer, hop);
+        let of_phone = shape.from_peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers);
+        if of_phone && !shape.originated {
+            self.mark_contact(now, arrival, message);
+        }
+        self.mark_register(now, arrival, message, shape.from_peer, hop);
         self.edit_identity(message, shape, far);
-        if self.snapshot.subscribers.is_some() {
+        if self.challenges(message, shape.from_peer) {
             for slot in [HeaderName::ProxyAuthorization, HeaderName::Authorization].into_iter().flat_map(|name| message.all(name)) {
                 if self.is_ours(message, slot.value) {
                     self.edits.remove(slot.line);

@@ -392,6 +392,8 @@ pub struct Snapshot {
     pub(crate) quality: routing::QualityRules,
     pub(crate) numbers: NumberPolicies,
     pub(crate) nat_tests: NatTests,
+    /// Whether Contacts of phones behind a NAT are marked, and there are phones.
+    pub(crate) marks_contacts: bool,
     /// What is set of subscribers, where any register here.
     pub(crate) subscribers: Option<Subscribers>,
     /// What is counted of attacks, over all workers and reloads.
@@ -503,6 +505,7 @@ impl Snapshot {
         let defence = defence.map_or_else(|| std::sync::Arc::new(Defence::new(attacks)), std::sync::Arc::clone);
         Ok(Self {
             nat_tests,
+            marks_contacts: settings.nat.repair_contact && settings.peers.iter().any(|peer| peer.kind == PeerKind::Subscribers),
             subscribers,
             defence,
             numbers,

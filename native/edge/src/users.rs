@@ -31,6 +31,7 @@ pub(crate) struct Parked {
 /// The state of one worker that is about users.
 pub(crate) struct Users {
     pub(crate) location: Location,
+    secret: Secret,
     pub(crate) nonces: NonceWindows,
     pub(crate) nonce_number: u32,
     pub(crate) credentials: CredentialCache,
@@ -56,6 +57,7 @@ impl Users {
     pub(crate) fn new(settings: &RouteSettings, secret: Secret, workers: usize, now: Moment) -> Self {
         let mut users = Self {
             location: Location::new(secret, 0),
+            secret,
             nonces: NonceWindows::new(),
             nonce_number: 0,
             credentials: CredentialCache::default(),
@@ -75,7 +77,16 @@ impl Users {
 
     /// Goes by the bounds of other settings from now on.
     pub(crate) fn set_limits(&mut self, settings: &RouteSettings, workers: usize, now: Moment) {
-        let Some(registrar) = &settings.registrar else { return };
+        let Some(registrar) = &settings.registrar else {
+            // Nobody registers here any more; what waits has lost its sense.
+            if !self.location.is_empty() || !self.parked.is_empty() {
+                self.location = Location::new(self.secret, 0);
+                self.parked = TimedSlab::new(0, now);
+                self.waiting.clear();
+                self.names.clear();
+            }
+            return;
+        };
         // A record lies where the hash of its name says, so that one worker may have a few more than another.
         let share = registrar.records.div_ceil(workers.max(1));
         self.location.set_limit(if workers > 1 { share + share / 8 } else { share });

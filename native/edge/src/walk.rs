@@ -93,9 +93,8 @@ impl Edge {
         let mut dead = None;
         for index in 0..record.bindings.len() {
             let binding = &mut record.bindings[index];
-            let stream = binding.flow.transport.is_reliable();
-            // A connection that is gone is not opened again for this.
-            if binding.expires <= seconds || settings.natted_only && !binding.natted || stream && binding.flow.connection.is_none() {
+            // A connection is kept by whoever opened it (RFC 5626 section 4.4.1); one that is gone must not be opened again for this.
+            if binding.expires <= seconds || settings.natted_only && !binding.natted || binding.flow.transport.is_reliable() {
                 continue;
             }
             let hop = Hop::of_flow(&binding.flow);

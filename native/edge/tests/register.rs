@@ -639,9 +639,10 @@ fn a_core_that_keeps_its_users_gets_a_way_back_to_the_phone() {
 fn who_fails_at_the_core_too_often_is_refused_here() {
     let mut rig = Rig::new(forwarding(RegistrarMode::Path));
     let mut codes = Vec::new();
-    for number in 0..21 {
+    for number in 0..22 {
         let call_id = format!("try-{number}");
-        let lines = ["Contact: <sip:bob@198.51.100.7>", "Authorization: Digest username=\"bob\", realm=\"core\", nonce=\"n\", uri=\"sip:x\", response=\"r\""];
+        let lines =
+            ["Contact: <sip:bob@198.51.100.7>", "Authorization: Digest username=\"bob\", realm=\"example.net\", nonce=\"m\", uri=\"sip:x\", response=\"r\""];
         let mut try_it = Register::new(1).lines(&lines);
         try_it.call_id = &call_id;
         let sent = rig.receive(PHONE, &try_it.text());
@@ -652,21 +653,25 @@ fn who_fails_at_the_core_too_often_is_refused_here() {
         assert_eq!(headers(&sent[0].text, "Authorization").len(), 1, "the core must see it");
         let refused = rig.receive(
             CORE,
-            &response(&sent[0].text, 401, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", "WWW-Authenticate: Digest realm=\"core\", nonce=\"m\"\r\n"),
+            &response(&sent[0].text, 401, "core")
+                .replace("Contact: <sip:bob@203.0.113.9>\r\n", "WWW-Authenticate: Digest realm=\"example.net\", nonce=\"m\"\r\n"),
         );
         codes.push(refused[0].status_code());
     }
-    assert_eq!((codes[0], codes[19], codes[20]), (401, 401, 403));
+    // The first answers a nonce that never went to it: somebody else's, for all we know.
+    assert_eq!((codes[0], codes[20], codes[21]), (401, 401, 403));
     assert_eq!(rig.counters().authentication_failed.get(), 20);
     // A stale nonce is no failure, and one without credentials none either.
-    let mut other = Register::new(1)
-        .lines(&["Contact: <sip:carol@198.51.100.7>", "Authorization: Digest username=\"carol\", realm=\"core\", nonce=\"n\", uri=\"sip:x\", response=\"r\""]);
+    let mut other = Register::new(1).lines(&[
+        "Contact: <sip:carol@198.51.100.7>",
+        "Authorization: Digest username=\"carol\", realm=\"example.net\", nonce=\"m\", uri=\"sip:x\", response=\"r\"",
+    ]);
     (other.user, other.call_id) = ("carol", "stale");
     let sent = rig.receive(PHONE, &other.text());
     rig.receive(
         CORE,
         &response(&sent[0].text, 401, "core")
-            .replace("Contact: <sip:bob@203.0.113.9>\r\n", "WWW-Authenticate: Digest realm=\"core\", nonce=\"m\", stale=TRUE\r\n"),
+            .replace("Contact: <sip:bob@203.0.113.9>\r\n", "WWW-Authenticate: Digest realm=\"example.net\", nonce=\"m\", stale=TRUE\r\n"),
     );
     assert_eq!(rig.counters().authentication_failed.get(), 20);
 }
@@ -702,6 +707,7 @@ fn a_dialog_follows_its_phone_to_where_that_registered_anew() {
     // What the phone gave in its REGISTER is what the mark was put on, but for a parameter: then the way known is taken.
     let sent = rig.receive(CORE, &to_bob("INFO", 2));
     assert_eq!(sent[0].to.to_string(), "198.51.100.9:31000");
+    rig.advance(2_000);
     let mut moved = Register::new(2).lines(&["Contact: <sip:bob@10.1.2.3:5070;ob>"]);
     moved.via = "10.1.2.3:5070";
     one(rig.receive("198.51.100.9:32222", &moved.text()));
@@ -716,4 +722,118 @@ fn a_peer_is_told_by_stun_where_it_is_seen_and_a_stranger_is_not() {
     assert_eq!(rig.receive_at(0, syntax::Transport::Udp, PHONE, request).len(), 1);
     assert!(rig.receive_at(0, syntax::Transport::Udp, "203.0.113.99:9", request).is_empty());
     assert_eq!((rig.counters().stun_answered.get(), rig.counters().stun_refused.get(), rig.counters().malformed.get()), (1, 1, 0));
+}
+
+#[test]
+fn the_last_request_is_not_taken_again_with_other_content() {
+    let mut rig = Rig::new(authenticating());
+    let challenge = one(rig.receive(PHONE, &Register::new(1).text()));
+    let line = format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "bob", "secret", 1));
+    let request = Register::new(2).lines(&["Contact: <sip:bob@198.51.100.7>", &line]).text();
+    rig.receive(PHONE, &request);
+    assert_eq!(code(rig.credentials(&found("secret"))), 200);
+    let replay = request.replace("<sip:bob@198.51.100.7>", "<sip:bob@198.51.100.7>, <sip:eve@198.51.100.7:6666>");
+    let reply = one(rig.receive(PHONE, &replay));
+    assert!(reply.starts_with("SIP/2.0 401") && challenges(&reply)[0].contains("stale=true"), "{reply}");
+    assert_eq!(rig.rows("bob@example.net").len(), 1);
+}
+
+#[test]
+fn what_no_database_could_hold_is_nobodys_name_and_who_was_not_asked_yet_is_asked() {
+    let mut rig = Rig::new(authenticating());
+    let challenge = one(rig.receive(PHONE, &Register::new(1).text()));
+    let good = answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "bob", "secret", 1);
+    for user in ["b\u{1}ob", "b\u{7f}"] {
+        let line = format!("Authorization: {}", good.replace("username=\"bob\"", &format!("username=\"{user}\"")));
+        assert_eq!(code(rig.receive(PHONE, &Register::new(2).lines(&[&line]).text())), 400);
+    }
+    let early = "Authorization: Digest username=\"bob\", realm=\"example.net\", nonce=\"\", uri=\"sip:example.net\", response=\"\"";
+    assert_eq!(code(rig.receive(PHONE, &Register::new(2).lines(&[early]).text())), 401);
+    assert!(rig.credentials.is_empty());
+}
+
+#[test]
+fn gateways_register_nobody_and_a_domain_that_is_not_ours_is_not_tried_at_the_core() {
+    let mut settings = authenticating();
+    settings.peers.push(peer("gateway", PeerKind::Gateway, "192.0.2.40", &[]));
+    let mut rig = Rig::new(settings);
+    let mut register = Register::new(1).lines(&["Contact: <sip:bob@192.0.2.40>"]);
+    register.via = "192.0.2.40";
+    assert_eq!(code(rig.receive("192.0.2.40:5060", &register.text())), 403);
+    let foreign = Register::new(1).text().replace("To: <sip:bob@example.net>", "To: <sip:bob@example.net.>");
+    assert_eq!(code(rig.receive(PHONE, &foreign)), 404);
+}
+
+#[test]
+fn a_machine_is_not_banned_for_what_seems_to_come_from_it() {
+    let mut settings = authenticating();
+    // A rule for phones on the core's own address, at other ports.
+    settings.peers[0].matches[0].port = 5060;
+    settings.peers[1].matches[0].network = Some("192.0.2.0".parse().unwrap());
+    let mut rig = Rig::new(settings);
+    for number in 0..120 {
+        guess(&mut rig, "192.0.2.200:7777", &format!("user{number}"), 1);
+    }
+    rig.tidy();
+    assert_eq!((rig.counters().authentication_failed.get(), rig.counters().bans.get()), (120, 0));
+}
+
+#[test]
+fn writing_begins_and_ends_with_the_configuration() {
+    let mut rig = Rig::new(served());
+    one(rig.receive(PHONE, &Register::new(1).text()));
+    let mut off = served();
+    off.registrar.as_mut().unwrap().persist = false;
+    rig.reload(off.clone()).unwrap();
+    assert!(rig.writes(100).is_empty());
+    rig.reload(served()).unwrap();
+    assert_eq!(rig.writes(100).len(), 1, "what was not written then is written now");
+    one(rig.receive(PHONE, &Register::new(2).text()));
+    assert_eq!(rig.writes(100).len(), 1);
+    off.registrar = None;
+    off.peers[1].authenticate = false;
+    rig.reload(off).unwrap();
+    assert!(rig.rows("bob@example.net").is_empty());
+}
+
+#[test]
+fn a_name_that_leads_to_the_core_by_the_time_of_the_call_leads_nowhere() {
+    let mut settings = served();
+    settings.nat.tests = vec!["private-contact".to_owned()];
+    let mut rig = Rig::new(settings);
+    rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@changing.example.org>"]).text());
+    let question = rig.questions.remove(0);
+    assert_eq!(code(rig.answer(&question, &["198.51.100.9:5060"])), 200);
+    rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    let question = rig.questions.remove(0);
+    let sent = rig.answer(&question, &["192.0.2.200:5060"]);
+    assert!(sent.iter().all(|sent| !sent.text.starts_with("INVITE")), "{sent:?}");
+}
+
+#[test]
+fn a_fork_keeps_to_max_breadth() {
+    let mut rig = Rig::new(served());
+    for number in 1..=3 {
+        one(rig.receive(PHONE, &Register::new(number).lines(&[&format!("Contact: <sip:bob@198.51.100.7:600{number}>")]).text()));
+    }
+    let call = Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200");
+    let sent = rig.receive(CORE, &call.clone().header("Max-Breadth: 2").text());
+    assert_eq!(sent[1..].len(), 1, "too little to share out: one after the other");
+    let sent = rig.receive(CORE, &call.call_id("2").branch("z9hG4bK2").header("Max-Breadth: 7").text());
+    let shares: Vec<&str> = sent[1..].iter().map(|sent| header(&sent.text, "Max-Breadth")).collect();
+    assert_eq!(shares, ["2", "2", "2"]);
+}
+
+#[test]
+fn a_dialog_stays_with_the_phone_that_was_heard_last() {
+    let mut rig = Rig::new(served());
+    let mut before = Register::new(1).lines(&["Contact: <sip:bob@10.1.2.3:5070;ob>"]);
+    before.via = "10.1.2.3:5070";
+    one(rig.receive("198.51.100.9:30000", &before.text()));
+    rig.advance(2_000);
+    // The call came from another port than the registration: its mark is newer.
+    let (_, ok) = called_behind_nat(&mut rig);
+    let uri = header(&ok, "Contact").split(['<', '>']).nth(1).unwrap().split('?').next().unwrap().to_owned();
+    let sent = rig.receive(CORE, &of_core("BYE", &ok, &uri, 2));
+    assert_eq!(sent[0].to.to_string(), "198.51.100.9:31000");
 }

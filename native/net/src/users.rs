@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::thread;
+use std::time::Duration;
 
 use edge::{CredentialQuestion, LocationWrite};
 use ring_queue::Mailbox;
@@ -57,11 +59,16 @@ impl UserQueue {
         WRITES.saturating_sub(self.writes.len()) / workers.max(1)
     }
 
-    /// Puts a binding; only as many as there is room for.
-    pub(crate) fn write(&self, write: LocationWrite) {
-        if self.writes.post(write).is_err() {
-            log::error!(target: "register", "more bindings to be written than there was room for");
+    /// Puts a binding. There is room for it, but for the last ones of a worker that ends: those wait for the writer.
+    pub(crate) fn write(&self, mut write: LocationWrite) {
+        for _ in 0..5_000 {
+            match self.writes.post(write) {
+                Ok(_) => return,
+                Err(back) => write = back,
+            }
+            thread::sleep(Duration::from_millis(1));
         }
+        log::error!(target: "register", "bindings are not written: nobody takes them");
     }
 
     /// Takes up to `limit` bindings to be written.

@@ -174,13 +174,14 @@ fn foresee(bindings: &[Binding], request: &Registration<'_>, rules: &RegistrarRu
             }
             None if seconds > 0 => {
                 let repeated = request.contacts[..index].iter().any(|other| other.uri == contact.uri);
-                let replaces = rules.same_call_id_replaces && bindings.iter().any(|binding| binding.call_id() == request.call_id);
-                fresh += usize::from(!repeated && !replaces);
+                fresh += usize::from(!repeated);
             }
             None => {}
         }
     }
-    Ok(fresh)
+    let named = |binding: &Binding| request.contacts.iter().any(|contact| find(std::slice::from_ref(binding), contact).is_some());
+    let moves = |binding: &&Binding| rules.same_call_id_replaces && binding.call_id() == request.call_id && !named(binding);
+    Ok(fresh.saturating_sub(bindings.iter().filter(moves).count()))
 }
 
 fn remove_all(bindings: &mut SmallVec<[Binding; 1]>, request: &Registration<'_>, tell: &mut impl FnMut(Change, &Binding)) -> Result<(), RegistrationError> {
@@ -220,8 +221,13 @@ fn apply(
     let texts = [contact.uri, request.call_id, request.path, request.user_agent, contact.instance];
     // What a phone sends with each refresh is the same but for CSeq, so that most refreshes allocate nothing.
     let same = |binding: &Binding| [binding.contact(), binding.call_id(), binding.path(), binding.user_agent(), binding.instance()] == texts;
+    let mut replaced = false;
     let index = match found {
         Some(index) => {
+            if bindings[index].contact() != contact.uri {
+                tell(Change::Replaced, &bindings[index]);
+                replaced = true;
+            }
             if !same(&bindings[index]) {
                 bindings[index] = Binding::new(texts, request.flow, 0);
             }
@@ -241,7 +247,7 @@ fn apply(
     binding.natted = request.natted;
     binding.lost = 0;
     binding.stored = false;
-    tell(if found.is_some() { Change::Refreshed } else { Change::Inserted }, binding);
+    tell(if found.is_some() && !replaced { Change::Refreshed } else { Change::Inserted }, binding);
 }
 
 #[cfg(test)]
@@ -375,7 +381,10 @@ mod tests {
         let replacing = RegistrarRules { same_call_id_replaces: true, max_contacts: 1, ..RULES };
         bench.run(&request(&[contact("sip:a@10.0.0.1")], "a", 1), &replacing, 0).unwrap();
         bench.run(&request(&[contact("sip:a@10.0.0.2")], "a", 2), &replacing, 0).unwrap();
-        assert_eq!((bench.uris(), bench.changes.as_slice()), (vec!["sip:a@10.0.0.2"], &[Change::Refreshed][..]));
+        assert_eq!((bench.uris(), bench.changes.as_slice()), (vec!["sip:a@10.0.0.2"], &[Change::Replaced, Change::Inserted][..]));
+        // One Call-ID makes no room for more than it had.
+        let many = [contact("sip:x@h"), contact("sip:y@h"), contact("sip:z@h")];
+        assert_eq!(bench.run(&request(&many, "a", 3), &replacing, 0), Err(RegistrationError::TooMany));
     }
 
     #[test]

@@ -160,7 +160,9 @@ impl RouteToken {
     }
 }
 
-const FLOW_FIELDS: usize = 22;
+const FLOW_FIELDS: usize = 26;
+/// Where the address stands among them.
+const FLOW_ADDRESS: usize = 10;
 /// What a connection adds.
 const CONNECTION_FIELDS: usize = 13;
 const SEAL: usize = 8;
@@ -175,6 +177,8 @@ pub struct FlowToken {
     pub transport: syntax::Transport,
     /// Whence it sent.
     pub address: std::net::SocketAddr,
+    /// When, in seconds since 1970.
+    pub made: u32,
     /// The connection it came by, with the lower half of the process's start: in another process it is another one.
     pub connection: Option<(u32, FlowConnection)>,
 }
@@ -198,7 +202,8 @@ impl FlowToken {
             std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             std::net::IpAddr::V6(ip) => ip,
         };
-        fields[6..FLOW_FIELDS].copy_from_slice(&ip.octets());
+        fields[6..FLOW_ADDRESS].copy_from_slice(&self.made.to_be_bytes());
+        fields[FLOW_ADDRESS..FLOW_FIELDS].copy_from_slice(&ip.octets());
         let mut length = FLOW_FIELDS;
         if let Some((epoch, connection)) = self.connection {
             let (start, rest) = fields[FLOW_FIELDS..].split_at_mut(4);
@@ -228,7 +233,7 @@ impl FlowToken {
             return None;
         }
         let mut octets = [0; 16];
-        octets.copy_from_slice(&fields[6..FLOW_FIELDS]);
+        octets.copy_from_slice(&fields[FLOW_ADDRESS..FLOW_FIELDS]);
         let ip = std::net::Ipv6Addr::from(octets).to_canonical();
         let word = |at: usize| u32::from_be_bytes([fields[at], fields[at + 1], fields[at + 2], fields[at + 3]]);
         let connection = (fields.len() > FLOW_FIELDS).then(|| {
@@ -239,6 +244,7 @@ impl FlowToken {
             listener: u16::from_be_bytes([fields[2], fields[3]]),
             transport: *Self::TRANSPORTS.get(usize::from(fields[1]))?,
             address: (ip, u16::from_be_bytes([fields[4], fields[5]])).into(),
+            made: word(6),
             connection,
         })
     }
@@ -308,7 +314,7 @@ mod tests {
     fn a_flow_token_comes_back_for_its_call_only() {
         for (transport, address) in [(syntax::Transport::Udp, "198.51.100.7:31000"), (syntax::Transport::Tcp, "[2001:db8::1]:5060")] {
             let connection = transport.is_reliable().then_some((77, FlowConnection { worker: 3, slot: 70_000, generation: 9 }));
-            let token = FlowToken { listener: 700, transport, address: address.parse().unwrap(), connection };
+            let token = FlowToken { listener: 700, transport, address: address.parse().unwrap(), made: 1_795_420_062, connection };
             let mut text = Vec::new();
             token.write(&SECRET, b"call", &mut text);
             assert_eq!(FlowToken::read(&text.to_ascii_uppercase(), &SECRET, b"call"), Some(token));

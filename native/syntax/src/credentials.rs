@@ -81,7 +81,8 @@ impl Credentials {
             return Err(CredentialsError::Malformed);
         }
         let needed = [found.username, found.nonce, found.uri, found.response];
-        if needed.iter().any(|span| span.is_empty()) { Err(CredentialsError::Missing) } else { Ok(found) }
+        // One that is there and empty has a place.
+        if found.username.is_empty() || needed.contains(&Span::default()) { Err(CredentialsError::Missing) } else { Ok(found) }
     }
 
     fn take(&mut self, name: &[u8], value: Span) -> Result<(), CredentialsError> {

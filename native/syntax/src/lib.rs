@@ -34,7 +34,7 @@ pub use message::{Head, Message, MessageKind, Slot, list_elements};
 pub use method::Method;
 pub use name_addr::{NameAddr, header_param, parse_name_addr};
 pub use parse::parse;
-pub use response::{LocalReply, is_answerable, push_unfolded};
+pub use response::{LocalReply, is_answerable, push_decimal, push_unfolded};
 pub use sdp::{SdpLine, sdp_lines};
 pub use span::Span;
 pub use status::reason_phrase;

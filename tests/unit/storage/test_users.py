@@ -157,8 +157,12 @@ class Broken(LocationTable):
         self.broken = True
         self.rows: list[str] = []
 
-    async def write(self, rows: Any, gone: Any) -> None:
+    async def look(self) -> None:
         if self.broken:
+            raise StorageError("database: gone")
+
+    async def write(self, rows: Any, gone: Any) -> None:
+        if self.broken or any(row.user == "odd" for row in rows):
             raise StorageError("database: gone")
         self.rows.extend([row.user for row in rows] + [str(number) for number in gone])
 
@@ -189,6 +193,23 @@ def test_what_cannot_be_written_waits_and_only_the_last_of_each_is_written() -> 
         while await store.write(engine):
             pass
         assert table.rows == ["b", "1", "c"]
-        assert store.status() == {"state": "ready", "problem": "", "written": 3, "waiting": 0}
+        assert store.status() == {"state": "ready", "problem": "", "written": 3, "refused": 0, "waiting": 0}
 
     asyncio.run(work())
+
+
+def test_a_row_that_the_database_refuses_keeps_no_other_from_being_written() -> None:
+    told: list[str] = []
+    store = LocationStore(lambda event, **_: told.append(event), lambda *_: None)
+    table = Broken()
+    table.broken = False
+    engine: Any = Engine([[(number, binding(user)) for number, user in enumerate(["a", "b", "odd", "c", "d"])]])
+    store.use(table)
+
+    async def work() -> None:
+        while await store.write(engine):
+            pass
+
+    asyncio.run(work())
+    assert sorted(table.rows) == ["a", "b", "c", "d"]
+    assert (store.status()["refused"], store.status()["waiting"], told) == (1, 0, ["a binding cannot be written"])
