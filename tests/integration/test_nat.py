@@ -7,8 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_behind_nats() -> None:
-    line = ["unshare", "-Urn", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests/nat/behind_nat.py")]
+def test_behind_nats(tmp_path: Path) -> None:
+    # A folder of its own: two runs of pytest that put away the same old ones get in each other's way.
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'nat'}"]
+    line = ["unshare", "-Urn", sys.executable, "-m", "pytest", *options, str(ROOT / "tests/nat/behind_nat.py")]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout

@@ -181,6 +181,7 @@ impl Edge {
             self.counters.identities_refused.add();
             return Finding::Refuse(Refusal { reason_phrase: Some("Identity Not Allowed".to_owned()), ..Refusal::new(403, "authenticate") });
         }
+        self.users.proved = Some([&claim.user, &b"@"[..], &claim.domain].concat().into());
         Finding::Proved
     }
 
@@ -199,7 +200,12 @@ impl Edge {
             let same_user = if sensitive { *user == *claim.user } else { user.eq_ignore_ascii_case(&claim.user) };
             same_user && message.text(uri.host).eq_ignore_ascii_case(&claim.domain)
         };
-        own(if head.method == Method::Register { head.to.uri } else { head.from.uri })
+        // RFC 3323 section 4.1.1.3: who wants to be anonymous says so, and proves to us who it is all the same.
+        let anonymous = |span: Span| {
+            let host = Uri::parse(message.bytes, span).map(|uri| uri.host).unwrap_or_default();
+            head.method != Method::Register && message.text(host).eq_ignore_ascii_case(b"anonymous.invalid")
+        };
+        own(if head.method == Method::Register { head.to.uri } else { head.from.uri }) || anonymous(head.from.uri)
     }
 
     /// A challenge for each algorithm, the strongest first.

@@ -144,10 +144,15 @@ impl Edge {
     pub(crate) fn note_authenticated(&mut self, now: Now, arrival: &Hop, user: &[u8]) {
         self.counters.authenticated.add();
         let source = arrival.address.ip();
+        self.note_known(now, source, user);
+        self.snapshot.defence.failures.clear(self.key(b"pair", Some(source), user));
+    }
+
+    /// `user` came from `source` before.
+    pub(crate) fn note_known(&self, now: Now, source: IpAddr, user: &[u8]) {
         let defence = &self.snapshot.defence;
         defence.known.note(self.key(b"known", Some(source), user), Self::seconds_of(now));
         defence.known.note(self.key(b"known", Some(source), b""), Self::seconds_of(now));
-        defence.failures.clear(self.key(b"pair", Some(source), user));
     }
 
     /// Listens to `source` no more for so many seconds.

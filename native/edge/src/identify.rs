@@ -52,6 +52,7 @@ impl Edge {
         }
         let settings = &self.snapshot.settings.peers[usize::from(peer)];
         let (kind, authenticates) = (settings.kind, settings.authenticate);
+        self.users.proved = None;
         let is_phone = kind == PeerKind::Subscribers;
         if authenticates && (keeps || message.head.method != Method::Register) && !self.authenticate(now, arrival, message, peer) {
             return;

@@ -1,7 +1,8 @@
 //! The trust domain (RFC 3325): what is said of a caller's identity goes to those who are believed, and to others only if the
 //! caller does not mind; who has proved who it is is vouched for.
 
-use syntax::{HeaderName, Message, Uri};
+use proto::Key;
+use syntax::{HeaderName, Message};
 
 use crate::edge::Edge;
 use crate::transaction::Shape;
@@ -28,24 +29,16 @@ impl Edge {
                 self.edits.remove(slot.line);
             }
         }
-        if !vouches {
-            return;
+        if vouches {
+            for slot in message.all(HeaderName::PPreferredIdentity) {
+                self.edits.remove(slot.line);
+            }
         }
-        for slot in message.all(HeaderName::PPreferredIdentity) {
-            self.edits.remove(slot.line);
-        }
-        // Within a dialog nobody was asked who he is.
-        if shape.dialog.is_some() || !self.believes(far) {
-            return;
-        }
-        let Ok(from) = Uri::parse(message.bytes, head.from.uri) else { return };
-        let (user, host) = (message.text(from.user), message.text(from.host));
-        self.edits.insert_with(usize::from(head.headers_end), |out| {
-            out.extend_from_slice(b"P-Asserted-Identity: <sip:");
-            out.extend_from_slice(user);
-            out.push(b'@');
-            out.extend_from_slice(host);
-            out.extend_from_slice(b">\r\n");
-        });
+    }
+
+    /// A P-Asserted-Identity line for who proved who it is, where `far` believes us.
+    pub(crate) fn asserted(&self, entry: Key, far: Option<u16>) -> Option<Vec<u8>> {
+        let account = self.transactions.get(entry)?.account.as_deref()?;
+        self.believes(far).then(|| [b"P-Asserted-Identity: <sip:", account, b">\r\n"].concat())
     }
 }

@@ -88,6 +88,7 @@ impl Edge {
             && !std::mem::replace(&mut record.waits, true)
         {
             self.users.unwritten.push_back(place as u32);
+            self.compact_unwritten();
         }
         for (change, binding) in changes {
             let kind = match change {
@@ -109,6 +110,17 @@ impl Edge {
             (true, false) => self.tell_aor(now, EventKind::AorDelete, aor),
             _ => {}
         }
+    }
+
+    /// Keeps the queue within what there is: while nobody writes, places whose records come and go would stand in it many times.
+    fn compact_unwritten(&mut self) {
+        let places = self.users.location.places();
+        if self.users.unwritten.len() <= 2 * places + 1_024 {
+            return;
+        }
+        self.users.unwritten.clear();
+        let location = &self.users.location;
+        self.users.unwritten.extend((0..places).filter(|place| location.at(*place).is_some_and(|record| record.waits)).map(|place| place as u32));
     }
 
     fn note_removal(&mut self, id: u64) {
@@ -252,7 +264,12 @@ impl Edge {
                 }
             }
         });
-        matches!(changed, Some((true, _)))
+        let taken = matches!(changed, Some((true, _)));
+        if taken {
+            // Whoever guesses at this user after a restart does not lock it out.
+            self.note_known(now, address.address.ip(), user.as_bytes());
+        }
+        taken
     }
 
     /// Rows of `aor`, or of the first `limit` addresses of record.

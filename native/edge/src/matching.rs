@@ -93,6 +93,10 @@ impl Edge {
         if message.head.method != Method::Invite || !message.head.to.tag.is_empty() {
             return;
         }
+        // A challenge is half of an attempt: the call comes with the answer to it.
+        if refusal.phase == "authenticate" && refusal.status_code == 407 {
+            return;
+        }
         // No transaction remembers a refusal, so that a flood costs no memory; but a repeated INVITE is no new call.
         if !self.refused.is_new(transaction_key(&self.options.process_secret, message, Method::Invite), now) {
             return;

@@ -62,6 +62,9 @@ impl Edge {
         transaction.plan = found.plan;
         transaction.from.clone_from(&found.from);
         transaction.loop_hash = found.loop_hash;
+        if shape.dialog.is_none() {
+            transaction.account = self.users.proved.take();
+        }
         transaction.reply_to = reply_hop(arrival, message);
         if invite && trying_after > 0 {
             transaction.trying_at = now.moment + milliseconds(trying_after);
@@ -102,6 +105,9 @@ impl Edge {
         self.call_number += 1;
         let mut call = Call::new(message, arrival, shape.from_peer, now, self.call_number, lease);
         call.ends = Ends::of_request(message);
+        if let Some(account) = self.transactions.get(entry).and_then(|transaction| transaction.account.as_deref()) {
+            call.note(&[("account".to_owned(), String::from_utf8_lossy(account).into_owned())]);
+        }
         let dialog = self.dialog_key(message.call_id(), message.text(message.head.from.tag));
         let Some(call) = self.calls.insert(call) else { return };
         self.dialogs.insert(dialog, call);
@@ -306,6 +312,10 @@ impl Edge {
         // Taken out for as long as the edge is needed whole.
         let uri = if planned { self.take_request_uri(entry) } else { None };
         let mut numbers = self.numbers_out(now, entry, message, shape, &hop, peer, uri.as_deref());
+        if let Some(asserted) = self.asserted(entry, peer) {
+            let end = usize::from(message.head.headers_end);
+            numbers.edits.push((Span::new(end, end), asserted));
+        }
         if let Some(way) = way.filter(|way| !way.path.is_empty()) {
             let end = usize::from(message.head.headers_end);
             numbers.edits.push((Span::new(end, end), [b"Route: ", &*way.path, b"\r\n"].concat()));

@@ -172,6 +172,8 @@ pub(crate) struct Transaction {
     pub(crate) from: Option<Box<[u8]>>,
     /// Tells a loop by the request as it came, where its numbers were changed.
     pub(crate) loop_hash: Option<u64>,
+    /// The account that its sender proved to be.
+    pub(crate) account: Option<Box<[u8]>>,
     /// The request as a policy wants it to go out, where that differs.
     pub(crate) edited: Option<Box<[u8]>>,
     pub(crate) policy: Option<Box<PolicyState>>,
@@ -232,6 +234,7 @@ impl Transaction {
             request: Some(request.into()),
             from: None,
             loop_hash: None,
+            account: None,
             edited: None,
             policy: None,
             held: Vec::new(),

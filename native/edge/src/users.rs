@@ -40,6 +40,8 @@ pub(crate) struct Users {
     pub(crate) parked: TimedSlab<Parked>,
     /// Who waits for what.
     waiting: HashMap<u128, SmallVec<[Key; 1]>>,
+    /// The account that the request at hand is of.
+    pub(crate) proved: Option<Box<[u8]>>,
     /// Addresses of names that Contacts have.
     pub(crate) names: HashMap<Box<[u8]>, (Vec<IpAddr>, Moment)>,
     /// Records that wait to be written, by their place.
@@ -64,6 +66,7 @@ impl Users {
             terms: Default::default(),
             parked: TimedSlab::new(0, now),
             waiting: HashMap::new(),
+            proved: None,
             names: HashMap::new(),
             unwritten: VecDeque::new(),
             removals: VecDeque::new(),

@@ -837,3 +837,34 @@ fn a_dialog_stays_with_the_phone_that_was_heard_last() {
     let sent = rig.receive(CORE, &of_core("BYE", &ok, &uri, 2));
     assert_eq!(sent[0].to.to_string(), "198.51.100.9:31000");
 }
+
+#[test]
+fn who_calls_anonymously_proves_who_it_is_and_is_vouched_for_to_the_core() {
+    let mut rig = Rig::new(authenticating());
+    let invite = |line: &str, branch: &str| {
+        let text = Request::new("INVITE", "sip:carol@example.net").branch(branch).header(line).header("Privacy: id").text();
+        text.replace("<sip:alice@example.net>", "\"Anonymous\" <sip:anonymous@anonymous.invalid>")
+    };
+    let challenge = one(rig.receive(PHONE, &invite("X: y", "z9hG4bK1")));
+    let offered = headers(&challenge, "Proxy-Authenticate")[0].to_owned();
+    let line = format!("Proxy-Authorization: {}", answer(&offered, "INVITE", "sip:carol@example.net", "bob", "secret", 1));
+    rig.receive(PHONE, &invite(&line, "z9hG4bK2"));
+    let sent = rig.credentials(&found("secret"));
+    let invite = &sent[1].text;
+    assert!(header(invite, "From").starts_with("\"Anonymous\" <sip:anonymous@anonymous.invalid>"), "{invite}");
+    assert_eq!((header(invite, "P-Asserted-Identity"), header(invite, "Privacy")), ("<sip:bob@example.net>", "id"));
+    rig.receive(CORE, &response(invite, 486, "busy"));
+    assert_eq!(rig.records.len(), 1, "a challenge is no call");
+    assert_eq!(rig.records[0].notes, vec![("account".to_owned(), "bob@example.net".to_owned())]);
+}
+
+#[test]
+fn the_queue_of_unwritten_bindings_is_bounded_by_the_bindings() {
+    let mut rig = Rig::new(served());
+    for number in 0..3_000 {
+        let expires = if number % 2 == 0 { 600 } else { 0 };
+        one(rig.receive(PHONE, &Register::new(number + 1).lines(&["Contact: <sip:bob@198.51.100.7>", &format!("Expires: {expires}")]).text()));
+    }
+    rig.tidy();
+    assert!(rig.counters().location_unwritten.get() < 1_200, "{}", rig.counters().location_unwritten.get());
+}
