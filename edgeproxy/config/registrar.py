@@ -102,7 +102,7 @@ class Registrar(msgspec.Struct, frozen=True):
     case_sensitive: bool = True
     """Whether `Alice` and `alice` are two users (RFC 3261 section 19.1.4)."""
     max_records: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
-    """Addresses of record at once; others are answered 500. Each takes some 350 bytes with one binding."""
+    """Addresses of record at once; others are answered 500. Each takes some 300 bytes with one binding."""
     persist: bool = True
     """Whether bindings are written to the table `location`, and read from there at start."""
     write_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 5

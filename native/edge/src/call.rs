@@ -68,27 +68,13 @@ pub(crate) struct LedBy {
     pub(crate) rule: u32,
 }
 
-/// Texts of a call in one allocation.
+/// Texts of a call.
 #[derive(Clone, Debug)]
-pub(crate) struct Texts {
-    bytes: Box<[u8]>,
-    ends: [u16; 5],
-}
+pub(crate) struct Texts(proto::Texts);
 
 impl Texts {
-    fn new(parts: [&[u8]; 5]) -> Self {
-        let mut ends = [0; 5];
-        let mut bytes = Vec::with_capacity(parts.iter().map(|p| p.len()).sum());
-        for (end, part) in ends.iter_mut().zip(parts) {
-            bytes.extend_from_slice(part);
-            *end = bytes.len().min(usize::from(u16::MAX)) as u16;
-        }
-        Self { bytes: bytes.into_boxed_slice(), ends }
-    }
-
     fn part(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        &self.bytes[usize::from(start)..usize::from(self.ends[index])]
+        self.0.part(index)
     }
 
     pub(crate) fn call_id(&self) -> &[u8] {
@@ -141,13 +127,13 @@ const NOTE_BYTES: usize = 256;
 impl Call {
     pub(crate) fn new(message: &Message<'_>, arrival: &Hop, from_peer: Option<u16>, now: Now, number: u64, lease: Option<Lease>) -> Self {
         let head = message.head;
-        let texts = Texts::new([
+        let texts = Texts(proto::Texts::new([
             message.call_id(),
             message.text(head.from.tag),
             message.text(head.from.uri),
             message.text(head.to.uri),
             message.text(head.request_uri.whole),
-        ]);
+        ]));
         Self {
             lease,
             number,

@@ -145,7 +145,8 @@ fn target(peer: &PeerSettings, uri: &str, own: &OwnNames) -> Result<Target, Sett
     Ok(Target::of_uri(bytes, &parsed))
 }
 
-fn masked(ip: IpAddr, length: u8) -> IpAddr {
+/// The network of `length` bits that `ip` lies in.
+pub(crate) fn masked(ip: IpAddr, length: u8) -> IpAddr {
     match ip {
         IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0)).into()),
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(128 - u32::from(length.min(128))).unwrap_or(0)).into()),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use proto::{Algorithm, RegistrarRules};
 use serde::Deserialize;
 
+use crate::peer::masked;
 use crate::settings::{Forking, RouteSettings, SettingsError};
 
 /// How users are reached who registered here.
@@ -224,15 +225,27 @@ impl Subscribers {
 /// Whether `ip` lies in one of `networks`.
 pub(crate) fn in_networks(networks: &[(IpAddr, u8)], ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
-    networks.iter().any(|(network, length)| match (network, ip) {
-        (IpAddr::V4(network), IpAddr::V4(ip)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from((*length).min(32))).unwrap_or(0);
-            network.to_bits() & mask == ip.to_bits() & mask
+    networks.iter().any(|(network, length)| network.is_ipv4() == ip.is_ipv4() && masked(*network, *length) == masked(ip, *length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_networks;
+
+    #[test]
+    fn an_address_lies_in_networks_of_its_own_family_only() {
+        let networks = [("10.0.0.0".parse().unwrap(), 8), ("2001:db8::".parse().unwrap(), 32), ("192.0.2.7".parse().unwrap(), 32)];
+        for (text, inside) in [
+            ("10.255.0.1", true),
+            ("11.0.0.1", false),
+            ("2001:db8:9::1", true),
+            ("2001:db9::1", false),
+            ("::ffff:10.0.0.1", true),
+            ("192.0.2.7", true),
+            ("192.0.2.6", false),
+        ] {
+            assert_eq!(in_networks(&networks, text.parse().unwrap()), inside, "{text}");
         }
-        (IpAddr::V6(network), IpAddr::V6(ip)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from((*length).min(128))).unwrap_or(0);
-            network.to_bits() & mask == ip.to_bits() & mask
-        }
-        _ => false,
-    })
+        assert!(in_networks(&[("0.0.0.0".parse().unwrap(), 0)], "203.0.113.1".parse().unwrap()));
+    }
 }

@@ -3,7 +3,7 @@
 
 use edge::{CredentialAnswer, LocationWrite, PeerKind, RegistrarMode, RouteSettings, Shedding};
 use proto::{Algorithm, DigestInput, Protection, digest_response, ha1};
-use testkit::{Request, Rig, Sent, header, headers, peer, registrar, response, settings};
+use testkit::{Request, Rig, Sent, header, headers, listener, peer, registrar, response, settings};
 
 const PHONE: &str = "198.51.100.7:5060";
 const CORE: &str = "192.0.2.200:5060";
@@ -867,4 +867,22 @@ fn the_queue_of_unwritten_bindings_is_bounded_by_the_bindings() {
     }
     rig.tidy();
     assert!(rig.counters().location_unwritten.get() < 1_200, "{}", rig.counters().location_unwritten.get());
+}
+
+#[test]
+fn a_phone_of_ipv6_registers_and_is_called() {
+    let mut settings = served();
+    settings.listeners.push(listener("six", "udp:[2001:db8::1]:5060"));
+    settings.peers.push(peer("six", PeerKind::Subscribers, "2001:db8::/32", &[]));
+    let mut rig = Rig::new(settings);
+    let phone = "[2001:db8::7]:5060";
+    let mut register = Register::new(1).lines(&["Contact: <sip:bob@[2001:DB8:0::7]:5060>"]);
+    register.via = phone;
+    let sent = rig.receive_at(1, syntax::Transport::Udp, phone, register.text().as_bytes());
+    assert_eq!(sent[0].status_code(), 200);
+    assert!(!rig.rows("bob@example.net")[0].natted, "the same address, written in another way");
+    let own = Register { via: phone, ..Register::new(2).lines(&["Contact: <sip:bob@[2001:db8::1]>"]) };
+    assert_eq!(rig.receive_at(1, syntax::Transport::Udp, phone, own.text().as_bytes())[0].status_code(), 476);
+    let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    assert_eq!((sent[1].to.to_string().as_str(), sent[1].listener), (phone, 1));
 }

@@ -14,6 +14,7 @@ mod nonce;
 mod registrar;
 mod response_context;
 mod secret;
+mod texts;
 mod timed_slab;
 mod token;
 mod transaction;
@@ -27,6 +28,7 @@ pub use nonce::{Nonce, NonceState, NonceWindows, Use};
 pub use registrar::{Change, Contact, RegistrarRules, Registration, RegistrationError, register};
 pub use response_context::{is_better, rank};
 pub use secret::{Secret, keyed_hash, stable_id};
+pub use texts::Texts;
 pub use timed_slab::{Key, TimedSlab};
 pub use token::{BRANCH_TEXT, BranchToken, Direction, FlowToken, RouteToken};
 pub use transaction::{

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 use syntax::Transport;
 
+use crate::texts::Texts;
 use crate::{Secret, keyed_hash};
 
 const CHUNK: usize = 1_024;
@@ -62,30 +63,6 @@ impl Flow {
     }
 }
 
-/// Texts of a binding in one allocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Texts {
-    bytes: Box<[u8]>,
-    ends: [u16; 5],
-}
-
-impl Texts {
-    fn new(parts: [&[u8]; 5]) -> Self {
-        let mut ends = [0; 5];
-        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-        for (end, part) in ends.iter_mut().zip(parts) {
-            bytes.extend_from_slice(part);
-            *end = bytes.len().min(usize::from(u16::MAX)) as u16;
-        }
-        Self { bytes: bytes.into_boxed_slice(), ends }
-    }
-
-    fn part(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        self.bytes.get(usize::from(start)..usize::from(self.ends[index])).unwrap_or_default()
-    }
-}
-
 /// One binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
@@ -136,7 +113,7 @@ impl Binding {
     }
 
     fn bytes(&self) -> usize {
-        self.texts.bytes.len()
+        self.texts.len()
     }
 }
 
