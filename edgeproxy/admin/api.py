@@ -5,7 +5,7 @@ import hmac
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -273,7 +273,8 @@ async def _follow(request: web.Request) -> web.StreamResponse:
         return True
 
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    with bus.subscribed(names, take, "follower"):
+    # Who follows no more is found out by writing to them: that is the end of it and no fault.
+    with suppress(ConnectionResetError), bus.subscribed(names, take, "follower"):
         await response.prepare(request)
         while not request.app[CONTROL].draining.is_set():
             try:
