@@ -11,6 +11,9 @@ GAUGES = {
     "transactions_bytes",
     "connections",
     "invites_unread_percent",
+    "media_port_pairs",
+    "media_port_pairs_free",
+    "media_sessions",
     "policy_queue_bytes",
     "trace_bytes",
 }

@@ -1,6 +1,7 @@
 """The configuration as the native side reads it: every value stated, no defaults left to fill in."""
 
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ def _install(config: Config) -> dict[str, Any]:
             "keep_files": records.keep_files,
             "queue": records.queue,
         },
+        "media": {
+            "workers": install.media_workers,
+            "first_port": install.media_ports[0],
+            "last_port": install.media_ports[1],
+            "ready": install.ready_pairs,
+            "dscp": install.media_dscp,
+            "coalesce_microseconds": tuning.media_coalesce_microseconds,
+            "mailbox": tuning.mailbox_messages,
+        },
     }
 
 
@@ -56,6 +66,7 @@ def _routing(config: Config) -> dict[str, Any]:
         "peers": [{**_peer(name, peer), "authenticate": config.authenticates(peer)} for name, peer in config.peer.items()],
         "registrar": config.registrar.document() if config.registrar else None,
         "nat": config.nat.document(),
+        "media": config.media.document() if config.media else None,
         "authentication": config.authentication.document(),
         "number_sets": [numbers.document(name) for name, numbers in config.numbers.items()],
         "gateway_numbers": [gateway.document(name) for name, gateway in config.gateway.items()],
@@ -94,8 +105,18 @@ def _listener(name: str, listener: Listener) -> dict[str, Any]:
         "advertise_host": host,
         "advertise_port": port or listen.port,
         "network": listener.network,
+        "media_address": listener.media_address or str(listen.host),
+        "media_advertise": listener.media_advertise or (host if listener.advertise and _is_address(host) else None),
         "workers": listener.workers,
     }
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _pool(peer: Peer) -> dict[str, Any] | None:
@@ -131,4 +152,5 @@ def _peer(name: str, peer: Peer) -> dict[str, Any]:
         "pool": _pool(peer),
         "numbers_in": msgspec.to_builtins(peer.numbers_in),
         "numbers_out": msgspec.to_builtins(peer.numbers_out),
+        "media": peer.media,
     }

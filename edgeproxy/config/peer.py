@@ -8,6 +8,7 @@ from msgspec import Meta, field
 
 from edgeproxy.config.address import MatchRule
 from edgeproxy.config.faults import Faults
+from edgeproxy.config.media import Engage
 from edgeproxy.config.numbers import NumberUse
 from edgeproxy.config.positions import KeyPath
 
@@ -94,6 +95,8 @@ class Peer(msgspec.Struct, frozen=True):
     """What numbers become that it gets."""
     authenticate: bool | None = None
     """Whether its requests must prove whose they are, as `[authentication]` says; by default those of subscribers where a `[registrar]` keeps them. A REGISTER for a domain that is not kept here is then refused with 404; with `false` it goes to the core."""
+    media: Engage | None = None
+    """Whether calls from and to this peer have their media relayed, where that is to differ from `media.engage`; needs a `[media]`."""
     listener: str = ""
     """Listener to send from; by default the one that the kernel's routes suggest."""
 

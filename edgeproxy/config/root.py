@@ -7,6 +7,7 @@ from edgeproxy.config.authentication import Authentication
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.install import Install
 from edgeproxy.config.lookup import Lookup
+from edgeproxy.config.media import Media
 from edgeproxy.config.nat import Nat
 from edgeproxy.config.numbers import Gateway, NumberSet
 from edgeproxy.config.peer import Peer
@@ -40,6 +41,8 @@ class Config(msgspec.Struct, frozen=True):
     """Users who register here."""
     nat: Nat = field(default_factory=Nat)
     """Phones behind a NAT."""
+    media: Media | None = None
+    """RTP that is relayed."""
     authentication: Authentication = field(default_factory=Authentication)
     """How subscribers prove who they are."""
     database: Database = field(default_factory=Database)
@@ -64,6 +67,8 @@ class Config(msgspec.Struct, frozen=True):
     def check(self, faults: Faults) -> None:
         """Check what types cannot, over all tables."""
         self.install.check(("install",), faults)
+        if self.media and not self.install.media_workers:
+            faults.add(("media",), "media needs a thread that relays it, got install.media_workers = 0")
         self.tuning.check(("tuning",), faults)
         self.dns.check(("dns",), faults)
         self.sip.check(("sip",), faults)
@@ -91,6 +96,8 @@ class Config(msgspec.Struct, frozen=True):
         has_core = any(peer.kind == "core" and peer.has_targets for peer in self.peer.values())
         for name, peer in self.peer.items():
             peer.check(("peer", name), faults, set(self.install.listener), set(self.route))
+            if peer.media in {"auto", "always"} and not self.media:
+                faults.add(("peer", name, "media"), "media is relayed only where there is a [media]")
             peer.check_numbers(("peer", name), faults, sets)
             peer.check_lookups(("peer", name), faults, set(self.lookup))
             if peer.authenticate and (peer.kind != "subscribers" or not self.registrar):

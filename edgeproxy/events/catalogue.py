@@ -285,6 +285,28 @@ class RegisterPoisoning(Event, frozen=True):
     reason: str
 
 
+class MediaTimeout(Event, frozen=True):
+    """Neither side of a call has sent any media for `media.timeout_seconds`."""
+
+    name = "E_MEDIA_TIMEOUT"
+    callid: str
+    from_tag: str
+    to_tag: str
+    ended: int
+    """Whether the call is ended for it."""
+
+
+class MediaIntrusion(Event, frozen=True):
+    """Somebody who is neither side of a call sends to its ports for media; told once for a call."""
+
+    name = "E_MEDIA_INTRUSION"
+    callid: str
+    side: str
+    """Whose packets they would have passed for: `caller` or `callee`."""
+    ip: str
+    port: int
+
+
 class QroutingBad(Event, frozen=True):
     """A gateway crossed a threshold of its rule's quality profile for the worse."""
 
@@ -329,6 +351,8 @@ KINDS: tuple[type[Event], ...] = (
     BanAdded,
     BanRemoved,
     RegisterPoisoning,
+    MediaTimeout,
+    MediaIntrusion,
     QroutingBad,
     QroutingGood,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 MAY_IMPORT_NATIVE = {"server", "sip", "testing"}
-LAYERS = [{"syntax", "ring-queue"}, {"proto", "guard", "routing"}, {"edge"}, {"net"}, {"edgeproxy-native"}]
+LAYERS = [{"syntax", "ring-queue"}, {"proto", "guard", "routing", "media"}, {"edge"}, {"net"}, {"edgeproxy-native"}]
 
 
 def test_only_the_server_imports_the_native_module() -> None:

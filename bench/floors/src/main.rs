@@ -4,6 +4,9 @@
 //! `floors answer LISTEN`: what comes goes back with another first line, one datagram in, one out.
 //! `floors send LISTEN TO RATE`: sends so many datagrams of four bytes a second, each by itself.
 //! `floors tcp LISTEN CALLEE`: every connection is joined with one of its own to the callee.
+//! `floors relay epoll|uring FIRST_PORT STREAMS CALLER CALLEE`: relays media between ports of 127.0.0.1, two a stream.
+
+mod relay;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,6 +16,9 @@ use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "relay") {
+        return told(media(&arguments));
+    }
     let place = |index: usize| arguments.get(index).and_then(|text| text.parse::<SocketAddr>().ok());
     let done = match (arguments.first().map(String::as_str), place(1), place(2), place(3)) {
         (Some("udp"), Some(listen), Some(caller), Some(callee)) => udp(listen, caller, callee),
@@ -21,6 +27,20 @@ fn main() -> ExitCode {
         (Some("tcp"), Some(listen), Some(callee), None) => tcp(listen, callee),
         _ => Err(io::Error::other("usage: floors udp LISTEN CALLER CALLEE | floors answer LISTEN | floors send LISTEN TO RATE | floors tcp LISTEN CALLEE")),
     };
+    told(done)
+}
+
+fn media(arguments: &[String]) -> io::Result<()> {
+    let number = |index: usize| arguments.get(index).and_then(|text| text.parse::<u16>().ok());
+    let place = |index: usize| arguments.get(index).and_then(|text| text.parse::<SocketAddr>().ok());
+    let (Some(first), Some(streams), Some(caller), Some(callee)) = (number(2), number(3), place(4), place(5)) else {
+        return Err(io::Error::other("usage: floors relay epoll|uring FIRST_PORT STREAMS CALLER CALLEE"));
+    };
+    let ports = relay::Ports::bind(first, streams, caller, callee)?;
+    if arguments.get(1).is_some_and(|kind| kind == "uring") { relay::uring(&ports) } else { relay::epoll(&ports) }
+}
+
+fn told(done: io::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

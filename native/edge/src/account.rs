@@ -68,8 +68,11 @@ impl Edge {
         let outcome = if call.refused_by.is_empty() || call.answered.is_some() { outcome } else { "refused" };
         let record = self.record(now, &call, status_code, outcome, call.refused_by, ended_by);
         self.tell_end(now, &call, &record);
-        self.tell_final(&record, call.from_peer, call.arrival.address);
         log::debug!(target: "account", "call {} {outcome} {status_code} ended by {ended_by}", self.shown_text(call.texts.call_id()));
+        if !call.media.is_empty() && self.close_media(now, &mut call, &record) {
+            return;
+        }
+        self.tell_final(&record, call.from_peer, call.arrival.address);
         self.out.records.push(record);
     }
 
@@ -112,7 +115,8 @@ impl Edge {
 
     fn record(&self, now: Now, call: &Call, status_code: u16, outcome: &'static str, refused_by: &'static str, ended_by: &'static str) -> CallRecord {
         let settings = &self.snapshot.settings;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // The check for valid text is several times as fast as the search for what is not.
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), str::to_owned);
         let peer = |index: Option<u16>| index.and_then(|i| settings.peers.get(usize::from(i))).map_or_else(String::new, |p| p.name.clone());
         let confirmed = call.dialogs.iter().find(|d| d.state != DialogState::Early);
         let answered = call.answered;
@@ -144,6 +148,7 @@ impl Edge {
             duration_milliseconds: answered.map_or(0, |a| now.moment.since(a.moment) / 1_000),
             trace_id: hex(&self.trace_id(call.texts.call_id(), call.texts.caller_tag())),
             notes: call.notes.clone(),
+            media: Vec::new(),
         }
     }
 }

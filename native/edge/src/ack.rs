@@ -34,7 +34,12 @@ impl Edge {
                 // A stateless hop's branch must be the same for the same ACK; nothing ever answers it.
                 let branch = self.stateless_branch(message);
                 let Some(hop) = self.hop_to(address, &shape) else { return self.counters.attempts_undeliverable.add() };
-                self.build_request(now, arrival, message, &shape, &hop, &branch, None, None, None, &[]);
+                let changes = self.anchor_within(arrival, message, &shape).unwrap_or_else(|fault| {
+                    self.counters.media_unreadable.add();
+                    log::debug!(target: "media", "an ACK passes as it is: {fault:?}");
+                    Default::default()
+                });
+                self.build_request(now, arrival, message, &shape, &hop, &branch, None, None, None, &changes);
                 self.out.send(hop, &self.scratch);
             }
             Some(target) => self.relay(now, arrival, message, ack_key(key), shape, TargetSet::one(target), false, None),

@@ -12,6 +12,7 @@ use syntax::{Message, Transport};
 use crate::gateway_call::GatewayCall;
 use crate::hang_up::Ends;
 use crate::hop::Hop;
+use crate::media_session::MediaSession;
 use crate::question::Address;
 
 /// The number of live calls over all workers; it is the number of leases, so it cannot drift.
@@ -118,6 +119,10 @@ pub(crate) struct Call {
     pub(crate) refused_by: &'static str,
     /// Its place at the gateway that answered.
     pub(crate) gateway: Option<Box<GatewayCall>>,
+    /// Its media that is relayed here, by attempt.
+    pub(crate) media: Vec<MediaSession>,
+    /// Whether a policy wants its media relayed.
+    pub(crate) wants_media: Option<bool>,
 }
 
 /// Notes of one call, at most; and bytes of each.
@@ -150,6 +155,8 @@ impl Call {
             notes: Vec::new(),
             refused_by: "",
             gateway: None,
+            media: Vec::new(),
+            wants_media: None,
         }
     }
 

@@ -240,4 +240,16 @@ counters! {
     keep_alives_sent,
     /// Keep-alives answered.
     keep_alives_answered,
+    /// Sessions of media at present.
+    media_sessions,
+    /// Sessions of media opened, one for each attempt whose media is relayed.
+    media_sessions_opened,
+    /// Sessions of media closed.
+    media_sessions_closed,
+    /// Attempts and requests refused because no ports were ready for their media, or it had too many streams.
+    media_refused,
+    /// Messages whose media was to be relayed and whose session description cannot be read.
+    media_unreadable,
+    /// Records written without what their media was like, since no media worker told in time.
+    media_reports_missing,
 }

@@ -12,6 +12,7 @@ use crate::call::{Call, CallView, Leases};
 use crate::chooser::Pairs;
 use crate::counters::Counters;
 use crate::event::{EventKind, Listening};
+use crate::media_session::{MediaPorts, MediaState};
 use crate::outbox::Outbox;
 use crate::peer_counters::PeerCounters;
 use crate::question::Address;
@@ -43,6 +44,8 @@ pub struct EdgeOptions {
     pub routes: Box<dyn Routes>,
     /// What somebody listens to.
     pub listening: Listening,
+    /// Ports for media.
+    pub media: Box<dyn MediaPorts>,
 }
 
 /// One worker: its transactions, calls and timers. Inputs are `handle_*`, outputs gather in [`Edge::out`].
@@ -66,6 +69,8 @@ pub struct Edge {
     pub(crate) pairs: Pairs,
     /// Where users are, and what their passwords are known by.
     pub(crate) users: Users,
+    /// Sessions of media, and records that wait for what they were like.
+    pub(crate) media: MediaState,
     /// What a panic would leave half done.
     pub(crate) in_hand: Key,
     /// What to do in answer to the inputs of a batch.
@@ -102,6 +107,7 @@ impl Edge {
         let users = Users::new(&snapshot.settings, options.process_secret, usize::from(options.workers), now);
         Self {
             users,
+            media: MediaState::default(),
             node_id: stable_id(&snapshot.settings.node) as u16,
             transactions: TimedSlab::new(share(limits.transactions), now),
             index: TransactionIndex::default(),
@@ -157,6 +163,11 @@ impl Edge {
         Arc::clone(&self.counters)
     }
 
+    /// Takes ports for media from there from now on.
+    pub fn set_media_ports(&mut self, ports: Box<dyn MediaPorts>) {
+        self.options.media = ports;
+    }
+
     /// What is refused because the worker cannot keep up.
     pub fn set_shedding(&mut self, shedding: Shedding) {
         self.shedding = shedding;
@@ -207,6 +218,8 @@ impl Edge {
         self.counters.location_unwritten.set(self.unwritten() as u64);
         self.heard.retain(|_, at| now.moment.since(*at) < seconds(600));
         self.refused.begin_second();
+        self.release_records(now, false);
+        self.counters.media_sessions.set(self.media.calls.len() as u64);
         self.counters.calls.set(self.calls.len() as u64);
         self.counters.calls_bytes.set(self.calls.bytes() as u64);
         self.counters.transactions_bytes.set(self.transactions.bytes() as u64);

@@ -55,11 +55,15 @@ pub enum EventKind {
     BanRemoved = 17,
     /// Somebody wanted to be reached where nobody may be.
     RegisterPoisoning = 18,
+    /// Nothing came from either side of a call for long.
+    MediaTimeout = 19,
+    /// Somebody else sends to the ports of a call.
+    MediaIntrusion = 20,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::CoreThreshold,
         Self::CoreShmThreshold,
         Self::CoreTcpDisconnect,
@@ -79,6 +83,8 @@ impl EventKind {
         Self::BanAdded,
         Self::BanRemoved,
         Self::RegisterPoisoning,
+        Self::MediaTimeout,
+        Self::MediaIntrusion,
     ];
 
     /// Parameters of what is told of a binding.
@@ -109,6 +115,8 @@ impl EventKind {
             Self::BanAdded => ("E_BAN_ADDED", &["ip", "seconds", "reason"]),
             Self::BanRemoved => ("E_BAN_REMOVED", &["ip", "reason"]),
             Self::RegisterPoisoning => ("E_REGISTER_POISONING", &["ip", "aor", "contact", "reason"]),
+            Self::MediaTimeout => ("E_MEDIA_TIMEOUT", &["callid", "from_tag", "to_tag", "ended"]),
+            Self::MediaIntrusion => ("E_MEDIA_INTRUSION", &["callid", "side", "ip", "port"]),
             Self::AccMissed => ("E_ACC_MISSED_EVENT", &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "trace_id"]),
         }
     }

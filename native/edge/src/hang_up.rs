@@ -102,18 +102,21 @@ impl Edge {
     /// Ends the calls of `call_id`; returns how many that were, and how many of them could not be told.
     pub fn end_calls(&mut self, now: Now, call_id: &[u8]) -> (usize, usize) {
         let named: Vec<Key> = self.calls.keys().into_iter().filter(|key| self.calls.get(*key).is_some_and(|call| call.texts.call_id() == call_id)).collect();
-        let mut untold = 0;
-        for key in &named {
-            let answered = self.calls.get(*key).is_some_and(|call| call.answered.is_some());
-            if !answered {
-                self.end_ringing(now, *key);
-            } else if self.say_bye(now, *key) {
-                self.end_call(now, *key, 200, "answered", "proxy");
-            } else {
-                untold += 1;
-            }
-        }
+        let untold = named.iter().filter(|key| !self.end_one(now, **key, "Ended by the operator")).count();
         (named.len(), untold)
+    }
+
+    /// Ends a call, and says why; false where too little is known of it.
+    pub(crate) fn end_one(&mut self, now: Now, key: Key, why: &str) -> bool {
+        let answered = self.calls.get(key).is_some_and(|call| call.answered.is_some());
+        if !answered {
+            self.end_ringing(now, key);
+        } else if self.say_bye(now, key, why) {
+            self.end_call(now, key, 200, "answered", "proxy");
+        } else {
+            return false;
+        }
+        true
     }
 
     fn end_ringing(&mut self, now: Now, key: Key) {
@@ -127,12 +130,12 @@ impl Edge {
     }
 
     /// Sends BYE to both sides in the name of the other; false where we do not know enough of them.
-    fn say_bye(&mut self, now: Now, key: Key) -> bool {
+    fn say_bye(&mut self, now: Now, key: Key, why: &str) -> bool {
         let Some(call) = self.calls.get(key) else { return false };
         let (Some(ends), Some(callee)) = (call.ends.as_deref(), call.callee) else { return false };
         let dialog = call.dialogs.iter().find(|dialog| dialog.state == proto::DialogState::Confirmed);
         let Some(tag) = dialog.map(|dialog| dialog.callee_tag.clone()) else { return false };
-        let [Some(to_caller), Some(to_callee)] = [Direction::FromCallee, Direction::FromCaller].map(|from| self.bye(call, ends, &tag, from)) else {
+        let [Some(to_caller), Some(to_callee)] = [Direction::FromCallee, Direction::FromCaller].map(|from| self.bye(call, ends, &tag, from, why)) else {
             return false;
         };
         let requests = [to_caller, to_callee];
@@ -154,7 +157,7 @@ impl Edge {
     }
 
     /// The BYE that `direction`'s sender would send; `None` where the other side's Contact or route set cannot be read.
-    fn bye(&self, call: &Call, ends: &Ends, callee_tag: &[u8], direction: Direction) -> Option<Vec<u8>> {
+    fn bye(&self, call: &Call, ends: &Ends, callee_tag: &[u8], direction: Direction, why: &str) -> Option<Vec<u8>> {
         let (from, to) = (side(direction), 1 - side(direction));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let parties = [(call.texts.uri_of_from(), call.texts.caller_tag()), (call.texts.uri_of_to(), callee_tag)];
@@ -162,7 +165,7 @@ impl Edge {
         let routes = self.routes_beyond_us(&ends.routes[to], to)?;
         let route = if routes.is_empty() { String::new() } else { format!("Route: {}\r\n", routes.join(", ")) };
         let request = format!(
-            "BYE {contact} SIP/2.0\r\nVia: SIP/2.0/UDP origin.invalid;branch=z9hG4bK-origin\r\nMax-Forwards: 71\r\n{route}From: <{}>;tag={}\r\nTo: <{}>;tag={}\r\nCall-ID: {}\r\nCSeq: {} BYE\r\nReason: SIP;cause=200;text=\"Ended by the operator\"\r\nContent-Length: 0\r\n\r\n",
+            "BYE {contact} SIP/2.0\r\nVia: SIP/2.0/UDP origin.invalid;branch=z9hG4bK-origin\r\nMax-Forwards: 71\r\n{route}From: <{}>;tag={}\r\nTo: <{}>;tag={}\r\nCall-ID: {}\r\nCSeq: {} BYE\r\nReason: SIP;cause=200;text=\"{why}\"\r\nContent-Length: 0\r\n\r\n",
             text(parties[from].0),
             text(parties[from].1),
             text(parties[to].0),

@@ -75,7 +75,7 @@ impl NatTests {
     }
 
     /// Whether an address is one that several networks have: RFC 1918, RFC 6598, loopback, and with `carrier-grade-nat` RFC 6333.
-    fn is_private(self, ip: IpAddr) -> bool {
+    pub(crate) fn is_private(self, ip: IpAddr) -> bool {
         let IpAddr::V4(ip) = ip.to_canonical() else { return false };
         let [a, b, c, d] = ip.octets();
         ip.is_private() || ip.is_loopback() || a == 100 && b & 0xc0 == 64 || self.has(128) && (a, b, c) == (192, 0, 0) && d < 8

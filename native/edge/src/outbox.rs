@@ -23,6 +23,8 @@ pub struct Outbox {
     pub credentials: Vec<CredentialQuestion>,
     /// Users whom other workers know.
     pub reaches: Vec<ReachQuestion>,
+    /// What media workers are to do, each with its number.
+    pub media: Vec<(u8, media::Command)>,
     /// What the database is to be told of bindings.
     pub location: Vec<LocationWrite>,
     /// What policies must decide or be told.

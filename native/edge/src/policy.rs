@@ -383,6 +383,7 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         if let Some(call) = self.calls.get_mut(transaction.call) {
             call.note(&verdict.notes);
+            call.wants_media = verdict.media.or(call.wants_media);
         }
         let method = transaction.method;
         let breadth = self.with_request(entry, |_, message| crate::identify::breadth(message)).unwrap_or(1);

@@ -64,6 +64,7 @@ impl Edge {
         };
         if let Some(call) = self.calls.get_mut(call) {
             call.note(&verdict.notes);
+            call.wants_media = verdict.media.or(call.wants_media);
         }
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.waiting = None;

@@ -36,6 +36,7 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         if let Some(call) = self.calls.get_mut(transaction.call) {
             call.note(&verdict.notes);
+            call.wants_media = verdict.media.or(call.wants_media);
         }
         match verdict.kind {
             VerdictKind::Continue => {

@@ -32,7 +32,7 @@ pub struct AttemptRecord {
 }
 
 /// One call. Points in time are wall clock, durations are monotonic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CallRecord {
     /// [`RECORD_VERSION`].
     pub version: u8,
@@ -90,6 +90,42 @@ pub struct CallRecord {
     /// What policies noted, in the order of the first time.
     #[serde(serialize_with = "map")]
     pub notes: Vec<(String, String)>,
+    /// What its media was like that was relayed here, by stream; empty where none was, or no media worker told in time.
+    pub media: Vec<MediaRecord>,
+}
+
+/// One stream of a call.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MediaRecord {
+    /// The attempt whose stream it was, from 0.
+    pub attempt: usize,
+    /// The media description's place in the SDP, from 0.
+    pub stream: u8,
+    /// What came from the caller.
+    pub caller: MediaSideRecord,
+    /// What came from the callee.
+    pub callee: MediaSideRecord,
+}
+
+/// What came from one side of a stream.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MediaSideRecord {
+    /// Packets, without RTCP.
+    pub packets: u64,
+    /// Their bytes, RTP's heads included.
+    pub octets: u64,
+    /// Packets that never came, by RTP's numbers (RFC 3550 section A.3).
+    pub lost: u64,
+    /// Packets of others, which went nowhere.
+    pub refused: u64,
+    /// Jitter at the end (RFC 3550 section A.8).
+    pub jitter_milliseconds: f64,
+    /// The most jitter that there was.
+    pub most_jitter_milliseconds: f64,
+    /// A mean opinion score from 1 to 4.5 (ITU-T G.107), null where there was too little to judge by.
+    pub mos: Option<f64>,
+    /// Where the packets came from.
+    pub source: String,
 }
 
 /// Microseconds since 1970 as RFC 3339 text in UTC; null for 0.

@@ -12,6 +12,7 @@ use crate::edge::Edge;
 use crate::hang_up::Ends;
 use crate::hop::Hop;
 use crate::matching::Refusal;
+use crate::media_anchor::Leg;
 use crate::question::{Address, Answer, Asker, Question, QuestionId};
 use crate::reach::Reach;
 use crate::receive::reply_hop;
@@ -319,6 +320,19 @@ impl Edge {
         if let Some(way) = way.filter(|way| !way.path.is_empty()) {
             let end = usize::from(message.head.headers_end);
             numbers.edits.push((Span::new(end, end), [b"Route: ", &*way.path, b"\r\n"].concat()));
+        }
+        if self.snapshot.settings.media.is_some() {
+            let found = match call {
+                Some(call) => self.anchor_attempt(&Leg { arrival: &arrival, message, from: shape.from_peer, hop: &hop, far: peer, way }, call, number),
+                None => self.anchor_within(&arrival, message, shape),
+            };
+            match found {
+                Ok(changes) => numbers.edits.extend(changes),
+                Err(fault) => {
+                    self.give_request_uri(entry, uri);
+                    return self.refuse_media(entry, fault);
+                }
+            }
         }
         let sent_uri = numbers.request_uri.as_deref().or(uri.as_deref()).or(way.map(|way| &*way.uri));
         self.build_request(now, &arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);

@@ -72,7 +72,7 @@ impl Edge {
     /// Writes the response as the caller gets it to [`Edge::scratch`]: without our Via, and without what only a trusted
     /// peer may say of identities (RFC 3325 section 5). False where no other Via is left and it has nowhere to go, unless
     /// the request was our own.
-    fn strip_via(&mut self, now: Now, arrival: &Hop, entry: Key, message: &Message<'_>) -> bool {
+    fn strip_via(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) -> bool {
         let Some(slot) = message.first(HeaderName::Via) else { return false };
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (own, reply_to) = (transaction.origin.is_some(), transaction.arrival);
@@ -98,7 +98,9 @@ impl Edge {
             self.mark_contact(now, arrival, message);
             self.unmark_register(message, from_peer);
         }
-        self.add_content_length(message);
+        if self.snapshot.settings.media.is_none() || !self.edit_media(arrival, entry, attempt, message) {
+            self.add_content_length(message);
+        }
         self.scratch.clear();
         self.edits.apply(message, &mut self.scratch);
         true
@@ -154,7 +156,7 @@ impl Edge {
             self.send_cancel(now, entry, attempt, &reason);
         }
         let service = self.transactions.get(entry).and_then(|transaction| transaction.policy.as_ref()).is_some_and(|state| state.service);
-        if code == 100 || service || !self.strip_via(now, arrival, entry, message) || !self.admit_dialog(now, entry, message, DialogState::Early) {
+        if code == 100 || service || !self.strip_via(now, arrival, entry, attempt, message) || !self.admit_dialog(now, entry, message, DialogState::Early) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -180,7 +182,7 @@ impl Edge {
         let Some(branch) = transaction.branches.get_mut(attempt) else { return };
         let Client::Invite(client) = &mut branch.client else { return };
         let outcome = client.handle_final(now.moment, code, &timers);
-        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(now, arrival, entry, message) {
+        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(now, arrival, entry, attempt, message) {
             return;
         }
         let before = self.transactions.get(entry).and_then(|transaction| self.calls.get(transaction.call));
@@ -282,7 +284,8 @@ impl Edge {
         };
         // A 408 of its own, for somebody who is not there, says nothing against a gateway.
         self.end_attempt(now, entry, attempt, outcome, Some(if own { outcome } else { refused }));
-        self.collect(now, arrival, entry, code, message);
+        self.refused_media(entry, attempt, message);
+        self.collect(now, arrival, entry, attempt, code, message);
         if code >= 600 && self.plan_goes_on(entry) != Some(true) {
             // Section 16.7 step 5: a global refusal ends the search.
             self.stop_plan(entry);
@@ -313,14 +316,15 @@ impl Edge {
         if code >= 300 {
             let outcome = Outcome::Refused(code, q850_cause(message));
             self.end_attempt(now, entry, attempt, outcome, Some(outcome));
-            self.collect(now, arrival, entry, code, message);
+            self.refused_media(entry, attempt, message);
+            self.collect(now, arrival, entry, attempt, code, message);
             return self.after_failure(now, entry, code);
         }
         let place = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)).and_then(|branch| branch.gateway.take());
         if let Some(place) = place {
             self.note_gateway(now, &place, None);
         }
-        if self.strip_via(now, arrival, entry, message) {
+        if self.strip_via(now, arrival, entry, attempt, message) {
             let response = std::mem::take(&mut self.scratch);
             self.finish(now, entry, code, &response, "callee");
             self.scratch = response;
@@ -328,7 +332,7 @@ impl Edge {
     }
 
     /// Keeps a refusal for the choice of the best one, and the lines of a challenge.
-    fn collect(&mut self, now: Now, arrival: &Hop, entry: Key, status_code: u16, message: &Message<'_>) {
+    fn collect(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, status_code: u16, message: &Message<'_>) {
         if matches!(status_code, 401 | 407)
             && let Some(transaction) = self.transactions.get_mut(entry)
         {
@@ -339,8 +343,11 @@ impl Edge {
                 transaction.challenges.extend_from_slice(b"\r\n");
             }
         }
-        let response =
-            if status_code == message.head.status_code && self.strip_via(now, arrival, entry, message) { Some(self.scratch.as_slice().into()) } else { None };
+        let response = if status_code == message.head.status_code && self.strip_via(now, arrival, entry, attempt, message) {
+            Some(self.scratch.as_slice().into())
+        } else {
+            None
+        };
         self.note_failure(entry, status_code, response);
     }
 

@@ -106,7 +106,7 @@ impl Edge {
                 None => self.edits.insert_with(top, |out| drop(write!(out, "Max-Breadth: {breadth}\r\n"))),
             }
         }
-        if hop.transport.is_reliable() {
+        if hop.transport.is_reliable() && !numbers.iter().any(|(_, text)| text.starts_with(b"Content-Length")) {
             self.add_content_length(message);
         }
         self.scratch.clear();

@@ -9,6 +9,7 @@ use syntax::{Limits, Transport};
 
 use crate::carrier_settings::{CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings, RouteTerms};
 use crate::defence::Defence;
+use crate::media_settings::{Engage, MediaSettings};
 use crate::nat::NatTests;
 use crate::number_settings::{GatewayNumberSettings, NumberSetSettings, NumberUseSettings};
 use crate::numbers::NumberPolicies;
@@ -51,6 +52,10 @@ pub struct ListenerSettings {
     pub advertise_port: u16,
     /// The network that it faces; only a name.
     pub network: String,
+    /// The local address of ports for media that faces this network.
+    pub media_address: IpAddr,
+    /// What descriptions say instead of it; absent where that is the same, or what the kernel's routes say.
+    pub media_advertise: Option<IpAddr>,
     /// Workers that receive here; none means all.
     pub workers: Vec<u8>,
     /// A reload has taken it away: what is under way on it goes on for a while, nothing new begins.
@@ -160,6 +165,8 @@ pub struct PeerSettings {
     pub numbers_out: Option<NumberUseSettings>,
     /// Whether its requests must prove whose they are.
     pub authenticate: bool,
+    /// Whether its calls have their media relayed, where that is not as for all.
+    pub media: Option<Engage>,
 }
 
 /// Timers of RFC 3261.
@@ -280,6 +287,9 @@ pub struct RouteSettings {
     pub nat: NatSettings,
     /// How subscribers are known.
     pub authentication: AuthenticationSettings,
+    /// How media is relayed; none is where it is absent.
+    #[serde(deserialize_with = "stated")]
+    pub media: Option<MediaSettings>,
     /// Hosts and ports that listeners advertised before a reload: dialogs still name them.
     #[serde(skip)]
     pub former: Vec<(String, u16)>,

@@ -189,6 +189,7 @@ impl Edge {
         // As long as its name has other addresses, nothing is said against the gateway.
         let last = self.transactions.get(entry).is_some_and(|transaction| transaction.addresses.is_empty());
         self.end_attempt(now, entry, attempt, outcome, last.then_some(outcome));
+        self.close_silent_attempt(entry, attempt);
         self.note_answer(now, entry, attempt, status_code);
         self.note_failure(entry, status_code, None);
         // Silence and a dead transport always mean the next address, whatever `fail_over` says (RFC 3263 section 4.3).

@@ -273,6 +273,8 @@ pub(crate) struct Verdict {
     pub(crate) anew: bool,
     /// How long its answer may take.
     pub(crate) deadline_milliseconds: u64,
+    /// Whether the media of what follows is relayed, where the policy says.
+    pub(crate) media: Option<bool>,
 }
 
 impl Verdict {

@@ -152,7 +152,7 @@ pub(crate) fn force_buffer(socket: &impl AsRawFd, receive: bool, bytes: usize) -
     set_option(socket, libc::SOL_SOCKET, name, bytes.min(c_int::MAX as usize / 2) as c_int).is_ok()
 }
 
-fn set_option(socket: &impl AsRawFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+pub(crate) fn set_option(socket: &impl AsRawFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: the option value is a live c_int of the given size.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(&value).cast::<c_void>(), size_of::<c_int>() as socklen_t) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

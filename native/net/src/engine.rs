@@ -17,9 +17,10 @@ use crate::bind::{BindError, bind_all, inherited_sockets};
 use crate::clock::{Clock, wall};
 use crate::events::EventQueue;
 use crate::hep::{HepCounts, HepExporter};
-use crate::install::Document;
+use crate::install::{Document, MediaInstall};
 use crate::limits;
 use crate::mail::{Mail, Post, Reload};
+use crate::media::{MediaEnds, MediaEngine, MediaLink};
 use crate::policies::PolicyLink;
 use crate::records::RecordWriter;
 use crate::resolve::Resolver;
@@ -109,6 +110,8 @@ pub struct Engine {
     clock: Clock,
     /// Listeners whose sockets are closed.
     closed: Mutex<Vec<u16>>,
+    /// Media workers, once media is relayed.
+    media: Mutex<Option<MediaEngine>>,
 }
 
 impl Engine {
@@ -134,7 +137,9 @@ impl Engine {
         snapshot.switch_off(&routes.machines_off);
         let bound = bind_all(&snapshot.settings.listeners, &install, inherited_sockets())?;
         let workers = usize::from(install.workers);
-        limits::raise_open_files((install.stream.connections * workers) as u64 + 256);
+        let media_ports = u64::from(install.media.last_port.saturating_sub(install.media.first_port) + 1) * snapshot.settings.listeners.len() as u64;
+        let media_ports = if snapshot.settings.media.is_some() { media_ports } else { 0 };
+        limits::raise_open_files((install.stream.connections * workers) as u64 + media_ports + 256);
         let route_secret =
             crate::secrets::route_secret(&install.state_directory).map_err(system(format!("state_directory {}", install.state_directory.display())))?;
         let process_secret =
@@ -167,6 +172,7 @@ impl Engine {
             epoch,
             routes: Box::new(KernelRoutes::default()),
             listening: shared.events.listening.clone(),
+            media: Box::new(MediaLink::default()),
         });
         let mut edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
         if let Some(tables) = &routes.tables {
@@ -192,7 +198,9 @@ impl Engine {
             watchdog: Mutex::default(),
             clock,
             closed: Mutex::default(),
+            media: Mutex::default(),
         };
+        let mut media = engine.media_ends(&snapshot, &install.media)?.into_iter();
         let exporter = engine.exporter_for(&snapshot)?;
         engine.export(&snapshot, exporter);
         for (index, ((edge, poll), sockets)) in edges.into_iter().zip(polls).zip(bound).enumerate() {
@@ -201,6 +209,9 @@ impl Engine {
             let mut worker = Worker::new(index, Arc::clone(&shared), poll, sockets, streams, edge, &install).map_err(system("sockets"))?;
             for link in links {
                 worker.add_policy_link(link.worker_end(index).map_err(system("a policy link"))?);
+            }
+            if let Some(ends) = media.next() {
+                worker.attach_media(ends);
             }
             engine.roster.give(engine.roster.first_place(index), vec![worker]);
         }
@@ -250,11 +261,13 @@ impl Engine {
         let ends = (0..self.shared.posts.len()).map(|worker| links.iter().map(|link| link.worker_end(worker)).collect::<io::Result<Vec<_>>>());
         let ends = ends.collect::<io::Result<Vec<_>>>().map_err(system("a policy link"))?;
         let exporter = self.exporter_for(&next)?;
+        let mut media = self.media_ends(&next, &document.install.media)?.into_iter();
         // From here on nothing fails.
         // A TCP listener of which only connections are left cannot come back either.
         closed.extend(draining.iter().filter(|index| next.settings.listeners[usize::from(**index)].transport().is_reliable()));
         for ((post, links), bound) in self.shared.posts.iter().zip(ends).zip(bound.drain(..)) {
-            insist(post, Mail::Reload(Box::new(Reload { snapshot: Arc::clone(&next), links, drain: drain.to_vec(), bound, routes: routes.tables.clone() })));
+            let (snapshot, drain, routes) = (Arc::clone(&next), drain.to_vec(), routes.tables.clone());
+            insist(post, Mail::Reload(Box::new(Reload { snapshot, links, drain, bound, routes, media: media.next() })));
         }
         self.export(&next, exporter);
         *current = next;
@@ -304,6 +317,23 @@ impl Engine {
         for post in &self.shared.posts {
             insist(post, Mail::CloseListeners(gone.clone()));
         }
+    }
+
+    /// The way to media workers for each worker, where `snapshot` has media relayed; they are started where none run yet.
+    fn media_ends(&self, snapshot: &Snapshot, install: &MediaInstall) -> Result<Vec<MediaEnds>, StartError> {
+        if snapshot.settings.media.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut media = self.media.lock().map_err(|_| StartError::System { what: "media".to_owned(), error: io::ErrorKind::Other.into() })?;
+        let mut addresses: Vec<_> = snapshot.settings.listeners.iter().filter(|listener| !listener.drained).map(|listener| listener.media_address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let running = match media.take() {
+            Some(running) => running,
+            None => MediaEngine::start(install, &self.shared.posts, self.clock).map_err(system("media workers"))?,
+        };
+        let ends = media.insert(running).ends(&addresses);
+        ends.map_err(system("media"))
     }
 
     /// Starts what sends traces to the collector of `snapshot`, if it names one.
@@ -509,6 +539,9 @@ impl Engine {
                 log::error!(target: "stop", "a worker ended by a panic");
             }
         }
+        if let Some(media) = self.media.lock().ok().and_then(|mut media| media.take()) {
+            media.stop();
+        }
         if let Ok(mut records) = self.records.lock() {
             records.stop();
         }
@@ -553,6 +586,8 @@ impl Engine {
         sums.push(("hep_sent", self.exported.sent.load(Ordering::Relaxed)));
         sums.push(("hep_failed", self.exported.failed.load(Ordering::Relaxed)));
         sums.push(("hep_lost_bytes", self.exported.lost_bytes.load(Ordering::Relaxed)));
+        let media = self.media.lock().ok().and_then(|media| media.as_ref().map(MediaEngine::counted));
+        sums.extend(media.into_iter().flatten());
         if let Ok(records) = self.records.lock() {
             sums.push(("records_written", records.queue.written.load(Ordering::Relaxed)));
             sums.push(("records_dropped", records.queue.dropped.load(Ordering::Relaxed)));

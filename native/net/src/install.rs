@@ -54,6 +54,26 @@ pub struct RecordSettings {
     pub queue: usize,
 }
 
+/// Media workers and their ports.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MediaInstall {
+    /// Threads that relay media; none start before a configuration wants media relayed.
+    pub workers: u8,
+    /// The first port; an even one.
+    pub first_port: u16,
+    /// The last port.
+    pub last_port: u16,
+    /// Pairs of ports kept ready for each worker at each address.
+    pub ready: usize,
+    /// The class in which packets are sent (RFC 2474), 0 to 63.
+    pub dscp: u8,
+    /// Longest pause between two looks at the sockets under load; 0 never pauses.
+    pub coalesce_microseconds: u64,
+    /// Commands that may wait for a media worker.
+    pub mailbox: usize,
+}
+
 /// What needs a restart to change.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +110,8 @@ pub struct InstallSettings {
     pub dns: DnsSettings,
     /// Call records.
     pub records: RecordSettings,
+    /// Media.
+    pub media: MediaInstall,
 }
 
 /// The whole configuration as it crosses from Python.

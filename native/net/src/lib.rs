@@ -13,6 +13,7 @@ mod install;
 mod limits;
 mod logging;
 mod mail;
+mod media;
 mod overload;
 mod policies;
 mod privileges;
@@ -33,7 +34,7 @@ mod worker;
 
 pub use bind::{BindError, inherited};
 pub use engine::{Engine, LabelledCount, Routes, StartError};
-pub use install::{DnsSettings, Document, InstallSettings, RecordSettings, StreamSettings};
+pub use install::{DnsSettings, Document, InstallSettings, MediaInstall, RecordSettings, StreamSettings};
 pub use logging::{LogLine, drain_log, install_logger, set_log_level};
 pub use policies::{PolicyExchange, PolicyLink, PolicyPort};
 pub use privileges::{become_user, give_up_capabilities, may_bind_low};

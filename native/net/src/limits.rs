@@ -9,6 +9,13 @@ pub(crate) fn raise_open_files(wanted: u64) {
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
         return log::warn!(target: "start", "cannot read the limit of open files: {}", io::Error::last_os_error());
     }
+    if limit.rlim_max < wanted {
+        let more = libc::rlimit { rlim_cur: wanted, rlim_max: wanted };
+        // SAFETY: `more` is a valid rlimit. Only root may, and anybody else goes on with what there is.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &more) } == 0 {
+            return;
+        }
+    }
     if limit.rlim_cur < limit.rlim_max {
         limit.rlim_cur = limit.rlim_max;
         // SAFETY: `limit` is a valid rlimit.

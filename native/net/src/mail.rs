@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use edge::{Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, QuestionId, Reach, ReachQuestion, Routing, Snapshot};
+use edge::{Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaNotice, QuestionId, Reach, ReachQuestion, Routing, Snapshot};
 use ring_queue::Mailbox;
 
 use crate::bind::Bound;
+use crate::media::MediaEnds;
 use crate::policies::WorkerLink;
 
 /// What a worker changes at once when the configuration does.
@@ -19,6 +20,8 @@ pub(crate) struct Reload {
     pub(crate) bound: Vec<Bound>,
     /// Rules and gateways that come with it.
     pub(crate) routes: Option<Arc<Routing>>,
+    /// The way to media workers, where media is relayed.
+    pub(crate) media: Option<MediaEnds>,
 }
 
 /// One item for a worker.
@@ -49,6 +52,8 @@ pub(crate) enum Mail {
     EndCalls(Box<[u8]>, Sender<(usize, usize)>),
     /// Tell where a user is whom this worker knows.
     Reach(ReachQuestion),
+    /// What a media worker tells.
+    Media(MediaNotice),
     /// Where a user is that was asked for.
     Reached(QuestionId, Vec<Reach>),
     /// What the database says of a user.

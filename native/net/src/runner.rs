@@ -148,6 +148,7 @@ impl Runner {
     fn flush(&mut self, now: Now) {
         // Reporting a failure may make an edge send again, to somewhere else.
         for _ in 0..4 {
+            self.workers.iter_mut().for_each(Worker::command_media);
             self.workers.iter_mut().for_each(|worker| worker.ask_policies(now));
             let mut failed = self.send_datagrams();
             for worker in &mut self.workers {

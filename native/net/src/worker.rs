@@ -23,6 +23,7 @@ use crate::bind::Bound;
 use crate::datagram::ReceiveBatch;
 use crate::install::InstallSettings;
 use crate::limits::trim_memory;
+use crate::media::{MediaEnds, MediaSender};
 use crate::policies::{Policies, WorkerLink};
 use crate::sieve::Sieve;
 use crate::status::{Shared, Status};
@@ -31,6 +32,8 @@ use crate::stream::{FIRST_TOKEN, Streams};
 pub(crate) const MAILBOX: Token = Token(FIRST_TOKEN - 1);
 /// Mail taken in one round.
 const MAILS: usize = 512;
+/// How long a worker that ends waits for what media workers tell of its last calls, in microseconds.
+const STOP_PATIENCE: u64 = 500_000;
 /// Panics in ten seconds after which a worker starts afresh.
 const PANICS: usize = 3;
 
@@ -48,6 +51,10 @@ pub(crate) struct Worker {
     buffer: Vec<u8>,
     sieve: Sieve,
     policies: Policies,
+    /// The way to media workers.
+    media: MediaSender,
+    /// When it stops waiting for what they tell of calls that end with it; 0 while it goes on.
+    ends_at: u64,
     panics: Vec<u64>,
     tidied: u64,
     swept: u64,
@@ -91,6 +98,8 @@ impl Worker {
             buffer: vec![0; 65_536],
             sieve,
             policies: Policies::default(),
+            media: MediaSender::default(),
+            ends_at: 0,
             panics: Vec::new(),
             tidied: 0,
             swept: 0,
@@ -131,7 +140,20 @@ impl Worker {
 
     /// Whether it was told to stop and has put everything away.
     pub(crate) fn has_ended(&self) -> bool {
-        self.stopping
+        self.stopping && !self.edge.waits_for_media()
+    }
+
+    /// Takes ports for media from `ends` and sends commands there from now on.
+    pub(crate) fn attach_media(&mut self, ends: MediaEnds) {
+        let ports = ends.attach(&mut self.media);
+        self.edge.set_media_ports(Box::new(ports));
+    }
+
+    /// Tells media workers what to do. To be done before anybody is told of their ports.
+    pub(crate) fn command_media(&mut self) {
+        if !self.edge.out.media.is_empty() || self.media.is_behind() {
+            self.media.send(&mut self.edge.out.media);
+        }
     }
 
     /// Before a wait: whoever posts from now on wakes us. While we are awake anyway nobody needs to. True where something
@@ -200,6 +222,9 @@ impl Worker {
 
     /// Microseconds until something is due.
     pub(crate) fn timeout(&self, now: Moment) -> u64 {
+        if self.stopping || self.media.is_behind() {
+            return 5_000;
+        }
         let until = self.edge.poll_timeout().map_or(u64::MAX, |at| at.since(now));
         until.min(if self.has_connections() { 125_000 } else { 1_000_000 })
     }
@@ -232,6 +257,12 @@ impl Worker {
                 edge.drain();
                 edge.write_location(now, usize::MAX);
             });
+            self.command_media();
+            if self.ends_at == 0 {
+                self.ends_at = now.moment.0 + STOP_PATIENCE;
+            } else if now.moment.0 >= self.ends_at {
+                self.edge.release_records(now, true);
+            }
         }
         self.housekeeping(now);
         count

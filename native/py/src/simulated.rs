@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use edge::{Address, Answer, Edge, EdgeOptions, Hop, Listening, Routes, Snapshot};
+use edge::{Address, Answer, Edge, EdgeOptions, Hop, Listening, MediaPorts, PortPair, Routes, Snapshot};
 use net::{Document, PolicyExchange, StartError};
 use proto::{Moment, Now, Secret, milliseconds};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -21,6 +21,19 @@ struct NoRoutes;
 
 impl Routes for NoRoutes {
     fn source_for(&mut self, _destination: IpAddr) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// Nobody listens to a simulated call.
+struct NoMedia;
+
+impl MediaPorts for NoMedia {
+    fn workers(&self) -> u8 {
+        0
+    }
+
+    fn take(&mut self, _worker: u8, _address: IpAddr) -> Option<PortPair> {
         None
     }
 }
@@ -57,6 +70,7 @@ impl SimulatedEdge {
             epoch: WALL,
             routes: Box::new(NoRoutes),
             listening: Listening::default(),
+            media: Box::new(NoMedia),
         };
         let mut edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         edge.set_policy_links(vec![1]);

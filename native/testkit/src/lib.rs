@@ -2,13 +2,15 @@
 #![forbid(unsafe_code)]
 
 mod gateways;
+mod media_worker;
 mod message;
 mod rig;
 mod settings;
 mod verdict;
 
 pub use gateways::gateways;
+pub use media_worker::MediaWorker;
 pub use message::{Request, final_to_tag, header, headers, response};
 pub use rig::{Rig, Sent};
-pub use settings::{listener, peer, registrar, route, settings};
+pub use settings::{listener, media, peer, registrar, route, settings};
 pub use verdict::{origination, packed, verdict};

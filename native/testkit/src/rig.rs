@@ -11,6 +11,8 @@ use edge::{
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
 
+use crate::media_worker::MediaWorker;
+
 /// One message that the edge sent.
 #[derive(Clone, Debug)]
 pub struct Sent {
@@ -58,6 +60,8 @@ pub struct Rig {
     pub policy: Vec<PolicyQuestion>,
     /// Users whose credentials were asked for.
     pub credentials: Vec<CredentialQuestion>,
+    /// The media worker.
+    pub media: MediaWorker,
     now: Now,
     snapshot: Arc<Snapshot>,
     routing: Arc<Routing>,
@@ -86,6 +90,7 @@ impl Rig {
             Err(error) => panic!("{error}"),
         };
         let listening = Listening::default();
+        let media = MediaWorker::new(1_000);
         let options = EdgeOptions {
             worker: 0,
             workers: 1,
@@ -94,6 +99,7 @@ impl Rig {
             epoch: WALL,
             routes,
             listening: listening.clone(),
+            media: Box::new(media.clone()),
         };
         let edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         Self {
@@ -102,6 +108,7 @@ impl Rig {
             questions: Vec::new(),
             policy: Vec::new(),
             credentials: Vec::new(),
+            media,
             now: Now { moment: Moment(0), wall: WALL },
             snapshot,
             routing: Arc::default(),
@@ -297,8 +304,25 @@ impl Rig {
         self.collect()
     }
 
+    /// A datagram comes to one of our ports for media: the port that it leaves by and where it goes.
+    pub fn packet(&self, port: u16, source: &str, bytes: &[u8]) -> Option<(u16, SocketAddr)> {
+        self.media.packet(self.now.moment.0, port, source.parse().ok()?, bytes)
+    }
+
+    /// The media worker looks for sessions that fell silent.
+    pub fn tick_media(&mut self) -> Vec<Sent> {
+        let notices = self.media.tick(self.now.moment.0);
+        notices.into_iter().for_each(|notice| self.edge.handle_media(self.now, notice));
+        self.collect()
+    }
+
     fn collect(&mut self) -> Vec<Sent> {
         let at = self.milliseconds();
+        if !self.edge.out.media.is_empty() {
+            let commands = std::mem::take(&mut self.edge.out.media);
+            let notices = self.media.work(self.now.moment.0, commands.into_iter().map(|(_, command)| command));
+            notices.into_iter().for_each(|notice| self.edge.handle_media(self.now, notice));
+        }
         let out = &mut self.edge.out;
         let sent = out
             .sends()

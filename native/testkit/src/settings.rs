@@ -1,9 +1,9 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
 use edge::{
-    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Forking, GatewayHealthSettings, KeepAliveSettings,
-    LimitSettings, ListenerSettings, MatchSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarMode, RegistrarSettings,
-    RouteSettings, TimerSettings, TraceSettings,
+    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Engage, Forking, GatewayHealthSettings, KeepAliveSettings,
+    LearningSettings, LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings,
+    RegistrarMode, RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -15,6 +15,8 @@ pub fn listener(name: &str, address: &str) -> ListenerSettings {
         transport: transport.to_owned(),
         advertise_host: address.ip().to_string(),
         advertise_port: address.port(),
+        media_address: address.ip(),
+        media_advertise: None,
         address,
         network: String::new(),
         workers: Vec::new(),
@@ -50,6 +52,20 @@ pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSetti
         numbers_in: None,
         numbers_out: None,
         authenticate: false,
+        media: None,
+    }
+}
+
+/// Media of those calls is relayed, with the defaults.
+pub fn media(engage: Engage) -> MediaSettings {
+    MediaSettings {
+        engage,
+        learning: LearningSettings::Known,
+        relearn_after_milliseconds: 2_000,
+        timeout_seconds: 60,
+        hold_timeout_seconds: 3_600,
+        end_calls: true,
+        streams: 8,
     }
 }
 
@@ -197,6 +213,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         registrar: None,
         nat: NatSettings { tests: ["diff-ip-src-via", "diff-port-src-via", "diff-ip-src-contact"].map(str::to_owned).into(), repair_contact: true },
         authentication: authentication(),
+        media: None,
         trace: TraceSettings { memory_bytes: 0, collector: None, capture_id: 0 },
     }
 }

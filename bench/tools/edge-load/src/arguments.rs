@@ -11,6 +11,8 @@ pub(crate) enum Scenario {
     Register,
     /// Datagrams that are no SIP.
     Garbage,
+    /// RTP over streams.
+    Media,
 }
 
 pub(crate) struct Arguments {
@@ -30,9 +32,13 @@ pub(crate) struct Arguments {
     pub(crate) users: usize,
     /// What a user's number is put behind to be the password; none: a challenge is a failure.
     pub(crate) password: Option<String>,
+    /// How streams are set up.
+    pub(crate) setup: String,
+    /// How many.
+    pub(crate) streams: usize,
 }
 
-const USAGE: &str = "usage: edge-load [call|register|garbage] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--domain NAME] [--users N] [--password PREFIX]";
+const USAGE: &str = "usage: edge-load [call|register|garbage|media] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--domain NAME] [--users N] [--password PREFIX] [--setup sip|ng:A:P|ports:FIRST] [--streams N]";
 
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -50,6 +56,8 @@ impl Arguments {
             domain: String::new(),
             users: 0,
             password: None,
+            setup: "sip".to_owned(),
+            streams: 100,
         };
         let mut words = words;
         while let Some(word) = words.next() {
@@ -59,6 +67,12 @@ impl Arguments {
                 "call" => arguments.scenario = Scenario::Call,
                 "register" => arguments.scenario = Scenario::Register,
                 "garbage" => arguments.scenario = Scenario::Garbage,
+                "media" => arguments.scenario = Scenario::Media,
+                "--setup" => arguments.setup = value()?,
+                "--streams" => {
+                    let text = value()?;
+                    arguments.streams = text.parse().ok().filter(|streams| (1..=16_000).contains(streams)).ok_or_else(|| fault(&text))?;
+                }
                 "--target" | "--caller" | "--callee" => {
                     let text = value()?;
                     let place = text.parse().map_err(|_| fault(&text))?;

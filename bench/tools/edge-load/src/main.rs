@@ -7,17 +7,26 @@ mod arguments;
 mod call;
 mod datagram;
 mod histogram;
+mod media;
 mod network;
 mod stream;
 mod text;
 
+use std::io;
 use std::process::ExitCode;
 
-use arguments::Arguments;
+use arguments::{Arguments, Scenario};
+
+fn report(arguments: &Arguments) -> io::Result<String> {
+    if arguments.scenario == Scenario::Media {
+        return Ok(serde_json::to_string(&media::run(arguments)?)?);
+    }
+    Ok(serde_json::to_string(&call::run(arguments)?)?)
+}
 
 fn main() -> ExitCode {
-    let result = Arguments::parse(std::env::args().skip(1)).and_then(|arguments| call::run(&arguments).map_err(|error| error.to_string()));
-    match result.and_then(|report| serde_json::to_string(&report).map_err(|error| error.to_string())) {
+    let result = Arguments::parse(std::env::args().skip(1)).and_then(|arguments| report(&arguments).map_err(|error| error.to_string()));
+    match result {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS

@@ -41,6 +41,9 @@ impl Worker {
                         self.edge.set_routing(routes);
                     }
                     reload.drain.into_iter().for_each(|id| self.policies.drain(id));
+                    if let Some(media) = reload.media {
+                        self.attach_media(media);
+                    }
                     reload.links.into_iter().for_each(|link| self.policies.add(link));
                     self.edge.set_policy_links(self.policies.taking());
                 }
@@ -61,6 +64,7 @@ impl Worker {
                         self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
                     }
                 }
+                Mail::Media(notice) => self.guarded(now, |edge| edge.handle_media(now, notice)),
                 Mail::Reached(id, found) => self.guarded(now, |edge| edge.handle_reached(now, id, found)),
                 Mail::Credentials(told) => self.guarded(now, |edge| edge.handle_credentials(now, &told.0, &told.1)),
                 Mail::Location(aor, limit, reply) => {

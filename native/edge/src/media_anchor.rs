@@ -1,0 +1,283 @@
+//! Part of phase *rewrite*: media is led through here. Each description that passes says our address and ports to the side that
+//! gets it, and tells the media worker of the side that sent it.
+
+use std::net::IpAddr;
+
+use media::{Command, Described, Side};
+use proto::{Direction, Key};
+use smallvec::SmallVec;
+use syntax::{Message, Method, SessionDescription};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::media_session::MediaSession;
+use crate::media_settings::Engage;
+use crate::media_text::{Changes, changes, read_streams, session_part};
+use crate::reach::Reach;
+use crate::settings::PeerKind;
+use crate::transaction::Shape;
+
+/// Why a request cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MediaFault {
+    /// Its description cannot be read.
+    Unreadable,
+    /// There are no ports for it.
+    NoPorts,
+}
+
+/// What a description is in the exchange of offer and answer (RFC 3264, RFC 6337).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Offer,
+    Answer,
+}
+
+/// One attempt of a new call, and where it goes.
+pub(crate) struct Leg<'a> {
+    pub(crate) arrival: &'a Hop,
+    pub(crate) message: &'a Message<'a>,
+    pub(crate) from: Option<u16>,
+    pub(crate) hop: &'a Hop,
+    pub(crate) far: Option<u16>,
+    pub(crate) way: Option<&'a Reach>,
+}
+
+pub(crate) fn side_of(direction: Direction) -> Side {
+    match direction {
+        Direction::FromCaller => Side::Caller,
+        Direction::FromCallee => Side::Callee,
+    }
+}
+
+fn carries_media(method: Method) -> bool {
+    matches!(method, Method::Invite | Method::Update | Method::Prack | Method::Ack)
+}
+
+impl Edge {
+    /// Whether the media of an attempt is to be relayed: as a policy says, then as either peer does, then as it has to be.
+    fn engages(&self, leg: &Leg<'_>, wished: Option<bool>) -> bool {
+        let Leg { arrival, message, from, hop, far, way } = leg;
+        let Some(settings) = self.snapshot.settings.media.as_ref() else { return false };
+        if let Some(wished) = wished {
+            return wished;
+        }
+        let of = |peer: Option<u16>| peer.and_then(|index| self.snapshot.settings.peers[usize::from(index)].media).unwrap_or(settings.engage);
+        let both = [of(*from), of(*far)];
+        if both.contains(&Engage::Always) {
+            return true;
+        }
+        if both.contains(&Engage::Never) {
+            return false;
+        }
+        let [near, beyond] = [arrival.listener, hop.listener].map(|listener| self.snapshot.listener(listener));
+        let crosses = near.network != beyond.network || near.media_address.is_ipv4() != beyond.media_address.is_ipv4();
+        let is_phone = |peer: Option<u16>| peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers);
+        let natted = is_phone(*from) && self.snapshot.nat_tests.hold(arrival, message) || self.hides(message, arrival.address.ip());
+        crosses || natted || way.is_some_and(|way| way.hop.is_some())
+    }
+
+    /// Whether the description of a message names an address that its sender's network hides.
+    fn hides(&self, message: &Message<'_>, source: IpAddr) -> bool {
+        let session = session_part(message).and_then(|part| SessionDescription::read(message.bytes, part));
+        session.is_some_and(|session| {
+            let lines = session.media.iter().filter_map(|media| session.connection_of(media));
+            lines.filter_map(|connection| connection.address).any(|ip| self.is_hidden(ip, source))
+        })
+    }
+
+    /// Whether `ip` is one that several networks have, and not where the sender was seen.
+    fn is_hidden(&self, ip: IpAddr, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        ip != source && !ip.is_unspecified() && self.snapshot.nat_tests.is_private(ip) && !(ip.is_loopback() && source.is_loopback())
+    }
+
+    /// An attempt of a new call is about to be made: a session for it where its media is relayed, and what changes in it.
+    pub(crate) fn anchor_attempt(&mut self, leg: &Leg<'_>, call: Key, number: usize) -> Result<Changes, MediaFault> {
+        let Leg { arrival, message, hop, .. } = leg;
+        let wished = self.calls.get(call).and_then(|call| call.wants_media);
+        if !self.engages(leg, wished) {
+            return Ok(Changes::new());
+        }
+        // An address of the same transport or of another one after that failed.
+        self.close_attempt(call, number);
+        let far_ips = [arrival.address.ip().to_canonical(), hop.address.ip().to_canonical()];
+        let Some(place) = self.open_session(call, number, [arrival.listener, hop.listener], far_ips) else { return Ok(Changes::new()) };
+        let done = self.anchor(call, place, Side::Caller, arrival.address.ip(), message, Role::Offer, false);
+        if done.is_err() {
+            self.close_attempt(call, number);
+        }
+        done
+    }
+
+    /// A request within a dialog goes on: what changes in it, where its call's media is relayed.
+    pub(crate) fn anchor_within(&mut self, arrival: &Hop, message: &Message<'_>, shape: &Shape) -> Result<Changes, MediaFault> {
+        let head = message.head;
+        let Some(direction) = shape.dialog.filter(|_| self.snapshot.settings.media.is_some() && carries_media(head.method)) else { return Ok(Changes::new()) };
+        let tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
+        let Some(place) = self.session_of(shape.call, tag) else { return Ok(Changes::new()) };
+        let side = side_of(direction);
+        let session = self.session(shape.call, place);
+        let answers = matches!(head.method, Method::Ack | Method::Prack) && session.is_some_and(|session| session.open_offer == Some(side.other()));
+        let role = if answers { Role::Answer } else { Role::Offer };
+        self.anchor(shape.call, place, side, arrival.address.ip(), message, role, true)
+    }
+
+    /// A response passes: leads its media through here; true where that says how long the body is from now on.
+    #[inline(never)]
+    pub(crate) fn edit_media(&mut self, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) -> bool {
+        let Some((call, dialog)) = self.transactions.get(entry).map(|transaction| (transaction.call, transaction.dialog)) else { return false };
+        let changes = self.anchor_response(arrival, message, call, attempt, dialog);
+        for (place, text) in &changes {
+            self.edits.replace(*place, text);
+        }
+        !changes.is_empty()
+    }
+
+    fn anchor_response(&mut self, arrival: &Hop, message: &Message<'_>, call: Key, attempt: usize, dialog: Option<Direction>) -> Changes {
+        let head = message.head;
+        let none = self.calls.get(call).is_none_or(|call| call.media.is_empty());
+        if none || !carries_media(head.method) || !(101..300).contains(&head.status_code) {
+            return Changes::new();
+        }
+        let place = match dialog {
+            Some(direction) => {
+                let tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
+                self.session_of(call, tag)
+            }
+            None => {
+                let place = self.calls.get(call).and_then(|call| call.media.iter().position(|session| session.attempt == attempt));
+                self.note_tag(call, place, message.text(head.to.tag));
+                place
+            }
+        };
+        let Some(place) = place else { return Changes::new() };
+        // Who answers is the other side than the one that asked.
+        let side = dialog.map_or(Side::Callee, |direction| side_of(direction).other());
+        let open = self.session(call, place).and_then(|session| session.open_offer);
+        let role = if head.method != Method::Invite || open == Some(side.other()) { Role::Answer } else { Role::Offer };
+        let done = self.anchor(call, place, side, arrival.address.ip(), message, role, head.status_code >= 200);
+        done.unwrap_or_else(|fault| {
+            // It is too late to refuse: whoever gets it may still make something of it.
+            self.counters.media_unreadable.add();
+            log::debug!(target: "media", "a response passes as it is: {fault:?}");
+            Changes::new()
+        })
+    }
+
+    /// A request was refused. What it offered within a dialog does not count (RFC 3261 section 14.1); of an attempt nothing is left.
+    pub(crate) fn refused_media(&mut self, entry: Key, attempt: usize, message: &Message<'_>) {
+        let Some(transaction) = self.transactions.get(entry).filter(|_| self.snapshot.settings.media.is_some()) else { return };
+        let (call, head) = (transaction.call, message.head);
+        match transaction.dialog {
+            None if head.method == Method::Invite => self.close_attempt(call, attempt),
+            None => {}
+            Some(_) if !carries_media(head.method) => {}
+            Some(Direction::FromCaller) => self.forget_offer(call, message.text(head.to.tag)),
+            Some(Direction::FromCallee) => self.forget_offer(call, message.text(head.from.tag)),
+        }
+    }
+
+    fn forget_offer(&mut self, call: Key, tag: &[u8]) {
+        let Some(place) = self.session_of(call, tag) else { return };
+        if let Some(session) = self.session_mut(call, place).filter(|session| session.negotiated) {
+            (session.pending, session.open_offer) = (None, None);
+        }
+    }
+
+    /// An attempt cannot be made: its caller gets a reason unless another one does better. Always false.
+    pub(crate) fn refuse_media(&mut self, entry: Key, fault: MediaFault) -> bool {
+        self.decide_for(entry, |_| format!("rewrite: media cannot be relayed: {fault:?}"));
+        if fault == MediaFault::Unreadable {
+            self.counters.media_unreadable.add();
+            self.note_failure(entry, 400, None);
+        }
+        false
+    }
+
+    fn note_tag(&mut self, call: Key, place: Option<usize>, tag: &[u8]) {
+        let most = self.snapshot.settings.limits.dialogs;
+        let Some(session) = place.and_then(|place| self.session_mut(call, place)) else { return };
+        if !tag.is_empty() && session.tags.len() < most && !session.tags.iter().any(|own| **own == *tag) {
+            session.tags.push(tag.into());
+        }
+    }
+
+    fn session_of(&self, call: Key, callee_tag: &[u8]) -> Option<usize> {
+        self.calls.get(call)?.media.iter().position(|session| session.tags.iter().any(|own| **own == *callee_tag))
+    }
+
+    fn session(&self, call: Key, place: usize) -> Option<&MediaSession> {
+        self.calls.get(call)?.media.get(place)
+    }
+
+    fn session_mut(&mut self, call: Key, place: usize) -> Option<&mut MediaSession> {
+        self.calls.get_mut(call)?.media.get_mut(place)
+    }
+
+    /// Leads the media of one description through here. An answer that is `last` ends the exchange.
+    #[expect(clippy::too_many_arguments, reason = "one description with what is known of it")]
+    fn anchor(&mut self, call: Key, place: usize, side: Side, source: IpAddr, message: &Message<'_>, role: Role, last: bool) -> Result<Changes, MediaFault> {
+        let Some(part) = session_part(message) else { return Ok(Changes::new()) };
+        let source = source.to_canonical();
+        let session = SessionDescription::read(message.bytes, part).ok_or(MediaFault::Unreadable)?;
+        let streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, source)).ok_or(MediaFault::Unreadable)?;
+        if self.take_ports(call, place, streams.iter().map(|stream| stream.index)).is_err() {
+            self.counters.media_refused.add();
+            return Err(MediaFault::NoPorts);
+        }
+        let Some(held) = self.session(call, place) else { return Ok(Changes::new()) };
+        let pair_of = |index: usize| held.streams.iter().find(|stream| usize::from(stream.index) == index);
+        let other = side.other() as usize;
+        let ports: Vec<_> = streams.iter().filter_map(|said| Some((said.index, pair_of(said.index)?.pairs[other]))).collect();
+        let described: SmallVec<[Described; 1]> = streams
+            .iter()
+            .filter_map(|said| {
+                let stream = pair_of(said.index)?;
+                let (pairs, index) = (stream.pairs, stream.index);
+                Some(Described { index, pairs, expected: said.expected, active: said.active, kind: said.kind, clock_rate: said.clock_rate })
+            })
+            .collect();
+        // A stream that is refused or removed is left as it is: its ports wait for the end of the call.
+        let (id, listener, far) = (held.id, held.listeners[other], held.far[other]);
+        let rules = self.snapshot.settings.media.as_ref().map(crate::media_settings::MediaSettings::rules);
+        if let Some(rules) = rules.filter(|_| !described.is_empty()) {
+            self.exchange(call, place, Command::Describe { session: id, side, signalled: source, rules, streams: described }, side, role, last);
+        }
+        let address = self.media_address(listener, far);
+        Ok(changes(message, part, &session, &ports, address))
+    }
+
+    /// Hands a description to its media worker, in the order of offer and answer.
+    fn exchange(&mut self, call: Key, place: usize, command: Command, side: Side, role: Role, last: bool) {
+        let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) else { return };
+        let mut ready: SmallVec<[Command; 2]> = SmallVec::new();
+        match role {
+            Role::Offer => {
+                session.open_offer = Some(side);
+                if session.negotiated {
+                    // Until it is answered the last one holds (RFC 3261 section 14.1).
+                    session.pending = Some(Box::new(command));
+                } else {
+                    ready.push(command);
+                }
+            }
+            Role::Answer => {
+                ready.extend(session.pending.take().map(|pending| *pending));
+                ready.push(command);
+                session.negotiated = true;
+                if last {
+                    session.open_offer = None;
+                }
+            }
+        }
+        for command in ready {
+            if let Command::Describe { streams, .. } = &command {
+                for stream in session.streams.iter_mut().filter(|stream| streams.iter().any(|described| described.index == stream.index)) {
+                    stream.described = true;
+                }
+            }
+            self.out.media.push((session.worker, command));
+        }
+    }
+}

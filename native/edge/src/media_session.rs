@@ -1,0 +1,174 @@
+//! Media sessions of calls: one for each attempt whose media is relayed here, with ports that face either side.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use media::{Command, PortPair, SessionId, Side};
+use proto::{Key, Moment};
+use smallvec::SmallVec;
+
+use crate::edge::Edge;
+use crate::record::CallRecord;
+
+/// Where ports for media come from: prepared by media workers, taken without waiting.
+pub trait MediaPorts: Send {
+    /// How many media workers there are; 0 where media is not relayed.
+    fn workers(&self) -> u8;
+
+    /// A pair of ports of `worker` at the local `address`; `None` where none is ready.
+    fn take(&mut self, worker: u8, address: IpAddr) -> Option<PortPair>;
+}
+
+/// One stream's ports, facing the caller and the callee.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MediaStream {
+    pub(crate) index: u8,
+    pub(crate) pairs: [PortPair; 2],
+    /// Whether its media worker knows of it.
+    pub(crate) described: bool,
+}
+
+/// The media of one attempt.
+#[derive(Debug)]
+pub(crate) struct MediaSession {
+    pub(crate) id: SessionId,
+    /// The media worker that has it.
+    pub(crate) worker: u8,
+    /// The attempt that it belongs to.
+    pub(crate) attempt: usize,
+    /// Tags of the callees that answered it: a proxy behind us may have forked.
+    pub(crate) tags: SmallVec<[Box<[u8]>; 1]>,
+    /// The listeners that face caller and callee.
+    pub(crate) listeners: [u16; 2],
+    /// Where the signalling of either side goes.
+    pub(crate) far: [IpAddr; 2],
+    pub(crate) streams: SmallVec<[MediaStream; 1]>,
+    /// Who made an offer that has no answer yet (RFC 3264).
+    pub(crate) open_offer: Option<Side>,
+    /// Whether an offer was answered: from then on the next one counts once it is.
+    pub(crate) negotiated: bool,
+    /// A later offer that waits for its answer.
+    pub(crate) pending: Option<Box<Command>>,
+}
+
+/// A record that waits for what its media was like.
+pub(crate) struct WaitingRecord {
+    pub(crate) record: CallRecord,
+    pub(crate) from_peer: Option<u16>,
+    pub(crate) source: SocketAddr,
+    /// Sessions that have not told yet, with the attempts that they belong to.
+    pub(crate) sessions: SmallVec<[(SessionId, usize); 1]>,
+    pub(crate) deadline: Moment,
+}
+
+/// What an edge holds of media.
+#[derive(Default)]
+pub(crate) struct MediaState {
+    /// The call of each session.
+    pub(crate) calls: HashMap<SessionId, Key>,
+    next: u64,
+    /// Records by the number of their calls.
+    pub(crate) waiting: HashMap<u64, WaitingRecord>,
+    /// The record that each closed session belongs to.
+    pub(crate) records: HashMap<SessionId, u64>,
+}
+
+impl Edge {
+    /// Opens a session for an attempt of `call`, without any stream yet; its place among those of the call.
+    pub(crate) fn open_session(&mut self, call: Key, attempt: usize, listeners: [u16; 2], far: [IpAddr; 2]) -> Option<usize> {
+        let workers = u64::from(self.options.media.workers());
+        if workers == 0 {
+            return None;
+        }
+        self.media.next += 1;
+        let id = SessionId(u64::from(self.options.worker) << 56 | self.media.next);
+        let worker = (self.media.next % workers) as u8;
+        let held = self.calls.get_mut(call)?;
+        let session = MediaSession {
+            id,
+            worker,
+            attempt,
+            tags: SmallVec::new(),
+            listeners,
+            far,
+            streams: SmallVec::new(),
+            open_offer: None,
+            negotiated: false,
+            pending: None,
+        };
+        held.media.push(session);
+        let place = held.media.len() - 1;
+        self.media.calls.insert(id, call);
+        self.counters.media_sessions_opened.add();
+        Some(place)
+    }
+
+    /// Makes sure that a session has ports for its streams at these places.
+    pub(crate) fn take_ports(&mut self, call: Key, place: usize, indexes: impl Iterator<Item = usize>) -> Result<(), NoPorts> {
+        let most = self.snapshot.settings.media.as_ref().map_or(0, |media| media.streams);
+        for index in indexes {
+            let Some(session) = self.calls.get(call).and_then(|call| call.media.get(place)) else { return Err(NoPorts) };
+            if session.streams.iter().any(|stream| usize::from(stream.index) == index) {
+                continue;
+            }
+            let (worker, listeners) = (session.worker, session.listeners);
+            let (Ok(number), true) = (u8::try_from(index), session.streams.len() < most) else { return Err(NoPorts) };
+            let addresses = listeners.map(|listener| self.snapshot.listener(listener).media_address);
+            let Some(first) = self.options.media.take(worker, addresses[0]) else { return Err(NoPorts) };
+            let Some(second) = self.options.media.take(worker, addresses[1]) else {
+                self.out.media.push((worker, Command::Return(first)));
+                return Err(NoPorts);
+            };
+            if let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) {
+                session.streams.push(MediaStream { index: number, pairs: [first, second], described: false });
+            }
+        }
+        Ok(())
+    }
+
+    /// The address that we tell the far end of `listener` to send its media to.
+    pub(crate) fn media_address(&mut self, listener: u16, far: IpAddr) -> IpAddr {
+        let settings = self.snapshot.listener(listener);
+        let (advertised, address) = (settings.media_advertise, settings.media_address);
+        match advertised {
+            Some(advertised) => advertised,
+            None if !address.is_unspecified() => address,
+            None => self.options.routes.source_for(far).unwrap_or(address),
+        }
+    }
+
+    /// Closes the session of an attempt that nobody answered.
+    pub(crate) fn close_attempt(&mut self, call: Key, attempt: usize) {
+        let Some(held) = self.calls.get_mut(call) else { return };
+        let Some(place) = held.media.iter().position(|session| session.attempt == attempt) else { return };
+        let session = held.media.swap_remove(place);
+        self.close_session(session, false);
+    }
+
+    /// The same for one that fell silent or whose time is up.
+    pub(crate) fn close_silent_attempt(&mut self, entry: Key, attempt: usize) {
+        let opens = |transaction: &&crate::transaction::Transaction| transaction.dialog.is_none() && transaction.method == syntax::Method::Invite;
+        if let Some(call) = self.transactions.get(entry).filter(opens).map(|transaction| transaction.call) {
+            self.close_attempt(call, attempt);
+        }
+    }
+
+    /// Closes a session; true where its `report` is wanted and will come.
+    pub(crate) fn close_session(&mut self, session: MediaSession, report: bool) -> bool {
+        self.media.calls.remove(&session.id);
+        self.counters.media_sessions_closed.add();
+        // Of ports that were never described nobody knows but us.
+        for pair in session.streams.iter().filter(|stream| !stream.described).flat_map(|stream| stream.pairs) {
+            self.out.media.push((session.worker, Command::Return(pair)));
+        }
+        let known = session.streams.iter().any(|stream| stream.described);
+        if known {
+            self.out.media.push((session.worker, Command::Close { session: session.id, report }));
+        }
+        known && report
+    }
+}
+
+/// No ports are ready, or too many streams are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoPorts;

@@ -1,0 +1,63 @@
+//! What is set of media.
+
+use media::{Learning, Rules};
+use serde::Deserialize;
+
+/// Whether calls have their media relayed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engage {
+    /// Where a side is behind a NAT, or the sides are in different networks or of different address families.
+    Auto,
+    /// In any case.
+    Always,
+    /// In no case.
+    Never,
+}
+
+/// Whose packets are believed before anybody was heard, as the file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearningSettings {
+    /// Only the address and port of the SDP.
+    Never,
+    /// Any port of the SDP's address, or of the one that the signalling came from.
+    Known,
+    /// Anybody's.
+    Any,
+}
+
+/// How media is relayed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MediaSettings {
+    /// Which calls, where neither of their peers says.
+    pub engage: Engage,
+    /// Whose packets are believed.
+    pub learning: LearningSettings,
+    /// Silence after which a source may move.
+    pub relearn_after_milliseconds: u64,
+    /// Silence of both sides after which a session counts as dead; 0 never.
+    pub timeout_seconds: u64,
+    /// The same while a call is on hold.
+    pub hold_timeout_seconds: u64,
+    /// Whether that ends the call.
+    pub end_calls: bool,
+    /// Streams of one call.
+    pub streams: usize,
+}
+
+impl MediaSettings {
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            learning: match self.learning {
+                LearningSettings::Never => Learning::Never,
+                LearningSettings::Known => Learning::Known,
+                LearningSettings::Any => Learning::Any,
+            },
+            relearn_after: self.relearn_after_milliseconds * 1_000,
+            timeout: self.timeout_seconds * 1_000_000,
+            hold_timeout: self.hold_timeout_seconds * 1_000_000,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A session description said otherwise: our address and ports in the place of a side's own, everything else byte for byte
+//! (RFC 3264, RFC 8866).
+
+use std::net::{IpAddr, SocketAddr};
+
+use media::{PortPair, StreamKind};
+use syntax::{Connection, HeaderName, MediaDescription, MediaDirection, Message, SessionDescription, Span};
+
+/// Changes to a message: each place with what stands there from now on.
+pub(crate) type Changes = Vec<(Span, Vec<u8>)>;
+
+/// What one side says of one stream that is relayed.
+pub(crate) struct Said {
+    /// The media description's place.
+    pub(crate) index: usize,
+    pub(crate) kind: StreamKind,
+    pub(crate) expected: Option<[SocketAddr; 2]>,
+    pub(crate) active: bool,
+    pub(crate) clock_rate: u32,
+}
+
+/// The part of a message that is a session description: its body, or the first such part of a multipart one (RFC 2046).
+pub(crate) fn session_part(message: &Message<'_>) -> Option<Span> {
+    let body = message.head.body;
+    if body.is_empty() {
+        return None;
+    }
+    let value = message.first(HeaderName::ContentType)?.value.of(message.bytes);
+    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if kind.eq_ignore_ascii_case(b"application/sdp") {
+        return Some(body);
+    }
+    let is_multipart = kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
+    if is_multipart { part_of(message.bytes, body, boundary(value)?) } else { None }
+}
+
+fn boundary(value: &[u8]) -> Option<&[u8]> {
+    let start = value.to_ascii_lowercase().windows(9).position(|window| window == b"boundary=")? + 9;
+    let rest = value.get(start..)?;
+    match rest.strip_prefix(b"\"") {
+        Some(quoted) => quoted.split(|byte| *byte == b'"').next(),
+        None => rest.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next(),
+    }
+    .filter(|boundary| !boundary.is_empty())
+}
+
+fn part_of(bytes: &[u8], body: Span, boundary: &[u8]) -> Option<Span> {
+    let delimiter = [b"--", boundary].concat();
+    let text = body.of(bytes);
+    let mut at = memchr::memmem::find(text, &delimiter)?;
+    loop {
+        let start = at + delimiter.len();
+        let length = memchr::memmem::find(text.get(start..)?, &delimiter)?;
+        let part = text.get(start..start + length)?;
+        let head = memchr::memmem::find(part, b"\r\n\r\n").map(|end| (end, end + 4)).or_else(|| memchr::memmem::find(part, b"\n\n").map(|end| (end, end + 2)));
+        if let Some((end, content)) = head
+            && memchr::memmem::find(&part.get(..end)?.to_ascii_lowercase(), b"application/sdp").is_some()
+        {
+            // The line end in front of a delimiter belongs to that.
+            let last = part.strip_suffix(b"\r\n").or_else(|| part.strip_suffix(b"\n")).map_or(part.len(), <[u8]>::len);
+            return Some(Span::new(body.start() + start + content, body.start() + start + last.max(content)));
+        }
+        at = start + length;
+    }
+}
+
+/// How packets of a stream look; `None` for what does not go over UDP, which is not relayed.
+pub(crate) fn kind_of(protocol: &[u8]) -> Option<StreamKind> {
+    let has = |prefix: &[u8]| protocol.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    if has(b"RTP/") {
+        Some(StreamKind::Rtp)
+    } else if has(b"UDP/TLS/RTP/") {
+        Some(StreamKind::RtpOverDtls)
+    } else if has(b"udptl") || has(b"udp") && !has(b"UDP/BFCP") {
+        Some(StreamKind::Datagrams)
+    } else {
+        None
+    }
+}
+
+/// The streams of `session` that are relayed, as a side says that whose signalling comes from `signalled`. An address that a
+/// NAT hides gives way to that one.
+pub(crate) fn read_streams(bytes: &[u8], session: &SessionDescription, signalled: IpAddr, is_hidden: impl Fn(IpAddr) -> bool) -> Option<Vec<Said>> {
+    let relayed = session.media.iter().enumerate().filter(|(_, media)| media.port != 0);
+    let mut all = Vec::new();
+    for (index, media) in relayed {
+        let Some(kind) = kind_of(media.protocol.of(bytes)) else { continue };
+        // Without any c= line nobody knows where to send (RFC 8866 section 5.7).
+        let said = session.connection_of(media)?.address;
+        let address = said.filter(|ip| !is_hidden(*ip)).unwrap_or(signalled);
+        let control = match media.rtcp {
+            Some(rtcp) => SocketAddr::new(rtcp.address.filter(|ip| !is_hidden(*ip)).unwrap_or(address), rtcp.port),
+            None => SocketAddr::new(address, media.port.saturating_add(1)),
+        };
+        // The hold of RFC 2543.
+        let held = said.is_some_and(|ip| ip.is_unspecified());
+        all.push(Said {
+            index,
+            kind,
+            expected: (!held).then(|| [SocketAddr::new(address, media.port), control]),
+            active: !held && session.direction_of(media) == MediaDirection::SendRecv,
+            clock_rate: media.clock_rate.unwrap_or(8_000),
+        });
+    }
+    Some(all)
+}
+
+/// What must change so that the streams at the places of `ports` are ours, at `address`.
+pub(crate) fn changes(message: &Message<'_>, body: Span, session: &SessionDescription, ports: &[(usize, PortPair)], address: IpAddr) -> Changes {
+    let mut changes: Changes = Vec::new();
+    let relayed = |index: usize| ports.iter().find(|(own, _)| *own == index).map(|(_, pair)| *pair);
+    let text = connection_text(address);
+    if let Some(connection) = session.connection.filter(|_| !ports.is_empty()) {
+        changes.push((connection.value, said_otherwise(connection, address)));
+        for (_, media) in session.media.iter().enumerate().filter(|(index, media)| relayed(*index).is_none() && media.port != 0 && media.connection.is_none()) {
+            // What is not relayed stays where it is.
+            let start: &[u8] = if media.line.of(message.bytes).ends_with(b"\n") { b"c=" } else { b"\r\nc=" };
+            let line = [start, connection.value.of(message.bytes), b"\r\n"].concat();
+            changes.push((Span::new(media.line.end(), media.line.end()), line));
+        }
+    }
+    for (index, media) in session.media.iter().enumerate() {
+        let Some(pair) = relayed(index) else { continue };
+        changes.push((media.port_span, pair.port.to_string().into_bytes()));
+        if let Some(connection) = media.connection {
+            changes.push((connection.value, said_otherwise(connection, address)));
+        }
+        if let Some(rtcp) = media.rtcp {
+            let place = if rtcp.address.is_some() { [b" ", text.as_bytes()].concat() } else { Vec::new() };
+            changes.push((rtcp.value, [(pair.port + 1).to_string().as_bytes(), &place].concat()));
+        }
+        drop_ice(media, &mut changes);
+    }
+    if session.media.iter().enumerate().all(|(index, media)| media.port == 0 || relayed(index).is_some()) {
+        changes.extend(session.ice.iter().map(|line| (*line, Vec::new())));
+    }
+    if !changes.is_empty() {
+        let before: usize = changes.iter().map(|(place, _)| place.len()).sum();
+        let after: usize = changes.iter().map(|(_, text)| text.len()).sum();
+        debug_assert!(changes.iter().all(|(place, _)| place.start() >= body.start() && place.end() <= body.end()));
+        changes.push(content_length(message, message.body().len() + after - before));
+    }
+    changes
+}
+
+/// Agents that would find each other by their candidates would leave us out (RFC 8839 section 4.2.5 calls that a mismatch).
+fn drop_ice(media: &MediaDescription, changes: &mut Changes) {
+    changes.extend(media.ice.iter().map(|line| (*line, Vec::new())));
+}
+
+fn connection_text(address: IpAddr) -> String {
+    format!("IN {} {address}", if address.is_ipv4() { "IP4" } else { "IP6" })
+}
+
+/// A side on hold by the address of RFC 2543 stays so, in the family of the other side.
+fn said_otherwise(connection: Connection, address: IpAddr) -> Vec<u8> {
+    let held = connection.address.is_some_and(|ip| ip.is_unspecified());
+    let shown = match (held, address) {
+        (false, _) => address,
+        (true, IpAddr::V4(_)) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        (true, IpAddr::V6(_)) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    connection_text(shown).into_bytes()
+}
+
+/// Says how long the body is from now on.
+pub(crate) fn content_length(message: &Message<'_>, length: usize) -> (Span, Vec<u8>) {
+    match message.first(HeaderName::ContentLength) {
+        Some(slot) => (slot.value, length.to_string().into_bytes()),
+        None => {
+            let end = usize::from(message.head.headers_end);
+            (Span::new(end, end), format!("Content-Length: {length}\r\n").into_bytes())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syntax::{Edits, Head, Limits, parse};
+
+    use super::*;
+
+    fn message(kind: &str, body: &str) -> String {
+        format!(
+            "INVITE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\
+             Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    /// The body as it goes out, with `our` address and the ports 30000, 30002 and so on; its length as the head says.
+    fn rewritten(kind: &str, body: &str, our: &str) -> Option<(String, usize)> {
+        let text = message(kind, body);
+        let mut head = Head::default();
+        parse(text.as_bytes(), &Limits::STANDARD, &mut head).unwrap();
+        let message = Message::new(text.as_bytes(), &head);
+        let part = session_part(&message)?;
+        let session = SessionDescription::read(text.as_bytes(), part)?;
+        let streams = read_streams(text.as_bytes(), &session, "203.0.113.9".parse().unwrap(), |_| false)?;
+        let ports: Vec<(usize, PortPair)> =
+            streams.iter().enumerate().map(|(number, said)| (said.index, PortPair { slot: 0, port: 30_000 + 2 * number as u16 })).collect();
+        let mut edits = Edits::default();
+        for (place, text) in changes(&message, part, &session, &ports, our.parse().unwrap()) {
+            edits.replace(place, &text);
+        }
+        let mut out = Vec::new();
+        edits.apply(&message, &mut out);
+        let out = String::from_utf8(out).unwrap();
+        let (head, body) = out.split_once("\r\n\r\n")?;
+        let length = head.split("Content-Length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+        Some((body.to_owned(), length))
+    }
+
+    #[test]
+    fn only_addresses_and_ports_change_and_the_length_fits() {
+        let body = "v=0\r\no=- 7 7 IN IP4 10.0.0.5\r\ns=x\r\nc=IN IP4 10.0.0.5\r\nt=0 0\r\nb=AS\r\nm=audio 4000 RTP/SAVP 0 101\r\na=crypto:1 AES inline:k\r\n\
+                    a=rtcp:4001\r\na=x-own: keep  me\r\nm=video 4002/2 RTP/AVPF 96\r\nc=IN IP4 10.0.0.6\r\nm=audio 0 RTP/AVP 0";
+        let (out, length) = rewritten("application/sdp", body, "192.0.2.1").unwrap();
+        let expected = body
+            .replace("c=IN IP4 10.0.0.5", "c=IN IP4 192.0.2.1")
+            .replace("c=IN IP4 10.0.0.6", "c=IN IP4 192.0.2.1")
+            .replace("audio 4000", "audio 30000")
+            .replace("rtcp:4001", "rtcp:30001")
+            .replace("video 4002/2", "video 30002");
+        assert_eq!(out, expected);
+        assert_eq!(length, out.len());
+    }
+
+    #[test]
+    fn families_are_bridged_and_hold_stays_hold() {
+        let body = "v=0\r\nc=IN IP4 0.0.0.0\r\nm=audio 4000 RTP/AVP 0\r\na=rtcp:4001 IN IP4 10.0.0.5\r\nm=image 4002 udptl t38\r\nc=IN IP4 10.0.0.5\r\n";
+        let (out, length) = rewritten("application/sdp;charset=x", body, "2001:db8::1").unwrap();
+        assert_eq!(
+            out,
+            "v=0\r\nc=IN IP6 ::\r\nm=audio 30000 RTP/AVP 0\r\na=rtcp:30001 IN IP6 2001:db8::1\r\nm=image 30002 udptl t38\r\nc=IN IP6 2001:db8::1\r\n"
+        );
+        assert_eq!(length, out.len());
+    }
+
+    #[test]
+    fn what_goes_over_tcp_stays_where_it_is() {
+        let body = "v=0\r\nc=IN IP4 10.0.0.5\r\nm=message 4000 TCP/MSRP *\r\na=path:msrp://10.0.0.5\r\nm=audio 4002 RTP/AVP 0\r\n";
+        let (out, _) = rewritten("application/sdp", body, "192.0.2.1").unwrap();
+        assert_eq!(out, "v=0\r\nc=IN IP4 192.0.2.1\r\nm=message 4000 TCP/MSRP *\r\nc=IN IP4 10.0.0.5\r\na=path:msrp://10.0.0.5\r\nm=audio 30000 RTP/AVP 0\r\n");
+        let only = "v=0\r\nc=IN IP4 10.0.0.5\r\nm=message 4000 TCP/MSRP *\r\n";
+        assert_eq!(rewritten("application/sdp", only, "192.0.2.1").unwrap().0, only);
+    }
+
+    #[test]
+    fn candidates_that_would_leave_us_out_are_taken_out() {
+        let body = "v=0\r\nc=IN IP4 10.0.0.5\r\na=ice-lite\r\nm=audio 4000 RTP/AVP 0\r\na=ice-ufrag:x\r\na=ice-pwd:y\r\n\
+                    a=candidate:1 1 UDP 1 10.0.0.5 4000 typ host\r\na=mid:0\r\n";
+        let (out, length) = rewritten("application/sdp", body, "192.0.2.1").unwrap();
+        assert_eq!(out, "v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 30000 RTP/AVP 0\r\na=mid:0\r\n");
+        assert_eq!(length, out.len());
+    }
+
+    #[test]
+    fn a_description_among_other_parts_is_found() {
+        let sdp = "v=0\r\nc=IN IP4 10.0.0.5\r\nm=audio 4000 RTP/AVP 0\r\n";
+        let body = format!("--b1\r\nContent-Type: text/plain\r\n\r\nv=0\r\n--b1\r\nContent-Type: application/SDP\r\n\r\n{sdp}\r\n--b1--\r\n");
+        for kind in ["multipart/mixed;boundary=b1", "Multipart/Mixed; boundary=\"b1\"; x=y"] {
+            let (out, length) = rewritten(kind, &body, "192.0.2.1").unwrap();
+            assert_eq!(out, body.replace("10.0.0.5", "192.0.2.1").replace("4000", "30000"), "{kind}");
+            assert_eq!(length, out.len());
+        }
+        for kind in ["multipart/mixed", "multipart/mixed;boundary=", "multipart/mixed;boundary=b2", "text/plain"] {
+            assert_eq!(rewritten(kind, &body, "192.0.2.1"), None, "{kind}");
+        }
+    }
+}

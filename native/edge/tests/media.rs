@@ -1,0 +1,402 @@
+//! Calls whose media is relayed: what each side is told, what the media worker is told, and that nothing is left behind.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use edge::{Engage, PeerKind, RouteSettings};
+use testkit::{MediaWorker, Request, Rig, Sent, final_to_tag, header, headers, listener, media, peer, response, settings};
+
+const CALLER: &str = "198.51.100.7:5060";
+const CALLEE: &str = "203.0.113.9:5060";
+
+fn sdp(address: &str, port: u16) -> String {
+    let family = if address.contains(':') { "IP6" } else { "IP4" };
+    format!("v=0\r\no=- 1 1 IN {family} {address}\r\ns=-\r\nc=IN {family} {address}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\na=sendrecv\r\n")
+}
+
+fn with_sdp(message: &str, body: &str) -> String {
+    let head = message.split("Content-Length:").next().unwrap();
+    format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Address and port of the first stream, and whether the head says how long the body is.
+fn place(message: &str) -> (String, u16) {
+    let (head, body) = message.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{message}");
+    let address = body.split("c=IN IP").nth(1).unwrap()[2..].lines().next().unwrap().to_owned();
+    let port = body.split("m=audio ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    (address, port)
+}
+
+fn standard(engage: Engage) -> RouteSettings {
+    let mut settings =
+        settings(vec![peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[]), peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9"])]);
+    settings.media = Some(media(engage));
+    settings
+}
+
+fn rtp(number: u16) -> Vec<u8> {
+    let mut packet = vec![0x80, 0];
+    packet.extend_from_slice(&number.to_be_bytes());
+    packet.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 9]);
+    packet.resize(172, 0x55);
+    packet
+}
+
+fn invite(body: &str) -> String {
+    let request = Request::new("INVITE", "sip:bob@203.0.113.9");
+    if body.is_empty() { request.text() } else { request.header("Content-Type: application/sdp").body(body).text() }
+}
+
+fn sent_to<'a>(sent: &'a [Sent], to: &str) -> &'a Sent {
+    sent.iter().rfind(|sent| sent.to.to_string() == to).unwrap()
+}
+
+/// A call that is answered: the rig, the INVITE as sent, the 200 as sent, and what the caller's ACK would be.
+fn call(rig: &mut Rig) -> (Sent, Sent) {
+    let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+    let invite = sent_to(&sent, CALLEE).clone();
+    let sent = rig.receive(CALLEE, &with_sdp(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    (invite, sent_to(&sent, CALLER).clone())
+}
+
+fn within(method: &str, ok: &Sent, cseq: u32, branch: &str) -> Request {
+    let mut request = Request::new(method, "sip:bob@203.0.113.9").tags("alice", final_to_tag(&ok.text)).cseq(cseq).branch(branch);
+    for route in headers(&ok.text, "Record-Route").iter().rev() {
+        request = request.header(&format!("Route: {route}"));
+    }
+    request
+}
+
+fn from_callee(method: &str, invite: &Sent, cseq: u32, branch: &str) -> Request {
+    let mut request = Request::new(method, "sip:alice@198.51.100.7").via("SIP/2.0/UDP 203.0.113.9:5060").tags("bob", "alice").cseq(cseq).branch(branch);
+    for route in headers(&invite.text, "Record-Route") {
+        request = request.header(&format!("Route: {route}"));
+    }
+    request
+}
+
+fn hang_up(rig: &mut Rig, ok: &Sent, cseq: u32) {
+    let sent = rig.receive(CALLER, &within("BYE", ok, cseq, "z9hG4bK-bye").text());
+    let bye = sent_to(&sent, CALLEE).text.clone();
+    rig.receive(CALLEE, &response(&bye, 200, "bob"));
+}
+
+#[test]
+fn each_side_sends_to_us_and_we_to_the_other() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (invite, ok) = call(&mut rig);
+    let (facing_callee, facing_caller) = (place(&invite.text), place(&ok.text));
+    assert_eq!((facing_callee.0.as_str(), facing_caller.0.as_str()), ("192.0.2.1", "192.0.2.1"));
+    assert_eq!(rig.packet(facing_caller.1, "198.51.100.7:4000", &rtp(1)), Some((facing_callee.1, "203.0.113.9:5000".parse().unwrap())));
+    assert_eq!(rig.packet(facing_callee.1, "203.0.113.9:5000", &rtp(1)), Some((facing_caller.1, "198.51.100.7:4000".parse().unwrap())));
+    assert_eq!(rig.packet(facing_caller.1, "192.0.2.200:4000", &rtp(1)), None, "a third party");
+    hang_up(&mut rig, &ok, 2);
+    let record = &rig.records[0];
+    assert_eq!((record.media.len(), record.media[0].caller.packets, record.media[0].callee.packets, record.media[0].caller.refused), (1, 1, 1, 1));
+    assert_eq!(record.media[0].caller.source, "198.51.100.7:4000");
+    assert_eq!((rig.media.taken(), rig.media.sessions()), (0, 0));
+}
+
+#[test]
+fn a_rule_engages_it_and_either_peer_may_say_otherwise() {
+    let engaged = |caller: Option<Engage>, callee: Option<Engage>, engage| {
+        let mut settings = standard(engage);
+        (settings.peers[0].media, settings.peers[1].media) = (caller, callee);
+        let mut rig = Rig::new(settings);
+        let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+        place(&sent_to(&sent, CALLEE).text).0 == "192.0.2.1"
+    };
+    use Engage::{Always, Auto, Never};
+    for (caller, callee, engage, expected) in [
+        (None, None, Always, true),
+        (None, None, Never, false),
+        (None, None, Auto, false),
+        (Some(Always), None, Never, true),
+        (None, Some(Always), Never, true),
+        (Some(Never), None, Always, true),
+        (Some(Never), Some(Never), Always, false),
+        (Some(Never), None, Auto, false),
+    ] {
+        assert_eq!(engaged(caller, callee, engage), expected, "{caller:?} {callee:?} {engage:?}");
+    }
+}
+
+#[test]
+fn what_needs_it_is_found_without_being_told() {
+    // An address inside, seen from outside.
+    let mut rig = Rig::new(standard(Engage::Auto));
+    let sent = rig.receive(CALLER, &invite(&sdp("10.0.0.5", 4_000)));
+    let invite_sent = sent_to(&sent, CALLEE).clone();
+    assert_eq!(place(&invite_sent.text).0, "192.0.2.1");
+    let sent = rig.receive(CALLEE, &with_sdp(&response(&invite_sent.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let ok = sent_to(&sent, CALLER).clone();
+    let (facing_caller, facing_callee) = (place(&ok.text).1, place(&invite_sent.text).1);
+    // Until the phone is heard its media goes to where its signalling came from.
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)), Some((facing_caller, "198.51.100.7:4000".parse().unwrap())));
+    assert!(rig.packet(facing_caller, "198.51.100.7:61000", &rtp(1)).is_some());
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(2)), Some((facing_caller, "198.51.100.7:61000".parse().unwrap())));
+
+    // Two networks, or two families.
+    for (address, network, core) in [("udp:192.0.2.2:5060", "inside", "203.0.113.9"), ("udp:[2001:db8::1]:5060", "", "2001:db8::9")] {
+        let mut settings = standard(Engage::Auto);
+        settings.listeners.push(edge::ListenerSettings { network: network.to_owned(), ..listener("second", address) });
+        let uri = if core.contains(':') { format!("sip:[{core}]") } else { format!("sip:{core}") };
+        settings.peers[1] = peer("core", PeerKind::Core, core, &[&uri]);
+        settings.peers[1].listener = "second".to_owned();
+        let mut rig = Rig::new(settings);
+        let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+        let request = sent.iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+        let inside = if core.contains(':') { "2001:db8::1" } else { "192.0.2.2" };
+        assert_eq!(place(&request.text).0, inside);
+        assert_eq!(rig.media.addresses(), ["192.0.2.1", inside].map(|ip| ip.parse::<std::net::IpAddr>().unwrap()), "the ports face their networks");
+    }
+}
+
+#[test]
+fn what_is_advertised_is_what_descriptions_say() {
+    let mut settings = standard(Engage::Always);
+    settings.listeners[0].media_advertise = Some("198.18.0.1".parse().unwrap());
+    let mut rig = Rig::new(settings);
+    let (invite, ok) = call(&mut rig);
+    assert_eq!((place(&invite.text).0.as_str(), place(&ok.text).0.as_str()), ("198.18.0.1", "198.18.0.1"));
+}
+
+#[test]
+fn an_offer_in_the_200_is_answered_by_the_ack() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &invite(""));
+    let request = sent_to(&sent, CALLEE).text.clone();
+    let sent = rig.receive(CALLEE, &with_sdp(&response(&request, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let ok = sent_to(&sent, CALLER).clone();
+    let ack = within("ACK", &ok, 1, "z9hG4bK-ack").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_000)).text();
+    let sent = rig.receive(CALLER, &ack);
+    let (facing_caller, facing_callee) = (place(&ok.text).1, place(&sent_to(&sent, CALLEE).text).1);
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)), Some((facing_callee, "203.0.113.9:5000".parse().unwrap())));
+    hang_up(&mut rig, &ok, 2);
+    assert_eq!(rig.media.taken(), 0);
+}
+
+#[test]
+fn branches_that_ring_at_once_have_ports_of_their_own() {
+    let mut settings = standard(Engage::Always);
+    settings.peers[1] =
+        edge::PeerSettings { forking: edge::Forking::Parallel, ..peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10"]) };
+    let mut rig = Rig::new(settings);
+    let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+    let requests: Vec<Sent> = ["203.0.113.9:5060", "203.0.113.10:5060"].map(|to| sent_to(&sent, to).clone()).into();
+    assert_ne!(place(&requests[0].text).1, place(&requests[1].text).1);
+    // Early media of both: the caller is told different ports for different dialogs, and each is heard at its own.
+    let early: Vec<Sent> = [("203.0.113.9:5060", "one", 0), ("203.0.113.10:5060", "two", 1)]
+        .map(|(from, tag, index): (&str, &str, usize)| {
+            let body = sdp(from.split(':').next().unwrap(), 5_000);
+            let sent = rig.receive(from, &with_sdp(&response(&requests[index].text, 183, tag), &body));
+            sent_to(&sent, CALLER).clone()
+        })
+        .into();
+    assert_ne!(place(&early[0].text).1, place(&early[1].text).1);
+    for (index, source) in ["203.0.113.9:5000", "203.0.113.10:5000"].into_iter().enumerate() {
+        let out = rig.packet(place(&requests[index].text).1, source, &rtp(1));
+        assert_eq!(out, Some((place(&early[index].text).1, "198.51.100.7:4000".parse().unwrap())), "{source}");
+    }
+    assert_eq!(rig.media.taken(), 4);
+    // One answers, the other is cancelled: its ports are free as soon as it has said so.
+    let sent = rig.receive("203.0.113.10:5060", &with_sdp(&response(&requests[1].text, 200, "two"), &sdp("203.0.113.10", 5_000)));
+    let ok = sent_to(&sent, CALLER).clone();
+    rig.receive("203.0.113.9:5060", &response(&requests[0].text, 487, "one"));
+    assert_eq!(rig.media.taken(), 2);
+    let bye = within("BYE", &ok, 2, "z9hG4bK-bye").text().replace("203.0.113.9", "203.0.113.10");
+    let sent = rig.receive(CALLER, &bye);
+    let bye = sent_to(&sent, "203.0.113.10:5060").text.clone();
+    rig.receive("203.0.113.10:5060", &response(&bye, 200, "two"));
+    assert_eq!((rig.media.taken(), rig.records[0].media.len(), rig.records[0].media[0].attempt), (0, 1, 1));
+}
+
+#[test]
+fn a_failed_attempt_gives_its_ports_back_before_the_next() {
+    let mut settings = standard(Engage::Always);
+    settings.peers[1].to = vec!["sip:203.0.113.9".to_owned(), "sip:203.0.113.10".to_owned()];
+    let mut rig = Rig::new(settings);
+    let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+    let first = sent_to(&sent, CALLEE).text.clone();
+    let sent = rig.receive(CALLEE, &response(&first, 503, "x"));
+    assert!(sent_to(&sent, "203.0.113.10:5060").first_line().starts_with("INVITE"));
+    assert_eq!(rig.media.taken(), 2);
+    // The other is silent for ever.
+    rig.advance(200_000);
+    assert_eq!((rig.media.taken(), rig.records.len(), rig.records[0].media.len()), (0, 1, 0));
+}
+
+#[test]
+fn hold_a_new_place_and_a_refused_one() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (request, ok) = call(&mut rig);
+    let (facing_callee, facing_caller) = (place(&request.text).1, place(&ok.text).1);
+    rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1));
+    // The caller would move, and the callee will not have it: all stays as it was.
+    let offer = |cseq: u32, address: &str, port| {
+        within("INVITE", &ok, cseq, &format!("z9hG4bK-re{cseq}")).header("Content-Type: application/sdp").body(&sdp(address, port)).text()
+    };
+    let sent = rig.receive(CALLER, &offer(2, "198.51.100.7", 4_444));
+    let again = sent_to(&sent, CALLEE).text.clone();
+    assert_eq!(place(&again).1, facing_callee, "the same port for the same stream");
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)).unwrap().1.port(), 4_000, "not before the answer");
+    rig.receive(CALLEE, &response(&again, 488, "bob"));
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(2)).unwrap().1.port(), 4_000, "it was refused");
+    // Now it agrees.
+    let sent = rig.receive(CALLER, &offer(3, "198.51.100.7", 4_444));
+    let again = sent_to(&sent, CALLEE).text.clone();
+    rig.receive(CALLEE, &with_sdp(&response(&again, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(3)).unwrap().1.port(), 4_444);
+    // The callee holds by the old way; the caller sends on, and the other side hears nothing.
+    let hold = from_callee("INVITE", &request, 1, "z9hG4bK-hold").header("Content-Type: application/sdp").body(&sdp("0.0.0.0", 5_000)).text();
+    let sent = rig.receive(CALLEE, &hold);
+    let held = sent_to(&sent, CALLER).text.clone();
+    assert_eq!(place(&held), ("0.0.0.0".to_owned(), facing_caller), "hold stays hold");
+    rig.receive(CALLER, &with_sdp(&response(&held, 200, ""), &sdp("198.51.100.7", 4_444)));
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4444", &rtp(4)), None);
+    // And resumes by UPDATE.
+    let resume = from_callee("UPDATE", &request, 2, "z9hG4bK-resume").header("Content-Type: application/sdp").body(&sdp("203.0.113.9", 5_000)).text();
+    let sent = rig.receive(CALLEE, &resume);
+    let update = sent_to(&sent, CALLER).text.clone();
+    rig.receive(CALLER, &with_sdp(&response(&update, 200, ""), &sdp("198.51.100.7", 4_444)));
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4444", &rtp(5)).unwrap().1.port(), 5_000);
+    hang_up(&mut rig, &ok, 9);
+    assert_eq!(rig.media.taken(), 0);
+}
+
+#[test]
+fn prack_carries_an_answer_and_later_an_offer() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &invite(""));
+    let request = sent_to(&sent, CALLEE).clone();
+    let early = with_sdp(&response(&request.text, 183, "bob"), &sdp("203.0.113.9", 5_000)).replace("Contact:", "Require: 100rel\r\nRSeq: 1\r\nContact:");
+    let sent = rig.receive(CALLEE, &early);
+    let progress = sent_to(&sent, CALLER).clone();
+    let prack =
+        within("PRACK", &progress, 2, "z9hG4bK-prack").header("RAck: 1 1 INVITE").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_000));
+    let sent = rig.receive(CALLER, &prack.text());
+    let prack = sent_to(&sent, CALLEE).text.clone();
+    let (facing_caller, facing_callee) = (place(&progress.text).1, place(&prack).1);
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)), Some((facing_callee, "203.0.113.9:5000".parse().unwrap())));
+    rig.receive(CALLEE, &response(&prack, 200, "bob"));
+    // An UPDATE while it still rings.
+    let update = within("UPDATE", &progress, 3, "z9hG4bK-upd").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_002)).text();
+    let sent = rig.receive(CALLER, &update);
+    let update = sent_to(&sent, CALLEE).text.clone();
+    rig.receive(CALLEE, &with_sdp(&response(&update, 200, "bob"), &sdp("203.0.113.9", 5_002)));
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4002", &rtp(2)), Some((facing_callee, "203.0.113.9:5002".parse().unwrap())));
+}
+
+#[test]
+fn several_streams_and_one_that_is_refused() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let offer = format!("{}m=video 4002 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\nm=image 4004 udptl t38\r\n", sdp("198.51.100.7", 4_000));
+    let sent = rig.receive(CALLER, &invite(&offer));
+    let request = sent_to(&sent, CALLEE).clone();
+    assert_eq!(rig.media.taken(), 6);
+    let ports: Vec<u16> = request.text.lines().filter(|line| line.starts_with("m=")).map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
+    let answer = format!("{}m=video 0 RTP/AVP 96\r\nm=image 5004 udptl t38\r\n", sdp("203.0.113.9", 5_000));
+    let sent = rig.receive(CALLEE, &with_sdp(&response(&request.text, 200, "bob"), &answer));
+    let ok = sent_to(&sent, CALLER).clone();
+    assert!(ok.text.contains("m=video 0 RTP/AVP 96\r\n"));
+    let fax: u16 = ok.text.split("m=image ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(rig.packet(fax, "198.51.100.7:4004", &[0, 1, 6]), Some((ports[2], "203.0.113.9:5004".parse().unwrap())));
+    hang_up(&mut rig, &ok, 2);
+    assert_eq!((rig.media.taken(), rig.records[0].media.len()), (0, 3));
+}
+
+#[test]
+fn without_ports_or_with_a_description_that_nobody_can_read_the_call_is_refused() {
+    for (pairs, body, expected) in
+        [(1, sdp("198.51.100.7", 4_000), 500), (9, "nonsense\r\n".to_owned(), 400), (9, "v=0\r\nm=audio 4000 RTP/AVP 0\r\n".to_owned(), 400)]
+    {
+        let mut rig = Rig::new(standard(Engage::Always));
+        rig.media.limit(pairs);
+        let sent = rig.receive(CALLER, &invite(&body));
+        assert_eq!(sent.last().unwrap().status_code(), expected, "{body} {sent:?}");
+        assert!(sent.iter().all(|sent| sent.to.to_string() == CALLER));
+        assert_eq!((rig.media.taken(), rig.media.sessions(), rig.records.len()), (0, 0, 1));
+    }
+    // Too many streams.
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &invite(&(sdp("198.51.100.7", 4_000) + &"m=audio 4010 RTP/AVP 0\r\n".repeat(8))));
+    assert_eq!((sent.last().unwrap().status_code(), rig.media.taken()), (500, 0));
+}
+
+#[test]
+fn silence_ends_the_call_with_bye_to_both() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    rig.listen(&["E_MEDIA_TIMEOUT"]);
+    let (_, ok) = call(&mut rig);
+    rig.advance(61_000);
+    let sent = rig.tick_media();
+    let byes: Vec<String> = sent.iter().filter(|sent| sent.first_line().starts_with("BYE")).map(|sent| sent.to.to_string()).collect();
+    assert_eq!(byes, [CALLER, CALLEE]);
+    assert!(header(&sent[0].text, "Reason").contains("Media timeout"), "{}", sent[0].text);
+    assert_eq!(rig.take_events().len(), 1);
+    assert_eq!((rig.records[0].ended_by, rig.records[0].outcome, rig.media.taken()), ("proxy", "answered", 0));
+    assert!(!final_to_tag(&ok.text).is_empty());
+}
+
+#[test]
+fn a_record_waits_for_its_media_and_not_for_ever() {
+    let mut settings = standard(Engage::Always);
+    settings.limits.calls = 10;
+    let mut rig = Rig::new(settings);
+    let (_, ok) = call(&mut rig);
+    rig.media.hang(true);
+    hang_up(&mut rig, &ok, 2);
+    assert_eq!(rig.records.len(), 0);
+    rig.advance(1_000);
+    rig.tidy();
+    assert_eq!(rig.records.len(), 0);
+    rig.advance(1_500);
+    rig.tidy();
+    assert_eq!((rig.records.len(), rig.records[0].media.len()), (1, 0));
+}
+
+#[test]
+fn calls_given_up_at_every_step_leave_nothing_behind() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    for round in 0..500 {
+        let id = format!("call-{round}");
+        let request = Request::new("INVITE", "sip:bob@203.0.113.9").call_id(&id).branch(&format!("z9hG4bK-{round}"));
+        let text = request.clone().header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_000)).text();
+        let sent = rig.receive(CALLER, &text);
+        let invite = sent_to(&sent, CALLEE).text.clone();
+        let step = round % 5;
+        if step >= 1 {
+            rig.receive(CALLEE, &response(&invite, 180, "bob"));
+        }
+        if step >= 2 {
+            rig.receive(CALLEE, &with_sdp(&response(&invite, 183, "bob"), &sdp("203.0.113.9", 5_000)));
+        }
+        match step {
+            // Nobody ever answers, nor does the caller give up.
+            0 => {}
+            1 | 2 => {
+                rig.receive(CALLER, &text.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL"));
+                if round % 2 == 0 {
+                    rig.receive(CALLEE, &response(&invite, 487, "bob"));
+                }
+            }
+            3 => drop(rig.receive(CALLEE, &response(&invite, 486, "bob"))),
+            // Answered, and then nothing but silence.
+            _ => drop(rig.receive(CALLEE, &with_sdp(&response(&invite, 200, "bob"), &sdp("203.0.113.9", 5_000)))),
+        }
+    }
+    assert!(rig.media.taken() > 0);
+    rig.advance(400_000);
+    rig.tick_media();
+    rig.advance(400_000);
+    rig.tidy();
+    assert_eq!((rig.media.taken(), rig.media.sessions(), rig.edge.sizes(), rig.records.len()), (0, 0, (0, 0), 500));
+}
+
+#[test]
+fn a_worker_that_starts_afresh_closes_what_it_had() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    call(&mut rig);
+    rig.restart();
+    assert_eq!((rig.media.taken(), rig.media.sessions()), (0, 0));
+    assert_eq!(MediaWorker::new(1).taken(), 0);
+}
