@@ -47,6 +47,7 @@ class Call:
         "_anew",
         "_edits",
         "_future",
+        "_media",
         "_notes",
         "_routing_number",
         "_send",
@@ -74,6 +75,7 @@ class Call:
         self._notes: dict[str, str] | None = None
         self._variables: dict[str, Any] | None = None
         self._routing_number = ""
+        self._media: bool | None = None
         self._anew = False
 
     @property
@@ -179,6 +181,10 @@ class Call:
         """The number that rules are looked up by; empty for that of the Request-URI."""
         return self._routing_number
 
+    def relay_media(self, wanted: bool = True) -> None:
+        """Have the media of this call's attempts from now on relayed, or not, whatever the file says; needs a `[media]`."""
+        self._media = wanted
+
     def _edit(self, edit: Edit) -> None:
         if self._edits is None:
             self._edits = []
@@ -226,6 +232,8 @@ class Call:
             more["report"] = True
         if self._routing_number:
             more["routing_number"] = self._routing_number
+        if self._media is not None:
+            more["media"] = self._media
         if self._anew:
             more["anew"], self._anew = True, False
         return encode(verdict, edits=self.edits, notes=self.notes, more=more)
@@ -233,7 +241,7 @@ class Call:
     @property
     def is_plain(self) -> bool:
         """Whether nothing was done to the request."""
-        return not (self._edits or self._notes or self._routing_number or self._anew)
+        return not (self._edits or self._notes or self._routing_number or self._anew or self._media is not None)
 
     async def route(  # noqa: PLR0913
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.integration.agent import Agent, answer, invite, values
 from tests.integration.phone import Phone
 from tests.integration.proxy import Proxy, free_port, manage
+from tests.integration.rtp import Talker, place, sdp
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "talk"
 
@@ -54,6 +55,24 @@ def test_t2_reaches_a_phone_behind_a_nat_where_it_really_is(start_proxy: Callabl
         bye = bob.request("BYE", remote, f"Route: {values(ok, 'Record-Route')[0]}", to="sip:alice@edge.example")
         bob.send(bye.replace("To: <sip:alice@edge.example>", f"To: <sip:alice@edge.example>;tag={tag}"), port)
         assert alice.receive_until("BYE").startswith("BYE sip:alice@10.1.2.3:5070 SIP/2.0")
+
+
+def test_t3_leads_the_media_of_phones_behind_a_nat(start_proxy: Callable[..., Proxy]) -> None:
+    _, port = _users(start_proxy, "t3-media.toml")
+    with Phone("alice", port) as alice, Phone("bob", port) as bob, Talker() as near, Talker() as far:
+        assert alice.register(contact="<sip:alice@10.1.2.3:5070>").startswith("SIP/2.0 200")
+        lines = (f"Contact: {bob.contact}", "Content-Type: application/sdp")
+        uri = "sip:alice@edge.example"
+        bob.send(bob.request("INVITE", uri, *lines, to=uri, body=sdp("192.168.1.9", near.port)), port)
+        call = alice.receive_until("INVITE")
+        # What each phone says of itself is an address inside.
+        head = answer(call, "200 OK").partition("Content-Length")[0]
+        body = sdp("10.1.2.3", far.port)
+        alice.send(f"{head}Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n\r\n{body}", port)
+        ok = bob.receive_until("SIP/2.0 200")
+        near.say("to alice", place(ok))
+        far.say("to bob", place(call))
+        assert (far.hears(), near.hears()) == (["to alice"], ["to bob"])
 
 
 def test_t5_stops_who_guesses_and_nobody_else(start_proxy: Callable[..., Proxy]) -> None:

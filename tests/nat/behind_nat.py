@@ -1,68 +1,15 @@
 """Phones behind NATs of each kind register, call and are called, within dialogs too, also after they moved; UDP loss is made up for."""
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.integration.agent import answer, values
+from tests.integration.agent import answer
 from tests.integration.phone import Phone
 from tests.integration.proxy import Proxy
-from tests.nat.network import ENDPOINT_INDEPENDENT, PORT_RESTRICTED, PROXY, SYMMETRIC, Home, internet
-
-PORT = 5060
-TOML = f"""
-[install]
-state_directory = "STATE"
-[install.listener.public]
-address = "udp:{PROXY}:{PORT}"
-[peer.phones]
-kind = "subscribers"
-match = ["*;listener=public"]
-authenticate = false
-[registrar]
-domains = ["edge.example"]
-write_seconds = 1
-[registrar.keep_alive]
-method = "options"
-interval_seconds = 1
-"""
-
-
-@pytest.fixture
-def proxy(tmp_path: Path) -> Iterator[Proxy]:
-    with internet():
-        started = Proxy(tmp_path, TOML).start()
-        yield started
-        started.stop()
-
-
-@pytest.fixture
-def home() -> Iterator[Callable[..., Home]]:
-    made: list[Home] = []
-
-    def make(nat: tuple[str, ...]) -> Home:
-        made.append(Home(len(made), nat))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end()
-
-
-@pytest.fixture
-def phone() -> Iterator[Callable[..., Phone]]:
-    made: list[Phone] = []
-
-    def make(user: str, where: Home, host: int = 2, port: int = 5060) -> Phone:
-        with where.inside.entered():
-            made.append(Phone(user, PORT, host=f"10.0.0.{host}", port=port, proxy=PROXY))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+from tests.nat.dialog import PORT, Dialog
+from tests.nat.network import ENDPOINT_INDEPENDENT, PORT_RESTRICTED, PROXY, SYMMETRIC, Home
 
 
 def kept_open(phone: Phone, seconds: float) -> None:
@@ -71,47 +18,6 @@ def kept_open(phone: Phone, seconds: float) -> None:
     while (left := end - time.monotonic()) > 0:
         if (message := phone.receive(left)).startswith("OPTIONS"):
             phone.send(answer(message, "200 OK"), PORT, PROXY)
-
-
-class Dialog:
-    """A call between two phones, answered."""
-
-    def __init__(self, caller: Phone, callee: Phone) -> None:
-        self.caller, self.callee = caller, callee
-        self.call_id = f"call-{caller.user}-{caller.cseq}"
-        uri = f"sip:{callee.user}@edge.example"
-        caller.send(caller.request("INVITE", uri, f"Contact: {caller.contact}", to=uri, call_id=self.call_id), PORT, PROXY)
-        self.invite = callee.receive_until("INVITE", having=self.call_id)
-        assert self.invite, "the callee rings"
-        callee.send(answer(self.invite, "200 OK").replace("Content-Length", f"Contact: {callee.contact}\r\nContent-Length"), PORT, PROXY)
-        self.ok = caller.receive_until("SIP/2.0 200", having=self.call_id)
-        assert self.ok, "the caller is answered"
-        self.send("ACK", from_caller=True)
-        assert callee.receive_until("ACK", having=self.call_id)
-
-    def send(self, method: str, *, from_caller: bool, sender: Phone | None = None) -> None:
-        """Send a request within the dialog, as a user agent does."""
-        told = self.ok if from_caller else self.invite
-        who = sender or (self.caller if from_caller else self.callee)
-        routes = values(told, "Record-Route")
-        routes = routes[::-1] if from_caller else routes
-        remote = values(told, "Contact")[0].split("<")[1].split(">")[0]
-        message = who.request(method, remote, *(f"Route: {route}" for route in routes), call_id=self.call_id)
-        mine, other = (
-            (values(self.ok, "From")[0], values(self.ok, "To")[0])
-            if from_caller
-            else (values(self.ok, "To")[0], values(self.ok, "From")[0])
-        )
-        lines = [line for line in message.split("\r\n") if not line.startswith(("From:", "To:"))]
-        who.send("\r\n".join([lines[0], f"From: {mine}", f"To: {other}", *lines[1:]]), PORT, PROXY)
-
-    def hears(self, method: str, *, callee: bool) -> bool:
-        """Whether that side gets a request within the dialog, with the Request-URI that it gave."""
-        who = self.callee if callee else self.caller
-        message = who.receive_until(method, having=self.call_id)
-        if message:
-            who.send(answer(message, "200 OK"), PORT, PROXY)
-        return message.startswith(f"{method} {who.contact.strip('<>')} SIP/2.0")
 
 
 @pytest.mark.parametrize(
