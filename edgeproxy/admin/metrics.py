@@ -32,6 +32,7 @@ _LABELLED = {
     "table_bytes": ("gauge", "bytes of a table's places, without what they point to"),
     "lookups": ("counter", "number lookups by what came of them"),
     "queue_depth": ("gauge", "entries of a queue"),
+    "rtpengine_up": ("gauge", "whether an rtpengine answers"),
 }
 _GATEWAY = {
     "gateway_attempts": ("attempts", "counter", "attempts at a gateway, or by a carrier"),

@@ -1,11 +1,25 @@
 """`[media]`: RTP that is relayed."""
 
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
+
+from edgeproxy.config.address import split_host_port
+from edgeproxy.config.faults import Faults
+from edgeproxy.config.positions import KeyPath
 
 Engage = Literal["auto", "always", "never"]
+
+
+class Rtpengine(msgspec.Struct, frozen=True):
+    """`[media.rtpengine.NAME]`: an rtpengine that relays in our place. Where there is one, no media worker relays new calls."""
+
+    address: str
+    """`address:port` where it takes commands of the ng protocol over UDP."""
+    weight: Annotated[int, Meta(ge=0, le=65_535)] = 1
+    """Its share of the calls among those that answer; 0 takes some only where no other can."""
 
 
 class Media(msgspec.Struct, frozen=True):
@@ -25,6 +39,27 @@ class Media(msgspec.Struct, frozen=True):
     """Whether such a call is ended, with BYE to both sides."""
     streams: Annotated[int, Meta(ge=1, le=32)] = 8
     """Streams of one call; a request with more is refused with 500."""
+    rtpengine: dict[str, Rtpengine] = field(default_factory=dict)
+    """Engines that relay in place of our own media workers. `learning` and timeouts are theirs then."""
+    rtpengine_timeout_milliseconds: Annotated[int, Meta(ge=10, le=10_000)] = 500
+    """Longest wait for an rtpengine's answer, for each try."""
+    rtpengine_tries: Annotated[int, Meta(ge=1, le=10)] = 3
+    """How often one is asked before it counts as down and the next one is; a call that is already at one that is down is refused what it asks for."""
+    rtpengine_ping_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 5
+    """How often an rtpengine that said nothing meanwhile is asked whether it is there: so one that is down comes back."""
+    rtpengine_directions: bool = False
+    """Whether rtpengines are told the `network` of the listeners of both sides as `direction`; their `--interface` must have those names."""
+
+    def check(self, path: KeyPath, faults: Faults) -> None:
+        """Check what types cannot."""
+        for name, engine in self.rtpengine.items():
+            try:
+                host, port = split_host_port(engine.address)
+                ip_address(host)
+            except ValueError:
+                host, port = "", 0
+            if not (host and port):
+                faults.add((*path, "rtpengine", name, "address"), f"expected an IP address with a port, got: {engine.address}")
 
     def document(self) -> dict[str, Any]:
         """Return what the native side reads."""
@@ -36,4 +71,11 @@ class Media(msgspec.Struct, frozen=True):
             "hold_timeout_seconds": self.hold_timeout_seconds,
             "end_calls": self.end_calls,
             "streams": self.streams,
+            "rtpengines": [{"name": name, "address": engine.address, "weight": engine.weight} for name, engine in self.rtpengine.items()],
+            "engine": {
+                "timeout_milliseconds": self.rtpengine_timeout_milliseconds,
+                "tries": self.rtpengine_tries,
+                "ping_seconds": self.rtpengine_ping_seconds,
+                "directions": self.rtpengine_directions,
+            },
         }

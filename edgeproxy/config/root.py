@@ -67,7 +67,9 @@ class Config(msgspec.Struct, frozen=True):
     def check(self, faults: Faults) -> None:
         """Check what types cannot, over all tables."""
         self.install.check(("install",), faults)
-        if self.media and not self.install.media_workers:
+        if self.media:
+            self.media.check(("media",), faults)
+        if self.media and not self.media.rtpengine and not self.install.media_workers:
             faults.add(("media",), "media needs a thread that relays it, got install.media_workers = 0")
         self.tuning.check(("tuning",), faults)
         self.dns.check(("dns",), faults)

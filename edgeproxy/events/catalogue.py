@@ -307,6 +307,17 @@ class MediaIntrusion(Event, frozen=True):
     port: int
 
 
+class RtpengineStatus(Event, frozen=True):
+    """An rtpengine does not answer any more, or does again."""
+
+    name = "E_RTPENGINE_STATUS"
+    socket: str
+    status: str
+    """`active` or `inactive`."""
+    set: str
+    """Ours: its name in the file."""
+
+
 class QroutingBad(Event, frozen=True):
     """A gateway crossed a threshold of its rule's quality profile for the worse."""
 
@@ -353,6 +364,7 @@ KINDS: tuple[type[Event], ...] = (
     RegisterPoisoning,
     MediaTimeout,
     MediaIntrusion,
+    RtpengineStatus,
     QroutingBad,
     QroutingGood,
 )

@@ -168,11 +168,9 @@ def test_calls_given_up_at_any_step_leave_no_port_descriptor_or_session(local: L
                 core.send(answer(arrived, "487 Terminated"), port)
                 assert caller.receive_until("SIP/2.0 487", having=call_id)
         proxy.records(301)
-        status, text = manage(proxy, "metrics")
-        assert status == 0
-        figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        assert int(figures["edgeproxy_media_sessions_opened"]) == 301
-        assert int(figures["edgeproxy_media_sessions_closed"]) == 301
+        counted = proxy.counters()
+        assert (counted["media_sessions_opened"], counted["media_sessions_closed"]) == (301, 301)
+        assert manage(proxy, "metrics")[1].count("edgeproxy_media_port_pairs_free{") == 1
         assert descriptors(proxy) <= before + 4
 
 

@@ -30,7 +30,8 @@ impl Edge {
         let Some(found) = found else { return self.counters.stray_acks.add() };
         let shape = self.dialog_shape(message, &route, &found);
         match self.next_hop_within(message, &shape) {
-            Some(Target::Address(address)) => {
+            // What carries an answer for an rtpengine waits for it.
+            Some(Target::Address(address)) if self.media.external == 0 || message.head.body.is_empty() => {
                 // A stateless hop's branch must be the same for the same ACK; nothing ever answers it.
                 let branch = self.stateless_branch(message);
                 let Some(hop) = self.hop_to(address, &shape) else { return self.counters.attempts_undeliverable.add() };

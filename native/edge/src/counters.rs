@@ -250,6 +250,10 @@ counters! {
     media_refused,
     /// Messages whose media was to be relayed and whose session description cannot be read.
     media_unreadable,
+    /// Questions for rtpengines.
+    media_questions,
+    /// Those that none answered, or refused.
+    media_questions_failed,
     /// Records written without what their media was like, since no media worker told in time.
     media_reports_missing,
 }

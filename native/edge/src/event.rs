@@ -59,11 +59,13 @@ pub enum EventKind {
     MediaTimeout = 19,
     /// Somebody else sends to the ports of a call.
     MediaIntrusion = 20,
+    /// An rtpengine does not answer, or does again.
+    RtpengineStatus = 21,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::CoreThreshold,
         Self::CoreShmThreshold,
         Self::CoreTcpDisconnect,
@@ -85,6 +87,7 @@ impl EventKind {
         Self::RegisterPoisoning,
         Self::MediaTimeout,
         Self::MediaIntrusion,
+        Self::RtpengineStatus,
     ];
 
     /// Parameters of what is told of a binding.
@@ -117,6 +120,7 @@ impl EventKind {
             Self::RegisterPoisoning => ("E_REGISTER_POISONING", &["ip", "aor", "contact", "reason"]),
             Self::MediaTimeout => ("E_MEDIA_TIMEOUT", &["callid", "from_tag", "to_tag", "ended"]),
             Self::MediaIntrusion => ("E_MEDIA_INTRUSION", &["callid", "side", "ip", "port"]),
+            Self::RtpengineStatus => ("E_RTPENGINE_STATUS", &["socket", "status", "set"]),
             Self::AccMissed => ("E_ACC_MISSED_EVENT", &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "trace_id"]),
         }
     }

@@ -32,6 +32,7 @@ mod local;
 mod location_write;
 mod matching;
 mod media_anchor;
+mod media_external;
 mod media_notice;
 mod media_session;
 mod media_settings;
@@ -76,7 +77,10 @@ mod users;
 mod verdict;
 mod walk;
 
-pub use ::media::{Command as MediaCommand, Notice as MediaNotice, PortPair, PortPool, Relay as MediaRelay};
+pub use ::media::{
+    Command as MediaCommand, NgAnswer, NgKind, Notice as MediaNotice, PortPair, PortPool, Relay as MediaRelay, SessionId, SessionReport, ng_answer, ng_ping,
+    ng_report,
+};
 pub use admit::Shedding;
 pub use call::{CallSummary, CallView, decode_call};
 pub use carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings};
@@ -90,8 +94,9 @@ pub use guard::{Ban, Capacity, Caps, Full};
 pub use hide::hide_secrets;
 pub use hop::{ConnectionId, Hop};
 pub use location_write::{LocationRow, LocationWrite, contact_id};
+pub use media_external::{MediaAnswer, MediaQuestion};
 pub use media_session::MediaPorts;
-pub use media_settings::{Engage, LearningSettings, MediaSettings};
+pub use media_settings::{Engage, EngineSettings, LearningSettings, MediaSettings, RtpengineSettings};
 pub use number_settings::{GatewayNumberSettings, NumberField, NumberRuleSettings, NumberScheme, NumberSetSettings, NumberUseSettings};
 pub use outbox::{Outbox, Transmit};
 pub use peer_counters::{COUNTED_PEERS, PeerCounters, PeerCounts};

@@ -50,13 +50,13 @@ pub(crate) fn side_of(direction: Direction) -> Side {
     }
 }
 
-fn carries_media(method: Method) -> bool {
+pub(crate) fn carries_media(method: Method) -> bool {
     matches!(method, Method::Invite | Method::Update | Method::Prack | Method::Ack)
 }
 
 impl Edge {
     /// Whether the media of an attempt is to be relayed: as a policy says, then as either peer does, then as it has to be.
-    fn engages(&self, leg: &Leg<'_>, wished: Option<bool>) -> bool {
+    pub(crate) fn engages(&self, leg: &Leg<'_>, wished: Option<bool>) -> bool {
         let Leg { arrival, message, from, hop, far, way } = leg;
         let Some(settings) = self.snapshot.settings.media.as_ref() else { return false };
         if let Some(wished) = wished {
@@ -113,11 +113,14 @@ impl Edge {
     /// A request within a dialog goes on: what changes in it, where its call's media is relayed.
     pub(crate) fn anchor_within(&mut self, arrival: &Hop, message: &Message<'_>, shape: &Shape) -> Result<Changes, MediaFault> {
         let head = message.head;
-        let Some(direction) = shape.dialog.filter(|_| self.snapshot.settings.media.is_some() && carries_media(head.method)) else { return Ok(Changes::new()) };
+        let Some(direction) = shape.dialog.filter(|_| !self.media.calls.is_empty() && carries_media(head.method)) else { return Ok(Changes::new()) };
         let tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
         let Some(place) = self.session_of(shape.call, tag) else { return Ok(Changes::new()) };
         let side = side_of(direction);
         let session = self.session(shape.call, place);
+        if session.is_some_and(|session| session.external.is_some()) {
+            return Ok(Changes::new());
+        }
         let answers = matches!(head.method, Method::Ack | Method::Prack) && session.is_some_and(|session| session.open_offer == Some(side.other()));
         let role = if answers { Role::Answer } else { Role::Offer };
         self.anchor(shape.call, place, side, arrival.address.ip(), message, role, true)
@@ -127,7 +130,10 @@ impl Edge {
     #[inline(never)]
     pub(crate) fn edit_media(&mut self, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) -> bool {
         let Some((call, dialog)) = self.transactions.get(entry).map(|transaction| (transaction.call, transaction.dialog)) else { return false };
-        let changes = self.anchor_response(arrival, message, call, attempt, dialog);
+        let changes = match self.media.ready.is_some() {
+            true => self.ready_changes(message),
+            false => self.anchor_response(arrival, message, call, attempt, dialog),
+        };
         for (place, text) in &changes {
             self.edits.replace(*place, text);
         }
@@ -151,7 +157,7 @@ impl Edge {
                 place
             }
         };
-        let Some(place) = place else { return Changes::new() };
+        let Some(place) = place.filter(|place| self.session(call, *place).is_some_and(|session| session.external.is_none())) else { return Changes::new() };
         // Who answers is the other side than the one that asked.
         let side = dialog.map_or(Side::Callee, |direction| side_of(direction).other());
         let open = self.session(call, place).and_then(|session| session.open_offer);
@@ -167,7 +173,7 @@ impl Edge {
 
     /// A request was refused. What it offered within a dialog does not count (RFC 3261 section 14.1); of an attempt nothing is left.
     pub(crate) fn refused_media(&mut self, entry: Key, attempt: usize, message: &Message<'_>) {
-        let Some(transaction) = self.transactions.get(entry).filter(|_| self.snapshot.settings.media.is_some()) else { return };
+        let Some(transaction) = self.transactions.get(entry).filter(|_| !self.media.calls.is_empty()) else { return };
         let (call, head) = (transaction.call, message.head);
         match transaction.dialog {
             None if head.method == Method::Invite => self.close_attempt(call, attempt),
@@ -195,7 +201,7 @@ impl Edge {
         false
     }
 
-    fn note_tag(&mut self, call: Key, place: Option<usize>, tag: &[u8]) {
+    pub(crate) fn note_tag(&mut self, call: Key, place: Option<usize>, tag: &[u8]) {
         let most = self.snapshot.settings.limits.dialogs;
         let Some(session) = place.and_then(|place| self.session_mut(call, place)) else { return };
         if !tag.is_empty() && session.tags.len() < most && !session.tags.iter().any(|own| **own == *tag) {
@@ -203,11 +209,11 @@ impl Edge {
         }
     }
 
-    fn session_of(&self, call: Key, callee_tag: &[u8]) -> Option<usize> {
+    pub(crate) fn session_of(&self, call: Key, callee_tag: &[u8]) -> Option<usize> {
         self.calls.get(call)?.media.iter().position(|session| session.tags.iter().any(|own| **own == *callee_tag))
     }
 
-    fn session(&self, call: Key, place: usize) -> Option<&MediaSession> {
+    pub(crate) fn session(&self, call: Key, place: usize) -> Option<&MediaSession> {
         self.calls.get(call)?.media.get(place)
     }
 
@@ -240,8 +246,8 @@ impl Edge {
             .collect();
         // A stream that is refused or removed is left as it is: its ports wait for the end of the call.
         let (id, listener, far) = (held.id, held.listeners[other], held.far[other]);
-        let rules = self.snapshot.settings.media.as_ref().map(crate::media_settings::MediaSettings::rules);
-        if let Some(rules) = rules.filter(|_| !described.is_empty()) {
+        let rules = held.rules;
+        if !described.is_empty() {
             self.exchange(call, place, Command::Describe { session: id, side, signalled: source, rules, streams: described }, side, role, last);
         }
         let address = self.media_address(listener, far);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use media::{Command, PortPair, SessionId, Side};
+use media::{Command, NgCommand, PortPair, Rules, SessionId, Side};
 use proto::{Key, Moment};
 use smallvec::SmallVec;
 
@@ -49,6 +49,22 @@ pub(crate) struct MediaSession {
     pub(crate) negotiated: bool,
     /// A later offer that waits for its answer.
     pub(crate) pending: Option<Box<Command>>,
+    /// How it is treated, and how many streams it may have, for its whole life.
+    pub(crate) rules: Rules,
+    pub(crate) most: usize,
+    /// Where an rtpengine relays it.
+    pub(crate) external: Option<Box<ExternalSession>>,
+}
+
+/// By what an rtpengine knows a session.
+#[derive(Debug)]
+pub(crate) struct ExternalSession {
+    pub(crate) call_id: String,
+    pub(crate) caller_tag: String,
+    /// The engine that has it; nothing before that has answered.
+    pub(crate) node: Option<SocketAddr>,
+    /// Whether any was asked.
+    pub(crate) asked: bool,
 }
 
 /// A record that waits for what its media was like.
@@ -71,19 +87,33 @@ pub(crate) struct MediaState {
     pub(crate) waiting: HashMap<u64, WaitingRecord>,
     /// The record that each closed session belongs to.
     pub(crate) records: HashMap<SessionId, u64>,
+    /// Sessions that rtpengines relay.
+    pub(crate) external: usize,
+    /// Sessions that ended before an engine had answered: what it is to be told once it does.
+    pub(crate) unanswered: HashMap<SessionId, Box<NgCommand>>,
+    /// The description that the response at hand goes on with; nothing inside where it goes on as it came.
+    pub(crate) ready: Option<Option<Box<[u8]>>>,
 }
 
 impl Edge {
     /// Opens a session for an attempt of `call`, without any stream yet; its place among those of the call.
     pub(crate) fn open_session(&mut self, call: Key, attempt: usize, listeners: [u16; 2], far: [IpAddr; 2]) -> Option<usize> {
+        let settings = self.snapshot.settings.media.as_ref()?;
+        let (rules, most, external) = (settings.rules(), settings.streams, !settings.rtpengines.is_empty());
         let workers = u64::from(self.options.media.workers());
-        if workers == 0 {
+        if workers == 0 && !external {
             return None;
         }
         self.media.next += 1;
         let id = SessionId(u64::from(self.options.worker) << 56 | self.media.next);
-        let worker = (self.media.next % workers) as u8;
+        let worker = (self.media.next % workers.max(1)) as u8;
         let held = self.calls.get_mut(call)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let external = external.then(|| {
+            let (call_id, caller_tag) = (format!("{}-{attempt}", text(held.texts.call_id())), text(held.texts.caller_tag()));
+            Box::new(ExternalSession { call_id, caller_tag, node: None, asked: false })
+        });
+        self.media.external += usize::from(external.is_some());
         let session = MediaSession {
             id,
             worker,
@@ -95,6 +125,9 @@ impl Edge {
             open_offer: None,
             negotiated: false,
             pending: None,
+            rules,
+            most,
+            external,
         };
         held.media.push(session);
         let place = held.media.len() - 1;
@@ -105,14 +138,13 @@ impl Edge {
 
     /// Makes sure that a session has ports for its streams at these places.
     pub(crate) fn take_ports(&mut self, call: Key, place: usize, indexes: impl Iterator<Item = usize>) -> Result<(), NoPorts> {
-        let most = self.snapshot.settings.media.as_ref().map_or(0, |media| media.streams);
         for index in indexes {
             let Some(session) = self.calls.get(call).and_then(|call| call.media.get(place)) else { return Err(NoPorts) };
             if session.streams.iter().any(|stream| usize::from(stream.index) == index) {
                 continue;
             }
             let (worker, listeners) = (session.worker, session.listeners);
-            let (Ok(number), true) = (u8::try_from(index), session.streams.len() < most) else { return Err(NoPorts) };
+            let (Ok(number), true) = (u8::try_from(index), session.streams.len() < session.most) else { return Err(NoPorts) };
             let addresses = listeners.map(|listener| self.snapshot.listener(listener).media_address);
             let Some(first) = self.options.media.take(worker, addresses[0]) else { return Err(NoPorts) };
             let Some(second) = self.options.media.take(worker, addresses[1]) else {
@@ -157,6 +189,10 @@ impl Edge {
     pub(crate) fn close_session(&mut self, session: MediaSession, report: bool) -> bool {
         self.media.calls.remove(&session.id);
         self.counters.media_sessions_closed.add();
+        if session.external.is_some() {
+            self.media.external -= 1;
+            return self.delete_external(&session, report);
+        }
         // Of ports that were never described nobody knows but us.
         for pair in session.streams.iter().filter(|stream| !stream.described).flat_map(|stream| stream.pairs) {
             self.out.media.push((session.worker, Command::Return(pair)));

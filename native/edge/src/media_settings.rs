@@ -1,5 +1,7 @@
 //! What is set of media.
 
+use std::net::SocketAddr;
+
 use media::{Learning, Rules};
 use serde::Deserialize;
 
@@ -45,6 +47,36 @@ pub struct MediaSettings {
     pub end_calls: bool,
     /// Streams of one call.
     pub streams: usize,
+    /// Who relays in our place; nobody where there are none.
+    pub rtpengines: Vec<RtpengineSettings>,
+    /// How those are asked.
+    pub engine: EngineSettings,
+}
+
+/// One rtpengine.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RtpengineSettings {
+    /// Its name in the file.
+    pub name: String,
+    /// Where it takes commands of the ng protocol over UDP.
+    pub address: SocketAddr,
+    /// Its share of the calls; 0 takes some only where no other can.
+    pub weight: u32,
+}
+
+/// How rtpengines are asked.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Longest wait for an answer, for each try.
+    pub timeout_milliseconds: u64,
+    /// How often one is asked before it counts as down.
+    pub tries: u32,
+    /// How often one that is down is looked at, and one that is not.
+    pub ping_seconds: u64,
+    /// Whether they are told the networks of both listeners as directions.
+    pub directions: bool,
 }
 
 impl MediaSettings {

@@ -1,7 +1,7 @@
 //! What the edge wants done, collected over one batch of input.
 
 use crate::decision::Decisions;
-use crate::{CallRecord, CredentialQuestion, Event, Hop, LocationWrite, PolicyQuestion, Question, ReachQuestion};
+use crate::{CallRecord, CredentialQuestion, Event, Hop, LocationWrite, MediaQuestion, PolicyQuestion, Question, ReachQuestion};
 
 /// One message to send.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,8 @@ pub struct Outbox {
     pub reaches: Vec<ReachQuestion>,
     /// What media workers are to do, each with its number.
     pub media: Vec<(u8, media::Command)>,
+    /// What rtpengines are asked.
+    pub media_questions: Vec<MediaQuestion>,
     /// What the database is to be told of bindings.
     pub location: Vec<LocationWrite>,
     /// What policies must decide or be told.

@@ -25,6 +25,8 @@ pub enum Asker {
     Transaction,
     /// A registration, for where the name in its Contact leads.
     Contact,
+    /// A transaction, for a description from an rtpengine.
+    Media,
 }
 
 /// Where requests for a host go (RFC 3263).

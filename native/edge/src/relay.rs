@@ -199,6 +199,9 @@ impl Edge {
 
     /// Makes one attempt; false where the next one should follow at once.
     pub(crate) fn start_branch(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape) -> bool {
+        if (self.media.external > 0 || self.is_external()) && self.ask_about_media(now, entry, message, address, shape) {
+            return true;
+        }
         if !self.attempt(now, entry, message, address, shape, false) {
             self.counters.attempts_undeliverable.add();
             self.note_failure(entry, 503, None);
@@ -321,8 +324,10 @@ impl Edge {
             let end = usize::from(message.head.headers_end);
             numbers.edits.push((Span::new(end, end), [b"Route: ", &*way.path, b"\r\n"].concat()));
         }
-        if self.snapshot.settings.media.is_some() {
+        if self.snapshot.settings.media.is_some() || !self.media.calls.is_empty() {
             let found = match call {
+                _ if let Some(changes) = self.external_changes(entry, message) => Ok(changes),
+                Some(_) if self.is_external() => Ok(Vec::new()),
                 Some(call) => self.anchor_attempt(&Leg { arrival: &arrival, message, from: shape.from_peer, hop: &hop, far: peer, way }, call, number),
                 None => self.anchor_within(&arrival, message, shape),
             };
@@ -406,7 +411,7 @@ impl Edge {
     }
 
     /// How a registered user is reached by `way`, or what stands at `address`.
-    fn hop_of(&mut self, way: Option<&Reach>, address: Address, shape: &Shape) -> Option<Hop> {
+    pub(crate) fn hop_of(&mut self, way: Option<&Reach>, address: Address, shape: &Shape) -> Option<Hop> {
         let Some(way) = way else { return self.hop_to(address, shape) };
         match way.hop {
             Some(hop) if !self.snapshot.listener(hop.listener).drained => Some(hop),

@@ -39,6 +39,9 @@ impl Edge {
 
     /// A response of the right method, as it came or as a policy wants it.
     pub(crate) fn take_response(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
+        if self.media.external > 0 && self.hold_for_media(now, arrival, entry, attempt, message) {
+            return;
+        }
         let Some(transaction) = self.transactions.get(entry) else { return };
         let code = message.head.status_code;
         let peer = transaction.branches.get(attempt).and_then(|branch| branch.peer);
@@ -98,7 +101,7 @@ impl Edge {
             self.mark_contact(now, arrival, message);
             self.unmark_register(message, from_peer);
         }
-        if self.snapshot.settings.media.is_none() || !self.edit_media(arrival, entry, attempt, message) {
+        if self.media.calls.is_empty() || !self.edit_media(arrival, entry, attempt, message) {
             self.add_content_length(message);
         }
         self.scratch.clear();

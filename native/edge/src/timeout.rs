@@ -56,10 +56,12 @@ impl Edge {
             ServerAction::Wait => {}
         }
         let (trying_at, give_up_at) = (transaction.trying_at, transaction.give_up_at);
-        let held = !transaction.held.is_empty();
+        let (held, waits_for_media) = (!transaction.held.is_empty(), transaction.media.is_some());
         let due = transaction.waiting.filter(|w| now.moment >= w.deadline).map(|w| w.kind);
         if due == Some(WaitKind::Policy) {
             self.policy_due(now, entry);
+        } else if due == Some(WaitKind::Media) {
+            self.media_due(now, entry);
         } else if due.is_some() {
             transaction.waiting = None;
             if let Some(way) = transaction.known_way.take() {
@@ -72,6 +74,9 @@ impl Edge {
         }
         if held {
             self.release_late(now, entry);
+        }
+        if waits_for_media {
+            self.release_late_media(now, entry);
         }
         if now.moment >= trying_at {
             if let Some(transaction) = self.transactions.get_mut(entry) {

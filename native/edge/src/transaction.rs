@@ -6,6 +6,7 @@ use syntax::Method;
 
 use crate::gateway_call::GatewayCall;
 use crate::hop::Hop;
+use crate::media_external::MediaWait;
 use crate::origin::Origin;
 use crate::plan::Plan;
 use crate::policy::PolicyState;
@@ -111,6 +112,8 @@ pub(crate) enum WaitKind {
     Policy,
     /// The worker that knows where a user is.
     Reach,
+    /// An rtpengine.
+    Media,
 }
 
 /// A question asked and not yet answered.
@@ -197,6 +200,8 @@ pub(crate) struct Transaction {
     pub(crate) way: Option<Box<Reach>>,
     /// The way to a phone of a dialog, while it is asked whether there is a newer one.
     pub(crate) known_way: Option<Box<Reach>>,
+    /// What waits for a description of an rtpengine.
+    pub(crate) media: Option<Box<MediaWait>>,
     /// Its way over gateways, where rules lead it.
     pub(crate) plan: Option<Box<Plan>>,
     pub(crate) waiting: Option<Waiting>,
@@ -248,6 +253,7 @@ impl Transaction {
             addresses: Vec::new(),
             way: None,
             known_way: None,
+            media: None,
             plan: None,
             waiting: None,
             questions: 0,
@@ -293,6 +299,7 @@ impl Transaction {
         };
         let branch = |b: &Branch| b.client.poll_timeout().min(b.cancelling.as_ref().map_or(Moment::NEVER, |c| c.client.poll_timeout()));
         let held = self.held.iter().map(|held| held.deadline).fold(Moment::NEVER, Moment::min);
+        let held = self.media.as_ref().map_or(held, |wait| wait.deadline().min(held));
         let own = self.waiting.map_or(Moment::NEVER, |w| w.deadline).min(self.trying_at).min(self.give_up_at).min(held);
         self.branches.iter().map(branch).fold(server.min(own), Moment::min)
     }

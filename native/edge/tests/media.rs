@@ -2,20 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use edge::{Engage, PeerKind, RouteSettings};
-use testkit::{MediaWorker, Request, Rig, Sent, final_to_tag, header, headers, listener, media, peer, response, settings};
+use testkit::{MediaWorker, Request, Rig, Sent, final_to_tag, header, headers, listener, media, peer, response, sdp, settings, with_body};
 
 const CALLER: &str = "198.51.100.7:5060";
 const CALLEE: &str = "203.0.113.9:5060";
-
-fn sdp(address: &str, port: u16) -> String {
-    let family = if address.contains(':') { "IP6" } else { "IP4" };
-    format!("v=0\r\no=- 1 1 IN {family} {address}\r\ns=-\r\nc=IN {family} {address}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\na=sendrecv\r\n")
-}
-
-fn with_sdp(message: &str, body: &str) -> String {
-    let head = message.split("Content-Length:").next().unwrap();
-    format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-}
 
 /// Address and port of the first stream, and whether the head says how long the body is.
 fn place(message: &str) -> (String, u16) {
@@ -54,7 +44,7 @@ fn sent_to<'a>(sent: &'a [Sent], to: &str) -> &'a Sent {
 fn call(rig: &mut Rig) -> (Sent, Sent) {
     let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
     let invite = sent_to(&sent, CALLEE).clone();
-    let sent = rig.receive(CALLEE, &with_sdp(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let sent = rig.receive(CALLEE, &with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
     (invite, sent_to(&sent, CALLER).clone())
 }
 
@@ -127,7 +117,7 @@ fn what_needs_it_is_found_without_being_told() {
     let sent = rig.receive(CALLER, &invite(&sdp("10.0.0.5", 4_000)));
     let invite_sent = sent_to(&sent, CALLEE).clone();
     assert_eq!(place(&invite_sent.text).0, "192.0.2.1");
-    let sent = rig.receive(CALLEE, &with_sdp(&response(&invite_sent.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let sent = rig.receive(CALLEE, &with_body(&response(&invite_sent.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
     let ok = sent_to(&sent, CALLER).clone();
     let (facing_caller, facing_callee) = (place(&ok.text).1, place(&invite_sent.text).1);
     // Until the phone is heard its media goes to where its signalling came from.
@@ -165,7 +155,7 @@ fn an_offer_in_the_200_is_answered_by_the_ack() {
     let mut rig = Rig::new(standard(Engage::Always));
     let sent = rig.receive(CALLER, &invite(""));
     let request = sent_to(&sent, CALLEE).text.clone();
-    let sent = rig.receive(CALLEE, &with_sdp(&response(&request, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let sent = rig.receive(CALLEE, &with_body(&response(&request, 200, "bob"), &sdp("203.0.113.9", 5_000)));
     let ok = sent_to(&sent, CALLER).clone();
     let ack = within("ACK", &ok, 1, "z9hG4bK-ack").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_000)).text();
     let sent = rig.receive(CALLER, &ack);
@@ -188,7 +178,7 @@ fn branches_that_ring_at_once_have_ports_of_their_own() {
     let early: Vec<Sent> = [("203.0.113.9:5060", "one", 0), ("203.0.113.10:5060", "two", 1)]
         .map(|(from, tag, index): (&str, &str, usize)| {
             let body = sdp(from.split(':').next().unwrap(), 5_000);
-            let sent = rig.receive(from, &with_sdp(&response(&requests[index].text, 183, tag), &body));
+            let sent = rig.receive(from, &with_body(&response(&requests[index].text, 183, tag), &body));
             sent_to(&sent, CALLER).clone()
         })
         .into();
@@ -199,7 +189,7 @@ fn branches_that_ring_at_once_have_ports_of_their_own() {
     }
     assert_eq!(rig.media.taken(), 4);
     // One answers, the other is cancelled: its ports are free as soon as it has said so.
-    let sent = rig.receive("203.0.113.10:5060", &with_sdp(&response(&requests[1].text, 200, "two"), &sdp("203.0.113.10", 5_000)));
+    let sent = rig.receive("203.0.113.10:5060", &with_body(&response(&requests[1].text, 200, "two"), &sdp("203.0.113.10", 5_000)));
     let ok = sent_to(&sent, CALLER).clone();
     rig.receive("203.0.113.9:5060", &response(&requests[0].text, 487, "one"));
     assert_eq!(rig.media.taken(), 2);
@@ -244,20 +234,20 @@ fn hold_a_new_place_and_a_refused_one() {
     // Now it agrees.
     let sent = rig.receive(CALLER, &offer(3, "198.51.100.7", 4_444));
     let again = sent_to(&sent, CALLEE).text.clone();
-    rig.receive(CALLEE, &with_sdp(&response(&again, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    rig.receive(CALLEE, &with_body(&response(&again, 200, "bob"), &sdp("203.0.113.9", 5_000)));
     assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(3)).unwrap().1.port(), 4_444);
     // The callee holds by the old way; the caller sends on, and the other side hears nothing.
     let hold = from_callee("INVITE", &request, 1, "z9hG4bK-hold").header("Content-Type: application/sdp").body(&sdp("0.0.0.0", 5_000)).text();
     let sent = rig.receive(CALLEE, &hold);
     let held = sent_to(&sent, CALLER).text.clone();
     assert_eq!(place(&held), ("0.0.0.0".to_owned(), facing_caller), "hold stays hold");
-    rig.receive(CALLER, &with_sdp(&response(&held, 200, ""), &sdp("198.51.100.7", 4_444)));
+    rig.receive(CALLER, &with_body(&response(&held, 200, ""), &sdp("198.51.100.7", 4_444)));
     assert_eq!(rig.packet(facing_caller, "198.51.100.7:4444", &rtp(4)), None);
     // And resumes by UPDATE.
     let resume = from_callee("UPDATE", &request, 2, "z9hG4bK-resume").header("Content-Type: application/sdp").body(&sdp("203.0.113.9", 5_000)).text();
     let sent = rig.receive(CALLEE, &resume);
     let update = sent_to(&sent, CALLER).text.clone();
-    rig.receive(CALLER, &with_sdp(&response(&update, 200, ""), &sdp("198.51.100.7", 4_444)));
+    rig.receive(CALLER, &with_body(&response(&update, 200, ""), &sdp("198.51.100.7", 4_444)));
     assert_eq!(rig.packet(facing_caller, "198.51.100.7:4444", &rtp(5)).unwrap().1.port(), 5_000);
     hang_up(&mut rig, &ok, 9);
     assert_eq!(rig.media.taken(), 0);
@@ -268,7 +258,7 @@ fn prack_carries_an_answer_and_later_an_offer() {
     let mut rig = Rig::new(standard(Engage::Always));
     let sent = rig.receive(CALLER, &invite(""));
     let request = sent_to(&sent, CALLEE).clone();
-    let early = with_sdp(&response(&request.text, 183, "bob"), &sdp("203.0.113.9", 5_000)).replace("Contact:", "Require: 100rel\r\nRSeq: 1\r\nContact:");
+    let early = with_body(&response(&request.text, 183, "bob"), &sdp("203.0.113.9", 5_000)).replace("Contact:", "Require: 100rel\r\nRSeq: 1\r\nContact:");
     let sent = rig.receive(CALLEE, &early);
     let progress = sent_to(&sent, CALLER).clone();
     let prack =
@@ -282,7 +272,7 @@ fn prack_carries_an_answer_and_later_an_offer() {
     let update = within("UPDATE", &progress, 3, "z9hG4bK-upd").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_002)).text();
     let sent = rig.receive(CALLER, &update);
     let update = sent_to(&sent, CALLEE).text.clone();
-    rig.receive(CALLEE, &with_sdp(&response(&update, 200, "bob"), &sdp("203.0.113.9", 5_002)));
+    rig.receive(CALLEE, &with_body(&response(&update, 200, "bob"), &sdp("203.0.113.9", 5_002)));
     assert_eq!(rig.packet(facing_caller, "198.51.100.7:4002", &rtp(2)), Some((facing_callee, "203.0.113.9:5002".parse().unwrap())));
 }
 
@@ -295,7 +285,7 @@ fn several_streams_and_one_that_is_refused() {
     assert_eq!(rig.media.taken(), 6);
     let ports: Vec<u16> = request.text.lines().filter(|line| line.starts_with("m=")).map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
     let answer = format!("{}m=video 0 RTP/AVP 96\r\nm=image 5004 udptl t38\r\n", sdp("203.0.113.9", 5_000));
-    let sent = rig.receive(CALLEE, &with_sdp(&response(&request.text, 200, "bob"), &answer));
+    let sent = rig.receive(CALLEE, &with_body(&response(&request.text, 200, "bob"), &answer));
     let ok = sent_to(&sent, CALLER).clone();
     assert!(ok.text.contains("m=video 0 RTP/AVP 96\r\n"));
     let fax: u16 = ok.text.split("m=image ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -368,7 +358,7 @@ fn calls_given_up_at_every_step_leave_nothing_behind() {
             rig.receive(CALLEE, &response(&invite, 180, "bob"));
         }
         if step >= 2 {
-            rig.receive(CALLEE, &with_sdp(&response(&invite, 183, "bob"), &sdp("203.0.113.9", 5_000)));
+            rig.receive(CALLEE, &with_body(&response(&invite, 183, "bob"), &sdp("203.0.113.9", 5_000)));
         }
         match step {
             // Nobody ever answers, nor does the caller give up.
@@ -381,7 +371,7 @@ fn calls_given_up_at_every_step_leave_nothing_behind() {
             }
             3 => drop(rig.receive(CALLEE, &response(&invite, 486, "bob"))),
             // Answered, and then nothing but silence.
-            _ => drop(rig.receive(CALLEE, &with_sdp(&response(&invite, 200, "bob"), &sdp("203.0.113.9", 5_000)))),
+            _ => drop(rig.receive(CALLEE, &with_body(&response(&invite, 200, "bob"), &sdp("203.0.113.9", 5_000)))),
         }
     }
     assert!(rig.media.taken() > 0);

@@ -4,9 +4,11 @@
 
 use std::collections::HashMap;
 
-use edge::{Balance, Capacity, Forking, PeerKind, PolicySettings, PoolSettings, Shedding};
+use edge::{Balance, Capacity, Engage, Forking, NgKind, PeerKind, PolicySettings, PoolSettings, RtpengineSettings, SessionId, SessionReport, Shedding};
 use proptest::prelude::*;
-use testkit::{Request, Rig, Sent, final_to_tag, gateways, header, headers, origination, peer, registrar, response, route, settings, verdict};
+use testkit::{
+    Request, Rig, Sent, final_to_tag, gateways, header, headers, media, origination, peer, registrar, response, route, sdp, settings, verdict, with_body,
+};
 
 const HOOKS: [&str; 6] = ["request", "branch", "response", "in_dialog", "failure", "final"];
 const CALLER: &str = "198.51.100.7:5060";
@@ -30,6 +32,8 @@ enum Operation {
     RefuseQuestion(usize),
     Originate(u32),
     HangUp(u8),
+    /// An rtpengine answers the oldest question, or refuses.
+    Engine(bool),
     /// A second passes, with probes.
     Tidy,
 }
@@ -65,6 +69,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0usize..40).prop_map(Operation::RefuseQuestion),
         1 => (0u32..9).prop_map(Operation::Originate),
         1 => (0u8..6).prop_map(Operation::HangUp),
+        6 => any::<bool>().prop_map(Operation::Engine),
         1 => Just(Operation::Tidy),
     ]
 }
@@ -77,6 +82,8 @@ struct World {
     finals: HashMap<String, Vec<u16>>,
     oks: HashMap<u8, String>,
     begun: std::collections::HashSet<u8>,
+    /// Sessions that an rtpengine has.
+    there: std::collections::HashSet<SessionId>,
 }
 
 impl World {
@@ -84,7 +91,7 @@ impl World {
         let mut core = peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10", "sip:203.0.113.11"]);
         core.forking = forking;
         let mut phones = peer("phones", PeerKind::Trusted, "198.51.100.0/24", &[]);
-        if way == 1 {
+        if way == 1 || way == 5 {
             phones.route = "pstn".to_owned();
             core.gateway_types = vec![-1];
         } else if way == 2 {
@@ -92,6 +99,8 @@ impl World {
                 Some(PoolSettings { balance: Balance::FewestCalls, weights: Vec::new(), probe: true, machine_calls: vec![2; 3], machine_calls_per_second: 3 });
         }
         let users = way == 3;
+        let relays = way >= 4;
+        let external = way == 6;
         if users {
             // Without a core, users are reached where they registered.
             core = peer("users", PeerKind::Subscribers, "203.0.113.0/24", &[]);
@@ -102,6 +111,10 @@ impl World {
             registrar.contacts.forbidden.clear();
             registrar.forking = forking;
             routing.registrar = Some(registrar);
+        }
+        routing.media = relays.then(|| media(Engage::Always));
+        if let Some(media) = routing.media.as_mut().filter(|_| external) {
+            media.rtpengines = vec![RtpengineSettings { name: "one".to_owned(), address: "192.0.2.250:2223".parse().unwrap(), weight: 1 }];
         }
         routing.routes = vec![route("pstn")];
         routing.timers.call_seconds = 600;
@@ -125,11 +138,17 @@ impl World {
         );
         let places = (0..).map_while(|index| there.gateway_capacity("", index).cloned()).collect();
         rig.set_routing(there);
-        Self { places, rig, out: Vec::new(), finals: HashMap::new(), oks: HashMap::new(), begun: Default::default() }
+        Self { places, rig, out: Vec::new(), finals: HashMap::new(), oks: HashMap::new(), begun: Default::default(), there: Default::default() }
     }
 
     fn invite(n: u8) -> Request {
-        Request::new("INVITE", "sip:bob@example.net").call_id(&format!("call-{n}")).branch(&format!("z9hG4bK-{n}"))
+        let request = Request::new("INVITE", "sip:bob@example.net").call_id(&format!("call-{n}")).branch(&format!("z9hG4bK-{n}"));
+        // Every third leaves the offer to the callee, and one has nothing that could be read.
+        match n {
+            0 | 3 => request,
+            4 => request.header("Content-Type: application/sdp").body("v=0\r\nm=audio\r\n"),
+            _ => request.header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_000 + u16::from(n) * 2)),
+        }
     }
 
     fn take(&mut self, sent: Vec<Sent>) {
@@ -162,6 +181,21 @@ impl World {
         Some((request.text(), if by_callee { "203.0.113.9:5060" } else { CALLER }))
     }
 
+    fn engine(&mut self, takes: bool) -> Vec<Sent> {
+        let Some(question) = self.rig.media_questions.first() else { return Vec::new() };
+        let session = question.command.session;
+        if question.command.kind == NgKind::Delete {
+            self.there.remove(&session);
+            let report = question.report;
+            self.rig.media_questions.remove(0);
+            return if report { self.rig.engine_reports(SessionReport { session, streams: Vec::new() }) } else { Vec::new() };
+        }
+        if takes {
+            self.there.insert(session);
+        }
+        self.rig.engine_says(takes.then_some(sdp("192.0.2.250", 40_000).as_str()))
+    }
+
     fn run(&mut self, operation: &Operation) {
         let sent = match operation {
             Operation::Invite(n) => {
@@ -174,7 +208,12 @@ impl World {
                 self.rig.receive(CALLER, &cancel)
             }
             Operation::Answer(n, code) => match self.out.get(*n % self.out.len().max(1)).cloned() {
-                Some(request) => self.rig.receive(&request.to.to_string(), &response(&request.text, *code, &format!("tag-{}", request.to.port()))),
+                Some(request) => {
+                    let text = response(&request.text, *code, &format!("tag-{}", request.to.port()));
+                    let describes = matches!(code, 183 | 200) && request.first_line().starts_with("INVITE");
+                    let text = if describes { with_body(&text, &sdp("203.0.113.9", 5_000)) } else { text };
+                    self.rig.receive(&request.to.to_string(), &text)
+                }
                 None => Vec::new(),
             },
             Operation::Ack(n) => self.in_dialog(*n, "ACK", false).map_or_else(Vec::new, |(text, from)| self.rig.receive(from, &text)),
@@ -199,7 +238,8 @@ impl World {
                 None => Vec::new(),
             },
             Operation::Originate(n) => self.rig.from_policy(&origination(*n, "OPTIONS", "sip:203.0.113.30")),
-            Operation::Tidy => [self.rig.advance(1_000), self.rig.tidy()].concat(),
+            Operation::Engine(takes) => self.engine(*takes),
+            Operation::Tidy => [self.rig.advance(1_000), self.rig.tidy(), self.rig.tick_media()].concat(),
             Operation::HangUp(n) => self.rig.hang_up(&format!("call-{n}")),
         };
         self.take(sent);
@@ -209,7 +249,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>(), way in 0u8..4, hooks in 0usize..7) {
+    fn nothing_is_left_over_and_every_call_is_recorded_once(operations in proptest::collection::vec(operation(), 1..80), parallel in any::<bool>(), way in 0u8..7, hooks in 0usize..7) {
         let mut world = World::new(if parallel { Forking::Parallel } else { Forking::Serial }, &HOOKS[..hooks], way);
         for operation in &operations {
             world.run(operation);
@@ -218,6 +258,15 @@ proptest! {
         let rest = world.rig.advance(2_000_000);
         world.take(rest);
         prop_assert_eq!(world.rig.edge.sizes(), (0, 0));
+        prop_assert_eq!((world.rig.media.taken(), world.rig.media.sessions()), (0, 0));
+        // What it took in it is told to forget, also where its answer came too late.
+        while !world.rig.media_questions.is_empty() {
+            world.engine(true);
+        }
+        prop_assert!(world.there.is_empty(), "{:?}", world.there);
+        world.rig.advance(10_000);
+        world.rig.tidy();
+        world.rig.advance(100_000);
         let machines = world.rig.pools().into_iter().flat_map(|(_, pool)| (0..).map_while(move |index| pool.gateway_capacity("", index).cloned()));
         prop_assert!(world.places.iter().cloned().chain(machines).all(|place| place.live() == 0));
         prop_assert!(world.rig.edge.poll_timeout().is_none());
@@ -232,7 +281,7 @@ proptest! {
     }
 
     #[test]
-    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60), way in 0u8..4, hooks in 0usize..7) {
+    fn one_call_under_loss_duplication_and_reordering_gets_one_final_answer(operations in proptest::collection::vec(operation(), 1..60), way in 0u8..7, hooks in 0usize..7) {
         let mut world = World::new(Forking::Serial, &HOOKS[..hooks], way);
         world.run(&Operation::Invite(0));
         // Retransmissions only: a new INVITE after the first has ended would be another call.

@@ -1,11 +1,11 @@
 //! Any sequence of messages, answers and time against one worker: whatever was sent, all of it is over in the end.
 #![no_main]
 
-use edge::{PeerKind, PeerSettings, PolicySettings, RegistrarMode};
+use edge::{Engage, PeerKind, PeerSettings, PolicySettings, RegistrarMode};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use syntax::{Transport, parse};
-use testkit::{Request, Rig, Sent, gateways, origination, peer, registrar, response, route, settings, verdict};
+use testkit::{Request, Rig, Sent, gateways, media, origination, peer, registrar, response, route, sdp, settings, verdict, with_body};
 
 const CALLER: &str = "198.51.100.7:5060";
 const CORE: &str = "203.0.113.9:5060";
@@ -57,6 +57,9 @@ fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
     } else {
         routing.peers[1].route.clear();
     }
+    if hooks & 32 != 0 {
+        routing.media = Some(media(Engage::Always));
+    }
     if hooks & 128 != 0 {
         // Users register here, and the core's calls to them go where they are.
         let mut registrar = registrar("example.net");
@@ -89,14 +92,22 @@ fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
                     .call_id(&format!("call-{}", call % 4))
                     .tags("alice", TAGS[usize::from(*to_tag) % 3])
                     .branch(&format!("z9hG4bK-{call}-{cseq}"))
-                    .cseq(u32::from(*cseq % 4))
-                    .header(header);
+                    .cseq(u32::from(*cseq % 4));
+                let request = match cseq / 64 {
+                    1 => request.header("Content-Type: application/sdp").body(&format!("{}{header}", sdp("10.0.0.5", 4_000))),
+                    2 => request
+                        .header("Content-Type: multipart/mixed;boundary=b")
+                        .body(&format!("--b\r\nContent-Type: application/sdp\r\n\r\n{header}\r\n--b--\r\n")),
+                    3 => request.header("Content-Type: application/sdp").body(header),
+                    _ => request.header(header),
+                };
                 rig.receive(CALLER, &request.text())
             }
             Step::Response { which, code, tag } => {
                 let requests: Vec<&Sent> = sent.iter().filter(|s| s.status_code() == 0).collect();
                 let Some(request) = pick(&requests, *which) else { continue };
                 let text = response(&request.text, 100 + code % 600, TAGS[usize::from(*tag) % 3]);
+                let text = if tag & 128 == 0 { text } else { with_body(&text, &sdp("203.0.113.9", 5_000 + code % 8)) };
                 rig.receive(CORE, &text)
             }
             Step::Echo { which, at, byte, from_core } => {
@@ -137,5 +148,6 @@ fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
     }
     rig.advance(8_000_000);
     assert_eq!(rig.edge.sizes(), (0, 0), "something is left for ever");
+    assert_eq!((rig.media.taken(), rig.media.sessions()), (0, 0), "ports are left for ever");
     assert!(rig.edge.poll_timeout().is_none());
 });

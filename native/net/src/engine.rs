@@ -26,6 +26,7 @@ use crate::records::RecordWriter;
 use crate::resolve::Resolver;
 use crate::roster::Roster;
 use crate::routes::KernelRoutes;
+use crate::rtpengine::Rtpengines;
 use crate::runner::Runner;
 use crate::status::{Shared, Status};
 use crate::stream::{Sources, Streams};
@@ -158,7 +159,8 @@ impl Engine {
             statuses: (0..workers).map(|_| Arc::new(Status::default())).collect(),
             records: records.is_active().then(|| Arc::clone(&records.queue)),
             resolver: Resolver::start(&install.dns, patience(&snapshot), posts.clone()).map_err(system("name resolution"))?,
-            events: EventQueue::new(install.events),
+            events: Arc::new(EventQueue::new(install.events)),
+            rtpengines: Rtpengines::new().map_err(system("a pipe"))?,
             users: UserQueue::new().map_err(system("a pipe"))?,
             traces: (0..install.workers).map(|worker| Arc::new(TraceRing::new(worker, snapshot.settings.trace.memory_bytes))).collect(),
             posts,
@@ -321,7 +323,10 @@ impl Engine {
 
     /// The way to media workers for each worker, where `snapshot` has media relayed; they are started where none run yet.
     fn media_ends(&self, snapshot: &Snapshot, install: &MediaInstall) -> Result<Vec<MediaEnds>, StartError> {
-        if snapshot.settings.media.is_none() {
+        let Some(settings) = snapshot.settings.media.as_ref() else { return Ok(Vec::new()) };
+        let engines = self.shared.rtpengines.configure(&settings.rtpengines, &settings.engine, &self.shared.posts, &self.shared.events);
+        engines.map_err(system("media.rtpengine"))?;
+        if !settings.rtpengines.is_empty() {
             return Ok(Vec::new());
         }
         let mut media = self.media.lock().map_err(|_| StartError::System { what: "media".to_owned(), error: io::ErrorKind::Other.into() })?;
@@ -489,6 +494,9 @@ impl Engine {
         }
         let records = self.records.lock().map(|records| records.queue.len()).unwrap_or(0);
         let (questions, writes) = self.shared.users.depths();
+        for (name, up) in self.shared.rtpengines.health() {
+            found.push(("rtpengine_up", vec![("engine", name)], u64::from(up)));
+        }
         for (queue, depth) in [("records", records), ("events", self.shared.events.len()), ("credentials", questions), ("location", writes)] {
             found.push(("queue_depth", vec![("queue", queue.to_owned())], depth as u64));
         }
@@ -539,6 +547,7 @@ impl Engine {
                 log::error!(target: "stop", "a worker ended by a panic");
             }
         }
+        self.shared.rtpengines.stop();
         if let Some(media) = self.media.lock().ok().and_then(|mut media| media.take()) {
             media.stop();
         }

@@ -21,6 +21,7 @@ mod records;
 mod resolve;
 mod roster;
 mod routes;
+mod rtpengine;
 mod runner;
 mod secrets;
 mod sieve;

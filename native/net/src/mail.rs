@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use edge::{Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaNotice, QuestionId, Reach, ReachQuestion, Routing, Snapshot};
+use edge::{
+    Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaAnswer, MediaNotice, QuestionId, Reach, ReachQuestion, Routing, Snapshot,
+};
 use ring_queue::Mailbox;
 
 use crate::bind::Bound;
@@ -52,6 +54,8 @@ pub(crate) enum Mail {
     EndCalls(Box<[u8]>, Sender<(usize, usize)>),
     /// Tell where a user is whom this worker knows.
     Reach(ReachQuestion),
+    /// What an rtpengine says.
+    MediaAnswer(Box<MediaAnswer>),
     /// What a media worker tells.
     Media(MediaNotice),
     /// Where a user is that was asked for.

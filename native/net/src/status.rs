@@ -7,6 +7,7 @@ use crate::events::EventQueue;
 use crate::mail::Post;
 use crate::records::RecordQueue;
 use crate::resolve::Resolver;
+use crate::rtpengine::Rtpengines;
 use crate::trace::TraceRing;
 use crate::users::UserQueue;
 
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) records: Option<Arc<RecordQueue>>,
     pub(crate) resolver: Resolver,
     pub(crate) traces: Vec<Arc<TraceRing>>,
-    pub(crate) events: EventQueue,
+    pub(crate) events: Arc<EventQueue>,
+    pub(crate) rtpengines: Rtpengines,
     pub(crate) users: UserQueue,
 }

@@ -154,6 +154,17 @@ impl Worker {
         if !self.edge.out.media.is_empty() || self.media.is_behind() {
             self.media.send(&mut self.edge.out.media);
         }
+        if !self.edge.out.media_questions.is_empty() {
+            let mut questions = std::mem::take(&mut self.edge.out.media_questions).into_iter();
+            while let Some(question) = questions.next() {
+                if let Err(question) = self.shared.rtpengines.ask(question) {
+                    // No room: the next round tries again, in order, and whoever waits has a deadline.
+                    self.edge.out.media_questions.push(*question);
+                    self.edge.out.media_questions.extend(questions);
+                    break;
+                }
+            }
+        }
     }
 
     /// Before a wait: whoever posts from now on wakes us. While we are awake anyway nobody needs to. True where something

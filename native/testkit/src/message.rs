@@ -128,3 +128,15 @@ pub fn header<'a>(message: &'a str, name: &str) -> &'a str {
 pub fn final_to_tag(message: &str) -> &str {
     header(message, "To").split(";tag=").nth(1).unwrap_or_default()
 }
+
+/// A description of one audio stream.
+pub fn sdp(address: &str, port: u16) -> String {
+    let family = if address.contains(':') { "IP6" } else { "IP4" };
+    format!("v=0\r\no=- 1 1 IN {family} {address}\r\ns=-\r\nc=IN {family} {address}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\na=sendrecv\r\n")
+}
+
+/// `message` with a session description.
+pub fn with_body(message: &str, sdp: &str) -> String {
+    let head = message.split("Content-Length:").next().unwrap_or_default();
+    format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len())
+}

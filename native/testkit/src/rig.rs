@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use edge::{
     Address, Answer, CallRecord, Counters, CredentialAnswer, CredentialQuestion, Edge, EdgeOptions, Event, Hop, Listening, LocationRow, LocationWrite,
-    PolicyQuestion, QualityRules, Question, RouteSettings, Routes, Routing, SettingsError, Snapshot,
+    MediaAnswer, MediaQuestion, PolicyQuestion, QualityRules, Question, RouteSettings, Routes, Routing, SettingsError, Snapshot,
 };
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
@@ -62,6 +62,8 @@ pub struct Rig {
     pub credentials: Vec<CredentialQuestion>,
     /// The media worker.
     pub media: MediaWorker,
+    /// Questions for rtpengines.
+    pub media_questions: Vec<MediaQuestion>,
     now: Now,
     snapshot: Arc<Snapshot>,
     routing: Arc<Routing>,
@@ -109,6 +111,7 @@ impl Rig {
             policy: Vec::new(),
             credentials: Vec::new(),
             media,
+            media_questions: Vec::new(),
             now: Now { moment: Moment(0), wall: WALL },
             snapshot,
             routing: Arc::default(),
@@ -316,6 +319,24 @@ impl Rig {
         self.collect()
     }
 
+    /// An rtpengine answers the oldest question with a description, or refuses.
+    pub fn engine_says(&mut self, description: Option<&str>) -> Vec<Sent> {
+        if self.media_questions.is_empty() {
+            return Vec::new();
+        }
+        let question = self.media_questions.remove(0);
+        let node = SocketAddr::from(([192, 0, 2, 250], 2_223));
+        let result = description.map(|text| (question.node.unwrap_or(node), text.as_bytes().into())).ok_or_else(|| "full".to_owned());
+        self.edge.handle_media_answer(self.now, MediaAnswer { id: question.id, session: question.command.session, result });
+        self.collect()
+    }
+
+    /// An rtpengine tells what a session was like.
+    pub fn engine_reports(&mut self, report: media::SessionReport) -> Vec<Sent> {
+        self.edge.handle_media(self.now, media::Notice::Closed(report));
+        self.collect()
+    }
+
     fn collect(&mut self) -> Vec<Sent> {
         let at = self.milliseconds();
         if !self.edge.out.media.is_empty() {
@@ -340,6 +361,7 @@ impl Rig {
         self.questions.append(&mut out.questions);
         self.policy.append(&mut out.policy);
         self.credentials.append(&mut out.credentials);
+        self.media_questions.append(&mut out.media_questions);
         sent
     }
 }

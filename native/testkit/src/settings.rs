@@ -1,9 +1,9 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
 use edge::{
-    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Engage, Forking, GatewayHealthSettings, KeepAliveSettings,
-    LearningSettings, LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings,
-    RegistrarMode, RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
+    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Engage, EngineSettings, Forking, GatewayHealthSettings,
+    KeepAliveSettings, LearningSettings, LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings,
+    QualitySettings, RegistrarMode, RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -66,6 +66,8 @@ pub fn media(engage: Engage) -> MediaSettings {
         hold_timeout_seconds: 3_600,
         end_calls: true,
         streams: 8,
+        rtpengines: Vec::new(),
+        engine: EngineSettings { timeout_milliseconds: 500, tries: 3, ping_seconds: 30, directions: false },
     }
 }
 

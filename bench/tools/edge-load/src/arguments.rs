@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     pub(crate) streams: usize,
 }
 
-const USAGE: &str = "usage: edge-load [call|register|garbage|media] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--domain NAME] [--users N] [--password PREFIX] [--setup sip|ng:A:P|ports:FIRST] [--streams N]";
+const USAGE: &str = "usage: edge-load [call|register|garbage|media] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--domain NAME] [--users N] [--password PREFIX] [--setup sip|aborted|ng:A:P|ports:FIRST] [--streams N]";
 
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -71,7 +71,7 @@ impl Arguments {
                 "--setup" => arguments.setup = value()?,
                 "--streams" => {
                     let text = value()?;
-                    arguments.streams = text.parse().ok().filter(|streams| (1..=16_000).contains(streams)).ok_or_else(|| fault(&text))?;
+                    arguments.streams = text.parse().ok().filter(|streams| (1..=100_000).contains(streams)).ok_or_else(|| fault(&text))?;
                 }
                 "--target" | "--caller" | "--callee" => {
                     let text = value()?;

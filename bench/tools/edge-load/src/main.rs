@@ -3,6 +3,7 @@
 //! Caller and callee in one process on two sockets. Latencies are counted from the moment a call was due, so that a
 //! stall of the generator itself is not hidden. Prints one JSON object.
 
+mod aborted;
 mod arguments;
 mod call;
 mod datagram;

@@ -22,28 +22,35 @@ const LINGER: Duration = Duration::from_millis(500);
 #[derive(Default, Serialize)]
 pub(crate) struct Report {
     /// Streams, each with packets both ways.
-    streams: usize,
-    attempted: u64,
-    received: u64,
-    lost: u64,
+    pub(crate) streams: usize,
+    pub(crate) attempted: u64,
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
     /// Packets that the generator sent more than a millisecond late.
-    late: u64,
-    seconds: f64,
-    delay_p50_microseconds: u64,
-    delay_p99_microseconds: u64,
-    delay_p999_microseconds: u64,
-    delay_max_microseconds: u64,
+    pub(crate) late: u64,
+    pub(crate) seconds: f64,
+    pub(crate) delay_p50_microseconds: u64,
+    pub(crate) delay_p99_microseconds: u64,
+    pub(crate) delay_p999_microseconds: u64,
+    pub(crate) delay_max_microseconds: u64,
 }
 
 /// Where each stream's packets go: of the caller, and of the callee.
 type Streams = Vec<[SocketAddr; 2]>;
 
 pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
+    if arguments.setup == "aborted" {
+        return crate::aborted::run(arguments);
+    }
     // Signalling has sockets of its own, so that addresses of media are no peers of the proxy.
     let media = [arguments.caller, arguments.callee].map(|place| SocketAddr::new(place.ip(), place.port() + 1_000));
     let (streams, calls) = set_up(arguments, media)?;
     let sides = [Datagrams::bind(media[0])?, Datagrams::bind(media[1])?];
+    // Whoever measures wants to know when what is measured begins and ends.
+    eprintln!("begun");
+    std::thread::sleep(Duration::from_millis(arguments.hold_milliseconds));
     let report = exchange(arguments, &streams, sides);
+    eprintln!("ended");
     if let Some(calls) = calls {
         calls.end()?;
     }
@@ -127,7 +134,7 @@ fn read(bytes: &[u8], streams: usize) -> Option<(usize, u64)> {
 }
 
 fn set_up(arguments: &Arguments, media: [SocketAddr; 2]) -> io::Result<(Streams, Option<Calls>)> {
-    let fault = || io::Error::other("--setup: ports:FIRST, sip or ng:ADDRESS expected");
+    let fault = || io::Error::other("--setup: ports:FIRST, sip, aborted or ng:ADDRESS expected");
     if let Some(first) = arguments.setup.strip_prefix("ports:") {
         let first: u16 = first.parse().map_err(|_| fault())?;
         let place = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -144,7 +151,7 @@ fn set_up(arguments: &Arguments, media: [SocketAddr; 2]) -> io::Result<(Streams,
     Ok((streams, Some(calls)))
 }
 
-fn sdp(media: SocketAddr) -> String {
+pub(crate) fn sdp(media: SocketAddr) -> String {
     format!("v=0\r\no=load 1 1 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=audio {1} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n", media.ip(), media.port())
 }
 
@@ -178,20 +185,24 @@ fn by_commands(place: SocketAddr, streams: usize, media: [SocketAddr; 2]) -> io:
 }
 
 /// Calls that hold the streams.
-struct Calls {
-    caller: UdpSocket,
-    callee: UdpSocket,
-    target: SocketAddr,
+pub(crate) struct Calls {
+    pub(crate) caller: UdpSocket,
+    pub(crate) callee: UdpSocket,
+    pub(crate) target: SocketAddr,
     byes: Vec<String>,
 }
 
 impl Calls {
-    fn begin(arguments: &Arguments, media: [SocketAddr; 2]) -> io::Result<(Self, Streams)> {
+    pub(crate) fn sockets(arguments: &Arguments) -> io::Result<Self> {
         let (caller, callee) = (UdpSocket::bind(arguments.caller)?, UdpSocket::bind(arguments.callee)?);
         for socket in [&caller, &callee] {
             socket.set_read_timeout(Some(Duration::from_secs(5)))?;
         }
-        let mut calls = Self { caller, callee, target: arguments.target, byes: Vec::new() };
+        Ok(Self { caller, callee, target: arguments.target, byes: Vec::new() })
+    }
+
+    fn begin(arguments: &Arguments, media: [SocketAddr; 2]) -> io::Result<(Self, Streams)> {
+        let mut calls = Self::sockets(arguments)?;
         let run = std::process::id();
         let mut streams = Vec::new();
         for number in 0..arguments.streams {
@@ -202,28 +213,13 @@ impl Calls {
 
     fn call(&mut self, arguments: &Arguments, media: [SocketAddr; 2], number: usize, run: u32) -> io::Result<[SocketAddr; 2]> {
         let (from, to) = (arguments.caller, arguments.callee);
-        let request = |method: &str, cseq: u32, tag: &str, routes: &str, body: &str| {
-            let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-            format!(
-                "{method} sip:service@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK-{cseq}{method}{number}-{run}\r\n{routes}From: <sip:load@{from}>;tag=m{number}\r\nTo: <sip:service@{to}>{tag}\r\nCall-ID: m{number}-{run}\r\nCSeq: {cseq} {method}\r\nContact: <sip:load@{from}>\r\nMax-Forwards: 70\r\n{kind}Content-Length: {}\r\n\r\n{body}",
-                body.len()
-            )
-        };
+        let request = |method: &str, cseq: u32, tag: &str, routes: &str, body: &str| request([from, to], (number, run), method, cseq, &[tag, routes, body]);
         self.caller.send_to(request("INVITE", 1, "", "", &sdp(media[0])).as_bytes(), self.target)?;
         let invite = read_text(&self.callee, |text| text.starts_with("INVITE ") && text.contains(&format!("Call-ID: m{number}-{run}\r\n")))?;
         let facing_callee = place_of(&invite)?;
-        let kept = |line: &&str| ["Via:", "Record-Route:", "From:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name));
-        let head: String = invite.split("\r\n\r\n").next().unwrap_or_default().lines().filter(kept).fold(String::new(), |all, line| all + line + "\r\n");
-        let body = sdp(media[1]);
-        let answer = format!(
-            "SIP/2.0 200 OK\r\n{head}To: <sip:service@{to}>;tag=c\r\nContact: <sip:service@{to}>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.callee.send_to(answer.as_bytes(), self.target)?;
+        self.callee.send_to(answer(&invite, to, "200 OK", &sdp(media[1])).as_bytes(), self.target)?;
         let answer = read_text(&self.caller, |text| text.starts_with("SIP/2.0 200") && text.contains(&format!("Call-ID: m{number}-{run}\r\n")))?;
-        let mut routes: Vec<&str> = answer.lines().filter(|line| line.starts_with("Record-Route:")).collect();
-        routes.reverse();
-        let routes = routes.iter().fold(String::new(), |all, line| all + &line.replacen("Record-Route", "Route", 1) + "\r\n");
+        let routes = routes_of(&answer);
         self.caller.send_to(request("ACK", 1, ";tag=c", &routes, "").as_bytes(), self.target)?;
         read_text(&self.callee, |text| text.starts_with("ACK "))?;
         self.byes.push(request("BYE", 2, ";tag=c", &routes, ""));
@@ -235,16 +231,48 @@ impl Calls {
         for bye in &self.byes {
             self.caller.send_to(bye.as_bytes(), self.target)?;
             let came = read_text(&self.callee, |text| text.starts_with("BYE "))?;
-            let kept = |line: &&str| ["Via:", "From:", "To:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name));
-            let head: String = came.lines().filter(kept).fold(String::new(), |all, line| all + line + "\r\n");
-            self.callee.send_to(format!("SIP/2.0 200 OK\r\n{head}Content-Length: 0\r\n\r\n").as_bytes(), self.target)?;
+            self.callee.send_to(answer(&came, self.target, "200 OK", "").as_bytes(), self.target)?;
         }
         Ok(())
     }
 }
 
+/// A request of call `number` of `run` from the first place to the second; with the To tag, the Route lines and the body.
+pub(crate) fn request([from, to]: [SocketAddr; 2], (number, run): (usize, u32), method: &str, cseq: u32, [tag, routes, body]: &[&str; 3]) -> String {
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+    let branch = if matches!(method, "CANCEL" | "ACK") && routes.is_empty() { "INVITE" } else { method };
+    format!(
+        "{method} sip:service@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK-{cseq}{branch}{number}-{run}\r\n{routes}From: <sip:load@{from}>;tag=m{number}\r\nTo: <sip:service@{to}>{tag}\r\nCall-ID: m{number}-{run}\r\nCSeq: {cseq} {method}\r\nContact: <sip:load@{from}>\r\nMax-Forwards: 70\r\n{kind}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The response of the agent at `place`.
+pub(crate) fn answer(request: &str, place: SocketAddr, status: &str, body: &str) -> String {
+    let kept = |line: &&str| ["Via:", "Record-Route:", "From:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name));
+    let mut head = String::new();
+    for line in request.split("\r\n\r\n").next().unwrap_or_default().lines() {
+        if line.starts_with("To:") {
+            head += line;
+            head += if line.contains(";tag=") { "\r\n" } else { ";tag=c\r\n" };
+        } else if kept(&line) {
+            head += line;
+            head += "\r\n";
+        }
+    }
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+    format!("SIP/2.0 {status}\r\n{head}Contact: <sip:service@{place}>\r\n{kind}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// The caller's route set as lines.
+pub(crate) fn routes_of(response: &str) -> String {
+    let mut routes: Vec<&str> = response.lines().filter(|line| line.starts_with("Record-Route:")).collect();
+    routes.reverse();
+    routes.iter().fold(String::new(), |all, line| all + &line.replacen("Record-Route", "Route", 1) + "\r\n")
+}
+
 /// The next message that is wanted; others are passed over.
-fn read_text(socket: &UdpSocket, wanted: impl Fn(&str) -> bool) -> io::Result<String> {
+pub(crate) fn read_text(socket: &UdpSocket, wanted: impl Fn(&str) -> bool) -> io::Result<String> {
     let mut buffer = [0; 8_192];
     loop {
         let length = socket.recv(&mut buffer)?;

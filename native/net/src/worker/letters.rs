@@ -64,6 +64,7 @@ impl Worker {
                         self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
                     }
                 }
+                Mail::MediaAnswer(answer) => self.guarded(now, |edge| edge.handle_media_answer(now, *answer)),
                 Mail::Media(notice) => self.guarded(now, |edge| edge.handle_media(now, notice)),
                 Mail::Reached(id, found) => self.guarded(now, |edge| edge.handle_reached(now, id, found)),
                 Mail::Credentials(told) => self.guarded(now, |edge| edge.handle_credentials(now, &told.0, &told.1)),

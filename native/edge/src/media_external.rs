@@ -1,0 +1,388 @@
+//! Media that an rtpengine relays in our place. Its answers take time, so whatever carries a description waits for them: a
+//! request in its transaction, as for a name (DESIGN rule 3), a response beside it, with those that came after it.
+
+use std::net::SocketAddr;
+
+use media::{NgCommand, NgKind, Side};
+use proto::{Direction, Key, Moment, Now, milliseconds};
+use syntax::{Message, Method, Span};
+
+use crate::edge::Edge;
+use crate::hop::Hop;
+use crate::media_anchor::{Leg, carries_media, side_of};
+use crate::media_session::MediaSession;
+use crate::media_text::{Changes, content_length, session_part};
+use crate::question::{Address, Asker, QuestionId};
+use crate::transaction::{Shape, WaitKind, Waiting};
+
+/// Responses of one request that wait at once; more are dropped like datagrams that are lost.
+const MOST: usize = 16;
+
+/// A question for an rtpengine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaQuestion {
+    /// Who asks; nobody waits for the answer to [`NgKind::Delete`].
+    pub id: QuestionId,
+    /// The engine that has the session; nothing for a new one, which any may take.
+    pub node: Option<SocketAddr>,
+    /// What it is to do.
+    pub command: NgCommand,
+    /// Whether the end of the session is to be told as a [`media::Notice::Closed`].
+    pub report: bool,
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaAnswer {
+    /// Which.
+    pub id: QuestionId,
+    /// The session.
+    pub session: media::SessionId,
+    /// The engine that has it, and the description to pass on; or why there is none.
+    pub result: Result<(SocketAddr, Box<[u8]>), String>,
+}
+
+/// What a request waits with, until there is a description to send.
+#[derive(Debug)]
+struct PendingMedia {
+    address: Address,
+    bytes: Box<[u8]>,
+    shape: Box<Shape>,
+    /// There from the answer on; kept for an attempt over UDP, should that over TCP fail.
+    description: Option<Box<[u8]>>,
+}
+
+/// A response that waits.
+#[derive(Debug)]
+struct HeldMedia {
+    number: u8,
+    attempt: usize,
+    arrival: Hop,
+    bytes: Box<[u8]>,
+    deadline: Moment,
+}
+
+/// What of one transaction waits for descriptions.
+#[derive(Debug, Default)]
+pub(crate) struct MediaWait {
+    /// The request, until there is one, and that which it goes out with.
+    pending: Option<PendingMedia>,
+    /// Responses.
+    held: Vec<HeldMedia>,
+}
+
+impl MediaWait {
+    /// When the first of the responses has waited for too long.
+    pub(crate) fn deadline(&self) -> Moment {
+        self.held.iter().map(|held| held.deadline).fold(Moment::NEVER, Moment::min)
+    }
+}
+
+/// What an engine is asked of one description.
+struct Asked<'a> {
+    call: Key,
+    place: usize,
+    side: Side,
+    kind: NgKind,
+    arrival: &'a Hop,
+    tags: [&'a [u8]; 2],
+}
+
+impl Edge {
+    pub(crate) fn is_external(&self) -> bool {
+        self.snapshot.settings.media.as_ref().is_some_and(|media| !media.rtpengines.is_empty())
+    }
+
+    /// How long an engine may take, with all its tries and those of the next one.
+    fn engine_patience(&self) -> u64 {
+        let terms = self.snapshot.settings.media.as_ref().map(|media| &media.engine);
+        terms.map_or(0, |terms| milliseconds(terms.timeout_milliseconds * u64::from(terms.tries) * 2 + 100))
+    }
+
+    /// Whether an attempt must wait for an engine; then it is made once that has answered.
+    pub(crate) fn ask_about_media(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape) -> bool {
+        if !carries_media(message.head.method) {
+            return false;
+        }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        if let Some(wait) = transaction.media.as_mut() {
+            if wait.pending.as_ref().is_some_and(|pending| pending.description.is_some() && pending.address == address) {
+                return false;
+            }
+            wait.pending = None;
+        }
+        let (call, number, arrival) = (transaction.call, transaction.branches.len(), transaction.arrival);
+        let (from_tag, to_tag) = (message.text(message.head.from.tag), message.text(message.head.to.tag));
+        let found = match shape.dialog {
+            Some(direction) => self.asked_within(shape.call, direction, message, &arrival),
+            None if !self.is_external() => None,
+            None => {
+                let way = self.transactions.get_mut(entry).and_then(|transaction| transaction.way.take());
+                let place = self.hop_of(way.as_deref(), address, shape).and_then(|hop| {
+                    let far = self.far_peer(&hop, shape.policy);
+                    let leg = Leg { arrival: &arrival, message, from: shape.from_peer, hop: &hop, far, way: way.as_deref() };
+                    self.open_external(&leg, call, number)
+                });
+                if let Some(transaction) = self.transactions.get_mut(entry) {
+                    transaction.way = way;
+                }
+                place.map(|place| Asked { call, place, side: Side::Caller, kind: NgKind::Offer, arrival: &arrival, tags: [from_tag, to_tag] })
+            }
+        };
+        let Some((asked, part)) = found.zip(session_part(message)) else { return false };
+        let deadline = now.moment + self.engine_patience();
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        transaction.questions = transaction.questions.wrapping_add(1);
+        let number = transaction.questions;
+        transaction.waiting = Some(Waiting { number, deadline, kind: WaitKind::Media });
+        let pending = PendingMedia { address, bytes: message.bytes.into(), shape: Box::new(*shape), description: None };
+        transaction.media.get_or_insert_default().pending = Some(pending);
+        self.put_media_question(entry, number, &asked, message, part);
+        true
+    }
+
+    fn open_external(&mut self, leg: &Leg<'_>, call: Key, number: usize) -> Option<usize> {
+        let wished = self.calls.get(call).and_then(|call| call.wants_media);
+        if !self.engages(leg, wished) {
+            return None;
+        }
+        self.close_attempt(call, number);
+        let far = [leg.arrival.address.ip().to_canonical(), leg.hop.address.ip().to_canonical()];
+        self.open_session(call, number, [leg.arrival.listener, leg.hop.listener], far)
+    }
+
+    fn asked_within<'a>(&self, call: Key, direction: Direction, message: &'a Message<'a>, arrival: &'a Hop) -> Option<Asked<'a>> {
+        let head = message.head;
+        let tags = [message.text(head.from.tag), message.text(head.to.tag)];
+        let place = self.session_of(call, tags[usize::from(direction == Direction::FromCaller)])?;
+        let side = side_of(direction);
+        let session = self.session(call, place).filter(|session| session.external.is_some())?;
+        let answers = matches!(head.method, Method::Ack | Method::Prack) && session.open_offer == Some(side.other());
+        // Of an answer the tag of who offered comes first.
+        let (kind, tags) = if answers { (NgKind::Answer, [tags[1], tags[0]]) } else { (NgKind::Offer, tags) };
+        Some(Asked { call, place, side, kind, arrival, tags })
+    }
+
+    fn put_media_question(&mut self, entry: Key, number: u8, asked: &Asked<'_>, message: &Message<'_>, part: Span) {
+        let directions = self.snapshot.settings.media.as_ref().is_some_and(|media| media.engine.directions);
+        let Some(session) = self.calls.get_mut(asked.call).and_then(|call| call.media.get_mut(asked.place)) else { return };
+        let [from, to] = [asked.side, asked.side.other()].map(|side| session.listeners[side as usize]);
+        match asked.kind {
+            NgKind::Offer => session.open_offer = Some(asked.side),
+            NgKind::Answer => session.negotiated = true,
+            NgKind::Delete => {}
+        }
+        let Some(external) = session.external.as_mut() else { return };
+        external.asked = true;
+        let (id, call_id, node) = (session.id, external.call_id.clone(), external.node);
+        let networks = [from, to].map(|listener| self.snapshot.listener(listener).network.clone());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let command = NgCommand {
+            kind: asked.kind.clone(),
+            session: id,
+            call_id,
+            from_tag: text(asked.tags[0]),
+            to_tag: text(asked.tags[1]),
+            sdp: part.of(message.bytes).into(),
+            received_from: asked.arrival.address.ip().to_canonical(),
+            to_v6: self.snapshot.listener(to).address.is_ipv6(),
+            directions: directions.then_some(networks),
+        };
+        let id = QuestionId { worker: self.options.worker, transaction: entry, number, asker: Asker::Media };
+        self.counters.media_questions.add();
+        self.out.media_questions.push(MediaQuestion { id, node, command, report: false });
+    }
+
+    /// The description that an attempt goes out with, where an engine has given one; nothing changes where none was asked.
+    pub(crate) fn external_changes(&mut self, entry: Key, message: &Message<'_>) -> Option<Changes> {
+        let pending = self.transactions.get(entry)?.media.as_ref()?.pending.as_ref()?;
+        Some(replaced(message, pending.description.as_ref()?))
+    }
+
+    /// Holds a response until an engine has answered; true where it is held, or behind one that is.
+    pub(crate) fn hold_for_media(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) -> bool {
+        if self.media.external == 0 || self.media.ready.is_some() {
+            return false;
+        }
+        let Some(transaction) = self.transactions.get(entry) else { return false };
+        let (call, dialog) = (transaction.call, transaction.dialog);
+        let behind = transaction.media.as_ref().is_some_and(|wait| wait.held.iter().any(|held| held.attempt == attempt));
+        let asked = self.asked_by_response(call, attempt, dialog, arrival, message).zip(session_part(message));
+        if !behind && asked.is_none() {
+            return false;
+        }
+        let deadline = now.moment + self.engine_patience();
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        if transaction.media.as_ref().is_some_and(|wait| wait.held.len() >= MOST) {
+            return true;
+        }
+        let mut number = 0;
+        if !behind && asked.is_some() {
+            transaction.questions = transaction.questions.wrapping_add(1).max(1);
+            number = transaction.questions;
+        }
+        let held = HeldMedia { number, attempt, arrival: *arrival, bytes: message.bytes.into(), deadline };
+        transaction.media.get_or_insert_default().held.push(held);
+        // While it is held, silence must not be taken for what it is not.
+        self.note_provisional(now, entry, attempt);
+        if let Some((asked, part)) = asked.filter(|_| number != 0) {
+            self.put_media_question(entry, number, &asked, message, part);
+        }
+        true
+    }
+
+    fn asked_by_response<'a>(&mut self, call: Key, attempt: usize, dialog: Option<Direction>, arrival: &'a Hop, message: &'a Message<'a>) -> Option<Asked<'a>> {
+        let head = message.head;
+        if !carries_media(head.method) || !(101..300).contains(&head.status_code) {
+            return None;
+        }
+        let tags = [message.text(head.from.tag), message.text(head.to.tag)];
+        let place = match dialog {
+            Some(direction) => self.session_of(call, tags[usize::from(direction == Direction::FromCaller)]),
+            None => {
+                let place = self.calls.get(call)?.media.iter().position(|session| session.attempt == attempt);
+                self.note_tag(call, place, tags[1]);
+                place
+            }
+        }?;
+        let session = self.session(call, place).filter(|session| session.external.is_some())?;
+        let side = dialog.map_or(Side::Callee, |direction| side_of(direction).other());
+        let answers = head.method != Method::Invite || session.open_offer == Some(side.other());
+        let (kind, tags) = if answers { (NgKind::Answer, tags) } else { (NgKind::Offer, [tags[1], tags[0]]) };
+        Some(Asked { call, place, side, kind, arrival, tags })
+    }
+
+    /// What changes in a response whose description an engine has given.
+    pub(crate) fn ready_changes(&mut self, message: &Message<'_>) -> Changes {
+        self.media.ready.take().flatten().map(|description| replaced(message, &description)).unwrap_or_default()
+    }
+
+    /// Takes what an engine says.
+    pub fn handle_media_answer(&mut self, now: Now, answer: MediaAnswer) {
+        let entry = answer.id.transaction;
+        let node = answer.result.as_ref().ok().map(|(node, _)| *node);
+        let call = self.media.calls.get(&answer.session).copied().and_then(|call| self.calls.get_mut(call));
+        if let Some(external) =
+            call.and_then(|call| call.media.iter_mut().find(|session| session.id == answer.session)).and_then(|session| session.external.as_mut())
+        {
+            external.node = node.or(external.node);
+        } else if let Some(command) = self.media.unanswered.remove(&answer.session)
+            && let Some(node) = node
+        {
+            // It ended while it was asked about: nobody else will end it there.
+            self.delete_at(node, *command, false);
+        }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return self.counters.late_answers.add() };
+        self.in_hand = entry;
+        if transaction.waiting.is_some_and(|waiting| waiting.kind == WaitKind::Media && waiting.number == answer.id.number) {
+            self.go_on_with_media(now, entry, answer.result);
+        } else if transaction.media.as_ref().is_some_and(|wait| wait.held.iter().any(|held| held.number == answer.id.number)) {
+            self.release_media(now, entry, answer.id.number, answer.result.ok().map(|(_, description)| description));
+        } else {
+            return self.counters.late_answers.add();
+        }
+        self.rearm(entry);
+    }
+
+    fn go_on_with_media(&mut self, now: Now, entry: Key, result: Result<(SocketAddr, Box<[u8]>), String>) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.waiting = None;
+        let Some(mut pending) = transaction.media.as_mut().and_then(|wait| wait.pending.take()) else { return };
+        let started = match result {
+            Ok((_, description)) => {
+                let (address, shape, bytes) = (pending.address, *pending.shape, std::mem::take(&mut pending.bytes));
+                pending.description = Some(description);
+                transaction.media.get_or_insert_default().pending = Some(pending);
+                self.with_stored(&bytes, |edge, message| edge.start_branch(now, entry, message, address, &shape)).unwrap_or(false)
+            }
+            Err(why) => {
+                self.media_failed(now, entry, &why);
+                false
+            }
+        };
+        if !started {
+            self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+        }
+        self.conclude(now, entry);
+    }
+
+    fn media_failed(&mut self, now: Now, entry: Key, why: &str) {
+        self.counters.media_questions_failed.add();
+        if self.may_log(now) {
+            log::warn!(target: "media", "no rtpengine takes a call: {why}");
+        }
+        self.decide_for(entry, |_| format!("rewrite: no rtpengine takes its media: {why}"));
+        self.note_failure(entry, 503, None);
+    }
+
+    /// Lets a response go on with its description, or as it came, and those behind it.
+    fn release_media(&mut self, now: Now, entry: Key, number: u8, description: Option<Box<[u8]>>) {
+        let Some(wait) = self.transactions.get_mut(entry).and_then(|transaction| transaction.media.as_mut()) else { return };
+        let Some(attempt) = wait.held.iter().find(|held| held.number == number).map(|held| held.attempt) else { return };
+        let (mine, others): (Vec<_>, Vec<_>) = std::mem::take(&mut wait.held).into_iter().partition(|held| held.attempt == attempt);
+        wait.held = others;
+        if description.is_none() {
+            self.counters.media_questions_failed.add();
+        }
+        let mut description = Some(description);
+        for held in mine {
+            let given = if held.number == number { description.take() } else { None };
+            self.media.ready = given;
+            self.with_stored(&held.bytes, |edge, message| edge.take_response(now, &held.arrival, entry, held.attempt, message));
+            self.media.ready = None;
+        }
+    }
+
+    /// Responses that waited for too long go on as they came.
+    pub(crate) fn release_late_media(&mut self, now: Now, entry: Key) {
+        while let Some(wait) = self.transactions.get(entry).and_then(|transaction| transaction.media.as_ref())
+            && let Some(number) = wait.held.iter().find(|held| held.number != 0 && now.moment >= held.deadline).map(|held| held.number)
+        {
+            self.release_media(now, entry, number, None);
+        }
+    }
+
+    /// An engine did not answer in time.
+    pub(crate) fn media_due(&mut self, now: Now, entry: Key) {
+        self.go_on_with_media(now, entry, Err("none answered in time".to_owned()));
+    }
+
+    /// Ends a session at its engine; true where its `report` will come.
+    pub(crate) fn delete_external(&mut self, session: &MediaSession, report: bool) -> bool {
+        let Some(external) = session.external.as_deref().filter(|external| external.asked) else { return false };
+        let command = NgCommand {
+            kind: NgKind::Delete,
+            session: session.id,
+            call_id: external.call_id.clone(),
+            from_tag: external.caller_tag.clone(),
+            to_tag: String::new(),
+            sdp: Box::default(),
+            received_from: session.far[0],
+            to_v6: false,
+            directions: None,
+        };
+        match external.node {
+            Some(node) => {
+                self.delete_at(node, command, report);
+                report
+            }
+            None => {
+                // It was asked and has not answered yet.
+                self.media.unanswered.insert(session.id, Box::new(command));
+                false
+            }
+        }
+    }
+
+    fn delete_at(&mut self, node: SocketAddr, command: NgCommand, report: bool) {
+        let id = QuestionId { worker: self.options.worker, transaction: Key::NONE, number: 0, asker: Asker::Media };
+        self.out.media_questions.push(MediaQuestion { id, node: Some(node), command, report });
+    }
+}
+
+/// The message with another description.
+fn replaced(message: &Message<'_>, description: &[u8]) -> Changes {
+    let Some(part) = session_part(message) else { return Changes::new() };
+    let length = message.body().len() + description.len() - part.len();
+    vec![(part, description.to_vec()), content_length(message, length)]
+}

@@ -1,0 +1,198 @@
+//! Calls whose media an rtpengine relays: whatever carries a description waits for it, and nothing waits for ever.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use edge::{Engage, NgKind, PeerKind, RtpengineSettings};
+use media::{SessionReport, SideReport, StreamReport};
+use testkit::{Request, Rig, Sent, final_to_tag, headers, media, peer, response, sdp, settings, with_body};
+
+const CALLER: &str = "198.51.100.7:5060";
+const CALLEE: &str = "203.0.113.9:5060";
+const TO_CALLEE: &str = "v=0\r\nc=IN IP4 192.0.2.250\r\nm=audio 40000 RTP/AVP 0\r\na=by:engine\r\n";
+const TO_CALLER: &str = "v=0\r\nc=IN IP4 192.0.2.250\r\nm=audio 40002 RTP/AVP 0\r\n";
+
+fn rig() -> Rig {
+    let mut settings = settings(vec![
+        peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[]),
+        peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10"]),
+    ]);
+    let mut external = media(Engage::Always);
+    external.rtpengines = vec![RtpengineSettings { name: "one".to_owned(), address: "192.0.2.250:2223".parse().unwrap(), weight: 1 }];
+    settings.media = Some(external);
+    Rig::new(settings)
+}
+
+fn invite() -> String {
+    Request::new("INVITE", "sip:bob@203.0.113.9").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_000)).text()
+}
+
+fn body(sent: &Sent) -> &str {
+    let (head, body) = sent.text.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", sent.text);
+    body
+}
+
+fn to<'a>(sent: &'a [Sent], place: &str) -> Vec<&'a Sent> {
+    sent.iter().filter(|sent| sent.to.to_string() == place).collect()
+}
+
+/// An INVITE that an engine has taken, as the callee gets it.
+fn offered(rig: &mut Rig) -> Sent {
+    assert!(to(&rig.receive(CALLER, &invite()), CALLEE).is_empty(), "nothing goes out before the engine has answered");
+    let asked = &rig.media_questions[0];
+    assert_eq!((&asked.command.kind, asked.node, asked.command.from_tag.as_str()), (&NgKind::Offer, None, "alice"));
+    assert_eq!(&*asked.command.sdp, sdp("198.51.100.7", 4_000).as_bytes());
+    assert_eq!(asked.command.received_from.to_string(), "198.51.100.7");
+    let sent = rig.engine_says(Some(TO_CALLEE));
+    let invite = to(&sent, CALLEE)[0].clone();
+    assert_eq!(body(&invite), TO_CALLEE);
+    invite
+}
+
+/// The callee answers, and the engine has said where to.
+fn answered(rig: &mut Rig, invite: &Sent) -> Sent {
+    let sent = rig.receive(CALLEE, &with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    assert!(to(&sent, CALLER).is_empty());
+    let asked = &rig.media_questions[0];
+    assert_eq!((&asked.command.kind, asked.command.from_tag.as_str(), asked.command.to_tag.as_str()), (&NgKind::Answer, "alice", "bob"));
+    assert_eq!(asked.node, Some("192.0.2.250:2223".parse().unwrap()), "the one that has the call");
+    let sent = rig.engine_says(Some(TO_CALLER));
+    let ok = to(&sent, CALLER)[0].clone();
+    assert_eq!((ok.status_code(), body(&ok)), (200, TO_CALLER));
+    ok
+}
+
+fn within(method: &str, ok: &Sent, cseq: u32) -> Request {
+    let request = Request::new(method, "sip:bob@203.0.113.9").tags("alice", final_to_tag(&ok.text)).cseq(cseq).branch(&format!("z9hG4bK-{method}{cseq}"));
+    headers(&ok.text, "Record-Route").iter().rev().fold(request, |request, route| request.header(&format!("Route: {route}")))
+}
+
+fn hang_up(rig: &mut Rig, ok: &Sent) {
+    let sent = rig.receive(CALLER, &within("BYE", ok, 9).text());
+    let bye = to(&sent, CALLEE)[0].text.clone();
+    rig.receive(CALLEE, &response(&bye, 200, "bob"));
+}
+
+#[test]
+fn offers_and_answers_wait_for_the_engine_and_its_report_ends_in_the_record() {
+    let mut rig = rig();
+    let invite = offered(&mut rig);
+    let ok = answered(&mut rig, &invite);
+    hang_up(&mut rig, &ok);
+    assert!(rig.records.is_empty(), "it waits for what the media was like");
+    let asked = rig.media_questions.remove(0);
+    assert_eq!((&asked.command.kind, asked.report, rig.media_questions.len()), (&NgKind::Delete, true, 0));
+    let side = SideReport { packets: 50, ..SideReport::default() };
+    rig.engine_reports(SessionReport { session: asked.command.session, streams: vec![StreamReport { index: 0, sides: [side, side] }] });
+    assert_eq!((rig.records.len(), rig.records[0].media[0].callee.packets), (1, 50));
+    assert_eq!(rig.media.taken(), 0, "none of our own ports");
+}
+
+#[test]
+fn responses_keep_their_order_while_one_waits() {
+    let mut rig = rig();
+    let invite = offered(&mut rig);
+    let early = with_body(&response(&invite.text, 183, "bob"), &sdp("203.0.113.9", 5_000));
+    assert!(to(&rig.receive(CALLEE, &early), CALLER).is_empty());
+    assert!(to(&rig.receive(CALLEE, &response(&invite.text, 180, "bob")), CALLER).is_empty(), "behind it");
+    let ok = with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000));
+    assert!(to(&rig.receive(CALLEE, &ok), CALLER).is_empty());
+    assert_eq!(rig.media_questions.len(), 1, "one after the other");
+    let sent = rig.engine_says(Some(TO_CALLER));
+    let codes: Vec<u16> = to(&sent, CALLER).iter().map(|sent| sent.status_code()).collect();
+    assert_eq!(codes, [183, 180]);
+    let sent = rig.engine_says(Some(TO_CALLER));
+    assert_eq!(to(&sent, CALLER).iter().map(|sent| sent.status_code()).collect::<Vec<_>>(), [200]);
+}
+
+#[test]
+fn an_offer_of_the_callee_is_answered_by_an_ack_that_waits() {
+    let mut rig = rig();
+    let sent = rig.receive(CALLER, &Request::new("INVITE", "sip:bob@203.0.113.9").text());
+    let invite = to(&sent, CALLEE)[0].text.clone();
+    rig.receive(CALLEE, &with_body(&response(&invite, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    assert_eq!((&rig.media_questions[0].command.kind, rig.media_questions[0].command.from_tag.as_str()), (&NgKind::Offer, "bob"));
+    let sent = rig.engine_says(Some(TO_CALLER));
+    let ok = to(&sent, CALLER)[0].clone();
+    assert_eq!(body(&ok), TO_CALLER);
+    let ack = within("ACK", &ok, 1).header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_000)).text();
+    assert!(to(&rig.receive(CALLER, &ack), CALLEE).is_empty());
+    let asked = &rig.media_questions[0].command;
+    assert_eq!((&asked.kind, asked.from_tag.as_str(), asked.to_tag.as_str()), (&NgKind::Answer, "bob", "alice"));
+    let sent = rig.engine_says(Some(TO_CALLEE));
+    let ack = to(&sent, CALLEE)[0];
+    assert!(ack.first_line().starts_with("ACK"));
+    assert_eq!(body(ack), TO_CALLEE);
+}
+
+#[test]
+fn a_second_offer_goes_the_same_way() {
+    let mut rig = rig();
+    let invite = offered(&mut rig);
+    let ok = answered(&mut rig, &invite);
+    rig.receive(CALLER, &within("ACK", &ok, 1).text());
+    let again = within("INVITE", &ok, 2).header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_444)).text();
+    assert!(to(&rig.receive(CALLER, &again), CALLEE).is_empty());
+    let asked = &rig.media_questions[0].command;
+    assert_eq!((&asked.kind, asked.from_tag.as_str(), asked.to_tag.as_str()), (&NgKind::Offer, "alice", "bob"));
+    let sent = rig.engine_says(Some(TO_CALLEE));
+    let offer = to(&sent, CALLEE)[0].clone();
+    assert_eq!(body(&offer), TO_CALLEE);
+    rig.receive(CALLEE, &with_body(&response(&offer.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let sent = rig.engine_says(Some(TO_CALLER));
+    assert_eq!(body(to(&sent, CALLER)[0]), TO_CALLER);
+}
+
+#[test]
+fn where_no_engine_answers_the_call_is_refused_in_time_and_nothing_is_left() {
+    for refused in [true, false] {
+        let mut rig = rig();
+        rig.receive(CALLER, &invite());
+        // Each target is tried, and none of them is to blame.
+        let sent = if refused { [rig.engine_says(None), rig.engine_says(None)].concat() } else { rig.advance(7_000) };
+        assert!(sent.iter().all(|sent| sent.to.to_string() == CALLER), "{sent:?}");
+        assert_eq!(to(&sent, CALLER).last().unwrap().status_code(), 500);
+        assert_eq!(rig.records.len(), 1);
+        rig.advance(100_000);
+        assert_eq!(rig.edge.sizes(), (0, 0));
+        if !refused {
+            // One that answers too late is told that nobody needs it any more.
+            rig.engine_says(Some(TO_CALLEE));
+            assert!(rig.media_questions.iter().any(|question| question.command.kind == NgKind::Delete));
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_no_engine_takes_goes_on_as_it_came() {
+    let mut rig = rig();
+    let invite = offered(&mut rig);
+    let ok = with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000));
+    rig.receive(CALLEE, &ok);
+    let sent = rig.advance(4_000);
+    let ok = to(&sent, CALLER)[0];
+    assert_eq!((ok.status_code(), body(ok)), (200, sdp("203.0.113.9", 5_000).as_str()));
+    assert_eq!(rig.counters().media_questions_failed.get(), 1);
+}
+
+#[test]
+fn a_caller_who_gives_up_while_the_engine_is_asked_leaves_nothing_there() {
+    let mut rig = rig();
+    rig.receive(CALLER, &invite());
+    let cancel = invite().replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
+    let sent = rig.receive(CALLER, &cancel);
+    assert!(to(&sent, CALLER).iter().any(|sent| sent.status_code() == 487), "{sent:?}");
+    rig.engine_says(Some(TO_CALLEE));
+    assert_eq!(rig.media_questions.iter().map(|question| question.command.kind.clone()).collect::<Vec<_>>(), [NgKind::Delete]);
+    rig.advance(100_000);
+    assert_eq!((rig.edge.sizes(), rig.records.len()), ((0, 0), 1));
+}
+
+#[test]
+fn an_attempt_that_fails_is_deleted_and_the_next_one_has_a_session_of_its_own() {
+    let mut rig = rig();
+    let invite = offered(&mut rig);
+    rig.receive(CALLEE, &response(&invite.text, 503, "x"));
+    let [deleted, asked] = [0, 1].map(|index| &rig.media_questions[index]);
+    assert_eq!((&deleted.command.kind, &asked.command.kind), (&NgKind::Delete, &NgKind::Offer));
+    assert_ne!(deleted.command.call_id, asked.command.call_id);
+}

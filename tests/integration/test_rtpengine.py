@@ -1,0 +1,182 @@
+"""Real rtpengines in place of our own media workers: heard both ways, several of them, and one that goes."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent import Agent, answer, invite
+from tests.integration.proxy import free_port, manage
+from tests.integration.rtp import Talker, place, sdp
+from tests.integration.test_media import Call, Local, described
+
+
+class Engine:
+    """An rtpengine in user space on free ports."""
+
+    def __init__(self, first: int) -> None:
+        self.port = free_port()
+        self._line = [
+            "rtpengine",
+            "--config-file=none",
+            "--foreground",
+            "--log-stderr",
+            "--log-level=4",
+            "--table=-1",
+            "--num-threads=1",
+            "--interface=127.0.0.1",
+            f"--listen-ng=127.0.0.1:{self.port}",
+            f"--port-min={first}",
+            f"--port-max={first + 200}",
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+        self.first = first
+
+    def start(self) -> "Engine":
+        self.process = subprocess.Popen(self._line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.settimeout(0.2)
+            for _ in range(50):
+                probe.sendto(f"t{time.monotonic_ns()} d7:command4:pinge".encode(), ("127.0.0.1", self.port))
+                try:
+                    if b"pong" in probe.recv(100):
+                        return self
+                except OSError:
+                    time.sleep(0.1)
+        raise RuntimeError("rtpengine does not answer")
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def sessions(self) -> int:
+        """Return how many calls it holds."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.settimeout(2)
+            # It answers a cookie that it has seen as it did the first time.
+            probe.sendto(f"t{time.monotonic_ns()} d7:command4:list5:limiti100ee".encode(), ("127.0.0.1", self.port))
+            text = probe.recv(65_535).decode()
+        return text.count("-0") if "calls" in text else 0
+
+    def has(self, port: int) -> bool:
+        return self.first <= port <= self.first + 200
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+    del tmp_path
+    made: list[Engine] = []
+
+    def make() -> Engine:
+        made.append(Engine(20_000 + 1_000 * len(made)))
+        return made[-1].start()
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def extra(*engines: Engine, weights: tuple[int, ...] = (1, 1)) -> str:
+    """Return the tables of a file that uses these engines."""
+    tables = [
+        f'[media.rtpengine.e{number}]\naddress = "127.0.0.1:{one.port}"\nweight = {weights[number]}\n' for number, one in enumerate(engines)
+    ]
+    terms = 'engage = "always"\nrtpengine_timeout_milliseconds = 100\nrtpengine_tries = 2\nrtpengine_ping_seconds = 1\n'
+    return f"[media]\n{terms}{''.join(tables)}" + '[events]\nlog = ["E_RTPENGINE_STATUS"]\n'
+
+
+def test_both_sides_hear_each_other_over_an_rtpengine(local: Local, engine: Callable[..., Engine]) -> None:
+    one = engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        proxy, port, _ = local(core=core.port, extra=extra(one))
+        call = Call(port, caller, core, near, far)
+        assert one.has(call.near[1])
+        assert one.has(call.far[1])
+        near.say("from the caller", call.near, 5, pause=0.02)
+        far.say("from the callee", call.far, 5, pause=0.02)
+        assert far.hears() == ["from the caller"] * 5
+        assert near.hears() == ["from the callee"] * 5
+        offer, reply = call.again(
+            sdp(near.host, near.port, direction="sendonly"), sdp(far.host, far.port, direction="recvonly"), branch="hold"
+        )
+        assert one.has(place(offer)[1])
+        assert one.has(place(reply)[1])
+        assert one.sessions() == 1
+        call.end()
+        record = proxy.records()[0]
+        assert (record["media"][0]["caller"]["packets"], record["media"][0]["callee"]["packets"]) == (5, 5)
+        assert record["media"][0]["caller"]["source"] == f"127.0.0.1:{near.port}"
+        assert one.sessions() == 0
+
+
+def test_calls_are_shared_by_weight_and_go_on_with_the_one_that_is_left(local: Local, engine: Callable[..., Engine]) -> None:
+    first, second = engine(), engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        proxy, port, _ = local(core=core.port, extra=extra(first, second, weights=(3, 1)))
+        calls = [Call(port, caller, core, near, far, f"w{number}") for number in range(24)]
+        of_first = sum(first.has(call.near[1]) for call in calls)
+        assert 12 <= of_first <= 23
+        second.stop()
+        # Whatever falls to the one that is gone goes to the other, and is only told of.
+        later = [Call(port, caller, core, near, far, f"l{number}") for number in range(12)]
+        assert all(first.has(call.near[1]) for call in later)
+        told = proxy.told("E_RTPENGINE_STATUS")
+        assert (told[0]["status"], told[0]["set"], told[0]["socket"]) == ("inactive", "e1", f"udp:127.0.0.1:{second.port}")
+        assert 'rtpengine_up{node="test",engine="e1"} 0' in manage(proxy, "metrics")[1]
+        # It comes back by itself.
+        second.start()
+        assert proxy.told("E_RTPENGINE_STATUS", 2, 6)[1]["status"] == "active"
+        for call in (*later, *(call for call in calls if first.has(call.near[1]))):
+            call.end()
+        assert first.sessions() == 0
+
+
+def test_without_any_engine_a_call_is_refused_and_signalling_goes_on(local: Local, engine: Callable[..., Engine]) -> None:
+    one = engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        proxy, port, _ = local(core=core.port, extra=extra(one))
+        held = Call(port, caller, core, near, far, "held")
+        one.stop()
+        request = invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", call_id="refused", branch="refused")
+        caller.send(described(request, sdp(near.host, near.port)), port)
+        # What needs no media is not held up by it.
+        options = invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", call_id="silent", branch="silent")
+        start = time.monotonic()
+        caller.send(options, port)
+        arrived = core.receive_until("INVITE", having="Call-ID: silent")
+        assert arrived
+        assert time.monotonic() - start < 0.5
+        core.send(answer(arrived, "486 Busy"), port)
+        assert caller.receive_until("SIP/2.0 5", having="refused").startswith("SIP/2.0 500")
+        held.end()
+        records = {record["call_id"]: record for record in proxy.records(3, 5)}
+        assert records["held"]["media"] == []
+        assert proxy.counters()["media_questions_failed"] >= 1
+        one.start()
+        proxy.told("E_RTPENGINE_STATUS", 2, 6)
+        Call(port, caller, core, near, far, "again").end()
+
+
+def test_a_reload_puts_an_engine_in_the_place_of_our_own_workers(local: Local, engine: Callable[..., Engine]) -> None:
+    one = engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        proxy, port, _ = local(core=core.port, extra='[media]\nengage = "always"\n')
+        native = Call(port, caller, core, near, far, "native")
+        assert not one.has(native.near[1])
+        text = proxy.file.read_text()
+        proxy.file.write_text(text.replace('[media]\nengage = "always"\n', extra(one)))
+        assert manage(proxy, "reload")[0] == 0
+        external = Call(port, caller, core, near, far, "external")
+        assert one.has(external.near[1])
+        # The one that began before keeps what it has, for its next offer too.
+        _, reply = native.again(sdp(near.host, near.port), sdp(far.host, far.port), branch="again")
+        assert place(reply) == native.near
+        near.say("still here", native.near)
+        assert far.hears() == ["still here"]
+        native.end()
+        external.end()
