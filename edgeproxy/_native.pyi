@@ -1,5 +1,6 @@
 """The whole compiled surface of edgeproxy."""
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, final
 
@@ -92,8 +93,10 @@ class Engine:
     def credential_questions(self, limit: int) -> list[tuple[int, str, str, str]]:
         """Take questions for credentials, `limit` at most: worker, user, domain, realm."""
 
-    def give_credentials(self, answers: list[tuple[tuple[int, str, str, str], bool, tuple[str, str, str, str] | None]]) -> None:
-        """Answer questions: whether the database could be asked, and clear password with HA1 by MD5, SHA-256 and SHA-512-256, or None for nobody."""
+    def give_credentials(
+        self, answers: Sequence[tuple[tuple[int, str, str, str], bool, tuple[str, str, str, str, Sequence[tuple[str, str]]] | None]]
+    ) -> None:
+        """Answer questions: whether the database could be asked, and clear password with HA1 by MD5, SHA-256 and SHA-512-256 and attributes, or None for nobody."""
 
     def location_writes(self, limit: int) -> list[tuple[int, BindingRow | None]]:
         """Take bindings to be written, `limit` at most, in order: number and row, None where that is to go."""
@@ -307,6 +310,14 @@ class Request:
     @property
     def gateway(self) -> str:
         """The gateway (`dr_gateways.gwid`) that sent it, by its address; empty where none did."""
+
+    @property
+    def account(self) -> str:
+        """The account that it proved to be of, `user@domain`; empty where it did not have to."""
+
+    @property
+    def account_attributes(self) -> list[tuple[str, str]]:
+        """What the database says of that account, by name; a name may stand more than once."""
 
     @property
     def peer(self) -> str:

@@ -47,6 +47,14 @@ class Authentication(msgspec.Struct, frozen=True):
     """Whether `subscriber.domain` must be that of the request; else the user name alone tells."""
     password_column: str = "password"  # noqa: S105
     """Column of the clear password; empty: only HA1 are read."""
+    attributes: list[str] = field(default_factory=list)
+    """Further columns of `subscriber` that are attributes of the account: policies ask `call.attribute(name)`, the record of a call has them as notes `account.NAME`. 32 of an account at most, 256 bytes each."""
+    preferences: bool = False
+    """Whether rows of `usr_preferences` are attributes too, by `attribute` and `value`."""
+    caller_numbers: str = ""
+    """The attribute that lists, with commas between, numbers which an account may call from besides its own user; empty: it may from its own only."""
+    uri_table: bool = False
+    """Whether rows of `uri` give an account further users that it may be, for registrations too."""
     protect_body: bool = False
     """Whether `auth-int` is offered too, which protects the body."""
     nonce_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 300
@@ -72,6 +80,11 @@ class Authentication(msgspec.Struct, frozen=True):
             faults.add((*path, "algorithms"), "expected at least one algorithm")
         if self.password_column and not self.password_column.isidentifier():
             faults.add((*path, "password_column"), f"expected the name of a column, got: {self.password_column}")
+        for name in self.attributes:
+            if not name.isidentifier():
+                faults.add((*path, "attributes"), f"expected the name of a column, got: {name}")
+        if self.caller_numbers and self.caller_numbers not in self.attributes and not self.preferences:
+            faults.add((*path, "caller_numbers"), f"expected one of `attributes`, or `preferences`, got: {self.caller_numbers}")
         if not self.realm.isprintable():
             faults.add((*path, "realm"), "expected printable text")
         check_networks(self.attacks.exempt, (*path, "attacks", "exempt"), faults)
@@ -80,6 +93,7 @@ class Authentication(msgspec.Struct, frozen=True):
         """Return what the native side reads."""
         attacks = self.attacks
         return {
+            "caller_numbers": self.caller_numbers,
             "realm": self.realm,
             "algorithms": self.algorithms,
             "protect_body": self.protect_body,

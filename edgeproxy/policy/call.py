@@ -116,6 +116,19 @@ class Call:
         return self.request.gateway
 
     @property
+    def account(self) -> str:
+        """The account that the request proved to be of, `user@domain`; empty where it did not have to."""
+        return self.request.account
+
+    def attribute(self, name: str, otherwise: str = "") -> str:
+        """Return the account's first attribute of this name: a column of `subscriber`, or a row of `usr_preferences`."""
+        return next((value for own, value in self.request.account_attributes if own == name), otherwise)
+
+    def attributes(self, name: str) -> list[str]:
+        """Return all of this name."""
+        return [value for own, value in self.request.account_attributes if own == name]
+
+    @property
     def source(self) -> tuple[str, int]:
         """Address and port that it came from."""
         return self.request.source

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import StorageError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Log = Callable[..., None]
 State = Callable[[int, str], None]
-Told = tuple[tuple[int, str, str, str], bool, tuple[str, str, str, str] | None]
+Told = tuple[tuple[int, str, str, str], bool, tuple[str, str, str, str, Sequence[tuple[str, str]]] | None]
 MOST = 5_000
 """Users asked for at once."""
 PAUSE_SECONDS = 1.0

@@ -42,7 +42,7 @@ class Users:
         # A proxy without users needs no database, and none of the memory that libraries for one take.
         from edgeproxy.storage import Standing, open_engine, prepare, require  # noqa: PLC0415
         from edgeproxy.storage.location import LocationTable  # noqa: PLC0415
-        from edgeproxy.storage.subscribers import SubscriberTable  # noqa: PLC0415
+        from edgeproxy.storage.subscribers import Attributes, SubscriberTable  # noqa: PLC0415
 
         if self._database is None:
             url = database_url(config)
@@ -51,7 +51,8 @@ class Users:
         self._subscribers = None
         if config.uses_credentials:
             terms = config.authentication
-            self._subscribers = await SubscriberTable.open(self._database, terms.password_column, terms.use_domain)
+            attributes = Attributes(terms.attributes, terms.preferences, terms.uri_table)
+            self._subscribers = await SubscriberTable.open(self._database, terms.password_column, terms.use_domain, attributes)
         self._bindings = None
         rows: list[_native.BindingRow] = []
         if persists:

@@ -69,6 +69,8 @@ def missing_tables(connection: Connection) -> list[str]:
         "subscriber",
         "location",
         "domain",
+        "usr_preferences",
+        "uri",
     }
     return sorted(set(metadata.tables) - there - optional)
 

@@ -1,6 +1,6 @@
 """The tables that are read, in OpenSIPS's names and types; `docs/provisioning.md` says what they mean."""
 
-from sqlalchemy import BigInteger, Column, DateTime, Float, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, DateTime, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()
 
@@ -168,6 +168,29 @@ location = Table(
     _text("sip_instance", 255),
     Column("kv_store", Text),
     _text("attr", 255),
+)
+usr_preferences = Table(
+    "usr_preferences",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("uuid", 64, ""),
+    _text("username", 64, "0"),
+    _text("domain", 64, ""),
+    _text("attribute", 32, ""),
+    _number("type"),
+    _text("value", 128, ""),
+    Column("last_modified", DateTime, nullable=False, server_default="1900-01-01 00:00:01"),
+    Index("ua_idx", "username", "domain", "attribute"),
+)
+uri = Table(
+    "uri",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("username", 64, ""),
+    _text("domain", 64, ""),
+    _text("uri_user", 64, ""),
+    Column("last_modified", DateTime, nullable=False, server_default="1900-01-01 00:00:01"),
+    UniqueConstraint("username", "domain", "uri_user", name="account_uri_idx"),
 )
 domain = Table(
     "domain",

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from sqlalchemy import column, select, table
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from edgeproxy.errors import StorageError
 from edgeproxy.storage.database import require, told
 
 _HASHES = ("ha1", "ha1_sha256", "ha1_sha512t256")
@@ -21,24 +22,55 @@ class Credentials(NamedTuple):
     ha1: str
     ha1_sha256: str
     ha1_sha512t256: str
+    attributes: tuple[tuple[str, str], ...] = ()
+    """What else is known of the account, by name."""
+
+
+class Attributes(NamedTuple):
+    """Where attributes of accounts are read."""
+
+    columns: Sequence[str] = ()
+    """Columns of `subscriber`."""
+    preferences: bool = False
+    """Rows of `usr_preferences`."""
+    uris: bool = False
+    """Rows of `uri`: users that an account may be besides its own."""
+
+
+NO_ATTRIBUTES = Attributes()
+_ALSO = "=uri"
+"""The name under which those users cross."""
+_PREFERENCES = table("usr_preferences", *(column(name) for name in ("username", "domain", "attribute", "value")))
+_URIS = table("uri", *(column(name) for name in ("username", "domain", "uri_user")))
 
 
 class SubscriberTable:
-    """The table of one database."""
+    """The table of one database, with what belongs to it."""
 
-    def __init__(self, engine: AsyncEngine, columns: Sequence[str], password_column: str, use_domain: bool) -> None:
+    def __init__(
+        self, engine: AsyncEngine, columns: Sequence[str], password_column: str, use_domain: bool, attributes: Attributes = NO_ATTRIBUTES
+    ) -> None:
+        self._attributes = attributes
         self._engine = engine
         self._use_domain = use_domain
         self._password = password_column if password_column in columns else ""
         self._hashes = [name for name in _HASHES if name in columns]
         wanted = ["username", *(["domain"] if "domain" in columns else []), *self._hashes, *([self._password] if self._password else [])]
+        wanted += attributes.columns
         self._source = table("subscriber", *(column(name) for name in dict.fromkeys(wanted)))
 
     @classmethod
-    async def open(cls, engine: AsyncEngine, password_column: str, use_domain: bool) -> "SubscriberTable":
-        """Open the table; raise `StorageError` where it is not there."""
+    async def open(
+        cls, engine: AsyncEngine, password_column: str, use_domain: bool, attributes: Attributes = NO_ATTRIBUTES
+    ) -> "SubscriberTable":
+        """Open the table; raise `StorageError` where it, a column or a table of attributes is not there."""
         _, columns = await require(engine, "subscriber")
-        return cls(engine, sorted(columns), password_column, use_domain)
+        if missing := [name for name in attributes.columns if name not in columns]:
+            raise StorageError(f"subscriber has no column {', '.join(missing)}\nhint: authentication.attributes names columns that it has")
+        for name, read in (("usr_preferences", attributes.preferences), ("uri", attributes.uris)):
+            if read:
+                await require(engine, name)
+        return cls(engine, sorted(columns), password_column, use_domain, attributes)
 
     async def fetch(self, users: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Credentials]:
         """Return credentials by user and domain, without those that are not there; raise `StorageError`."""
@@ -51,12 +83,29 @@ class SubscriberTable:
                     found = await connection.execute(select(self._source).where(wanted))
                     for row in found.mappings():
                         text = {name: str(row.get(name) or "") for name in (*_HASHES, self._password) if name}
-                        credentials = Credentials(text.get(self._password, ""), *(text.get(name, "") for name in _HASHES))
+                        own = tuple((name, str(row[name])) for name in self._attributes.columns if row[name] is not None)
+                        md5, sha256, sha512 = (text.get(name, "") for name in _HASHES)
+                        credentials = Credentials(text.get(self._password, ""), md5, sha256, sha512, own)
                         rows.setdefault(str(row["username"]), []).append((str(row.get("domain") or "").lower(), credentials))
+                    await self._add_attributes(connection, names[start : start + _AT_ONCE], rows)
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
         picked = {(user, domain): self._pick(rows.get(user, []), domain) for user, domain in users}
         return {key: credentials for key, credentials in picked.items() if credentials}
+
+    async def _add_attributes(
+        self, connection: AsyncConnection, names: Sequence[str], rows: dict[str, list[tuple[str, Credentials]]]
+    ) -> None:
+        """Add rows of other tables to what is known of these users."""
+        for source, read in ((_PREFERENCES, self._attributes.preferences), (_URIS, self._attributes.uris)):
+            if not read:
+                continue
+            for row in (await connection.execute(select(source).where(source.c.username.in_(names)))).mappings():
+                domain = str(row["domain"] or "").lower()
+                pair = (str(row["attribute"]), str(row["value"])) if source is _PREFERENCES else (_ALSO, str(row["uri_user"]))
+                for place, (own, known) in enumerate(rows.get(str(row["username"]), [])):
+                    if not (domain and own and domain != own and self._use_domain):
+                        rows[str(row["username"])][place] = (own, known._replace(attributes=(*known.attributes, pair)))
 
     def _pick(self, rows: list[tuple[str, Credentials]], domain: str) -> Credentials | None:
         """Return the row of a domain, or where the domain does not matter any."""

@@ -43,6 +43,7 @@ class Phone(Agent):
     ) -> None:
         super().__init__(host, port)
         self.user, self.domain, self.proxy_port, self.host, self.proxy = user, domain, proxy_port, host, proxy
+        self.account = ""
         self.call_id, self.cseq = secrets.token_hex(6), 0
         self.contact = f"<sip:{user}@{host}:{self.port}>"
 
@@ -76,7 +77,7 @@ class Phone(Agent):
         contacts = [f"Contact: {contact or self.contact}", f"Expires: {expires}", *lines]
         reply = self.ask(self.request("REGISTER", uri, *contacts))
         if password and reply.startswith("SIP/2.0 401"):
-            credentials = authorization(values(reply, "WWW-Authenticate")[0], "REGISTER", uri, (self.user, password))
+            credentials = authorization(values(reply, "WWW-Authenticate")[0], "REGISTER", uri, (self.account or self.user, password))
             reply = self.ask(self.request("REGISTER", uri, *contacts, f"Authorization: {credentials}"))
         return reply
 
@@ -89,7 +90,7 @@ class Phone(Agent):
         while reply.startswith("SIP/2.0 100"):
             reply = self.receive()
         if password and reply.startswith("SIP/2.0 407"):
-            credentials = authorization(values(reply, "Proxy-Authenticate")[0], "INVITE", uri, (self.user, password))
+            credentials = authorization(values(reply, "Proxy-Authenticate")[0], "INVITE", uri, (self.account or self.user, password))
             message = self.request("INVITE", uri, *lines, f"Proxy-Authorization: {credentials}", to=uri, call_id=call_id, **options)
             self.send(message, self.proxy_port, self.proxy)
             reply = self.receive()

@@ -186,3 +186,73 @@ def test_ways_to_phones_are_kept_open(users: Callable[..., tuple[Proxy, int]], p
     assert json.loads(manage(proxy, "location", "show", "--json")[1])["bindings"] == []
     counters = proxy.counters()
     assert (counters["keep_alives_answered"], counters["bindings_dead"]) == (1, 1)
+
+
+POLICY = """
+from edgeproxy.policy import CONTINUE, Policy, Reject
+
+policy = Policy()
+
+
+@policy.on_request("INVITE")
+def by_account(call):
+    call.note("seen", f"{call.account} {call.attribute('call_limit', 'none')} {' '.join(call.attributes('group'))}")
+    return Reject(488) if call.attribute("barred") == "yes" else CONTINUE
+"""
+
+
+def test_attributes_of_an_account_reach_policies_records_and_the_check_of_numbers(
+    users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone], tmp_path: Path
+) -> None:
+    (tmp_path / "accounts.py").write_text(POLICY)
+    proxy, port = users()
+    proxy.stop()
+    with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+        database.execute("ALTER TABLE subscriber ADD COLUMN call_limit INTEGER")
+        database.execute("UPDATE subscriber SET call_limit = 3 WHERE username = 'user1'")
+        rows = [
+            ("user1", "group", "sales"),
+            ("user1", "group", "emea"),
+            ("user1", "numbers", "+4930111, +4930222"),
+            ("user2", "barred", "yes"),
+        ]
+        insert = "INSERT INTO usr_preferences (username, domain, attribute, value) VALUES (?, 'edge.example', ?, ?)"
+        database.executemany(insert, rows)
+        database.execute("INSERT INTO uri (username, domain, uri_user) VALUES ('user1', 'edge.example', 'info')")
+    database.close()
+    terms = 'attributes = ["call_limit"]\npreferences = true\ncaller_numbers = "numbers"\nuri_table = true\n'
+    text = proxy.file.read_text().replace("[authentication.attacks]", f"[authentication]\n{terms}[authentication.attacks]")
+    proxy.file.write_text(text + '[[policy]]\nmodule = "accounts"\n')
+    proxy.start()
+    alice, bob = phone("user1", port), phone("user2", port)
+    assert alice.register("secret1").startswith("SIP/2.0 200")
+    assert bob.register("secret2").startswith("SIP/2.0 200")
+    assert talk(alice, bob, "secret1")
+    assert bob.invite("sip:user1@edge.example", "secret2").startswith("SIP/2.0 488")
+    proxy.stop()
+    notes = [record["notes"] for record in proxy.records(2)]
+    mine = {
+        "account": "user1@edge.example",
+        "account.call_limit": "3",
+        "account.group": "sales,emea",
+        "account.numbers": "+4930111, +4930222",
+    }
+    assert {**mine, "seen": "user1@edge.example 3 sales emea"} in notes
+    proxy.start()
+    # It may call from its numbers and as `info`, which it may register as well, and as nobody else.
+    alice.account = "user1"
+    for user, expected in (("+4930111", "480"), ("+4930222", "480"), ("info", "480"), ("+4930333", "403"), ("user2", "403")):
+        alice.user = user
+        assert alice.invite("sip:nobody@edge.example", "secret1").startswith(f"SIP/2.0 {expected}"), user
+    for user, expected in (("info", "200"), ("+4930111", "403")):
+        alice.user = user
+        assert alice.register("secret1").startswith(f"SIP/2.0 {expected}"), user
+
+
+def test_an_attribute_that_the_table_does_not_have_is_told(users: Callable[..., tuple[Proxy, int]]) -> None:
+    proxy, _ = users()
+    text = proxy.file.read_text()
+    proxy.file.write_text(text.replace("[authentication.attacks]", '[authentication]\nattributes = ["colour"]\n[authentication.attacks]'))
+    code, said = manage(proxy, "reload")
+    assert code == 1
+    assert "subscriber has no column colour" in said

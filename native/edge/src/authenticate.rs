@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use proto::{Algorithm, DigestInput, Nonce, NonceState, Now, Protection, Use, digest_response, ha1};
 use syntax::{Credentials, CredentialsError, HeaderName, Message, Method, Span, Uri};
 
+use crate::account_attributes::{ALSO, Account, Attributes};
 use crate::admit::Shedding;
 use crate::credential::Known;
 use crate::defence::MayTry;
@@ -161,7 +162,7 @@ impl Edge {
         let method = text(message.head.method_span);
         let input = DigestInput { method, uri: text(credentials.uri), nonce: text(credentials.nonce), protection, session, body: message.body() };
         let stored = match &known {
-            Known::User(ha1s) => ha1s.get(algorithm).copied(),
+            Known::User(ha1s, _) => ha1s.get(algorithm).copied(),
             Known::Nobody => None,
         };
         // For nobody as much is computed as for somebody, so that the time tells nothing.
@@ -177,11 +178,12 @@ impl Edge {
             return Finding::Challenge { stale: true };
         }
         self.note_authenticated(now, arrival, &claim.user);
-        if !self.is_of(message, claim) {
+        let attributes = if let Known::User(_, attributes) = known { attributes } else { Attributes::default() };
+        if !self.is_of(message, claim, &attributes) {
             self.counters.identities_refused.add();
             return Finding::Refuse(Refusal { reason_phrase: Some("Identity Not Allowed".to_owned()), ..Refusal::new(403, "authenticate") });
         }
-        self.users.proved = Some([&claim.user, &b"@"[..], &claim.domain].concat().into());
+        self.users.proved = Some(Box::new(Account { name: [&claim.user, &b"@"[..], &claim.domain].concat().into(), attributes }));
         Finding::Proved
     }
 
@@ -191,14 +193,16 @@ impl Edge {
     }
 
     /// Whether the address that a request says it is of is that of the account (RFC 3261 section 22.1: whom to believe is ours to say).
-    fn is_of(&self, message: &Message<'_>, claim: &Claim<'_>) -> bool {
+    fn is_of(&self, message: &Message<'_>, claim: &Claim<'_>, attributes: &Attributes) -> bool {
         let head = message.head;
+        let numbers = self.snapshot.settings.authentication.caller_numbers.as_str();
         let own = |span: Span| {
             let Ok(uri) = Uri::parse(message.bytes, span) else { return false };
             let user = unescaped(message.text(uri.user));
             let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
             let same_user = if sensitive { *user == *claim.user } else { user.eq_ignore_ascii_case(&claim.user) };
-            same_user && message.text(uri.host).eq_ignore_ascii_case(&claim.domain)
+            let allowed = |user: &str| attributes.has(ALSO, user) || !numbers.is_empty() && head.method != Method::Register && attributes.has(numbers, user);
+            (same_user || std::str::from_utf8(&user).is_ok_and(allowed)) && message.text(uri.host).eq_ignore_ascii_case(&claim.domain)
         };
         // RFC 3323 section 4.1.1.3: who wants to be anonymous says so, and proves to us who it is all the same.
         let anonymous = |span: Span| {

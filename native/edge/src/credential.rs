@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proto::{Algorithm, DigestText, Moment, Now, ha1};
 use smallvec::SmallVec;
 
+use crate::account_attributes::Attributes;
 use crate::edge::Edge;
 
 /// What a worker wants to know of a user.
@@ -24,7 +25,8 @@ pub struct CredentialQuestion {
 #[derive(Clone, PartialEq, Eq)]
 pub enum CredentialAnswer {
     /// The clear password; empty where only hashes are kept. HA1 by MD5, SHA-256 and SHA-512-256 as text, each empty where it is not there.
-    Found(String, [String; 3]),
+    /// Names and values of what else is known of the account.
+    Found(String, [String; 3], Vec<(String, String)>),
     /// There is no such user.
     Unknown,
     /// The database cannot be asked.
@@ -54,6 +56,7 @@ impl Ha1s {
 struct Entry {
     /// `None` for a user that there is not.
     ha1s: Option<Ha1s>,
+    attributes: Attributes,
     fetched: Moment,
     /// Whether it was asked for anew.
     asked: bool,
@@ -62,7 +65,7 @@ struct Entry {
 /// How credentials are known.
 pub(crate) enum Known {
     /// As they are.
-    User(Ha1s),
+    User(Ha1s, Attributes),
     /// There is no such user.
     Nobody,
 }
@@ -91,10 +94,10 @@ impl CredentialCache {
             return None;
         }
         let ask = age > fresh && !std::mem::replace(&mut entry.asked, true);
-        Some((entry.ha1s.as_ref().map_or(Known::Nobody, |ha1s| Known::User(ha1s.clone())), ask))
+        Some((entry.ha1s.as_ref().map_or(Known::Nobody, |ha1s| Known::User(ha1s.clone(), entry.attributes.clone())), ask))
     }
 
-    fn put(&mut self, key: u128, ha1s: Option<Ha1s>, now: Moment, limit: usize) {
+    fn put(&mut self, key: u128, ha1s: Option<Ha1s>, attributes: Attributes, now: Moment, limit: usize) {
         let (mine, other) = if ha1s.is_some() { (&mut self.users, &mut self.nobodies) } else { (&mut self.nobodies, &mut self.users) };
         other.remove(&key);
         let limit = if ha1s.is_some() { limit } else { limit / 4 }.max(16);
@@ -106,7 +109,7 @@ impl CredentialCache {
                 left == 0
             });
         }
-        mine.insert(key, Entry { ha1s, fetched: now, asked: false });
+        mine.insert(key, Entry { ha1s, attributes, fetched: now, asked: false });
     }
 
     /// The database is silent: what is known is asked for again later.
@@ -155,9 +158,10 @@ impl Edge {
                 return self.unpark(now, key, false);
             }
             CredentialAnswer::Unknown => None,
-            CredentialAnswer::Found(password, stored) => Some(self.ha1s(user, realm, password, stored)),
+            CredentialAnswer::Found(password, stored, _) => Some(self.ha1s(user, realm, password, stored)),
         };
-        self.users.credentials.put(key, ha1s, now.moment, limit);
+        let attributes = if let CredentialAnswer::Found(_, _, pairs) = answer { Attributes::new(pairs) } else { Attributes::default() };
+        self.users.credentials.put(key, ha1s, attributes, now.moment, limit);
         self.unpark(now, key, true);
     }
 
@@ -183,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_stale_is_used_and_asked_for_once() {
         let mut cache = CredentialCache::default();
-        cache.put(1, Some(Ha1s::default()), Moment(0), 100);
+        cache.put(1, Some(Ha1s::default()), Attributes::default(), Moment(0), 100);
         let mut at = |moment| cache.get(1, Moment(moment), 10, 100).map(|(_, ask)| ask);
         assert_eq!([at(10), at(11), at(12), at(100), at(101)], [Some(false), Some(true), Some(false), Some(false), None]);
         cache.ask_later(1);
@@ -193,7 +197,7 @@ mod tests {
     #[test]
     fn nobody_is_kept_like_others() {
         let mut cache = CredentialCache::default();
-        cache.put(1, None, Moment(0), 100);
+        cache.put(1, None, Attributes::default(), Moment(0), 100);
         assert!(matches!(cache.get(1, Moment(10), 10, 100), Some((Known::Nobody, false))));
         assert!(matches!(cache.get(1, Moment(11), 10, 100), Some((Known::Nobody, true))));
         assert!(cache.get(1, Moment(101), 10, 100).is_none());
@@ -202,11 +206,11 @@ mod tests {
     #[test]
     fn guesses_push_out_no_user_and_the_tables_stay_within_their_bounds() {
         let mut cache = CredentialCache::default();
-        (0..64).for_each(|key| cache.put(key, Some(Ha1s::default()), Moment(0), 64));
-        (1_000..2_000).for_each(|key| cache.put(key, None, Moment(0), 64));
+        (0..64).for_each(|key| cache.put(key, Some(Ha1s::default()), Attributes::default(), Moment(0), 64));
+        (1_000..2_000).for_each(|key| cache.put(key, None, Attributes::default(), Moment(0), 64));
         assert!((0..64).all(|key| cache.get(key, Moment(0), 10, 100).is_some()));
         assert!(cache.nobodies.len() <= 16 && cache.len() <= 80);
-        (64..1_000).for_each(|key| cache.put(key, Some(Ha1s::default()), Moment(0), 64));
+        (64..1_000).for_each(|key| cache.put(key, Some(Ha1s::default()), Attributes::default(), Moment(0), 64));
         assert!(cache.users.len() <= 64);
     }
 }

@@ -39,6 +39,6 @@ impl Edge {
     /// A P-Asserted-Identity line for who proved who it is, where `far` believes us.
     pub(crate) fn asserted(&self, entry: Key, far: Option<u16>) -> Option<Vec<u8>> {
         let account = self.transactions.get(entry)?.account.as_deref()?;
-        self.believes(far).then(|| [b"P-Asserted-Identity: <sip:", account, b">\r\n"].concat())
+        self.believes(far).then(|| [b"P-Asserted-Identity: <sip:", &*account.name, b">\r\n"].concat())
     }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod account_attributes;
 mod ack;
 mod admit;
 mod authenticate;

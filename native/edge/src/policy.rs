@@ -220,6 +220,7 @@ impl Edge {
         let mut written = Vec::with_capacity(crate::verdict::TOKEN);
         token.write(&mut written);
         let peer = self.caller_peer(transaction).and_then(|index| self.snapshot.settings.peers.get(usize::from(index)));
+        let account = transaction.account.as_ref().map_or_else(String::new, |account| account.text());
         let view = QuestionView {
             event: event as u8,
             status_code,
@@ -231,6 +232,7 @@ impl Edge {
             listener: self.snapshot.listener(transaction.arrival.listener).label(),
             peer: peer.map_or("", |peer| &peer.name),
             target,
+            account: &account,
             message,
         };
         let mut bytes = Vec::with_capacity(128 + message.len());
@@ -619,6 +621,7 @@ impl Edge {
             listener: &record.listener,
             peer: &record.from_peer,
             target: "",
+            account: "",
             message: &json,
         };
         let mut bytes = Vec::with_capacity(128 + json.len());

@@ -107,7 +107,7 @@ impl Edge {
         let mut call = Call::new(message, arrival, shape.from_peer, now, self.call_number, lease);
         call.ends = Ends::of_request(message);
         if let Some(account) = self.transactions.get(entry).and_then(|transaction| transaction.account.as_deref()) {
-            call.note(&[("account".to_owned(), String::from_utf8_lossy(account).into_owned())]);
+            call.note(&account.notes());
         }
         let dialog = self.dialog_key(message.call_id(), message.text(message.head.from.tag));
         let Some(call) = self.calls.insert(call) else { return };

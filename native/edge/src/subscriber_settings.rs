@@ -125,6 +125,8 @@ pub struct KeepAliveSettings {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthenticationSettings {
+    /// The attribute that lists numbers which an account may call from besides its own user; empty for none.
+    pub caller_numbers: String,
     /// The realm; empty for the domain that the request is of.
     pub realm: String,
     /// Algorithms that are offered.

@@ -4,6 +4,7 @@ use proto::{InviteClient, InviteServer, Key, Moment, NonInviteClient, NonInviteS
 use smallvec::SmallVec;
 use syntax::Method;
 
+use crate::account_attributes::Account;
 use crate::gateway_call::GatewayCall;
 use crate::hop::Hop;
 use crate::media_external::MediaWait;
@@ -176,7 +177,7 @@ pub(crate) struct Transaction {
     /// Tells a loop by the request as it came, where its numbers were changed.
     pub(crate) loop_hash: Option<u64>,
     /// The account that its sender proved to be.
-    pub(crate) account: Option<Box<[u8]>>,
+    pub(crate) account: Option<Box<Account>>,
     /// The request as a policy wants it to go out, where that differs.
     pub(crate) edited: Option<Box<[u8]>>,
     pub(crate) policy: Option<Box<PolicyState>>,

@@ -7,6 +7,7 @@ use proto::{Key, Location, Moment, NonceWindows, Now, Secret, TimedSlab, seconds
 use smallvec::SmallVec;
 use syntax::Message;
 
+use crate::account_attributes::Account;
 use crate::credential::CredentialCache;
 use crate::edge::Edge;
 use crate::hop::Hop;
@@ -41,7 +42,7 @@ pub(crate) struct Users {
     /// Who waits for what.
     waiting: HashMap<u128, SmallVec<[Key; 1]>>,
     /// The account that the request at hand is of.
-    pub(crate) proved: Option<Box<[u8]>>,
+    pub(crate) proved: Option<Box<Account>>,
     /// Addresses of names that Contacts have.
     pub(crate) names: HashMap<Box<[u8]>, (Vec<IpAddr>, Moment)>,
     /// Records that wait to be written, by their place.

@@ -117,6 +117,8 @@ pub struct QuestionView<'a> {
     pub peer: &'a str,
     /// Where an attempt goes, or a response came from.
     pub target: &'a str,
+    /// The account that the request proved to be of, with its attributes, parted by 0x1f.
+    pub account: &'a str,
     /// The request, the response of what failed, or the record of a call as JSON.
     pub message: &'a [u8],
 }
@@ -134,6 +136,7 @@ impl<'a> QuestionView<'a> {
         listener: "",
         peer: "",
         target: "",
+        account: "",
         message: &[],
     };
 
@@ -154,10 +157,14 @@ impl<'a> QuestionView<'a> {
         for text in [self.transport, self.listener, self.peer, self.target] {
             out.push(text.len().min(255) as u8);
         }
+        let account = self.account.as_bytes();
+        let account = account.get(..usize::from(u16::MAX)).unwrap_or(account);
+        out.extend_from_slice(&(account.len() as u16).to_le_bytes());
         out.resize(start + HEAD, 0);
         for text in [self.transport, self.listener, self.peer, self.target] {
             out.extend_from_slice(&text.as_bytes()[..text.len().min(255)]);
         }
+        out.extend_from_slice(account);
         out.extend_from_slice(self.message);
     }
 
@@ -170,7 +177,8 @@ impl<'a> QuestionView<'a> {
         let (transport, rest) = rest.split_at_checked(usize::from(*lengths.first()?))?;
         let (listener, rest) = rest.split_at_checked(usize::from(*lengths.get(1)?))?;
         let (peer, rest) = rest.split_at_checked(usize::from(*lengths.get(2)?))?;
-        let (target, message) = rest.split_at_checked(usize::from(*lengths.get(3)?))?;
+        let (target, rest) = rest.split_at_checked(usize::from(*lengths.get(3)?))?;
+        let (account, message) = rest.split_at_checked(usize::from(half(58)?))?;
         let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).ok();
         Some(Self {
             event: *head.first()?,
@@ -183,6 +191,7 @@ impl<'a> QuestionView<'a> {
             listener: text(listener)?,
             peer: text(peer)?,
             target: text(target)?,
+            account: text(account)?,
             message,
         })
     }
@@ -331,6 +340,7 @@ mod tests {
                 listener: "public",
                 peer: "phones",
                 target: "udp:203.0.113.1:5060",
+                account: "alice@edge.example\u{1f}limit=5",
                 message: b"INVITE",
             };
             let mut bytes = Vec::new();

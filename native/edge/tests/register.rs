@@ -88,7 +88,7 @@ fn answer(challenge: &str, method: &str, uri: &str, user: &str, password: &str, 
 }
 
 fn found(password: &str) -> CredentialAnswer {
-    CredentialAnswer::Found(password.to_owned(), Default::default())
+    CredentialAnswer::Found(password.to_owned(), Default::default(), Vec::new())
 }
 
 fn challenges(text: &str) -> Vec<&str> {

@@ -205,6 +205,18 @@ impl Request {
         if view.event == edge::PolicyEvent::Request as u8 { view.target.to_owned() } else { String::new() }
     }
 
+    /// The account that it proved to be of, `user@domain`; empty where it did not have to.
+    #[getter]
+    fn account(&self) -> &str {
+        self.view().account.split('\u{1f}').next().unwrap_or_default()
+    }
+
+    /// What the database says of that account, by name; a name may stand more than once.
+    #[getter]
+    fn account_attributes(&self) -> Vec<(&str, &str)> {
+        self.view().account.split('\u{1f}').skip(1).filter_map(|pair| pair.split_once('=')).collect()
+    }
+
     #[getter]
     fn peer(&self) -> &str {
         self.view().peer

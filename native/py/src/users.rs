@@ -72,8 +72,10 @@ pub(crate) fn contact_id(user: &str, domain: &str, contact: &str) -> u64 {
 
 /// Worker, user, domain and realm.
 pub(crate) type Wanted = (u8, String, String, String);
-/// A question; whether the database could be asked; and the clear password with HA1 by MD5, SHA-256 and SHA-512-256, or nothing for nobody.
-pub(crate) type Told = (Wanted, bool, Option<(String, String, String, String)>);
+/// What the database says of a user: the clear password, HA1 by MD5, SHA-256 and SHA-512-256, and attributes by name.
+pub(crate) type Known = (String, String, String, String, Vec<(String, String)>);
+/// A question; whether the database could be asked; and what it says, nothing for nobody.
+pub(crate) type Told = (Wanted, bool, Option<Known>);
 
 pub(crate) fn wanted(question: CredentialQuestion) -> Wanted {
     (question.worker, question.user, question.domain, question.realm)
@@ -82,7 +84,7 @@ pub(crate) fn wanted(question: CredentialQuestion) -> Wanted {
 pub(crate) fn told(((worker, user, domain, realm), available, found): Told) -> (CredentialQuestion, CredentialAnswer) {
     let answer = match found {
         _ if !available => CredentialAnswer::Unavailable,
-        Some((password, md5, sha256, sha512)) => CredentialAnswer::Found(password, [md5, sha256, sha512]),
+        Some((password, md5, sha256, sha512, attributes)) => CredentialAnswer::Found(password, [md5, sha256, sha512], attributes),
         None => CredentialAnswer::Unknown,
     };
     (CredentialQuestion { worker, user, domain, realm }, answer)

@@ -131,6 +131,7 @@ pub fn registrar(domain: &str) -> RegistrarSettings {
 
 fn authentication() -> AuthenticationSettings {
     AuthenticationSettings {
+        caller_numbers: "caller_numbers".to_owned(),
         realm: String::new(),
         algorithms: vec!["MD5".to_owned(), "SHA-256".to_owned()],
         protect_body: false,

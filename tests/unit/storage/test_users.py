@@ -13,7 +13,7 @@ from edgeproxy.errors import StorageError
 from edgeproxy.server.location_store import LocationStore
 from edgeproxy.storage import open_engine, require, upgrade
 from edgeproxy.storage.location import LocationTable
-from edgeproxy.storage.subscribers import Credentials, SubscriberTable
+from edgeproxy.storage.subscribers import Attributes, Credentials, SubscriberTable
 from tests.unit.storage.conftest import run
 
 SOON = int(time.time()) + 3_000
@@ -133,6 +133,32 @@ def test_credentials_are_those_of_user_and_domain(database: str) -> None:
         anywhere = await SubscriberTable.open(engine, "", use_domain=False)
         assert (await anywhere.fetch(users))[users[2]] in (Credentials("", "", "", ""), Credentials("", "a" * 32, "", ""))
         assert len(await anywhere.fetch([(f"nobody{number}", "edge.example") for number in range(1_200)])) == 0
+        await engine.dispose()
+
+    asyncio.run(work())
+
+
+def test_attributes_are_those_of_columns_preferences_and_uris(database: str) -> None:
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        "ALTER TABLE subscriber ADD COLUMN call_limit INTEGER",
+        "INSERT INTO subscriber (username, domain, password, call_limit) VALUES ('alice', 'edge.example', 'x', 5)",
+        "INSERT INTO subscriber (username, domain, password) VALUES ('alice', 'other.example', 'y')",
+        "INSERT INTO usr_preferences (username, domain, attribute, value) VALUES ('alice', 'edge.example', 'group', 'sales')",
+        "INSERT INTO usr_preferences (username, domain, attribute, value) VALUES ('bob', 'edge.example', 'group', 'none')",
+        "INSERT INTO uri (username, domain, uri_user) VALUES ('alice', 'edge.example', 'info')",
+    )
+
+    async def work() -> None:
+        engine = open_engine(database)
+        wanted = Attributes(["call_limit"], preferences=True, uris=True)
+        table = await SubscriberTable.open(engine, "password", use_domain=True, attributes=wanted)
+        found = await table.fetch([("alice", "edge.example"), ("alice", "other.example"), ("bob", "edge.example")])
+        own = (("call_limit", "5"), ("group", "sales"), ("=uri", "info"))
+        assert {key[1]: known.attributes for key, known in found.items()} == {"edge.example": own, "other.example": ()}
+        with pytest.raises(StorageError, match="subscriber has no column colour, taste\nhint"):
+            await SubscriberTable.open(engine, "password", use_domain=True, attributes=Attributes(["colour", "taste"]))
         await engine.dispose()
 
     asyncio.run(work())
