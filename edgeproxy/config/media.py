@@ -32,13 +32,15 @@ class Media(msgspec.Struct, frozen=True):
     relearn_after_milliseconds: Annotated[int, Meta(ge=100, le=600_000)] = 2_000
     """A source that was silent for so long may come from elsewhere, by the same rule; a new SDP may move it at once."""
     timeout_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
-    """A call of which neither side has sent anything for so long is told as an event; 0: never. It is looked for every two seconds."""
+    """A call of which neither side has sent anything for so long is told as an event, and again each time that it has passed; 0: never. It is looked for every two seconds, and in calls that were answered only."""
     hold_timeout_seconds: Annotated[int, Meta(ge=0, le=604_800)] = 3_600
     """The same while it is on hold."""
     end_calls: bool = True
     """Whether such a call is ended, with BYE to both sides."""
     streams: Annotated[int, Meta(ge=1, le=32)] = 8
     """Streams of one call; a request with more is refused with 500."""
+    packets_per_second: Annotated[int, Meta(ge=100, le=1_000_000)] = 5_000
+    """Datagrams that one port passes on in a second; video of high quality has some thousand. What two descriptions that lead to each other's ports would have circle stays within it."""
     rtpengine: dict[str, Rtpengine] = field(default_factory=dict)
     """Engines that relay in place of our own media workers. `learning` and timeouts are theirs then."""
     rtpengine_timeout_milliseconds: Annotated[int, Meta(ge=10, le=10_000)] = 500
@@ -71,6 +73,7 @@ class Media(msgspec.Struct, frozen=True):
             "hold_timeout_seconds": self.hold_timeout_seconds,
             "end_calls": self.end_calls,
             "streams": self.streams,
+            "packets_per_second": self.packets_per_second,
             "rtpengines": [{"name": name, "address": engine.address, "weight": engine.weight} for name, engine in self.rtpengine.items()],
             "engine": {
                 "timeout_milliseconds": self.rtpengine_timeout_milliseconds,

@@ -64,15 +64,16 @@ def _check_addresses(config: Config, faults: Faults) -> None:
     for name, listener in config.install.listener.items():
         listen = ListenAddress.parse(listener.address)
         family = socket.AF_INET6 if listen.host.version == 6 else socket.AF_INET
-        # Port 0: the address must be one of this machine's; its port may be held by the running instance.
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.bind((str(listen.host), 0))
-        except OSError as error:
-            faults.add(
-                ("install", "listener", name, "address"),
-                f"not an address of this machine ({error.strerror}), got: {listener.address}",
-            )
+        places = [("address", str(listen.host), listener.address)]
+        if config.media and listener.media_address:
+            places.append(("media_address", listener.media_address, listener.media_address))
+        for key, host, said in places:
+            # Port 0: the address must be one of this machine's; its port may be held by the running instance.
+            try:
+                with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                    probe.bind((host, 0))
+            except OSError as error:
+                faults.add(("install", "listener", name, key), f"not an address of this machine ({error.strerror}), got: {said}")
 
 
 def _check_patterns(config: Config, faults: Faults) -> None:

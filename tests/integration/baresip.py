@@ -31,6 +31,11 @@ class Baresip:
             "audio_player aubridge,nothing",
             "audio_alert aubridge,nothing",
             "audio_level no",
+            # All that it makes tones of.
+            "ausrc_srate 48000",
+            "auplay_srate 48000",
+            "ausrc_channels 2",
+            "auplay_channels 2",
             f"snd_path {self.heard}",
             f"ctrl_tcp_listen 127.0.0.1:{self._control}",
             f"module_path {MODULES}",

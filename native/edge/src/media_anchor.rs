@@ -1,12 +1,12 @@
 //! Part of phase *rewrite*: media is led through here. Each description that passes says our address and ports to the side that
 //! gets it, and tells the media worker of the side that sent it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use media::{Command, Described, Side};
 use proto::{Direction, Key};
 use smallvec::SmallVec;
-use syntax::{Message, Method, SessionDescription};
+use syntax::{HeaderName, Message, Method, SessionDescription};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
@@ -28,7 +28,7 @@ pub(crate) enum MediaFault {
 
 /// What a description is in the exchange of offer and answer (RFC 3264, RFC 6337).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     Offer,
     Answer,
 }
@@ -48,6 +48,27 @@ pub(crate) fn side_of(direction: Direction) -> Side {
         Direction::FromCaller => Side::Caller,
         Direction::FromCallee => Side::Callee,
     }
+}
+
+/// Whether both are of one of the blocks that every network may have for itself (RFC 1918, RFC 6598), or both loopback.
+fn same_block(a: IpAddr, b: IpAddr) -> bool {
+    let block = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => match ip.octets() {
+            [10, ..] => 1,
+            [172, b, ..] if b & 0xf0 == 16 => 2,
+            [192, 168, ..] => 3,
+            [100, b, ..] if b & 0xc0 == 64 => 4,
+            [127, ..] => 5,
+            _ => 0,
+        },
+        IpAddr::V6(_) => 0,
+    };
+    block(a) != 0 && block(a) == block(b)
+}
+
+/// Whether a provisional response is sent reliably (RFC 3262).
+pub(crate) fn is_reliable(message: &Message<'_>) -> bool {
+    message.elements(HeaderName::Require).any(|option| message.text(option).eq_ignore_ascii_case(b"100rel"))
 }
 
 pub(crate) fn carries_media(method: Method) -> bool {
@@ -73,23 +94,36 @@ impl Edge {
         let [near, beyond] = [arrival.listener, hop.listener].map(|listener| self.snapshot.listener(listener));
         let crosses = near.network != beyond.network || near.media_address.is_ipv4() != beyond.media_address.is_ipv4();
         let is_phone = |peer: Option<u16>| peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers);
-        let natted = is_phone(*from) && self.snapshot.nat_tests.hold(arrival, message) || self.hides(message, arrival.address.ip());
+        let natted = is_phone(*from) && (self.snapshot.nat_tests.hold(arrival, message) || self.hides(message, arrival));
         crosses || natted || way.is_some_and(|way| way.hop.is_some())
     }
 
     /// Whether the description of a message names an address that its sender's network hides.
-    fn hides(&self, message: &Message<'_>, source: IpAddr) -> bool {
+    pub(crate) fn hides(&self, message: &Message<'_>, arrival: &Hop) -> bool {
         let session = session_part(message).and_then(|part| SessionDescription::read(message.bytes, part));
         session.is_some_and(|session| {
             let lines = session.media.iter().filter_map(|media| session.connection_of(media));
-            lines.filter_map(|connection| connection.address).any(|ip| self.is_hidden(ip, source))
+            lines.filter_map(|connection| connection.address).any(|ip| self.is_hidden(ip, arrival))
         })
     }
 
-    /// Whether `ip` is one that several networks have, and not where the sender was seen.
-    fn is_hidden(&self, ip: IpAddr, source: IpAddr) -> bool {
-        let source = source.to_canonical();
-        ip != source && !ip.is_unspecified() && self.snapshot.nat_tests.is_private(ip) && !(ip.is_loopback() && source.is_loopback())
+    /// Whether `ip` is one that several networks have, in another of them than where a phone was seen. Machines know where they
+    /// are: the media of a core may well stand elsewhere in its network than its signalling.
+    fn is_hidden(&self, ip: IpAddr, arrival: &Hop) -> bool {
+        let source = arrival.address.ip().to_canonical();
+        ip != source && !ip.is_unspecified() && self.snapshot.nat_tests.is_private(ip) && !same_block(ip, source) && self.is_phone(arrival)
+    }
+
+    /// Whether a phone says that it is at ports of ours: what came there would circle.
+    fn is_ours_already(&self, place: SocketAddr, arrival: &Hop) -> bool {
+        let ours = || {
+            let ip = place.ip();
+            let facing = |listener: &crate::settings::ListenerSettings| {
+                listener.media_address == ip || listener.media_advertise == Some(ip) || listener.media_address.is_unspecified()
+            };
+            self.snapshot.settings.listeners.iter().any(facing)
+        };
+        self.media.ports.contains(&(place.port() & !1)) && ours() && self.is_phone(arrival)
     }
 
     /// An attempt of a new call is about to be made: a session for it where its media is relayed, and what changes in it.
@@ -103,7 +137,7 @@ impl Edge {
         self.close_attempt(call, number);
         let far_ips = [arrival.address.ip().to_canonical(), hop.address.ip().to_canonical()];
         let Some(place) = self.open_session(call, number, [arrival.listener, hop.listener], far_ips) else { return Ok(Changes::new()) };
-        let done = self.anchor(call, place, Side::Caller, arrival.address.ip(), message, Role::Offer, false);
+        let done = self.anchor(call, place, Side::Caller, arrival, message, Role::Offer, false);
         if done.is_err() {
             self.close_attempt(call, number);
         }
@@ -123,7 +157,7 @@ impl Edge {
         }
         let answers = matches!(head.method, Method::Ack | Method::Prack) && session.is_some_and(|session| session.open_offer == Some(side.other()));
         let role = if answers { Role::Answer } else { Role::Offer };
-        self.anchor(shape.call, place, side, arrival.address.ip(), message, role, true)
+        self.anchor(shape.call, place, side, arrival, message, role, true)
     }
 
     /// A response passes: leads its media through here; true where that says how long the body is from now on.
@@ -160,15 +194,32 @@ impl Edge {
         let Some(place) = place.filter(|place| self.session(call, *place).is_some_and(|session| session.external.is_none())) else { return Changes::new() };
         // Who answers is the other side than the one that asked.
         let side = dialog.map_or(Side::Callee, |direction| side_of(direction).other());
-        let open = self.session(call, place).and_then(|session| session.open_offer);
-        let role = if head.method != Method::Invite || open == Some(side.other()) { Role::Answer } else { Role::Offer };
-        let done = self.anchor(call, place, side, arrival.address.ip(), message, role, head.status_code >= 200);
+        let role = self.role_of_response(call, place, side, message);
+        // A reliable provisional answer is as final as that of a 2xx (RFC 3262 section 5).
+        let last = head.status_code >= 200 || is_reliable(message);
+        let done = self.anchor(call, place, side, arrival, message, role, last);
         done.unwrap_or_else(|fault| {
             // It is too late to refuse: whoever gets it may still make something of it.
             self.counters.media_unreadable.add();
             log::debug!(target: "media", "a response passes as it is: {fault:?}");
             Changes::new()
         })
+    }
+
+    pub(crate) fn role_of_response(&mut self, call: Key, place: usize, side: Side, message: &Message<'_>) -> Role {
+        let head = message.head;
+        let Some(session) = self.session_mut(call, place) else { return Role::Answer };
+        if head.method != Method::Invite || session.open_offer == Some(side.other()) || session.answered == head.cseq {
+            if head.method == Method::Invite && head.status_code >= 200 {
+                session.answered = head.cseq;
+                if head.body.is_empty() {
+                    // The answer came before it, in a provisional response.
+                    session.open_offer = None;
+                }
+            }
+            return Role::Answer;
+        }
+        Role::Offer
     }
 
     /// A request was refused. What it offered within a dialog does not count (RFC 3261 section 14.1); of an attempt nothing is left.
@@ -179,14 +230,15 @@ impl Edge {
             None if head.method == Method::Invite => self.close_attempt(call, attempt),
             None => {}
             Some(_) if !carries_media(head.method) => {}
-            Some(Direction::FromCaller) => self.forget_offer(call, message.text(head.to.tag)),
-            Some(Direction::FromCallee) => self.forget_offer(call, message.text(head.from.tag)),
+            Some(Direction::FromCaller) => self.forget_offer(call, message.text(head.to.tag), Side::Caller),
+            Some(Direction::FromCallee) => self.forget_offer(call, message.text(head.from.tag), Side::Callee),
         }
     }
 
-    fn forget_offer(&mut self, call: Key, tag: &[u8]) {
+    fn forget_offer(&mut self, call: Key, tag: &[u8], side: Side) {
         let Some(place) = self.session_of(call, tag) else { return };
-        if let Some(session) = self.session_mut(call, place).filter(|session| session.negotiated) {
+        // One of the other side that crossed it still waits for its answer.
+        if let Some(session) = self.session_mut(call, place).filter(|session| session.negotiated && session.open_offer == Some(side)) {
             (session.pending, session.open_offer) = (None, None);
         }
     }
@@ -223,12 +275,16 @@ impl Edge {
 
     /// Leads the media of one description through here. An answer that is `last` ends the exchange.
     #[expect(clippy::too_many_arguments, reason = "one description with what is known of it")]
-    fn anchor(&mut self, call: Key, place: usize, side: Side, source: IpAddr, message: &Message<'_>, role: Role, last: bool) -> Result<Changes, MediaFault> {
+    fn anchor(&mut self, call: Key, place: usize, side: Side, arrival: &Hop, message: &Message<'_>, role: Role, last: bool) -> Result<Changes, MediaFault> {
         let Some(part) = session_part(message) else { return Ok(Changes::new()) };
-        let source = source.to_canonical();
+        let source = arrival.address.ip().to_canonical();
         let session = SessionDescription::read(message.bytes, part).ok_or(MediaFault::Unreadable)?;
-        let streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, source)).ok_or(MediaFault::Unreadable)?;
-        if self.take_ports(call, place, streams.iter().map(|stream| stream.index)).is_err() {
+        let streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, arrival)).ok_or(MediaFault::Unreadable)?;
+        if streams.iter().filter_map(|said| said.expected).flatten().any(|place| self.is_ours_already(place, arrival)) {
+            return Err(MediaFault::Unreadable);
+        }
+        let is_wanted = |index: usize| session.media.get(index).is_some_and(|media| media.port != 0);
+        if self.take_ports(call, place, streams.iter().map(|stream| stream.index).filter(|index| is_wanted(*index))).is_err() {
             self.counters.media_refused.add();
             return Err(MediaFault::NoPorts);
         }
@@ -244,13 +300,9 @@ impl Edge {
                 Some(Described { index, pairs, expected: said.expected, active: said.active, kind: said.kind, clock_rate: said.clock_rate })
             })
             .collect();
-        // A stream that is refused or removed is left as it is: its ports wait for the end of the call.
-        let (id, listener, far) = (held.id, held.listeners[other], held.far[other]);
-        let rules = held.rules;
-        if !described.is_empty() {
-            self.exchange(call, place, Command::Describe { session: id, side, signalled: source, rules, streams: described }, side, role, last);
-        }
-        let address = self.media_address(listener, far);
+        // The ports of a stream that is refused or removed wait for the end of the call.
+        let (id, address, rules) = (held.id, held.told[other], held.rules);
+        self.exchange(call, place, Command::Describe { session: id, side, signalled: source, rules, streams: described }, side, role, last);
         Ok(changes(message, part, &session, &ports, address))
     }
 
@@ -259,6 +311,8 @@ impl Edge {
         let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) else { return };
         let mut ready: SmallVec<[Command; 2]> = SmallVec::new();
         match role {
+            // Two that crossed: the one that came first counts, and both are refused with 491 (RFC 3261 section 14.2).
+            Role::Offer if session.negotiated && session.open_offer == Some(side.other()) => {}
             Role::Offer => {
                 session.open_offer = Some(side);
                 if session.negotiated {

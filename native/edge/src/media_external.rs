@@ -9,7 +9,7 @@ use syntax::{Message, Method, Span};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
-use crate::media_anchor::{Leg, carries_media, side_of};
+use crate::media_anchor::{Leg, Role, carries_media, is_reliable, side_of};
 use crate::media_session::MediaSession;
 use crate::media_text::{Changes, content_length, session_part};
 use crate::question::{Address, Asker, QuestionId};
@@ -45,7 +45,11 @@ pub struct MediaAnswer {
 /// What a request waits with, until there is a description to send.
 #[derive(Debug)]
 struct PendingMedia {
+    /// The attempt that it is for.
+    number: usize,
     address: Address,
+    /// The description as it came, where it is an answer: that goes on without an engine, too.
+    original: Option<Box<[u8]>>,
     bytes: Box<[u8]>,
     shape: Box<Shape>,
     /// There from the answer on; kept for an attempt over UDP, should that over TCP fail.
@@ -96,7 +100,9 @@ impl Edge {
     /// How long an engine may take, with all its tries and those of the next one.
     fn engine_patience(&self) -> u64 {
         let terms = self.snapshot.settings.media.as_ref().map(|media| &media.engine);
-        terms.map_or(0, |terms| milliseconds(terms.timeout_milliseconds * u64::from(terms.tries) * 2 + 100))
+        let count = self.snapshot.settings.media.as_ref().map_or(1, |media| media.rtpengines.len().clamp(1, 4)) as u64;
+        // A call may still be at an engine though the file has none any more.
+        terms.map_or(milliseconds(3_000), |terms| milliseconds(terms.timeout_milliseconds * u64::from(terms.tries) * count + 100))
     }
 
     /// Whether an attempt must wait for an engine; then it is made once that has answered.
@@ -106,12 +112,13 @@ impl Edge {
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         if let Some(wait) = transaction.media.as_mut() {
-            if wait.pending.as_ref().is_some_and(|pending| pending.description.is_some() && pending.address == address) {
+            let number = transaction.branches.len();
+            if wait.pending.as_ref().is_some_and(|pending| pending.description.is_some() && pending.number == number && pending.address == address) {
                 return false;
             }
             wait.pending = None;
         }
-        let (call, number, arrival) = (transaction.call, transaction.branches.len(), transaction.arrival);
+        let (call, branch, arrival) = (transaction.call, transaction.branches.len(), transaction.arrival);
         let (from_tag, to_tag) = (message.text(message.head.from.tag), message.text(message.head.to.tag));
         let found = match shape.dialog {
             Some(direction) => self.asked_within(shape.call, direction, message, &arrival),
@@ -121,7 +128,7 @@ impl Edge {
                 let place = self.hop_of(way.as_deref(), address, shape).and_then(|hop| {
                     let far = self.far_peer(&hop, shape.policy);
                     let leg = Leg { arrival: &arrival, message, from: shape.from_peer, hop: &hop, far, way: way.as_deref() };
-                    self.open_external(&leg, call, number)
+                    self.open_external(&leg, call, branch)
                 });
                 if let Some(transaction) = self.transactions.get_mut(entry) {
                     transaction.way = way;
@@ -135,18 +142,19 @@ impl Edge {
         transaction.questions = transaction.questions.wrapping_add(1);
         let number = transaction.questions;
         transaction.waiting = Some(Waiting { number, deadline, kind: WaitKind::Media });
-        let pending = PendingMedia { address, bytes: message.bytes.into(), shape: Box::new(*shape), description: None };
+        let original = (asked.kind == NgKind::Answer).then(|| part.of(message.bytes).into());
+        let pending = PendingMedia { number: branch, address, original, bytes: message.bytes.into(), shape: Box::new(*shape), description: None };
         transaction.media.get_or_insert_default().pending = Some(pending);
         self.put_media_question(entry, number, &asked, message, part);
         true
     }
 
     fn open_external(&mut self, leg: &Leg<'_>, call: Key, number: usize) -> Option<usize> {
+        self.close_attempt(call, number);
         let wished = self.calls.get(call).and_then(|call| call.wants_media);
         if !self.engages(leg, wished) {
             return None;
         }
-        self.close_attempt(call, number);
         let far = [leg.arrival.address.ip().to_canonical(), leg.hop.address.ip().to_canonical()];
         self.open_session(call, number, [leg.arrival.listener, leg.hop.listener], far)
     }
@@ -169,12 +177,18 @@ impl Edge {
         let [from, to] = [asked.side, asked.side.other()].map(|side| session.listeners[side as usize]);
         match asked.kind {
             NgKind::Offer => session.open_offer = Some(asked.side),
-            NgKind::Answer => session.negotiated = true,
+            NgKind::Answer => {
+                session.negotiated = true;
+                if message.is_request() || message.head.status_code >= 200 || is_reliable(message) {
+                    session.open_offer = None;
+                }
+            }
             NgKind::Delete => {}
         }
         let Some(external) = session.external.as_mut() else { return };
         external.asked = true;
         let (id, call_id, node) = (session.id, external.call_id.clone(), external.node);
+        let hidden = self.hides(message, asked.arrival);
         let networks = [from, to].map(|listener| self.snapshot.listener(listener).network.clone());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let command = NgCommand {
@@ -185,6 +199,7 @@ impl Edge {
             to_tag: text(asked.tags[1]),
             sdp: part.of(message.bytes).into(),
             received_from: asked.arrival.address.ip().to_canonical(),
+            hidden,
             to_v6: self.snapshot.listener(to).address.is_ipv6(),
             directions: directions.then_some(networks),
         };
@@ -195,7 +210,8 @@ impl Edge {
 
     /// The description that an attempt goes out with, where an engine has given one; nothing changes where none was asked.
     pub(crate) fn external_changes(&mut self, entry: Key, message: &Message<'_>) -> Option<Changes> {
-        let pending = self.transactions.get(entry)?.media.as_ref()?.pending.as_ref()?;
+        let transaction = self.transactions.get(entry)?;
+        let pending = transaction.media.as_ref()?.pending.as_ref().filter(|pending| pending.number == transaction.branches.len())?;
         Some(replaced(message, pending.description.as_ref()?))
     }
 
@@ -213,7 +229,8 @@ impl Edge {
         }
         let deadline = now.moment + self.engine_patience();
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
-        if transaction.media.as_ref().is_some_and(|wait| wait.held.len() >= MOST) {
+        // A final response may never come again.
+        if message.head.status_code < 200 && transaction.media.as_ref().is_some_and(|wait| wait.held.len() >= MOST) {
             return true;
         }
         let mut number = 0;
@@ -245,9 +262,9 @@ impl Edge {
                 place
             }
         }?;
-        let session = self.session(call, place).filter(|session| session.external.is_some())?;
+        self.session(call, place).filter(|session| session.external.is_some())?;
         let side = dialog.map_or(Side::Callee, |direction| side_of(direction).other());
-        let answers = head.method != Method::Invite || session.open_offer == Some(side.other());
+        let answers = self.role_of_response(call, place, side, message) == Role::Answer;
         let (kind, tags) = if answers { (NgKind::Answer, tags) } else { (NgKind::Offer, [tags[1], tags[0]]) };
         Some(Asked { call, place, side, kind, arrival, tags })
     }
@@ -292,6 +309,15 @@ impl Edge {
             Ok((_, description)) => {
                 let (address, shape, bytes) = (pending.address, *pending.shape, std::mem::take(&mut pending.bytes));
                 pending.description = Some(description);
+                transaction.media.get_or_insert_default().pending = Some(pending);
+                self.with_stored(&bytes, |edge, message| edge.start_branch(now, entry, message, address, &shape)).unwrap_or(false)
+            }
+            Err(why) if pending.original.is_some() => {
+                // Whoever offered waits for it, and an ACK that is lost ends the call.
+                self.counters.media_questions_failed.add();
+                log::debug!(target: "media", "an answer goes on as it came: {why}");
+                let (address, shape, bytes) = (pending.address, *pending.shape, std::mem::take(&mut pending.bytes));
+                pending.description = pending.original.take();
                 transaction.media.get_or_insert_default().pending = Some(pending);
                 self.with_stored(&bytes, |edge, message| edge.start_branch(now, entry, message, address, &shape)).unwrap_or(false)
             }
@@ -358,6 +384,7 @@ impl Edge {
             to_tag: String::new(),
             sdp: Box::default(),
             received_from: session.far[0],
+            hidden: false,
             to_v6: false,
             directions: None,
         };
@@ -374,6 +401,20 @@ impl Edge {
         }
     }
 
+    /// A request goes out another way, under the next number: its session and its description go along.
+    pub(crate) fn renumber_media(&mut self, entry: Key, attempt: usize) {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let (call, next) = (transaction.call, transaction.branches.len());
+        if let Some(pending) = transaction.media.as_mut().and_then(|wait| wait.pending.as_mut()).filter(|pending| pending.number == attempt) {
+            pending.number = next;
+        }
+        let opens = transaction.dialog.is_none();
+        let session = self.calls.get_mut(call).and_then(|call| call.media.iter_mut().find(|session| session.attempt == attempt));
+        if let Some(session) = session.filter(|_| opens) {
+            session.attempt = next;
+        }
+    }
+
     fn delete_at(&mut self, node: SocketAddr, command: NgCommand, report: bool) {
         let id = QuestionId { worker: self.options.worker, transaction: Key::NONE, number: 0, asker: Asker::Media };
         self.out.media_questions.push(MediaQuestion { id, node: Some(node), command, report });
@@ -384,5 +425,7 @@ impl Edge {
 fn replaced(message: &Message<'_>, description: &[u8]) -> Changes {
     let Some(part) = session_part(message) else { return Changes::new() };
     let length = message.body().len() + description.len() - part.len();
-    vec![(part, description.to_vec()), content_length(message, length)]
+    let mut changes = vec![(part, description.to_vec())];
+    changes.extend(content_length(message, length));
+    changes
 }

@@ -35,7 +35,8 @@ impl Edge {
 
     fn media_silent(&mut self, now: Now, key: Key) {
         let ends = self.snapshot.settings.media.as_ref().is_some_and(|media| media.end_calls);
-        let Some(call) = self.calls.get(key) else { return };
+        // While it rings nobody need say anything.
+        let Some(call) = self.calls.get(key).filter(|call| call.answered.is_some()) else { return };
         let values = vec![call_id(call).into(), tag(call.texts.caller_tag()).into(), tag(callee_tag(call)).into(), u64::from(ends).into()];
         log::info!(target: "media", "call {}: no media from either side", self.shown_text(call.texts.call_id()));
         self.tell(now, EventKind::MediaTimeout, |_| values);

@@ -1,6 +1,6 @@
 //! Media sessions of calls: one for each attempt whose media is relayed here, with ports that face either side.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use media::{Command, NgCommand, PortPair, Rules, SessionId, Side};
@@ -42,6 +42,11 @@ pub(crate) struct MediaSession {
     pub(crate) listeners: [u16; 2],
     /// Where the signalling of either side goes.
     pub(crate) far: [IpAddr; 2],
+    /// Where its ports are bound that face each side, and what descriptions say of that: for its whole life.
+    pub(crate) bound: [IpAddr; 2],
+    pub(crate) told: [IpAddr; 2],
+    /// The number of the request whose answer has passed: it may be repeated.
+    pub(crate) answered: u32,
     pub(crate) streams: SmallVec<[MediaStream; 1]>,
     /// Who made an offer that has no answer yet (RFC 3264).
     pub(crate) open_offer: Option<Side>,
@@ -87,6 +92,8 @@ pub(crate) struct MediaState {
     pub(crate) waiting: HashMap<u64, WaitingRecord>,
     /// The record that each closed session belongs to.
     pub(crate) records: HashMap<SessionId, u64>,
+    /// Our ports that this worker's calls have.
+    pub(crate) ports: HashSet<u16>,
     /// Sessions that rtpengines relay.
     pub(crate) external: usize,
     /// Sessions that ended before an engine had answered: what it is to be told once it does.
@@ -107,10 +114,14 @@ impl Edge {
         self.media.next += 1;
         let id = SessionId(u64::from(self.options.worker) << 56 | self.media.next);
         let worker = (self.media.next % workers.max(1)) as u8;
+        let bound = listeners.map(|listener| self.snapshot.listener(listener).media_address);
+        let told = [0, 1].map(|side| self.media_address(listeners[side], far[side]));
+        let epoch = self.options.epoch;
         let held = self.calls.get_mut(call)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let external = external.then(|| {
-            let (call_id, caller_tag) = (format!("{}-{attempt}", text(held.texts.call_id())), text(held.texts.caller_tag()));
+            // Its own for each attempt, node and process: a Call-ID may come by twice, and a late command must hit nobody else.
+            let (call_id, caller_tag) = (format!("{}-{epoch:x}-{:x}", text(held.texts.call_id()), id.0), text(held.texts.caller_tag()));
             Box::new(ExternalSession { call_id, caller_tag, node: None, asked: false })
         });
         self.media.external += usize::from(external.is_some());
@@ -121,6 +132,9 @@ impl Edge {
             tags: SmallVec::new(),
             listeners,
             far,
+            bound,
+            told,
+            answered: 0,
             streams: SmallVec::new(),
             open_offer: None,
             negotiated: false,
@@ -143,9 +157,8 @@ impl Edge {
             if session.streams.iter().any(|stream| usize::from(stream.index) == index) {
                 continue;
             }
-            let (worker, listeners) = (session.worker, session.listeners);
+            let (worker, addresses) = (session.worker, session.bound);
             let (Ok(number), true) = (u8::try_from(index), session.streams.len() < session.most) else { return Err(NoPorts) };
-            let addresses = listeners.map(|listener| self.snapshot.listener(listener).media_address);
             let Some(first) = self.options.media.take(worker, addresses[0]) else { return Err(NoPorts) };
             let Some(second) = self.options.media.take(worker, addresses[1]) else {
                 self.out.media.push((worker, Command::Return(first)));
@@ -153,13 +166,14 @@ impl Edge {
             };
             if let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) {
                 session.streams.push(MediaStream { index: number, pairs: [first, second], described: false });
+                self.media.ports.extend([first.port, second.port]);
             }
         }
         Ok(())
     }
 
     /// The address that we tell the far end of `listener` to send its media to.
-    pub(crate) fn media_address(&mut self, listener: u16, far: IpAddr) -> IpAddr {
+    fn media_address(&mut self, listener: u16, far: IpAddr) -> IpAddr {
         let settings = self.snapshot.listener(listener);
         let (advertised, address) = (settings.media_advertise, settings.media_address);
         match advertised {
@@ -177,6 +191,14 @@ impl Edge {
         self.close_session(session, false);
     }
 
+    /// One attempt was answered: nobody will hear the others.
+    pub(crate) fn close_other_attempts(&mut self, call: Key, answered: usize) {
+        while let Some(place) = self.calls.get(call).and_then(|call| call.media.iter().position(|session| session.attempt != answered)) {
+            let Some(session) = self.calls.get_mut(call).map(|call| call.media.swap_remove(place)) else { return };
+            self.close_session(session, false);
+        }
+    }
+
     /// The same for one that fell silent or whose time is up.
     pub(crate) fn close_silent_attempt(&mut self, entry: Key, attempt: usize) {
         let opens = |transaction: &&crate::transaction::Transaction| transaction.dialog.is_none() && transaction.method == syntax::Method::Invite;
@@ -192,6 +214,9 @@ impl Edge {
         if session.external.is_some() {
             self.media.external -= 1;
             return self.delete_external(&session, report);
+        }
+        for pair in session.streams.iter().flat_map(|stream| stream.pairs) {
+            self.media.ports.remove(&pair.port);
         }
         // Of ports that were never described nobody knows but us.
         for pair in session.streams.iter().filter(|stream| !stream.described).flat_map(|stream| stream.pairs) {

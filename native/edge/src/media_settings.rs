@@ -47,6 +47,8 @@ pub struct MediaSettings {
     pub end_calls: bool,
     /// Streams of one call.
     pub streams: usize,
+    /// Datagrams that one port passes on in a second.
+    pub packets_per_second: u32,
     /// Who relays in our place; nobody where there are none.
     pub rtpengines: Vec<RtpengineSettings>,
     /// How those are asked.
@@ -90,6 +92,7 @@ impl MediaSettings {
             relearn_after: self.relearn_after_milliseconds * 1_000,
             timeout: self.timeout_seconds * 1_000_000,
             hold_timeout: self.hold_timeout_seconds * 1_000_000,
+            packets_per_second: self.packets_per_second,
         }
     }
 }

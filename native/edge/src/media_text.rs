@@ -81,10 +81,16 @@ pub(crate) fn kind_of(protocol: &[u8]) -> Option<StreamKind> {
 /// The streams of `session` that are relayed, as a side says that whose signalling comes from `signalled`. An address that a
 /// NAT hides gives way to that one.
 pub(crate) fn read_streams(bytes: &[u8], session: &SessionDescription, signalled: IpAddr, is_hidden: impl Fn(IpAddr) -> bool) -> Option<Vec<Said>> {
-    let relayed = session.media.iter().enumerate().filter(|(_, media)| media.port != 0);
     let mut all = Vec::new();
-    for (index, media) in relayed {
+    for (index, media) in session.media.iter().enumerate() {
         let Some(kind) = kind_of(media.protocol.of(bytes)) else { continue };
+        // Keys are agreed on between the packets, whatever the profile is called (RFC 5763).
+        let kind = if kind == StreamKind::Rtp && (media.dtls || session.dtls) { StreamKind::RtpOverDtls } else { kind };
+        if media.port == 0 {
+            // Refused or removed (RFC 3264 sections 6 and 8.2): nothing goes there any more, and nothing is awaited.
+            all.push(Said { index, kind, expected: None, active: false, clock_rate: 8_000 });
+            continue;
+        }
         // Without any c= line nobody knows where to send (RFC 8866 section 5.7).
         let said = session.connection_of(media)?.address;
         let address = said.filter(|ip| !is_hidden(*ip)).unwrap_or(signalled);
@@ -108,7 +114,8 @@ pub(crate) fn read_streams(bytes: &[u8], session: &SessionDescription, signalled
 /// What must change so that the streams at the places of `ports` are ours, at `address`.
 pub(crate) fn changes(message: &Message<'_>, body: Span, session: &SessionDescription, ports: &[(usize, PortPair)], address: IpAddr) -> Changes {
     let mut changes: Changes = Vec::new();
-    let relayed = |index: usize| ports.iter().find(|(own, _)| *own == index).map(|(_, pair)| *pair);
+    let open = |index: usize| session.media.get(index).is_some_and(|media| media.port != 0);
+    let relayed = |index: usize| ports.iter().filter(|(own, _)| open(*own)).find(|(own, _)| *own == index).map(|(_, pair)| *pair);
     let text = connection_text(address);
     if let Some(connection) = session.connection.filter(|_| !ports.is_empty()) {
         changes.push((connection.value, said_otherwise(connection, address)));
@@ -138,7 +145,7 @@ pub(crate) fn changes(message: &Message<'_>, body: Span, session: &SessionDescri
         let before: usize = changes.iter().map(|(place, _)| place.len()).sum();
         let after: usize = changes.iter().map(|(_, text)| text.len()).sum();
         debug_assert!(changes.iter().all(|(place, _)| place.start() >= body.start() && place.end() <= body.end()));
-        changes.push(content_length(message, message.body().len() + after - before));
+        changes.extend(content_length(message, message.body().len() + after - before));
     }
     changes
 }
@@ -163,15 +170,14 @@ fn said_otherwise(connection: Connection, address: IpAddr) -> Vec<u8> {
     connection_text(shown).into_bytes()
 }
 
-/// Says how long the body is from now on.
-pub(crate) fn content_length(message: &Message<'_>, length: usize) -> (Span, Vec<u8>) {
-    match message.first(HeaderName::ContentLength) {
-        Some(slot) => (slot.value, length.to_string().into_bytes()),
-        None => {
-            let end = usize::from(message.head.headers_end);
-            (Span::new(end, end), format!("Content-Length: {length}\r\n").into_bytes())
-        }
+/// Says how long the body is from now on. A message may say so more than once, as long as it says the same.
+pub(crate) fn content_length(message: &Message<'_>, length: usize) -> Changes {
+    let said: Changes = message.all(HeaderName::ContentLength).map(|slot| (slot.value, length.to_string().into_bytes())).collect();
+    if !said.is_empty() {
+        return said;
     }
+    let end = usize::from(message.head.headers_end);
+    vec![(Span::new(end, end), format!("Content-Length: {length}\r\n").into_bytes())]
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Edge {
         Some(Hop::of_flow(&proto::Flow::new(listener, token.transport, token.address, connection)))
     }
 
-    fn is_phone(&self, arrival: &Hop) -> bool {
+    pub(crate) fn is_phone(&self, arrival: &Hop) -> bool {
         let peer = self.identify(arrival.listener, arrival.transport, arrival.address);
         peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers)
     }

@@ -227,6 +227,9 @@ impl Edge {
         (transaction.trying_at, transaction.give_up_at) = (proto::Moment::NEVER, proto::Moment::NEVER);
         let call_key = transaction.call;
         if outcome == FinalOutcome::First {
+            if !self.media.calls.is_empty() && self.transactions.get(entry).is_some_and(|t| t.dialog.is_none()) {
+                self.close_other_attempts(call_key, attempt);
+            }
             self.note_answer(now, entry, attempt, code);
             self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
             let dialog = self.transactions.get(entry).and_then(|t| t.dialog);

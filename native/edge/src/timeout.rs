@@ -226,6 +226,9 @@ impl Edge {
 
     /// Tries again over UDP what went over TCP for its size only, as a policy edited it for that attempt.
     fn fall_back(&mut self, now: Now, entry: Key, attempt: usize, udp: Address, mut shape: Shape) {
+        if !self.media.calls.is_empty() {
+            self.renumber_media(entry, attempt);
+        }
         let policy = self.transactions.get_mut(entry).and_then(|transaction| transaction.policy.as_mut());
         match policy.and_then(|state| state.branch_edits.take_if(|(number, _)| *number == attempt)) {
             Some((_, bytes)) => {

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use edge::{Engage, PeerKind, RouteSettings};
-use testkit::{MediaWorker, Request, Rig, Sent, final_to_tag, header, headers, listener, media, peer, response, sdp, settings, with_body};
+use testkit::{Request, Rig, Sent, final_to_tag, header, headers, listener, media, peer, response, sdp, settings, with_body};
 
 const CALLER: &str = "198.51.100.7:5060";
 const CALLEE: &str = "203.0.113.9:5060";
@@ -388,5 +388,102 @@ fn a_worker_that_starts_afresh_closes_what_it_had() {
     call(&mut rig);
     rig.restart();
     assert_eq!((rig.media.taken(), rig.media.sessions()), (0, 0));
-    assert_eq!(MediaWorker::new(1).taken(), 0);
+}
+
+#[test]
+fn the_media_of_a_core_may_stand_elsewhere_in_its_network_and_a_phone_behind_a_nat_may_not_choose() {
+    let mut settings = standard(Engage::Always);
+    settings.peers[1] = peer("core", PeerKind::Core, "10.0.0.0/24", &["sip:10.0.0.11"]);
+    let mut rig = Rig::new(settings);
+    let sent = rig.receive(CALLER, &invite(&sdp("192.168.7.7", 4_000)).replace("203.0.113.9", "10.0.0.11"));
+    let request = sent_to(&sent, "10.0.0.11:5060").clone();
+    let sent = rig.receive("10.0.0.11:5060", &with_body(&response(&request.text, 200, "bob"), &sdp("10.0.0.20", 5_000)));
+    let ok = sent_to(&sent, CALLER).clone();
+    let (facing_core, facing_caller) = (place(&request.text).1, place(&ok.text).1);
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:61000", &rtp(1)), Some((facing_core, "10.0.0.20:5000".parse().unwrap())));
+    assert_eq!(rig.packet(facing_core, "10.0.0.20:5000", &rtp(1)), Some((facing_caller, "198.51.100.7:61000".parse().unwrap())));
+}
+
+#[test]
+fn a_call_may_ring_longer_than_it_may_be_silent() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+    let request = sent_to(&sent, CALLEE).clone();
+    rig.receive(CALLEE, &with_body(&response(&request.text, 183, "bob"), &sdp("203.0.113.9", 5_000)));
+    rig.advance(100_000);
+    let sent = rig.tick_media();
+    assert!(sent.is_empty(), "{sent:?}");
+    let sent = rig.receive(CALLEE, &response(&request.text, 200, "bob"));
+    assert_eq!(sent_to(&sent, CALLER).status_code(), 200);
+}
+
+#[test]
+fn a_stream_that_was_refused_does_not_keep_a_held_call_from_being_held() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let offer = format!("{}m=video 4002 RTP/AVP 96\r\n", sdp("198.51.100.7", 4_000));
+    let sent = rig.receive(CALLER, &invite(&offer));
+    let request = sent_to(&sent, CALLEE).clone();
+    let answer = |text: &str| format!("{}m=video 0 RTP/AVP 96\r\n", text.replace("sendrecv", "recvonly"));
+    let sent = rig.receive(CALLEE, &with_body(&response(&request.text, 200, "bob"), &answer(&sdp("203.0.113.9", 5_000))));
+    assert_eq!(sent_to(&sent, CALLER).status_code(), 200);
+    rig.advance(70_000);
+    assert!(rig.tick_media().is_empty(), "it is on hold");
+    rig.advance(3_600_000);
+    assert!(rig.tick_media().is_empty(), "the longest call has ended it before");
+    assert_eq!(rig.media.taken(), 0);
+}
+
+#[test]
+fn every_content_length_says_the_same() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let text = invite(&format!("{}a=candidate:1 1 UDP 1 10.0.0.1 4000 typ host\r\n", sdp("198.51.100.7", 4_000)));
+    let line = format!("Content-Length: {}\r\n", header(&text, "Content-Length"));
+    let sent = rig.receive(CALLER, &text.replace(&line, &format!("{line}l: {}\r\n", header(&text, "Content-Length"))));
+    let (head, body) = sent_to(&sent, CALLEE).text.split_once("\r\n\r\n").unwrap();
+    let lengths: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("Content-Length: ").or(line.strip_prefix("l: "))).collect();
+    assert_eq!(lengths, [body.len().to_string(), body.len().to_string()]);
+}
+
+#[test]
+fn a_phone_that_says_it_is_at_our_ports_is_refused() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (_, ok) = call(&mut rig);
+    let circle = within("INVITE", &ok, 2, "z9hG4bK-circle").header("Content-Type: application/sdp").body(&sdp("192.0.2.1", 30_002)).text();
+    let sent = rig.receive(CALLER, &circle);
+    assert_eq!(sent.last().unwrap().status_code(), 400);
+    assert!(sent.iter().all(|sent| sent.to.to_string() == CALLER));
+}
+
+#[test]
+fn a_call_keeps_its_addresses_over_a_reload() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (request, ok) = call(&mut rig);
+    let mut settings = standard(Engage::Never);
+    settings.listeners[0].media_advertise = Some("198.18.0.9".parse().unwrap());
+    rig.reload(settings).unwrap();
+    let again = within("INVITE", &ok, 2, "z9hG4bK-again").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_000)).text();
+    let sent = rig.receive(CALLER, &again);
+    assert_eq!(place(&sent_to(&sent, CALLEE).text), place(&request.text));
+    let mut settings = standard(Engage::Never);
+    settings.media = None;
+    rig.reload(settings).unwrap();
+    let offer = sent_to(&sent, CALLEE).text.clone();
+    let sent = rig.receive(CALLEE, &with_body(&response(&offer, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    assert_eq!(place(&sent_to(&sent, CALLER).text), place(&ok.text), "also where the file has no media any more");
+}
+
+#[test]
+fn an_offer_that_crosses_another_forgets_nothing() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (request, ok) = call(&mut rig);
+    let facing_callee = place(&request.text).1;
+    let offer = within("INVITE", &ok, 2, "z9hG4bK-re").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_444)).text();
+    let sent = rig.receive(CALLER, &offer);
+    let pending = sent_to(&sent, CALLEE).text.clone();
+    let other = from_callee("UPDATE", &request, 1, "z9hG4bK-glare").header("Content-Type: application/sdp").body(&sdp("203.0.113.9", 5_555)).text();
+    let sent = rig.receive(CALLEE, &other);
+    let crossed = sent_to(&sent, CALLER).text.clone();
+    rig.receive(CALLER, &response(&crossed, 491, ""));
+    rig.receive(CALLEE, &with_body(&response(&pending, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)).unwrap().1.port(), 4_444);
 }

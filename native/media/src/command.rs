@@ -80,6 +80,8 @@ pub struct Rules {
     pub timeout: u64,
     /// The same while it is on hold.
     pub hold_timeout: u64,
+    /// Datagrams that one port passes on in a second.
+    pub packets_per_second: u32,
 }
 
 /// One command. Those of one session come in order.

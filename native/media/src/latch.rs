@@ -31,6 +31,8 @@ pub(crate) enum Taken {
     Known,
     /// It is the first one, or the first after a move.
     Learnt,
+    /// It was under way when the far end moved.
+    Late,
     /// It is from somebody else.
     Refused,
 }
@@ -48,20 +50,23 @@ pub(crate) struct Latch {
     moves: u8,
     /// It wants no packets.
     held: bool,
+    /// Where it was before the signalling moved it: what is still under way from there opens nothing.
+    former: Option<SocketAddr>,
+    moved: u64,
 }
 
 impl Latch {
     pub(crate) const fn new() -> Self {
-        Self { expected: None, signalled: None, learnt: None, heard: 0, since: 0, moves: 0, held: true }
+        Self { expected: None, signalled: None, learnt: None, heard: 0, since: 0, moves: 0, held: true, former: None, moved: 0 }
     }
 
     /// The signalling says where the far end is; `None` while it wants nothing. A new place is learnt anew.
-    pub(crate) fn expect(&mut self, expected: Option<SocketAddr>, signalled: IpAddr) {
+    pub(crate) fn expect(&mut self, now: u64, expected: Option<SocketAddr>, signalled: IpAddr) {
         self.held = expected.is_none();
         self.moves = 0;
         if expected.is_some() && (expected, Some(signalled)) != (self.expected, self.signalled) {
             if expected != self.expected {
-                self.learnt = None;
+                (self.former, self.moved) = (self.learnt.take().or(self.former), now);
             }
             (self.expected, self.signalled) = (expected, Some(signalled));
         }
@@ -72,6 +77,9 @@ impl Latch {
         if self.learnt == Some(source) {
             self.heard = now;
             return Taken::Known;
+        }
+        if self.former == Some(source) && self.expected != Some(source) && now.saturating_sub(self.moved) < SETTLING {
+            return Taken::Late;
         }
         if !plausible || !self.may_be(source, learning) {
             return Taken::Refused;
@@ -133,7 +141,7 @@ mod tests {
 
     fn latch(expected: &str, signalled: &str) -> Latch {
         let mut latch = Latch::new();
-        latch.expect(Some(at(expected)), signalled.parse().unwrap());
+        latch.expect(0, Some(at(expected)), signalled.parse().unwrap());
         latch
     }
 
@@ -160,7 +168,7 @@ mod tests {
             assert_eq!(take(&mut latch, (10 + 3 * u64::from(number)) * SECOND, &format!("203.0.113.9:{}", 100 + u16::from(number))), Taken::Learnt);
         }
         assert_eq!(take(&mut latch, 600 * SECOND, "203.0.113.9:9"), Taken::Refused, "too often");
-        latch.expect(Some(at("203.0.113.9:4000")), "203.0.113.9".parse().unwrap());
+        latch.expect(0, Some(at("203.0.113.9:4000")), "203.0.113.9".parse().unwrap());
         assert_eq!(take(&mut latch, 601 * SECOND, "203.0.113.9:9"), Taken::Learnt, "a description lets it move again");
     }
 
@@ -179,12 +187,15 @@ mod tests {
     fn hold_sends_nothing_and_resuming_goes_on_where_it_was() {
         let mut latch = latch("10.0.0.5:4000", "203.0.113.9");
         assert_eq!(take(&mut latch, SECOND, "203.0.113.9:61000"), Taken::Learnt);
-        latch.expect(None, "203.0.113.9".parse().unwrap());
+        latch.expect(2 * SECOND, None, "203.0.113.9".parse().unwrap());
         assert_eq!(latch.target(), None);
-        latch.expect(Some(at("10.0.0.5:4000")), "203.0.113.9".parse().unwrap());
+        latch.expect(0, Some(at("10.0.0.5:4000")), "203.0.113.9".parse().unwrap());
         assert_eq!(latch.target(), Some(at("203.0.113.9:61000")));
-        latch.expect(Some(at("10.0.0.5:4002")), "203.0.113.9".parse().unwrap());
+        latch.expect(5 * SECOND, Some(at("10.0.0.5:4002")), "203.0.113.9".parse().unwrap());
         assert_eq!(latch.target(), Some(at("10.0.0.5:4002")), "a new place is learnt anew");
+        // What is still under way from the old one does not take it over.
+        assert_eq!(take(&mut latch, 5 * SECOND + 100_000, "203.0.113.9:61000"), Taken::Late);
+        assert_eq!(take(&mut latch, 5 * SECOND + 200_000, "203.0.113.9:62000"), Taken::Learnt);
     }
 
     #[test]

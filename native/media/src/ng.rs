@@ -34,6 +34,8 @@ pub struct NgCommand {
     pub sdp: Box<[u8]>,
     /// Where it came from: the address that its sender's packets may come from, too.
     pub received_from: IpAddr,
+    /// Whether its own addresses mean nothing outside its network, so that this one counts.
+    pub hidden: bool,
     /// Whether whoever gets the description has IPv6.
     pub to_v6: bool,
     /// Names of the networks of its sender and of whoever gets it, where the engine is to tell them apart.
@@ -84,6 +86,10 @@ impl NgCommand {
             push_list(&mut out, &[family, self.received_from.to_string().as_bytes()]);
             push_text(&mut out, b"replace");
             push_list(&mut out, &[b"session-connection"]);
+            if self.hidden {
+                push_text(&mut out, b"flags");
+                push_list(&mut out, &[b"SIP-source-address"]);
+            }
             if let Some([from, to]) = &self.directions {
                 push_text(&mut out, b"direction");
                 push_list(&mut out, &[from.as_bytes(), to.as_bytes()]);
@@ -183,6 +189,7 @@ mod tests {
             to_tag: String::new(),
             sdp: b"v=0\r\n"[..].into(),
             received_from: "192.0.2.1".parse().unwrap(),
+            hidden: true,
             to_v6: true,
             directions: Some(["out".to_owned(), "in".to_owned()]),
         };
@@ -192,6 +199,7 @@ mod tests {
         assert_eq!(value.get("sdp").and_then(Value::text), Some(&b"v=0\r\n"[..]));
         assert_eq!(value.get("received-from").map(Value::list), Some(&[Value::Text(b"IP4"), Value::Text(b"192.0.2.1")][..]));
         assert_eq!(value.get("address-family").and_then(Value::text), Some(&b"IP6"[..]));
+        assert_eq!(value.get("flags").map(Value::list), Some(&[Value::Text(b"SIP-source-address")][..]));
         assert_eq!((value.get("direction").map(|list| list.list().len()), value.get("to-tag")), (Some(2), None));
         (command.kind, command.to_tag) = (NgKind::Delete, "b".to_owned());
         let value = command.datagram("7");

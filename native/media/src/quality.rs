@@ -11,8 +11,8 @@ const DROPOUT: u16 = 3_000;
 pub(crate) struct Quality {
     source: u32,
     started: bool,
-    base: u32,
-    highest: u32,
+    base: u64,
+    highest: u64,
     received: u32,
     /// Expected and received of what was before a new beginning.
     before: [u64; 2],
@@ -38,7 +38,7 @@ impl Quality {
         if late {
             return;
         }
-        self.highest += u32::from(step);
+        self.highest += u64::from(step);
         if step == 0 {
             return;
         }
@@ -53,13 +53,13 @@ impl Quality {
 
     fn begin(&mut self, head: &RtpHead, transit: u32) {
         self.before = [self.expected(), self.all_received()];
-        let base = u32::from(head.sequence);
+        let base = u64::from(head.sequence);
         (self.started, self.source, self.base, self.highest, self.received, self.transit) = (true, head.source, base, base, 1, transit);
         self.jitter = 0;
     }
 
     fn expected(&self) -> u64 {
-        self.before[0] + if self.started { u64::from(self.highest - self.base) + 1 } else { 0 }
+        self.before[0] + if self.started { self.highest - self.base + 1 } else { 0 }
     }
 
     fn all_received(&self) -> u64 {

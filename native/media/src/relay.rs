@@ -34,6 +34,8 @@ pub struct RelayCounts {
     pub refused: u64,
     /// Datagrams that came before there was anywhere to send them, or while the far end is on hold.
     pub undirected: u64,
+    /// Datagrams beyond what a port may pass on in a second.
+    pub limited: u64,
     /// Sources that moved while their call went on.
     pub moved: u64,
     /// Sessions that fell silent.
@@ -55,7 +57,8 @@ struct Session {
     streams: SmallVec<[Stream; 1]>,
     changed: u64,
     intrusions: u32,
-    silent: bool,
+    /// Whether each side has said anything: while one has not, its silence means nothing.
+    described: [bool; 2],
 }
 
 /// All sessions of one media worker.
@@ -97,7 +100,8 @@ impl Relay {
         let place = self.open(now, id, rules);
         for described in streams {
             let Some(Some(session)) = self.sessions.get_mut(place as usize) else { return };
-            (session.rules, session.changed, session.silent) = (rules, now, false);
+            (session.rules, session.changed) = (rules, now);
+            session.described[side as usize] = true;
             let known = session.streams.iter_mut().find(|stream| stream.index == described.index);
             match known {
                 Some(stream) => stream.active[side as usize] = described.active,
@@ -111,7 +115,7 @@ impl Relay {
             let first = described.pairs[side as usize].slot * 2;
             for (row, expected) in [(first, described.expected.map(|both| both[0])), (first + 1, described.expected.map(|both| both[1]))] {
                 if let Some(row) = self.rows.get_mut(row as usize) {
-                    row.latch.expect(expected, signalled);
+                    row.latch.expect(now, expected, signalled);
                     (row.kind, row.clock_rate) = (described.kind, described.clock_rate.max(1));
                 }
             }
@@ -122,7 +126,7 @@ impl Relay {
         if let Some(place) = self.by_id.get(&id) {
             return *place;
         }
-        let session = Session { id, rules, streams: SmallVec::new(), changed: now, intrusions: 0, silent: false };
+        let session = Session { id, rules, streams: SmallVec::new(), changed: now, intrusions: 0, described: [false; 2] };
         let place = self.free.pop().unwrap_or_else(|| {
             self.sessions.push(None);
             self.sessions.len() as u32 - 1
@@ -193,11 +197,19 @@ impl Relay {
     pub fn packet(&mut self, now: u64, row: u32, source: SocketAddr, bytes: &[u8]) -> Option<Way> {
         let own = self.rows.get_mut(row as usize).filter(|row| row.session != NOWHERE)?;
         let rules = self.sessions.get(own.session as usize)?.as_ref()?.rules;
+        if !own.paces(now, rules.packets_per_second) {
+            self.counts.limited += 1;
+            return None;
+        }
         let plausible = is_plausible(own.kind, bytes);
         match own.latch.take(now, source, rules.learning, rules.relearn_after, plausible) {
             Taken::Known => {}
             Taken::Learnt if own.packets > 0 => self.counts.moved += 1,
             Taken::Learnt => {}
+            Taken::Late => {
+                self.counts.undirected += 1;
+                return None;
+            }
             Taken::Refused if !own.latch.is_described() => {
                 self.counts.undirected += 1;
                 return None;
@@ -236,9 +248,9 @@ impl Relay {
         }
     }
 
-    /// Looks for sessions that have fallen silent; each is told once.
+    /// Looks for sessions that have fallen silent; one that stays so is told again each time that its limit has passed.
     pub fn tick(&mut self, now: u64) {
-        for session in self.sessions.iter_mut().flatten().filter(|session| !session.silent) {
+        for session in self.sessions.iter_mut().flatten().filter(|session| session.described == [true; 2]) {
             // On hold where no stream has two sides that would talk.
             let held = session.streams.iter().all(|stream| stream.active != [true; 2]);
             let limit = if held { session.rules.hold_timeout } else { session.rules.timeout };
@@ -248,7 +260,7 @@ impl Relay {
             let rows = session.streams.iter().flat_map(|stream| stream.pairs).flat_map(|pair| [pair.slot * 2, pair.slot * 2 + 1]);
             let heard = rows.filter_map(|row| self.rows.get(row as usize)).map(|row| row.latch.heard()).max().unwrap_or(0);
             if now.saturating_sub(heard) >= limit {
-                session.silent = true;
+                session.changed = now;
                 self.counts.silent += 1;
                 self.notices.push(Notice::Silent(session.id));
             }

@@ -24,9 +24,23 @@ pub(crate) struct Row {
     pub(crate) octets: u64,
     pub(crate) refused: u64,
     pub(crate) quality: Quality,
+    /// The second at hand, and datagrams in it.
+    pub(crate) second: u32,
+    pub(crate) count: u32,
 }
 
 impl Row {
+    /// Whether one more datagram is within `limit` of this second. Descriptions that lead to each other's ports would have a
+    /// packet circle as fast as the machine can.
+    pub(crate) fn paces(&mut self, now: u64, limit: u32) -> bool {
+        let second = (now / 1_000_000) as u32;
+        if second != self.second {
+            (self.second, self.count) = (second, 0);
+        }
+        self.count += 1;
+        self.count <= limit
+    }
+
     pub(crate) fn free() -> Self {
         Self {
             out: NOWHERE,
@@ -40,6 +54,8 @@ impl Row {
             octets: 0,
             refused: 0,
             quality: Quality::default(),
+            second: 0,
+            count: 0,
         }
     }
 }

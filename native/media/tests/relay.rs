@@ -7,7 +7,8 @@ use media::{Command, Described, Learning, Notice, PortPair, Relay, Rules, Sessio
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000;
-const RULES: Rules = Rules { learning: Learning::Known, relearn_after: 2 * SECOND, timeout: 60 * SECOND, hold_timeout: 3_600 * SECOND };
+const RULES: Rules =
+    Rules { learning: Learning::Known, relearn_after: 2 * SECOND, timeout: 60 * SECOND, hold_timeout: 3_600 * SECOND, packets_per_second: 1_000 };
 const ID: SessionId = SessionId(7);
 
 fn at(text: &str) -> SocketAddr {
@@ -87,17 +88,38 @@ fn a_side_on_hold_gets_nothing_and_its_silence_is_no_fault() {
 }
 
 #[test]
-fn silence_is_told_once_and_media_or_signalling_puts_it_off() {
+fn silence_is_told_now_and_then_and_media_or_signalling_puts_it_off() {
     let mut relay = established();
     relay.packet(50 * SECOND, CALLER, at("192.0.2.1:4000"), &rtp(1));
     relay.tick(100 * SECOND);
     assert_eq!(relay.notices, []);
     relay.tick(110 * SECOND);
-    relay.tick(300 * SECOND);
+    relay.tick(112 * SECOND);
     assert_eq!(relay.notices, [Notice::Silent(ID)]);
-    describe(&mut relay, 301 * SECOND, ID, Side::Caller, Some("192.0.2.1:4000"), true, StreamKind::Rtp);
-    relay.tick(302 * SECOND);
+    describe(&mut relay, 150 * SECOND, ID, Side::Caller, Some("192.0.2.1:4000"), true, StreamKind::Rtp);
+    relay.tick(171 * SECOND);
     assert_eq!((relay.notices.len(), relay.counts.silent), (1, 1));
+    relay.tick(211 * SECOND);
+    assert_eq!(relay.notices.len(), 2);
+}
+
+#[test]
+fn a_call_that_rings_is_not_silent() {
+    let mut relay = Relay::default();
+    describe(&mut relay, 0, ID, Side::Caller, Some("192.0.2.1:4000"), true, StreamKind::Rtp);
+    relay.tick(170 * SECOND);
+    assert_eq!(relay.notices, []);
+}
+
+#[test]
+fn a_packet_that_would_circle_is_slowed_down() {
+    let mut relay = Relay::default();
+    // Each side says that it is at our port that faces the other.
+    describe(&mut relay, 0, ID, Side::Caller, Some("192.0.2.1:30002"), true, StreamKind::Rtp);
+    describe(&mut relay, 0, ID, Side::Callee, Some("192.0.2.1:30000"), true, StreamKind::Rtp);
+    let passed = (0..5_000).filter(|number| relay.packet(SECOND + number, CALLER, at("192.0.2.1:30002"), &rtp(1)).is_some()).count();
+    assert_eq!((passed, relay.counts.limited), (1_000, 4_000));
+    assert!(relay.packet(2 * SECOND, CALLER, at("192.0.2.1:30002"), &rtp(1)).is_some(), "the next second begins anew");
 }
 
 #[test]

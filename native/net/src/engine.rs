@@ -324,10 +324,13 @@ impl Engine {
     /// The way to media workers for each worker, where `snapshot` has media relayed; they are started where none run yet.
     fn media_ends(&self, snapshot: &Snapshot, install: &MediaInstall) -> Result<Vec<MediaEnds>, StartError> {
         let Some(settings) = snapshot.settings.media.as_ref() else { return Ok(Vec::new()) };
-        let engines = self.shared.rtpengines.configure(&settings.rtpengines, &settings.engine, &self.shared.posts, &self.shared.events);
-        engines.map_err(system("media.rtpengine"))?;
+        // Last of all, since where anything fails nothing may have changed.
+        let configure = || {
+            let engines = self.shared.rtpengines.configure(&settings.rtpengines, &settings.engine, &self.shared.posts, &self.shared.events);
+            engines.map_err(system("media.rtpengine"))
+        };
         if !settings.rtpengines.is_empty() {
-            return Ok(Vec::new());
+            return configure().map(|()| Vec::new());
         }
         let mut media = self.media.lock().map_err(|_| StartError::System { what: "media".to_owned(), error: io::ErrorKind::Other.into() })?;
         let mut addresses: Vec<_> = snapshot.settings.listeners.iter().filter(|listener| !listener.drained).map(|listener| listener.media_address).collect();
@@ -337,8 +340,8 @@ impl Engine {
             Some(running) => running,
             None => MediaEngine::start(install, &self.shared.posts, self.clock).map_err(system("media workers"))?,
         };
-        let ends = media.insert(running).ends(&addresses);
-        ends.map_err(system("media"))
+        let ends = media.insert(running).ends(&addresses).map_err(system("media"))?;
+        configure().map(|()| ends)
     }
 
     /// Starts what sends traces to the collector of `snapshot`, if it names one.

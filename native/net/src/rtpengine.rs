@@ -308,7 +308,8 @@ impl Asker {
         let due: Vec<u64> = self.pending.iter().filter(|(_, pending)| pending.deadline <= now).map(|(cookie, _)| *cookie).collect();
         for cookie in due {
             let Some(pending) = self.pending.remove(&cookie) else { continue };
-            let is_up = self.nodes.iter().any(|node| node.settings.address == pending.node && node.up.load(Ordering::Relaxed));
+            // One that the file has no more still has its calls.
+            let is_up = self.nodes.iter().find(|node| node.settings.address == pending.node).is_none_or(|node| node.up.load(Ordering::Relaxed));
             // One that is known to be down is not waited for as long.
             if pending.tries < self.terms.tries && (is_up || pending.question.is_none()) {
                 self.put(cookie, pending);

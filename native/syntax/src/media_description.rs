@@ -60,6 +60,8 @@ pub struct MediaDescription {
     pub clock_rate: Option<u32>,
     /// Lines by which ICE agents find each other (RFC 8839).
     pub ice: Vec<Span>,
+    /// Whether DTLS agrees on its keys (RFC 8122, RFC 8842).
+    pub dtls: bool,
 }
 
 /// A whole session description.
@@ -71,6 +73,8 @@ pub struct SessionDescription {
     pub direction: Option<MediaDirection>,
     /// Lines of ICE in the session part.
     pub ice: Vec<Span>,
+    /// Whether the session part says that DTLS agrees on keys.
+    pub dtls: bool,
     /// The media descriptions in order.
     pub media: Vec<MediaDescription>,
 }
@@ -113,6 +117,10 @@ impl SessionDescription {
                         *last.map_or(&mut session.direction, |media| &mut media.direction) = Some(direction);
                         continue;
                     }
+                    if matches!(name, b"fingerprint" | b"setup") {
+                        *last.map_or(&mut session.dtls, |media| &mut media.dtls) = true;
+                        continue;
+                    }
                     let Some(media) = last else { continue };
                     let rest = rest.get(1..).unwrap_or_default();
                     if name == b"rtcp" {
@@ -145,8 +153,18 @@ fn media_line(bytes: &[u8], value: Span, line: Span) -> Option<(MediaDescription
     let port = std::str::from_utf8(digits).ok()?.parse().ok()?;
     let protocol = words.next()?;
     let format = words.next().map_or(&b""[..], |word| word.of(bytes));
-    let media =
-        MediaDescription { line, port_span, port, protocol, connection: None, rtcp: None, direction: None, clock_rate: static_rate(format), ice: Vec::new() };
+    let media = MediaDescription {
+        line,
+        port_span,
+        port,
+        protocol,
+        connection: None,
+        rtcp: None,
+        direction: None,
+        clock_rate: static_rate(format),
+        ice: Vec::new(),
+        dtls: false,
+    };
     Some((media, format))
 }
 

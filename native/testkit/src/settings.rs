@@ -66,6 +66,7 @@ pub fn media(engage: Engage) -> MediaSettings {
         hold_timeout_seconds: 3_600,
         end_calls: true,
         streams: 8,
+        packets_per_second: 1_000,
         rtpengines: Vec::new(),
         engine: EngineSettings { timeout_milliseconds: 500, tries: 3, ping_seconds: 30, directions: false },
     }
