@@ -1,6 +1,7 @@
 """RTP: the highest rate without loss, what a packet costs, how long it takes, what idle streams take, and what aborted calls leave."""
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -124,7 +125,9 @@ def _metric(name: str) -> int:
 
 def idle(streams: int, seconds: int) -> dict[str, Any]:
     """Streams without a packet: what they take of a processor and of memory."""
-    with _with_ports(16_384, 16_384 + 4 * streams + 3_000) as command, Target("edgeproxy", command=command) as target:
+    # A stream is four sockets, and not every machine lets a process have forty thousand.
+    streams = min(streams, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 4 - 1_000)
+    with _with_ports(16_384, min(16_384 + 4 * streams + 3_000, 65_535)) as command, Target("edgeproxy", command=command) as target:
         empty = target.memory_bytes()
         run = _exchange(target, "sip", 100, 0.1, "--streams", str(streams), "--hold-ms", str(seconds * 1_000))
     return {"streams": streams, "seconds": seconds, "share": run["share"], "bytes_each": (run["memory"] - empty) / streams}

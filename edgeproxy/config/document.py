@@ -49,7 +49,6 @@ def _install(config: Config) -> dict[str, Any]:
             "last_port": install.media_ports[1],
             "ready": install.ready_pairs,
             "dscp": install.media_dscp,
-            "coalesce_microseconds": tuning.media_coalesce_microseconds,
             "mailbox": tuning.mailbox_messages,
         },
     }

@@ -127,8 +127,6 @@ class Tuning(msgspec.Struct, frozen=True):
     """Under load, longest pause between two looks at the sockets, so that one wake-up serves several messages; 0 never pauses."""
     coalesce_messages: Annotated[int, Meta(ge=2, le=1_000)] = 4
     """Messages for which a worker pauses: it sleeps as long as these take to come, if at least two come within `coalesce_microseconds`."""
-    media_coalesce_microseconds: Annotated[int, Meta(ge=0, le=5_000)] = 200
-    """Under load, longest pause of a media worker between two looks at its sockets, so that one wake-up serves several packets; it is the most that this adds to a packet's delay. 0 never pauses."""
     mailbox_messages: Annotated[int, Meta(ge=16, le=1 << 20)] = 16_384
     """Messages that may wait for another worker."""
     overload_milliseconds: Annotated[int, Meta(ge=1, le=10_000)] = 50

@@ -68,8 +68,6 @@ pub struct MediaInstall {
     pub ready: usize,
     /// The class in which packets are sent (RFC 2474), 0 to 63.
     pub dscp: u8,
-    /// Longest pause between two looks at the sockets under load; 0 never pauses.
-    pub coalesce_microseconds: u64,
     /// Commands that may wait for a media worker.
     pub mailbox: usize,
 }

@@ -141,7 +141,6 @@ impl MediaEngine {
             let mut worker = MediaWorker::new(index, install, Arc::clone(&post), posts.to_vec(), Arc::clone(&counts), clock)?;
             let body = move || {
                 crate::limits::block_signals();
-                crate::limits::exact_timers();
                 worker.run();
             };
             engine.threads.push(thread::Builder::new().name(format!("media-{index}")).spawn(body)?);

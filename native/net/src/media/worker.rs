@@ -14,7 +14,6 @@ use super::epoll::Epoll;
 use super::sockets::Sockets;
 use super::{MediaCounts, MediaMail, MediaPost};
 use crate::clock::{Clock, wall};
-use crate::coalesce::Coalesce;
 use crate::install::MediaInstall;
 use crate::mail::{Mail, Post};
 
@@ -22,8 +21,6 @@ use crate::mail::{Mail, Post};
 const EVENTS: usize = 256;
 /// How often silence is looked for, in microseconds.
 const TICK: u64 = 2_000_000;
-/// Packets that one pause should gather.
-const PACKETS: u64 = 32;
 /// Mail taken in one round.
 const MAILS: usize = 512;
 /// The number of the bell among those of the sockets.
@@ -43,7 +40,6 @@ pub(super) struct MediaWorker {
     buffer: Vec<u8>,
     range: (u16, u16),
     workers: u8,
-    coalesce: Coalesce,
     ticked: u64,
     unsent: u64,
 }
@@ -72,7 +68,6 @@ impl MediaWorker {
             buffer: vec![0; 65_536],
             range: (install.first_port, install.last_port),
             workers: install.workers,
-            coalesce: Coalesce::new(install.coalesce_microseconds, PACKETS),
             ticked: 0,
             unsent: 0,
         })
@@ -83,11 +78,7 @@ impl MediaWorker {
         loop {
             // Whoever posts from now on rings.
             self.post.mailbox.open();
-            let pause = self.coalesce.pause(self.clock.now().moment.0).filter(|_| self.post.mailbox.is_empty());
-            if let Some(pause) = pause {
-                std::thread::sleep(pause);
-            }
-            let timeout = if pause.is_some() || !self.post.mailbox.is_empty() {
+            let timeout = if !self.post.mailbox.is_empty() {
                 0
             } else if self.waiting.is_empty() {
                 1_000
@@ -96,9 +87,6 @@ impl MediaWorker {
             };
             let count = self.epoll.wait(timeout);
             let now = self.clock.now().moment.0;
-            if count > 0 {
-                self.coalesce.received(now, count);
-            }
             let done = catch_unwind(AssertUnwindSafe(|| {
                 // First the mail: commands are posted before the far ends are told, so that what they send comes later.
                 let goes_on = self.mail(now);
