@@ -114,16 +114,13 @@ impl Edge {
         ip != source && !ip.is_unspecified() && self.snapshot.nat_tests.is_private(ip) && !same_block(ip, source) && self.is_phone(arrival)
     }
 
-    /// Whether a phone says that it is at ports of ours: what came there would circle.
-    fn is_ours_already(&self, place: SocketAddr, arrival: &Hop) -> bool {
-        let ours = || {
-            let ip = place.ip();
-            let facing = |listener: &crate::settings::ListenerSettings| {
-                listener.media_address == ip || listener.media_advertise == Some(ip) || listener.media_address.is_unspecified()
-            };
-            self.snapshot.settings.listeners.iter().any(facing)
-        };
-        self.media.ports.contains(&(place.port() & !1)) && ours() && self.is_phone(arrival)
+    /// Whether a phone says that it is at ports of ours, which descriptions call `told`: what came there would circle. One that
+    /// is seen at such an address shares it with us, behind a NAT for one, and its ports are its own.
+    fn is_ours_already(&self, place: SocketAddr, told: [IpAddr; 2], arrival: &Hop) -> bool {
+        let ip = place.ip();
+        let ours = |listener: &crate::settings::ListenerSettings| listener.media_address == ip || listener.media_advertise == Some(ip);
+        let named = told.contains(&ip) || self.snapshot.settings.listeners.iter().any(ours);
+        named && ip != arrival.address.ip().to_canonical() && self.media.ports.contains(&(place.port() & !1)) && self.is_phone(arrival)
     }
 
     /// An attempt of a new call is about to be made: a session for it where its media is relayed, and what changes in it.
@@ -280,7 +277,8 @@ impl Edge {
         let source = arrival.address.ip().to_canonical();
         let session = SessionDescription::read(message.bytes, part).ok_or(MediaFault::Unreadable)?;
         let streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, arrival)).ok_or(MediaFault::Unreadable)?;
-        if streams.iter().filter_map(|said| said.expected).flatten().any(|place| self.is_ours_already(place, arrival)) {
+        let Some(told) = self.session(call, place).map(|session| session.told) else { return Ok(Changes::new()) };
+        if streams.iter().filter_map(|said| said.expected).flatten().any(|place| self.is_ours_already(place, told, arrival)) {
             return Err(MediaFault::Unreadable);
         }
         let is_wanted = |index: usize| session.media.get(index).is_some_and(|media| media.port != 0);

@@ -455,6 +455,21 @@ fn a_phone_that_says_it_is_at_our_ports_is_refused() {
 }
 
 #[test]
+fn a_phone_elsewhere_may_have_the_numbers_of_our_ports() {
+    let mut settings = standard(Engage::Always);
+    // Bound everywhere, as behind a NAT of our own.
+    settings.listeners[0].media_address = "0.0.0.0".parse().unwrap();
+    settings.listeners[0].media_advertise = Some("198.18.0.9".parse().unwrap());
+    let mut rig = Rig::new(settings);
+    let (_, ok) = call(&mut rig);
+    let again = within("INVITE", &ok, 2, "z9hG4bK-again").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 30_002)).text();
+    let sent = rig.receive(CALLER, &again);
+    assert!(sent_to(&sent, CALLEE).first_line().starts_with("INVITE"));
+    let circle = within("INVITE", &ok, 3, "z9hG4bK-circle").header("Content-Type: application/sdp").body(&sdp("198.18.0.9", 30_002)).text();
+    assert_eq!(rig.receive(CALLER, &circle).last().unwrap().status_code(), 400);
+}
+
+#[test]
 fn a_call_keeps_its_addresses_over_a_reload() {
     let mut rig = Rig::new(standard(Engage::Always));
     let (request, ok) = call(&mut rig);
