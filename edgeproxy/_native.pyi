@@ -570,6 +570,7 @@ class BindingRow:
     user_agent: str
     socket: str
     instance: str
+    reg_id: int
     def __new__(
         cls,
         contact_id: int,
@@ -587,8 +588,9 @@ class BindingRow:
         user_agent: str,
         socket: str,
         instance: str,
+        reg_id: int = 0,
     ) -> BindingRow:
         """Make a row."""
 
-def contact_id(user: str, domain: str, contact: str) -> int:
+def contact_id(user: str, domain: str, contact: str, instance: str = "", reg_id: int = 0) -> int:
     """Return the number of the row of a binding: the same in every process."""

@@ -44,6 +44,7 @@ class BindingView(msgspec.Struct):
     user_agent: str
     socket: str
     instance: str
+    reg_id: int
 
 
 class Ban(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,6 +95,7 @@ async def _location(request: web.Request) -> web.Response:
             row.user_agent,
             row.socket,
             row.instance,
+            row.reg_id,
         )
         for row in rows
     ]

@@ -33,6 +33,14 @@ def check_host(host: str) -> None:
             raise ValueError("expected an IP address or a domain name") from None
 
 
+def check_pattern(text: str) -> None:
+    """Raise `ValueError` where `text` is no pattern for a URI: `*` is any text, `?` any one character."""
+    if not text:
+        raise ValueError("expected a pattern, such as sip:*@carrier.example, behind ;from=")
+    if not text.isascii() or not text.isprintable() or "[" in text or "\\" in text or " " in text:
+        raise ValueError("expected a pattern of `*`, `?` and characters of a URI; [sets] are not known")
+
+
 class ListenAddress(msgspec.Struct, frozen=True):
     """`transport:address:port` of a listener."""
 
@@ -67,10 +75,15 @@ class MatchRule(msgspec.Struct, frozen=True):
     port: int
     transport: str
     listener: str
+    sender: str = ""
+    """A shell pattern for From's URI; empty: any."""
 
     @classmethod
     def parse(cls, text: str) -> "MatchRule":
-        """Parse `address[/prefix][:port][;transport=][;listener=]` or `*;listener=`; raise `ValueError` else."""
+        """Parse `address[/prefix][:port][;transport=][;listener=][;from=]` or `*;listener=`; raise `ValueError` else."""
+        text, by_sender, sender = text.partition(";from=")
+        if by_sender:
+            check_pattern(sender)
         place, *parameters = (part.strip() for part in text.split(";"))
         transport = listener = ""
         for parameter in parameters:
@@ -80,11 +93,11 @@ class MatchRule(msgspec.Struct, frozen=True):
             elif name == "listener" and value:
                 listener = value
             else:
-                raise ValueError("expected ;transport=udp, ;transport=tcp or ;listener=NAME behind the address")
+                raise ValueError("expected ;transport=udp, ;transport=tcp, ;listener=NAME or ;from=PATTERN behind the address")
         if place == "*":
             if not listener:
                 raise ValueError("expected a ;listener=NAME behind *: everyone everywhere is nobody's peer")
-            return cls(None, 0, 0, transport, listener)
+            return cls(None, 0, 0, transport, listener, sender)
         port = 0
         if "/" in place:
             network = ipaddress.ip_network(place, strict=True)
@@ -92,4 +105,4 @@ class MatchRule(msgspec.Struct, frozen=True):
             host, found = (place, None) if place.count(":") > 1 and "[" not in place else split_host_port(place)
             port = found or 0
             network = ipaddress.ip_network(host)
-        return cls(str(network.network_address), network.prefixlen, port, transport, listener)
+        return cls(str(network.network_address), network.prefixlen, port, transport, listener, sender)

@@ -34,6 +34,8 @@ class Attacks(msgspec.Struct, frozen=True):
     """Sources that are banned at once."""
     exempt: list[str] = field(default_factory=list)
     """Networks that are never counted."""
+    exempt_group: Annotated[int, Meta(ge=0)] | None = None
+    """Rows of the table `address` with this `grp` are such networks too."""
 
 
 class Authentication(msgspec.Struct, frozen=True):

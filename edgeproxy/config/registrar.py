@@ -12,6 +12,7 @@ from edgeproxy.config.positions import KeyPath
 from edgeproxy.config.routing import FinalCode
 
 Seconds = Annotated[int, Meta(ge=1, le=2_147_483_647)]
+_NAME = 64
 _PRIVATE = [
     "10.0.0.0/8",
     "172.16.0.0/12",
@@ -23,6 +24,19 @@ _PRIVATE = [
     "fc00::/7",
     "fe80::/10",
 ]
+
+
+def alias_problem(name: str) -> str:
+    """Return what is wrong with `user@domain`; empty where nothing is."""
+    user, at, domain = name.rpartition("@")
+    try:
+        check_host(domain.strip("[]"))
+        good = (
+            bool(at and user) and "@" not in user and user.isprintable() and " " not in user and len(user) <= _NAME and len(domain) <= _NAME
+        )
+    except ValueError:
+        good = False
+    return "" if good else f"expected user@domain, got: {name}"
 
 
 def networks(texts: list[str]) -> list[tuple[str, int]]:
@@ -79,8 +93,16 @@ class Registrar(msgspec.Struct, frozen=True):
     """Domains whose users register here; registrations of others go on as they would without."""
     domains_from_database: bool = False
     """Whether the rows of the table `domain` are such domains too; `edgeproxy routes reload` reads them anew."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other names of users, `"sales@voice.example" = "alice@voice.example"`: calls for them go where the user registered, and the user may call from them. Nobody registers by one."""
+    aliases_from_database: bool = False
+    """Whether the rows of the table `dbaliases` are aliases too; `edgeproxy routes reload` reads them anew."""
+    max_aliases: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000_000
+    """Aliases at most; of more the configuration is refused."""
     mode: Literal["keep", "path", "contact"] = "keep"
     """`keep`: registrations are kept here. For a core that authenticates and keeps its users itself: `path`: they go there with a Path (RFC 3327) that leads back to the phone over us; `contact`: with a Contact that does, for cores that do not know Path. What the core grants is learnt from its answer."""
+    upstream_expires_seconds: Annotated[int, Meta(ge=0, le=2_147_483_647)] = 0
+    """With `path` and `contact`: asked of the core in the place of what phones ask for; a refresh by the same flow that changes nothing is then answered here as long as the core keeps the binding. 0: each refresh goes to the core."""
     default_expires_seconds: Seconds = 3_600
     """Granted where none is asked for."""
     min_expires_seconds: Seconds = 60
@@ -125,6 +147,21 @@ class Registrar(msgspec.Struct, frozen=True):
                 faults.add((*path, "domains"), f"{error}, got: {domain}")
         if not self.min_expires_seconds <= self.default_expires_seconds <= self.max_expires_seconds:
             faults.add((*path, "default_expires_seconds"), "expected it between min_expires_seconds and max_expires_seconds")
+        for alias, user in self.aliases.items():
+            for name in (alias, user):
+                if alias_problem(name):
+                    faults.add((*path, "aliases"), alias_problem(name))
+            if user in self.aliases:
+                faults.add((*path, "aliases"), f"expected a user and not another alias, got: {user}")
+        if self.upstream_expires_seconds and self.mode == "keep":
+            faults.add(
+                (*path, "upstream_expires_seconds"), 'expected mode "path" or "contact": registrations that are kept here go nowhere'
+            )
+        elif 0 < self.upstream_expires_seconds < 2 * self.max_expires_seconds:
+            faults.add(
+                (*path, "upstream_expires_seconds"),
+                "expected at least twice max_expires_seconds, or no refresh could be answered here in time",
+            )
         check_networks(self.contacts.forbidden, (*path, "contacts", "forbidden"), faults)
         check_networks(self.contacts.private, (*path, "contacts", "private"), faults)
         if not self.contacts.answer_reason_phrase.isprintable():
@@ -135,7 +172,9 @@ class Registrar(msgspec.Struct, frozen=True):
         contacts, keep_alive = self.contacts, self.keep_alive
         return {
             "domains": [domain.lower() for domain in self.domains],
+            "aliases": list(self.aliases.items()),
             "mode": self.mode,
+            "upstream_expires_seconds": self.upstream_expires_seconds,
             "default_expires_seconds": self.default_expires_seconds,
             "min_expires_seconds": self.min_expires_seconds,
             "max_expires_seconds": self.max_expires_seconds,

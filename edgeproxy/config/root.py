@@ -143,8 +143,10 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def uses_peer_rows(self) -> bool:
-        """Whether the database says who peers are, where their calls go, or which domains are ours."""
-        return any(peer.uses_rows for peer in self.peer.values()) or bool(self.registrar and self.registrar.domains_from_database)
+        """Whether the database says who peers are, where their calls go, or which domains, aliases and exemptions there are."""
+        registrar = self.registrar
+        rows = registrar is not None and (registrar.domains_from_database or registrar.aliases_from_database)
+        return rows or self.authentication.attacks.exempt_group is not None or any(peer.uses_rows for peer in self.peer.values())
 
     @property
     def optional_tables(self) -> frozenset[str]:

@@ -49,7 +49,7 @@ class LocationStore:
         """Return the bindings that have not ended; raise `StorageError`. Rows of another registrar get our numbers."""
         started, rows, foreign = time.monotonic(), [], []
         async for binding in table.read(int(time.time())):
-            number = _native.contact_id(binding["user"], binding["domain"], binding["contact"])
+            number = _native.contact_id(binding["user"], binding["domain"], binding["contact"], binding["instance"], binding["reg_id"])
             if number != binding["contact_id"]:
                 foreign.append((binding["contact_id"], number))
                 binding["contact_id"] = number

@@ -1,4 +1,4 @@
-"""Peers and domains with what the database says of them."""
+"""Peers, domains, aliases and exemptions with what the database says of them."""
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -8,7 +8,8 @@ from edgeproxy.config.database import database_url
 from edgeproxy.config.peer import Peer
 from edgeproxy.errors import StorageError
 from edgeproxy.storage import open_engine, prepare
-from edgeproxy.storage.peers import RowFault, read_addresses, read_dispatcher, read_domains, read_load_balancer
+from edgeproxy.storage.aliases import read_aliases
+from edgeproxy.storage.peers import RowFault, read_addresses, read_dispatcher, read_domains, read_load_balancer, read_networks
 
 
 async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
@@ -24,7 +25,19 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
         registrar = config.registrar
         if registrar and registrar.domains_from_database:
             domains = list(dict.fromkeys([*registrar.domains, *await read_domains(engine, faults)]))
-            config = msgspec.structs.replace(config, registrar=msgspec.structs.replace(registrar, domains=domains))
+            registrar = msgspec.structs.replace(registrar, domains=domains)
+        if registrar and registrar.aliases_from_database:
+            rows = await read_aliases(engine, registrar.domains, faults)
+            aliases = {**rows, **registrar.aliases}
+            if len(aliases) > registrar.max_aliases:
+                raise StorageError(f"registrar.max_aliases: {registrar.max_aliases}, and there are {len(aliases)} aliases")
+            registrar = msgspec.structs.replace(registrar, aliases=aliases)
+        config = msgspec.structs.replace(config, registrar=registrar)
+        authentication = config.authentication
+        if (group := authentication.attacks.exempt_group) is not None:
+            exempt = [*authentication.attacks.exempt, *await read_networks(engine, group, faults)]
+            attacks = msgspec.structs.replace(authentication.attacks, exempt=exempt)
+            config = msgspec.structs.replace(config, authentication=msgspec.structs.replace(authentication, attacks=attacks))
         peers = {name: await _with_rows(engine, name, peer, faults) if peer.uses_rows else peer for name, peer in config.peer.items()}
     finally:
         await engine.dispose()

@@ -71,6 +71,7 @@ def missing_tables(connection: Connection) -> list[str]:
         "domain",
         "usr_preferences",
         "uri",
+        "dbaliases",
     }
     return sorted(set(metadata.tables) - there - optional)
 

@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+import msgspec
 from sqlalchemy import DateTime, column, delete, insert, select, table, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,10 +29,15 @@ _COLUMNS = (
     "socket",
     "methods",
     "sip_instance",
+    "kv_store",
 )
 _AT_ONCE = 500
 NAT_FLAG = "NAT"
 """What `cflags` has for a phone behind a NAT; flags of OpenSIPS that contain it count too, as `NAT_BFLAG`."""
+
+
+class _Extra(msgspec.Struct):
+    reg_id: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
 
 
 class Binding(Protocol):
@@ -52,6 +58,7 @@ class Binding(Protocol):
     user_agent: str
     socket: str
     instance: str
+    reg_id: int
 
 
 class LocationTable:
@@ -151,7 +158,16 @@ def _binding(row: Mapping[Any, Any]) -> dict[str, Any]:
         "user_agent": str(row.get("user_agent") or ""),
         "socket": str(row.get("socket") or ""),
         "instance": str(row.get("sip_instance") or ""),
+        "reg_id": _reg_id(row.get("kv_store")),
     }
+
+
+def _reg_id(text: object) -> int:
+    """Return the number of a flow (RFC 5626), which OpenSIPS has no column for: `reg_id` of the JSON object in `kv_store`."""
+    try:
+        return msgspec.json.decode(str(text or "{}"), type=_Extra).reg_id
+    except msgspec.DecodeError:
+        return 0
 
 
 def _row(row: Binding) -> dict[str, Any]:
@@ -173,4 +189,5 @@ def _row(row: Binding) -> dict[str, Any]:
         "socket": row.socket,
         "methods": None,
         "sip_instance": row.instance or None,
+        "kv_store": msgspec.json.encode(_Extra(row.reg_id)).decode() if row.reg_id else None,
     }

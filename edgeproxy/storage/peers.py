@@ -8,7 +8,7 @@ from sqlalchemy import column, select, table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from edgeproxy.config.address import check_host
+from edgeproxy.config.address import check_host, check_pattern
 from edgeproxy.config.peer import target_problem
 from edgeproxy.storage.database import told
 
@@ -110,20 +110,13 @@ async def read_addresses(engine: AsyncEngine, group: int, faults: list[RowFault]
     rules = []
     for row in await _rows(engine, "address", "grp", group):
         transport = str(row["proto"] or "any").strip().lower()
-        try:
-            mask = 32 if row["mask"] is None else int(row["mask"])
-            network = ipaddress.ip_network(f"{str(row['ip']).strip()}/{mask}", strict=False)
-        except ValueError:
-            faults.append(
-                RowFault(
-                    "address", str(row["id"]), "ip", f"expected an address and the length of its network, got: {row['ip']}/{row['mask']}"
-                )
-            )
+        network = _network(row, faults)
+        if network is None:
             continue
         if transport not in {"any", "udp", "tcp"}:
             faults.append(RowFault("address", str(row["id"]), "proto", f"expected any, udp or tcp, got: {transport}"))
-        elif row["pattern"]:
-            faults.append(RowFault("address", str(row["id"]), "pattern", "patterns are not looked at: such a row would let too many in"))
+        elif row["pattern"] and (problem := _pattern_problem(str(row["pattern"]))):
+            faults.append(RowFault("address", str(row["id"]), "pattern", problem))
         elif not 0 <= int(row["port"] or 0) <= 65_535:
             faults.append(RowFault("address", str(row["id"]), "port", f"expected 0 to 65535, got: {row['port']}"))
         else:
@@ -133,8 +126,49 @@ async def read_addresses(engine: AsyncEngine, group: int, faults: list[RowFault]
                 continue
             host = f"[{network.network_address}]" if network.version == 6 else str(network.network_address)
             place = (f"{host}:{port}" if port else host) if whole else str(network)
-            rules.append(place if transport == "any" else f"{place};transport={transport}")
+            by_transport = "" if transport == "any" else f";transport={transport}"
+            by_sender = f";from={row['pattern']}" if row["pattern"] else ""
+            rules.append(f"{place}{by_transport}{by_sender}")
     return rules
+
+
+async def read_networks(engine: AsyncEngine, group: int, faults: list[RowFault]) -> list[str]:
+    """Return the networks of a group, for what goes by addresses only; what cannot be used is told. Raise `StorageError`."""
+    found = []
+    for row in await _rows(engine, "address", "grp", group):
+        network = _network(row, faults)
+        narrower = [
+            name for name, any_ in (("port", {"", "0"}), ("proto", {"", "any"}), ("pattern", {""})) if str(row[name] or "") not in any_
+        ]
+        if narrower and network:
+            faults.append(
+                RowFault(
+                    "address", str(row["id"]), narrower[0], "an exemption is one of a whole address: expected no port, proto or pattern"
+                )
+            )
+        elif network:
+            found.append(str(network))
+    return found
+
+
+def _pattern_problem(pattern: str) -> str:
+    try:
+        check_pattern(pattern)
+    except ValueError as error:
+        return f"{error}, got: {pattern}"
+    return ""
+
+
+def _network(row: Mapping[str, Any], faults: list[RowFault]) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    address = str(row["ip"]).strip()
+    # The column's default is that of one address of IPv4; in IPv6 it would let a whole operator in.
+    mask = 128 if ":" in address and row["mask"] in (None, 32) else 32 if row["mask"] is None else row["mask"]
+    try:
+        return ipaddress.ip_network(f"{address}/{int(mask)}", strict=False)
+    except ValueError:
+        problem = f"expected an address and the length of its network, got: {row['ip']}/{row['mask']}"
+        faults.append(RowFault("address", str(row["id"]), "ip", problem))
+        return None
 
 
 def _uri(value: object) -> str:

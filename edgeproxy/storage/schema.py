@@ -192,6 +192,17 @@ uri = Table(
     Column("last_modified", DateTime, nullable=False, server_default="1900-01-01 00:00:01"),
     UniqueConstraint("username", "domain", "uri_user", name="account_uri_idx"),
 )
+aliases = Table(
+    "dbaliases",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("alias_username", 64, ""),
+    _text("alias_domain", 64, ""),
+    _text("username", 64, ""),
+    _text("domain", 64, ""),
+    UniqueConstraint("alias_username", "alias_domain", name="alias_idx"),
+    Index("target_idx", "username", "domain"),
+)
 domain = Table(
     "domain",
     metadata,

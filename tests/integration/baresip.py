@@ -18,7 +18,9 @@ MODULES = Path("/usr/lib/baresip/modules")
 class Baresip:
     """One user agent on loopback, registered over the proxy at `proxy_port`."""
 
-    def __init__(self, folder: Path, user: str, proxy_port: int, tone: int, *, encryption: str = "", host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, folder: Path, user: str, proxy_port: int, tone: int, *, encryption: str = "", host: str = "127.0.0.1", flows: str = ""
+    ) -> None:
         self.user, self.folder = user, folder / user
         self.heard = self.folder / "heard"
         self.heard.mkdir(parents=True)
@@ -40,12 +42,13 @@ class Baresip:
             f"ctrl_tcp_listen 127.0.0.1:{self._control}",
             f"module_path {MODULES}",
             *(f"module {name}.so" for name in ("g711", "ausine", "aubridge", "sndfile", "ctrl_tcp", *(["srtp"] if encryption else []))),
+            "module_tmp uuid.so",
             "module_app account.so",
             "module_app menu.so",
         ]
         (self.folder / "config").write_text("\n".join(lines) + "\n")
         secure = f";mediaenc={encryption}" if encryption else ""
-        account = f'<sip:{user}@edge.example>;auth_pass=secret;outbound="sip:127.0.0.1:{proxy_port}";regint=600;answermode=auto{secure}\n'
+        account = f'<sip:{user}@edge.example>;auth_pass=secret;outbound="sip:127.0.0.1:{proxy_port}";regint=600;answermode=auto{secure}{flows}\n'
         (self.folder / "accounts").write_text(account)
         (self.folder / "contacts").write_text("")
         with (self.folder / "log").open("w") as log:

@@ -42,6 +42,8 @@ pub(crate) struct Account {
     /// `user@domain`.
     pub(crate) name: Box<[u8]>,
     pub(crate) attributes: Attributes,
+    /// The URI among its own that it wants to be known by.
+    pub(crate) preferred: Option<Box<[u8]>>,
 }
 
 impl Account {
@@ -84,7 +86,7 @@ mod tests {
         let attributes = Attributes::new(&pairs(&[("numbers", "+1, +2"), ("numbers", "+3"), ("limit", "5"), ("=uri", "sales")]));
         assert!(["+1", "+2", "+3"].iter().all(|number| attributes.has("numbers", number)));
         assert!(!attributes.has("numbers", "") && !attributes.has("numbers", "+") && !attributes.has("limit", "+1") && attributes.has(ALSO, "sales"));
-        let account = Account { name: b"alice@x"[..].into(), attributes };
+        let account = Account { name: b"alice@x"[..].into(), attributes, preferred: None };
         assert_eq!(account.notes(), pairs(&[("account", "alice@x"), ("account.numbers", "+1, +2,+3"), ("account.limit", "5")]));
         assert_eq!(account.text(), "alice@x\u{1f}numbers=+1, +2\u{1f}numbers=+3\u{1f}limit=5");
     }

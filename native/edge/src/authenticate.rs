@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use proto::{Algorithm, DigestInput, Nonce, NonceState, Now, Protection, Use, digest_response, ha1};
-use syntax::{Credentials, CredentialsError, HeaderName, Message, Method, Span, Uri};
+use syntax::{Credentials, CredentialsError, HeaderName, Message, Method, Span, Uri, parse_name_addr};
 
 use crate::account_attributes::{ALSO, Account, Attributes};
 use crate::admit::Shedding;
@@ -13,7 +13,7 @@ use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
 use crate::hop::Hop;
 use crate::matching::Refusal;
-use crate::subscriber_settings::RegistrarMode;
+use crate::subscriber_settings::{RegistrarMode, canonical};
 
 /// Whom a request is of, in the terms of the challenge that it answers.
 struct Claim<'a> {
@@ -21,6 +21,7 @@ struct Claim<'a> {
     user: Cow<'a, [u8]>,
     domain: Vec<u8>,
     realm: Vec<u8>,
+    peer: u16,
 }
 
 /// The outcome of a look at the credentials of a request.
@@ -40,6 +41,11 @@ impl Edge {
     pub(crate) fn serves(&self, host: &[u8]) -> bool {
         let domains = self.snapshot.settings.registrar.as_ref().map_or(&[][..], |registrar| &registrar.domains);
         domains.iter().any(|domain| domain.as_bytes().eq_ignore_ascii_case(host))
+    }
+
+    /// The address of record that `aor` is another name of, or itself.
+    pub(crate) fn account_of<'a>(&'a self, aor: &'a [u8]) -> &'a [u8] {
+        self.snapshot.subscribers.as_ref().and_then(|subscribers| subscribers.aliases.get(aor)).map_or(aor, |own| own)
     }
 
     /// Whether a REGISTER is for a domain whose users are known here.
@@ -64,7 +70,7 @@ impl Edge {
     /// Whether a request of `peer` goes on: it is of whom it says. If not it has been answered, or waits.
     pub(crate) fn authenticate(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> bool {
         let (domain, realm) = self.realm_of(message);
-        let finding = self.look_at_credentials(now, arrival, message, &domain, &realm);
+        let finding = self.look_at_credentials(now, arrival, message, &domain, &realm, peer);
         let refusal = match finding {
             Finding::Proved => return true,
             Finding::Parked => return false,
@@ -91,7 +97,7 @@ impl Edge {
         (domain, realm)
     }
 
-    fn look_at_credentials(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, domain: &[u8], realm: &[u8]) -> Finding {
+    fn look_at_credentials(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, domain: &[u8], realm: &[u8], peer: u16) -> Finding {
         let name = if message.head.method == Method::Register { HeaderName::Authorization } else { HeaderName::ProxyAuthorization };
         let mut found = None;
         for slot in message.all(name) {
@@ -117,7 +123,7 @@ impl Edge {
             Some(at) if whole[at + 1..].eq_ignore_ascii_case(domain) => Cow::Owned(whole[..at].to_vec()),
             _ => whole,
         };
-        self.weigh(now, arrival, message, &Claim { credentials, user, domain: domain.to_vec(), realm: realm.to_vec() })
+        self.weigh(now, arrival, message, &Claim { credentials, user, domain: domain.to_vec(), realm: realm.to_vec(), peer })
     }
 
     fn malformed(&self) -> Finding {
@@ -183,7 +189,9 @@ impl Edge {
             self.counters.identities_refused.add();
             return Finding::Refuse(Refusal { reason_phrase: Some("Identity Not Allowed".to_owned()), ..Refusal::new(403, "authenticate") });
         }
-        self.users.proved = Some(Box::new(Account { name: [&claim.user, &b"@"[..], &claim.domain].concat().into(), attributes }));
+        let name = [&claim.user, &b"@"[..], &claim.domain].concat().into();
+        let preferred = self.preferred(message, claim, &attributes);
+        self.users.proved = Some(Box::new(Account { name, attributes, preferred }));
         Finding::Proved
     }
 
@@ -195,21 +203,47 @@ impl Edge {
     /// Whether the address that a request says it is of is that of the account (RFC 3261 section 22.1: whom to believe is ours to say).
     fn is_of(&self, message: &Message<'_>, claim: &Claim<'_>, attributes: &Attributes) -> bool {
         let head = message.head;
-        let numbers = self.snapshot.settings.authentication.caller_numbers.as_str();
-        let own = |span: Span| {
-            let Ok(uri) = Uri::parse(message.bytes, span) else { return false };
-            let user = unescaped(message.text(uri.user));
-            let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
-            let same_user = if sensitive { *user == *claim.user } else { user.eq_ignore_ascii_case(&claim.user) };
-            let allowed = |user: &str| attributes.has(ALSO, user) || !numbers.is_empty() && head.method != Method::Register && attributes.has(numbers, user);
-            (same_user || std::str::from_utf8(&user).is_ok_and(allowed)) && message.text(uri.host).eq_ignore_ascii_case(&claim.domain)
-        };
         // RFC 3323 section 4.1.1.3: who wants to be anonymous says so, and proves to us who it is all the same.
         let anonymous = |span: Span| {
             let host = Uri::parse(message.bytes, span).map(|uri| uri.host).unwrap_or_default();
             head.method != Method::Register && message.text(host).eq_ignore_ascii_case(b"anonymous.invalid")
         };
-        own(if head.method == Method::Register { head.to.uri } else { head.from.uri }) || anonymous(head.from.uri)
+        let claimed = if head.method == Method::Register { head.to.uri } else { head.from.uri };
+        if !(self.may_be(message, claimed, claim, attributes) || anonymous(head.from.uri)) {
+            return false;
+        }
+        // Of peers that are not believed it goes no further (RFC 3325 section 5).
+        let believed = self.snapshot.settings.peers.get(usize::from(claim.peer)).is_some_and(|peer| peer.trust_identity);
+        !believed || identities(message, HeaderName::PAssertedIdentity).all(|span| self.may_be(message, span, claim, attributes))
+    }
+
+    /// Whether the account may go by the URI at `span`: its own name, another name of it, or one of its numbers.
+    fn may_be(&self, message: &Message<'_>, span: Span, claim: &Claim<'_>, attributes: &Attributes) -> bool {
+        let Ok(uri) = Uri::parse(message.bytes, span) else { return false };
+        let numbers = self.snapshot.settings.authentication.caller_numbers.as_str();
+        let registers = message.head.method == Method::Register;
+        let user = unescaped(message.text(uri.user));
+        let numbered = |user: &str| !numbers.is_empty() && !registers && attributes.has(numbers, user);
+        if uri.scheme == syntax::Scheme::Tel {
+            return std::str::from_utf8(&user).is_ok_and(numbered);
+        }
+        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
+        let same_user = if sensitive { *user == *claim.user } else { user.eq_ignore_ascii_case(&claim.user) };
+        let allowed = |user: &str| attributes.has(ALSO, user) || numbered(user);
+        if (same_user || std::str::from_utf8(&user).is_ok_and(allowed)) && message.text(uri.host).eq_ignore_ascii_case(&claim.domain) {
+            return true;
+        }
+        // A registration under another name would be looked for under the own one only.
+        let own = canonical(&[&claim.user, &b"@"[..], &claim.domain].concat(), sensitive);
+        !registers && self.address_of_record(message.bytes, &uri).is_some_and(|aor| self.account_of(&aor) == own.as_slice())
+    }
+
+    /// The identity that a caller prefers of those that it has (RFC 3325 section 5).
+    fn preferred(&self, message: &Message<'_>, claim: &Claim<'_>, attributes: &Attributes) -> Option<Box<[u8]>> {
+        let believed = self.snapshot.settings.peers.get(usize::from(claim.peer)).is_some_and(|peer| peer.trust_identity);
+        let asserted = believed.then(|| identities(message, HeaderName::PAssertedIdentity).next()).flatten();
+        let mut wished = identities(message, HeaderName::PPreferredIdentity).filter(|span| self.may_be(message, *span, claim, attributes));
+        asserted.or_else(|| wished.next()).map(|span| message.text(span).into())
     }
 
     /// A challenge for each algorithm, the strongest first.
@@ -236,6 +270,11 @@ impl Edge {
         }
         Refusal { headers, ..Refusal::new(if register { 401 } else { 407 }, "authenticate") }
     }
+}
+
+/// The URIs of an identity header field (RFC 3325 section 9).
+fn identities<'a>(message: &'a Message<'_>, name: HeaderName) -> impl Iterator<Item = Span> + 'a {
+    message.elements(name).map(|element| parse_name_addr(message.bytes, element).map_or(element, |identity| identity.uri))
 }
 
 /// What quality of protection a client chose, and its count, 0 where it does not count; `None` where that is broken.

@@ -56,6 +56,9 @@ impl Edge {
 
     /// Looks at one URI that somebody wants to be reached at.
     fn check_contact(&mut self, now: Now, arrival: &Hop, natted: bool, bytes: &[u8], uri: &Uri) -> ContactVerdict {
+        if self.is_own_gruu(bytes, uri) {
+            return ContactVerdict::Bad("is a GRUU of a domain that is served here");
+        }
         let resolve = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.contacts.resolve);
         let port = uri.port.unwrap_or_else(|| uri.transport.map_or(5060, Transport::default_port));
         for span in [uri.host, uri.maddr] {
@@ -127,7 +130,7 @@ impl Edge {
         };
         let address = SocketAddr::new(ip, at);
         let is_target = |index: u16| self.snapshot.peers.targets(index).iter().any(|target| matches!(target, Target::Address(own) if own.address == address));
-        let sender = self.snapshot.peers.identify(arrival.listener, arrival.transport, address);
+        let sender = self.snapshot.peers.identify(arrival.listener, arrival.transport, address, None);
         sender.is_some_and(|(index, _)| machine(index)) || machines.any(is_target) || self.routing.has_gateway_at(ip, port)
     }
 

@@ -124,6 +124,8 @@ counters! {
     attempts_unanswered,
     /// Attempts that the transport refused.
     attempts_undeliverable,
+    /// Flows that failed where another one of the same user agent was tried (RFC 5626).
+    flows_failed,
     /// Targets marked dead.
     targets_marked_dead,
     /// Numbers looked up among rules.
@@ -202,6 +204,8 @@ counters! {
     registrations_refused,
     /// Registrations that a core accepted and that are not known here.
     registrations_unlearnt,
+    /// Refreshes that were answered in the place of a core.
+    refreshes_answered,
     /// Registrations refused for a Contact that nobody may have.
     contacts_refused,
     /// Registrations refused for too many contacts.

@@ -3,18 +3,20 @@
 
 use proto::{Contact, FlowToken, Key, Now, RegistrarRules, Registration};
 use smallvec::SmallVec;
-use syntax::{HeaderName, Message, Method, Span, Uri, header_param, list_elements, parse_name_addr};
+use syntax::{HeaderName, Message, Method, Span, Uri, header_param, parse_name_addr};
 
 use crate::defence::MayTry;
 use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
 use crate::hop::Hop;
 use crate::matching::Refusal;
+use crate::outbound::{has_ob, judge, supports};
 use crate::reach::Reach;
-use crate::register::{delta_seconds, read_contacts};
+use crate::register::{delta_seconds, read_contacts, registration};
 use crate::settings::PeerKind;
 use crate::subscriber_settings::RegistrarMode;
 use crate::target::Target;
+use crate::throttle::phone_grant;
 
 /// What tokens of Paths and Contacts are sealed for.
 const CONTEXT: &[u8] = b"register";
@@ -32,8 +34,8 @@ impl Edge {
         let user = self.user_of(message);
         let refusal = if self.may_try(now, arrival.address.ip(), &user) == MayTry::Yes {
             let most = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.contacts.most);
-            match read_contacts(message, most).and_then(|contacts| self.check_contacts(now, arrival, message, &contacts.list)) {
-                Ok(goes_on) => return goes_on,
+            match read_contacts(message, most).and_then(|contacts| Ok((self.check_contacts(now, arrival, message, &contacts.list)?, contacts))) {
+                Ok((goes_on, contacts)) => return goes_on && !self.answer_refresh(now, arrival, message, &contacts),
                 Err(refusal) => refusal,
             }
         } else {
@@ -68,6 +70,7 @@ impl Edge {
         if !self.is_forwarded(message, from_peer) {
             return;
         }
+        self.ask_for_long(message);
         let token = self.flow_token(now, arrival);
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let place = |out: &mut Vec<u8>| {
@@ -79,14 +82,15 @@ impl Edge {
         };
         let secret = self.options.route_secret;
         if self.registrar_mode() == RegistrarMode::Path {
-            let supports = |slot: &syntax::Slot| list_elements(message.bytes, slot.value).any(|option| message.text(option).eq_ignore_ascii_case(b"path"));
-            let supported = message.all(HeaderName::Supported).any(supports);
+            let (supported, direct) = (supports(message, b"path"), message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none());
+            // RFC 5626 section 5.1: only what comes from the user agent itself comes by its flow.
+            let outbound = direct && supports(message, b"outbound");
             self.edits.insert_with(usize::from(message.head.headers_start), |out| {
                 out.extend_from_slice(b"Path: <sip:");
                 token.write(&secret, CONTEXT, out);
                 out.push(b'@');
                 place(out);
-                out.extend_from_slice(b";lr>\r\n");
+                out.extend_from_slice(if outbound { b";lr;ob>\r\n" } else { b";lr>\r\n" });
                 out.extend_from_slice(if supported { b"" } else { b"Supported: path\r\n" });
             });
             return;
@@ -110,10 +114,11 @@ impl Edge {
     }
 
     /// Takes what led back to the phone out of the answer to its registration.
-    pub(crate) fn unmark_register(&mut self, message: &Message<'_>, from_peer: Option<u16>) {
+    pub(crate) fn unmark_register(&mut self, now: Now, message: &Message<'_>, from_peer: Option<u16>) {
         if !self.is_forwarded(message, from_peer) {
             return;
         }
+        self.tell_phone_grants(now, message);
         for slot in message.named(b"Path") {
             self.edits.remove(slot.line);
         }
@@ -137,7 +142,8 @@ impl Edge {
             let first = message.elements(HeaderName::Route).next()?;
             let uri = crate::route::element_uri(message.bytes, first)?;
             let token = FlowToken::read(message.text(uri.user), secret, CONTEXT)?;
-            return Some(Target::Contact(Box::new(Reach::by(request_uri.into(), self.hop_of_token(&token)?))));
+            let way = Reach { flow_only: has_ob(message.bytes, &uri), ..Reach::by(request_uri.into(), self.hop_of_token(&token)?) };
+            return Some(Target::Contact(Box::new(way)));
         }
         let value = after(request_uri, FLOW)?;
         let end = value.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(value.len());
@@ -190,26 +196,27 @@ impl Edge {
         let Ok(to) = Uri::parse(request.bytes, request.head.to.uri) else { return };
         let Some(aor) = self.address_of_record(request.bytes, &to) else { return };
         let most = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.contacts.most);
-        let Ok(asked) = read_contacts(request, most) else { return };
+        let Ok(mut asked) = read_contacts(request, most) else { return };
+        // Whether the core has it as a flow it says itself (RFC 5626 section 6).
+        let by_flow = answer.elements(HeaderName::Require).any(|option| answer.text(option).eq_ignore_ascii_case(b"outbound"));
+        if !by_flow || judge(request, &mut asked, b"").is_err() {
+            asked.list.iter_mut().for_each(|contact| contact.reg_id = 0);
+        }
         let granted: Vec<(Vec<u8>, u32)> = answer.elements(HeaderName::Contact).filter_map(|element| granted_contact(answer, element)).collect();
+        let throttled = self.upstream_expires().and(self.snapshot.settings.registrar.as_ref()).map(|registrar| registrar.rules());
+        let whole = request.named(b"Expires").next().and_then(|slot| delta_seconds(request.text(slot.value)));
         let mut contacts: SmallVec<[Contact<'_>; 2]> = asked.list.clone();
         for contact in &mut contacts {
             // One that the core does not list is none.
             let seconds = granted.iter().find(|(uri, _)| *uri == contact.uri).map_or(0, |(_, seconds)| *seconds);
-            contact.expires = Some(seconds);
+            contact.expires = Some(match &throttled {
+                Some(rules) if seconds > 0 => phone_grant(contact.expires.or(whole), seconds, rules),
+                _ => seconds,
+            });
         }
-        let agent = request.named(b"User-Agent").next().map_or(&[][..], |slot| request.text(slot.value));
-        let registration = Registration {
-            contacts: &contacts,
-            star: asked.star,
-            expires: asked.star.then_some(0),
-            call_id: request.call_id(),
-            cseq: request.head.cseq,
-            path: b"",
-            user_agent: agent.get(..crate::register::USER_AGENT).unwrap_or(agent),
-            flow: arrival.flow(),
-            natted: self.snapshot.nat_tests.hold(arrival, request),
-        };
+        let natted = self.snapshot.nat_tests.hold(arrival, request);
+        let expires = asked.star.then_some(0);
+        let registration = Registration { expires, ..registration(request, &contacts, asked.star, b"", arrival.flow(), natted) };
         // The core has granted it already.
         let rules = RegistrarRules {
             default_expires: 3_600,
@@ -222,7 +229,17 @@ impl Edge {
             same_call_id_replaces: false,
         };
         match self.bind(now, &aor, &registration, &rules) {
-            Ok(_) => self.counters.registrations.add(),
+            Ok(place) => {
+                self.counters.registrations.add();
+                if let Some(record) = place.filter(|_| throttled.is_some()).and_then(|place| self.users.location.at_mut(place)) {
+                    let now = Self::seconds_of(now);
+                    for binding in &mut record.bindings {
+                        if let Some((_, seconds)) = granted.iter().find(|(uri, _)| uri == binding.contact()) {
+                            binding.upstream = now.saturating_add(*seconds);
+                        }
+                    }
+                }
+            }
             // An answer that comes late, or one too many for us: the core's word holds, only we do not keep it.
             Err(_) => self.counters.registrations_unlearnt.add(),
         }
@@ -234,7 +251,7 @@ fn after<'a>(text: &'a [u8], mark: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The Contact that a phone gave, out of that which we made of it.
-fn said_contact(uri: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn said_contact(uri: &[u8]) -> Option<Vec<u8>> {
     let value = after(uri, CONTACT)?;
     let end = value.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(value.len());
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);

@@ -32,7 +32,8 @@ pub(crate) const DEFAULT_BREADTH: u16 = 60;
 impl Edge {
     /// A request that belongs to nothing we know: who sent it, may it, and where does it go?
     pub(crate) fn open(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView) {
-        let Some(peer) = self.identify(arrival.listener, arrival.transport, arrival.address) else {
+        let from = message.text(message.head.from.uri);
+        let Some(peer) = self.identify_sender(arrival.listener, arrival.transport, arrival.address, Some(from)) else {
             self.counters.refused_strangers.add();
             if self.may_log(now) {
                 log::info!(target: "identify", "{} from stranger {} refused, call {}", message.head.method.as_str(), self.shown(arrival.address), self.shown_text(message.call_id()));

@@ -33,12 +33,17 @@ impl Edge {
             for slot in message.all(HeaderName::PPreferredIdentity) {
                 self.edits.remove(slot.line);
             }
+            // What it said of itself was looked at, and is said by us.
+            for slot in message.all(HeaderName::PAssertedIdentity).filter(|_| shape.dialog.is_none() && !shape.strip_identity && !withheld) {
+                self.edits.remove(slot.line);
+            }
         }
     }
 
     /// A P-Asserted-Identity line for who proved who it is, where `far` believes us.
     pub(crate) fn asserted(&self, entry: Key, far: Option<u16>) -> Option<Vec<u8>> {
         let account = self.transactions.get(entry)?.account.as_deref()?;
-        self.believes(far).then(|| [b"P-Asserted-Identity: <sip:", &*account.name, b">\r\n"].concat())
+        let identity = || account.preferred.as_deref().map_or_else(|| [b"sip:", &*account.name].concat(), <[u8]>::to_vec);
+        self.believes(far).then(|| [b"P-Asserted-Identity: <", identity().as_slice(), b">\r\n"].concat())
     }
 }

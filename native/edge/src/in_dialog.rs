@@ -87,6 +87,19 @@ impl Edge {
         if let Some(target) = self.marked_target(message, shape) {
             return Some(target);
         }
+        // Only towards phones: a machine's dialog does not become a call to a user by a Request-URI.
+        let to_phone = || {
+            shape
+                .bound_to
+                .and_then(|id| self.snapshot.peer_by_id(id))
+                .is_none_or(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers)
+        };
+        if shape.route.next.is_none()
+            && let Some(wanted) = self.dialog_gruu(message, &shape.route.swapped.unwrap_or(message.head.request_uri))
+            && to_phone()
+        {
+            return Some(Target::Record(Box::new(wanted)));
+        }
         if shape.route.next.is_none() && shape.route.request_uri_is_own {
             return shape.flow.map(|flow| Target::Address(Address { transport: flow.transport, address: flow.address }));
         }

@@ -40,6 +40,8 @@ pub struct LocationRow {
     pub socket: String,
     /// `+sip.instance`.
     pub instance: String,
+    /// The number of its flow (RFC 5626); 0 for one that is not by Outbound.
+    pub reg_id: u32,
 }
 
 /// A change that the database is to be told.
@@ -54,10 +56,20 @@ pub enum LocationWrite {
 /// A binding that is gone.
 pub(crate) type Removal = u64;
 
-/// The number of the row for a binding.
-pub fn contact_id(aor: &[u8], contact: &[u8]) -> u64 {
+/// The number of the row for a binding; flows of one instance, which may have one URI, have one each.
+pub fn contact_id(aor: &[u8], contact: &[u8], instance: &[u8], reg_id: u32) -> u64 {
+    let none = Secret::new([0; 16]);
+    let hash = match reg_id {
+        0 => keyed_hash(&none, &[b"contact", aor, contact]),
+        _ => keyed_hash(&none, &[b"flow", aor, instance, &reg_id.to_le_bytes()]),
+    };
     // OpenSIPS's column is a signed number in some databases.
-    keyed_hash(&Secret::new([0; 16]), &[b"contact", aor, contact]) as u64 >> 1
+    hash as u64 >> 1
+}
+
+/// The same for a binding of `aor`.
+fn row_number(aor: &[u8], binding: &Binding) -> u64 {
+    contact_id(aor, binding.contact(), binding.instance(), binding.reg_id)
 }
 
 /// As a database can hold it.
@@ -98,7 +110,7 @@ impl Edge {
                     let counter = if *change == Change::Expired { &self.counters.bindings_expired } else { &self.counters.bindings_removed };
                     counter.add();
                     if persist {
-                        self.note_removal(contact_id(aor, binding.contact()));
+                        self.note_removal(row_number(aor, binding));
                     }
                     EventKind::ContactDelete
                 }
@@ -164,11 +176,11 @@ impl Edge {
         let (user, domain) = aor.split_at(aor.iter().position(|byte| *byte == b'@').unwrap_or(aor.len()));
         let listener = self.snapshot.listener(binding.flow.listener);
         LocationRow {
-            contact_id: contact_id(aor, binding.contact()),
+            contact_id: row_number(aor, binding),
             user: text(user),
             domain: text(domain.get(1..).unwrap_or_default()),
             contact: text(binding.contact()),
-            received: if binding.natted || binding.flow.transport.is_reliable() { received(&binding.flow) } else { String::new() },
+            received: if binding.natted || binding.reg_id > 0 || binding.flow.transport.is_reliable() { received(&binding.flow) } else { String::new() },
             path: text(binding.path()),
             expires: (wall + u64::from(binding.expires)).saturating_sub(seconds),
             q: binding.q,
@@ -179,6 +191,7 @@ impl Edge {
             user_agent: text(binding.user_agent()),
             socket: format!("{}:{}", listener.transport, listener.address),
             instance: text(binding.instance()),
+            reg_id: binding.reg_id,
         }
     }
 
@@ -252,9 +265,10 @@ impl Edge {
         binding.cseq = row.cseq;
         binding.natted = row.natted;
         binding.modified = seconds.saturating_sub(wall.saturating_sub(row.modified).min(u64::from(seconds)) as u32);
-        binding.stored = row.contact_id == contact_id(&aor, contact);
+        binding.reg_id = if row.instance.is_empty() { 0 } else { row.reg_id };
+        binding.stored = row.contact_id == row_number(&aor, &binding);
         let changed = self.users.location.change(&aor, |bindings| {
-            let known = bindings.iter().position(|other| other.contact() == contact);
+            let known = bindings.iter().position(|other| row_number(&aor, other) == row_number(&aor, &binding));
             match known {
                 // What came by the network meanwhile is newer.
                 Some(_) => false,

@@ -7,6 +7,7 @@ use syntax::{HeaderName, Message, Method, Span, Uri, parse_name_addr};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::outbound::has_ob;
 use crate::reach::Reach;
 use crate::settings::PeerKind;
 use crate::target::Target;
@@ -18,8 +19,26 @@ const PARAM: &[u8] = b";edge-flow=";
 impl Reach {
     /// The way along `hop`, with this Request-URI.
     pub(crate) fn by(uri: Box<[u8]>, hop: Hop) -> Self {
-        Self { uri, path: Box::default(), hop: Some(hop), listener: hop.listener, q: 1_000, made: 0 }
+        Self {
+            uri,
+            path: Box::default(),
+            hop: Some(hop),
+            listener: hop.listener,
+            q: 1_000,
+            made: 0,
+            instance: Box::default(),
+            spare: Vec::new(),
+            flow_only: false,
+        }
     }
+}
+
+/// Whether the sender wants what belongs to its dialog by the flow that it has (RFC 5626 section 4.3).
+fn contacts_by_flow(message: &Message<'_>) -> bool {
+    message.elements(HeaderName::Contact).any(|element| {
+        let contact = parse_name_addr(message.bytes, element).and_then(|contact| Uri::parse(message.bytes, contact.uri).ok());
+        contact.is_some_and(|uri| has_ob(message.bytes, &uri))
+    })
 }
 
 impl Edge {
@@ -60,8 +79,8 @@ impl Edge {
             return;
         }
         let tests = self.snapshot.nat_tests;
-        let holds = if message.is_request() { tests.hold(arrival, message) } else { tests.contact_holds(arrival, message) };
-        if !holds {
+        let holds = || if message.is_request() { tests.hold(arrival, message) } else { tests.contact_holds(arrival, message) };
+        if self.has_gruu(message) || !(contacts_by_flow(message) || holds()) {
             return;
         }
         let token = self.flow_token(now, arrival);

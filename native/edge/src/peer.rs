@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use syntax::{Span, Transport, Uri, parse_ip};
 
+use crate::glob;
 use crate::question::Address;
 use crate::route::OwnNames;
 use crate::settings::{ListenerSettings, PeerSettings, RouteSettings, SettingsError};
@@ -15,15 +16,18 @@ struct Rule {
     port: u16,
     transport: Option<Transport>,
     listener: Option<u16>,
+    sender: Box<[u8]>,
 }
 
 impl Rule {
-    fn fits(&self, listener: u16, transport: Transport, port: u16) -> bool {
-        (self.port == 0 || self.port == port) && self.transport.is_none_or(|t| t == transport) && self.listener.is_none_or(|l| l == listener)
+    /// `from` is From's URI of a request that is asked about; without a request only the place counts.
+    fn fits(&self, listener: u16, transport: Transport, port: u16, from: Option<&[u8]>) -> bool {
+        let sent_by = self.sender.is_empty() || from.is_none_or(|from| glob::fits(&self.sender, from));
+        sent_by && (self.port == 0 || self.port == port) && self.transport.is_none_or(|t| t == transport) && self.listener.is_none_or(|l| l == listener)
     }
 
     fn weight(&self) -> u8 {
-        u8::from(self.port != 0) * 4 + u8::from(self.listener.is_some()) * 2 + u8::from(self.transport.is_some())
+        u8::from(!self.sender.is_empty()) * 8 + u8::from(self.port != 0) * 4 + u8::from(self.listener.is_some()) * 2 + u8::from(self.transport.is_some())
     }
 }
 
@@ -77,7 +81,7 @@ impl PeerTable {
                 "" => None,
                 name => Some(settings.listeners.iter().position(|l| l.name == name).ok_or_else(|| fault("no such listener", name))? as u16),
             };
-            let entry = Rule { peer: index, port: rule.port, transport, listener };
+            let entry = Rule { peer: index, port: rule.port, transport, listener, sender: rule.sender.as_bytes().into() };
             match rule.network {
                 None => self.anywhere.push(entry),
                 Some(network) => {
@@ -90,17 +94,18 @@ impl PeerTable {
         Ok(())
     }
 
-    /// The peer that sends from `source` to `listener`, and whether a rule names just that address.
-    pub(crate) fn identify(&self, listener: u16, transport: Transport, source: SocketAddr) -> Option<(u16, bool)> {
+    /// The peer that sends from `source` to `listener`, in the name of `from` where a request is at hand, and whether a rule names
+    /// just that address.
+    pub(crate) fn identify(&self, listener: u16, transport: Transport, source: SocketAddr, from: Option<&[u8]>) -> Option<(u16, bool)> {
         let ip = source.ip().to_canonical();
         let listener = self.listeners.get(usize::from(listener)).copied().unwrap_or(listener);
         for length in &self.lengths[usize::from(ip.is_ipv6())] {
             let Some(rules) = self.networks.get(&(masked(ip, *length), *length)) else { continue };
-            if let Some(rule) = rules.iter().find(|rule| rule.fits(listener, transport, source.port())) {
+            if let Some(rule) = rules.iter().find(|rule| rule.fits(listener, transport, source.port(), from)) {
                 return Some((rule.peer, *length == if ip.is_ipv4() { 32 } else { 128 }));
             }
         }
-        self.anywhere.iter().find(|rule| rule.fits(listener, transport, source.port())).map(|rule| (rule.peer, false))
+        self.anywhere.iter().find(|rule| rule.fits(listener, transport, source.port(), from)).map(|rule| (rule.peer, false))
     }
 
     /// Whether `ip` is in a network of this peer, whatever the port, or is named by its `to`.

@@ -5,8 +5,10 @@ use proto::{Binding, Key, Now, milliseconds};
 use syntax::{Message, Method, Span, Uri, list_elements, parse_name_addr};
 
 use crate::edge::Edge;
+use crate::gruu::Wanted;
 use crate::hop::Hop;
 use crate::identify::DEFAULT_BREADTH;
+use crate::outbound::gather;
 use crate::question::QuestionId;
 use crate::settings::Forking;
 use crate::target::Target;
@@ -27,6 +29,12 @@ pub struct Reach {
     pub(crate) q: u16,
     /// When the phone was last heard there, in seconds since 1970.
     pub(crate) made: u32,
+    /// The instance whose flow this is (RFC 5626); empty where there is only one way to it.
+    pub(crate) instance: Box<[u8]>,
+    /// Its other flows.
+    pub(crate) spare: Vec<Self>,
+    /// Whether the phone is reached by this flow or not at all, and whoever asks knows what to do then (RFC 5626 section 5.3).
+    pub(crate) flow_only: bool,
 }
 
 /// A question for the worker that holds an address of record.
@@ -36,14 +44,14 @@ pub struct ReachQuestion {
     pub id: QuestionId,
     /// Whom it is for.
     pub home: u8,
-    /// The address of record.
-    pub aor: Box<[u8]>,
+    /// Whom it is about.
+    pub wanted: Wanted,
 }
 
 impl Reach {
     fn of(binding: &Binding, now: Now) -> Self {
         let flow = &binding.flow;
-        let reached_by_flow = binding.path().is_empty() && (binding.natted || flow.transport.is_reliable()) && flow.address().port() != 0;
+        let reached_by_flow = binding.path().is_empty() && (binding.natted || binding.reg_id > 0 || flow.transport.is_reliable()) && flow.address().port() != 0;
         Self {
             uri: binding.contact().into(),
             path: binding.path().into(),
@@ -51,6 +59,9 @@ impl Reach {
             listener: flow.listener,
             q: binding.q,
             made: ((now.wall / 1_000_000) as u32).saturating_sub(Edge::seconds_of(now).saturating_sub(binding.modified)),
+            instance: if binding.reg_id > 0 { binding.instance().into() } else { Box::default() },
+            spare: Vec::new(),
+            flow_only: false,
         }
     }
 
@@ -73,24 +84,24 @@ impl Edge {
         if message.head.method == Method::Register || uri.user.is_empty() || !self.serves(message.text(uri.host)) {
             return None;
         }
-        self.address_of_record(message.bytes, uri).map(|aor| Target::Record(aor.into()))
+        self.wanted(message.bytes, uri).map(|wanted| Target::Record(Box::new(wanted)))
     }
 
-    /// The ways to `aor`, the preferred ones first, and among those the latest.
-    pub fn look_up(&self, now: Now, aor: &[u8]) -> Vec<Reach> {
+    /// The ways to a user or one of its devices, the preferred ones first, and among those the latest.
+    pub fn look_up(&self, now: Now, wanted: &Wanted) -> Vec<Reach> {
         let seconds = Self::seconds_of(now);
-        let Some(record) = self.users.location.get(aor) else { return Vec::new() };
-        let mut bindings: Vec<&Binding> = record.live(seconds).collect();
+        let Some(record) = self.users.location.get(&wanted.aor) else { return Vec::new() };
+        let mut bindings: Vec<&Binding> = record.live(seconds).filter(|binding| self.is_wanted(binding, &wanted.device)).collect();
         bindings.sort_by_key(|binding| std::cmp::Reverse((binding.q, binding.modified)));
         bindings.into_iter().map(|binding| Reach::of(binding, now)).collect()
     }
 
-    /// Puts the ways to `aor` among the targets of `entry`; true where the worker that knows them must be waited for.
-    pub(crate) fn reach(&mut self, now: Now, entry: Key, aor: &[u8]) -> bool {
+    /// Puts the ways to a user among the targets of `entry`; true where the worker that knows them must be waited for.
+    pub(crate) fn reach(&mut self, now: Now, entry: Key, wanted: Wanted) -> bool {
         self.counters.location_lookups.add();
-        let home = self.home(aor);
+        let home = self.home(&wanted.aor);
         if home == self.options.worker {
-            let found = self.look_up(now, aor);
+            let found = self.look_up(now, &wanted);
             self.take_ways(entry, found);
             return false;
         }
@@ -99,7 +110,7 @@ impl Edge {
         transaction.questions = transaction.questions.wrapping_add(1);
         transaction.waiting = Some(Waiting { number: transaction.questions, deadline, kind: WaitKind::Reach });
         let id = QuestionId { worker: self.options.worker, transaction: entry, number: transaction.questions, asker: crate::question::Asker::Transaction };
-        self.out.reaches.push(ReachQuestion { id, home, aor: aor.into() });
+        self.out.reaches.push(ReachQuestion { id, home, wanted });
         true
     }
 
@@ -107,11 +118,11 @@ impl Edge {
     /// Contact, else the one known; true where the worker that knows must be waited for.
     pub(crate) fn find_again(&mut self, now: Now, entry: Key, aor: &[u8], way: Reach) -> bool {
         if self.home(aor) == self.options.worker {
-            let found = self.look_up(now, aor);
+            let found = self.look_up(now, &Wanted::any(aor));
             self.take_newest(entry, found, way);
             return false;
         }
-        let waits = self.reach(now, entry, aor);
+        let waits = self.reach(now, entry, Wanted::any(aor));
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.known_way = Some(Box::new(way));
         }
@@ -149,6 +160,7 @@ impl Edge {
     }
 
     fn take_ways(&mut self, entry: Key, found: Vec<Reach>) {
+        let found = gather(found);
         let count = found.len();
         if count == 0 {
             self.counters.location_misses.add();

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use proto::{Change, Contact, Flow, FlowConnection, Now, Record, RegistrarRules, Registration, RegistrationError, register};
+use proto::{Binding, Change, Contact, Flow, FlowConnection, Now, RegistrarRules, Registration, RegistrationError, push_of, register};
 use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Scheme, Uri, header_param, list_elements, parse_name_addr, push_unfolded};
 
@@ -11,9 +11,10 @@ use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
 use crate::hop::{ConnectionId, Hop};
 use crate::matching::Refusal;
+use crate::outbound::{judge, reg_id, supports};
 
 /// Bytes of User-Agent that are kept.
-pub(crate) const USER_AGENT: usize = 64;
+const USER_AGENT: usize = 64;
 /// Bytes of an address of record, of a Contact, and of all Path values together (OpenSIPS's columns hold as many).
 const AOR: usize = 255;
 const CONTACT: usize = 255;
@@ -21,7 +22,7 @@ const PART: usize = 64;
 const PATH: usize = 255;
 const CALL_ID: usize = 255;
 
-fn bad(what: &str) -> Refusal {
+pub(crate) fn bad(what: &str) -> Refusal {
     Refusal { reason_phrase: Some(format!("Bad Request ({what})")), ..Refusal::new(400, "register") }
 }
 
@@ -109,7 +110,7 @@ impl Edge {
         if message.call_id().len() > CALL_ID {
             return Err(bad("Call-ID too long"));
         }
-        let contacts = read_contacts(message, registrar.contacts.most)?;
+        let mut contacts = read_contacts(message, registrar.contacts.most)?;
         let natted = snapshot.nat_tests.hold(arrival, message);
         if !self.check_contacts(now, arrival, message, &contacts.list)? {
             return Ok(None);
@@ -126,22 +127,22 @@ impl Edge {
         if path.len() > PATH {
             return Err(bad("Path too long"));
         }
-        let agent = message.named(b"User-Agent").next().map_or(&[][..], |slot| message.text(slot.value));
-        let expires = message.named(b"Expires").next().map(|slot| delta_seconds(message.text(slot.value)).unwrap_or(3_600));
-        let request = Registration {
-            contacts: &contacts.list,
-            star: contacts.star,
-            expires,
-            call_id: message.call_id(),
-            cseq: message.head.cseq,
-            path: &path,
-            user_agent: agent.get(..USER_AGENT).unwrap_or(agent),
-            flow: arrival.flow(),
-            natted,
-        };
+        let outbound = judge(message, &mut contacts, &path)?;
+        let request = registration(message, &contacts.list, contacts.star, &path, arrival.flow(), natted);
         let rules = registrar.rules();
         let place = self.bind(now, &aor, &request, &rules)?;
-        Ok(Some(self.bindings_told(now, place, &path, message)))
+        let mut lines = self.bindings_told(now, place, &aor, message);
+        // RFC 3327 section 5.3: the user agent sees what is on its way, if it understands that.
+        if !path.is_empty() && supports(message, b"path") {
+            lines.extend_from_slice(b"Supported: path\r\nPath: ");
+            lines.extend_from_slice(&path);
+            lines.extend_from_slice(b"\r\n");
+        }
+        if outbound {
+            // RFC 5626 section 6: so it knows that its flows are told apart.
+            lines.extend_from_slice(b"Require: outbound\r\n");
+        }
+        Ok(Some(lines))
     }
 
     /// Changes the bindings of `aor`, and tells and writes what became of them.
@@ -189,32 +190,56 @@ impl Edge {
     }
 
     /// All bindings of the record at `place`, as a 200 tells them (RFC 3261 section 10.3 step 8).
-    fn bindings_told(&self, now: Now, place: Option<usize>, path: &[u8], message: &Message<'_>) -> Vec<u8> {
+    pub(crate) fn bindings_told(&mut self, now: Now, place: Option<usize>, aor: &[u8], message: &Message<'_>) -> Vec<u8> {
         let seconds = Self::seconds_of(now);
         let mut lines = Vec::with_capacity(256);
-        let record = place.and_then(|place| self.users.location.at(place));
-        for binding in record.into_iter().flat_map(|record: &Record| record.live(seconds)) {
-            lines.extend_from_slice(b"Contact: <");
-            lines.extend_from_slice(binding.contact());
-            // Writing to a Vec cannot fail.
-            let _ = write!(lines, ">;expires={}", binding.expires - seconds);
-            if binding.q < 1_000 {
-                let _ = write!(lines, ";q=0.{:03}", binding.q);
+        let with_gruus = supports(message, b"gruu");
+        let count = place.and_then(|place| self.users.location.at(place)).map_or(0, |record| record.bindings.len());
+        for index in 0..count {
+            let binding = place.and_then(|place| self.users.location.at(place)).and_then(|record| record.bindings.get(index));
+            let Some(binding) = binding.filter(|binding| binding.expires > seconds) else { continue };
+            let gruu = (with_gruus && !binding.instance().is_empty()).then(|| (binding.instance().to_vec(), binding.call_id().to_vec()));
+            push_binding(binding, seconds, &mut lines);
+            if let Some((instance, call_id)) = gruu {
+                self.push_gruus(message, aor, &instance, &call_id, &mut lines);
             }
-            if !binding.instance().is_empty() {
-                lines.extend_from_slice(b";+sip.instance=");
-                lines.extend_from_slice(binding.instance());
-            }
-            lines.extend_from_slice(b"\r\n");
-        }
-        // RFC 3327 section 5.3: the user agent sees what is on its way, if it understands that.
-        let supports = |slot: &syntax::Slot| list_elements(message.bytes, slot.value).any(|option| message.text(option).eq_ignore_ascii_case(b"path"));
-        if !path.is_empty() && message.all(HeaderName::Supported).any(supports) {
-            lines.extend_from_slice(b"Supported: path\r\nPath: ");
-            lines.extend_from_slice(path);
             lines.extend_from_slice(b"\r\n");
         }
         lines
+    }
+}
+
+/// One binding as a Contact line, without its end.
+fn push_binding(binding: &Binding, seconds: u32, lines: &mut Vec<u8>) {
+    lines.extend_from_slice(b"Contact: <");
+    lines.extend_from_slice(binding.contact());
+    // Writing to a Vec cannot fail.
+    let _ = write!(lines, ">;expires={}", binding.expires - seconds);
+    if binding.q < 1_000 {
+        let _ = write!(lines, ";q=0.{:03}", binding.q);
+    }
+    if !binding.instance().is_empty() {
+        lines.extend_from_slice(b";+sip.instance=");
+        lines.extend_from_slice(binding.instance());
+    }
+    if binding.reg_id > 0 {
+        let _ = write!(lines, ";reg-id={}", binding.reg_id);
+    }
+}
+
+/// What a REGISTER wants of its address of record.
+pub(crate) fn registration<'a>(message: &Message<'a>, contacts: &'a [Contact<'a>], star: bool, path: &'a [u8], flow: Flow, natted: bool) -> Registration<'a> {
+    let agent = message.named(b"User-Agent").next().map_or(&[][..], |slot| message.text(slot.value));
+    Registration {
+        contacts,
+        star,
+        expires: message.named(b"Expires").next().map(|slot| delta_seconds(message.text(slot.value)).unwrap_or(3_600)),
+        call_id: message.call_id(),
+        cseq: message.head.cseq,
+        path,
+        user_agent: agent.get(..USER_AGENT).unwrap_or(agent),
+        flow,
+        natted,
     }
 }
 
@@ -222,7 +247,7 @@ impl Edge {
 fn unsupported(message: &Message<'_>) -> Result<(), Refusal> {
     let mut headers = Vec::new();
     for option in message.elements(HeaderName::Require) {
-        if !message.text(option).eq_ignore_ascii_case(b"path") {
+        if ![&b"path"[..], b"outbound", b"gruu"].iter().any(|known| message.text(option).eq_ignore_ascii_case(known)) {
             headers.extend_from_slice(b"Unsupported: ");
             headers.extend(message.text(option).iter().filter(|byte| byte.is_ascii_graphic()));
             headers.extend_from_slice(b"\r\n");
@@ -259,6 +284,11 @@ pub(crate) fn read_contacts<'a>(message: &Message<'a>, most: usize) -> Result<Co
                 None => None,
             },
             instance,
+            reg_id: match param(b"reg-id") {
+                Some(text) => reg_id(text).ok_or_else(|| bad("reg-id"))?,
+                None => 0,
+            },
+            push: push_of(message.text(contact.uri)),
         });
         if contacts.list.len() > most {
             return Err(bad("too many Contacts"));

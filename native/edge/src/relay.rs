@@ -157,8 +157,8 @@ impl Edge {
                     Some(Target::Name(name)) => {
                         return self.ask(now, entry, &name.host, name.port, name.transport);
                     }
-                    Some(Target::Record(aor)) => {
-                        if self.reach(now, entry, &aor) {
+                    Some(Target::Record(wanted)) => {
+                        if self.reach(now, entry, *wanted) {
                             return;
                         }
                         continue;
@@ -189,6 +189,7 @@ impl Edge {
             let shape = if transaction.plan.is_some() { transaction.shape.as_deref().copied().unwrap_or(shape) } else { shape };
             let alternatives = !transaction.addresses.is_empty() || !transaction.targets.is_empty();
             if alternatives && self.dead.get(&address).is_some_and(|(until, _)| *until > now.moment) {
+                self.skip_flow(entry);
                 continue;
             }
             if self.ask_about_branch(now, entry, message, address) || self.start_branch(now, entry, message, address, &shape) {
@@ -204,7 +205,9 @@ impl Edge {
         }
         if !self.attempt(now, entry, message, address, shape, false) {
             self.counters.attempts_undeliverable.add();
-            self.note_failure(entry, 503, None);
+            let code = self.flow_status(entry, 503);
+            self.note_failure(entry, code, None);
+            self.skip_flow(entry);
             if let Some(plan) = self.transactions.get_mut(entry).and_then(|transaction| transaction.plan.as_mut()) {
                 plan.outcome = Some(Outcome::Unreachable);
             }
@@ -284,9 +287,15 @@ impl Edge {
             return self.attempt_by(now, entry, message, address, shape, over_udp, None);
         }
         // Taken out for as long as the edge is needed whole.
-        let way = self.transactions.get_mut(entry).and_then(|transaction| transaction.way.take());
+        let mut way = self.transactions.get_mut(entry).and_then(|transaction| transaction.way.take());
         let sent = self.attempt_by(now, entry, message, address, shape, over_udp, way.as_deref());
         if let Some(transaction) = self.transactions.get_mut(entry) {
+            if sent
+                && let Some(way) = &mut way
+                && let Some(branch) = transaction.branches.last_mut()
+            {
+                branch.spare = std::mem::take(&mut way.spare);
+            }
             transaction.way = way;
         }
         sent
@@ -398,6 +407,7 @@ impl Edge {
             cancelled: false,
             timed_out: false,
             gateway: if planned { self.gateway_call(now, entry) } else { None },
+            spare: Vec::new(),
         };
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         transaction.branches.push(branch);
@@ -414,6 +424,8 @@ impl Edge {
     pub(crate) fn hop_of(&mut self, way: Option<&Reach>, address: Address, shape: &Shape) -> Option<Hop> {
         let Some(way) = way else { return self.hop_to(address, shape) };
         match way.hop {
+            // Nobody is called back over a connection that he opened, and that is gone (RFC 5626 section 5.3).
+            Some(hop) if way.flow_only && hop.transport.is_reliable() && hop.connection.is_none() => None,
             Some(hop) if !self.snapshot.listener(hop.listener).drained => Some(hop),
             // The listener that a phone registered at has gone since.
             Some(_) => self.hop_to(address, shape),

@@ -99,7 +99,7 @@ impl Edge {
         }
         if !own {
             self.mark_contact(now, arrival, message);
-            self.unmark_register(message, from_peer);
+            self.unmark_register(now, message, from_peer);
         }
         if self.media.calls.is_empty() || !self.edit_media(arrival, entry, attempt, message) {
             self.add_content_length(message);
@@ -291,7 +291,9 @@ impl Edge {
         // A 408 of its own, for somebody who is not there, says nothing against a gateway.
         self.end_attempt(now, entry, attempt, outcome, Some(if own { outcome } else { refused }));
         self.refused_media(entry, attempt, message);
-        self.collect(now, arrival, entry, attempt, code, message);
+        if code != 430 || !self.try_next_flow(entry, attempt) {
+            self.collect(now, arrival, entry, attempt, code, message);
+        }
         if code >= 600 && self.plan_goes_on(entry) != Some(true) {
             // Section 16.7 step 5: a global refusal ends the search.
             self.stop_plan(entry);
@@ -323,7 +325,9 @@ impl Edge {
             let outcome = Outcome::Refused(code, q850_cause(message));
             self.end_attempt(now, entry, attempt, outcome, Some(outcome));
             self.refused_media(entry, attempt, message);
-            self.collect(now, arrival, entry, attempt, code, message);
+            if code != 430 || !self.try_next_flow(entry, attempt) {
+                self.collect(now, arrival, entry, attempt, code, message);
+            }
             return self.after_failure(now, entry, code);
         }
         let place = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)).and_then(|branch| branch.gateway.take());

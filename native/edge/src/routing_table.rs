@@ -210,7 +210,12 @@ impl Edge {
 
     /// The peer at an address: by a rule for just that address, as a gateway, or by a wider rule.
     pub(crate) fn identify(&self, listener: u16, transport: Transport, source: SocketAddr) -> Option<u16> {
-        let found = self.snapshot.peers.identify(listener, transport, source);
+        self.identify_sender(listener, transport, source, None)
+    }
+
+    /// The same for a request with this URI in From, which rules may ask for.
+    pub(crate) fn identify_sender(&self, listener: u16, transport: Transport, source: SocketAddr, from: Option<&[u8]>) -> Option<u16> {
+        let found = self.snapshot.peers.identify(listener, transport, source, from);
         if !self.snapshot.knows_gateways() || found.is_some_and(|(_, exact)| exact) {
             return found.map(|(peer, _)| peer);
         }

@@ -103,6 +103,8 @@ pub struct MatchSettings {
     pub transport: String,
     /// The listener, empty for any.
     pub listener: String,
+    /// What From's URI of a request must look like, a shell pattern; empty for anything.
+    pub sender: String,
 }
 
 /// How several targets are tried.
@@ -452,7 +454,7 @@ impl Snapshot {
         Self::build_with_core(settings, core.as_deref(), None)
     }
 
-    fn build_with_core(settings: RouteSettings, core: Option<&str>, before: Option<&Self>) -> Result<Self, SettingsError> {
+    fn build_with_core(mut settings: RouteSettings, core: Option<&str>, before: Option<&Self>) -> Result<Self, SettingsError> {
         let t = &settings.timers;
         let timers = proto::SipTimers {
             t1: proto::milliseconds(t.t1_milliseconds),
@@ -509,7 +511,7 @@ impl Snapshot {
         let numbers = NumberPolicies::new(&settings)?;
         let nat_tests =
             NatTests::new(&settings.nat.tests).map_err(|value| SettingsError::Value { path: "nat.tests".to_owned(), problem: "no such test", value })?;
-        let subscribers = Subscribers::new(&settings)?;
+        let subscribers = Subscribers::new(&mut settings)?;
         let attacks = &settings.authentication.attacks;
         let defence = before.map(|before| &before.defence).filter(|defence| defence.fits(attacks));
         let defence = defence.map_or_else(|| std::sync::Arc::new(Defence::new(attacks)), std::sync::Arc::clone);

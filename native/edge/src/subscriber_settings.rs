@@ -1,5 +1,6 @@
 //! What is set of subscribers: who they are, where they are reached, and what keeps others from being them.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use proto::{Algorithm, RegistrarRules};
@@ -14,8 +15,12 @@ use crate::settings::{Forking, RouteSettings, SettingsError};
 pub struct RegistrarSettings {
     /// Domains whose users register here, in lower case.
     pub domains: Vec<String>,
+    /// Other names of users: `user@domain` each, alias and address of record. They are kept once, in the snapshot.
+    pub aliases: Vec<(String, String)>,
     /// What becomes of their registrations.
     pub mode: RegistrarMode,
+    /// Asked of a core for its bindings, so that most refreshes need not go there; 0: each one goes.
+    pub upstream_expires_seconds: u32,
     /// Granted where none is asked for.
     pub default_expires_seconds: u32,
     /// Granted at least.
@@ -178,6 +183,8 @@ pub struct AttackSettings {
 /// The same with everything looked up once.
 pub(crate) struct Subscribers {
     pub(crate) algorithms: Vec<Algorithm>,
+    /// Addresses of record by their other names.
+    pub(crate) aliases: HashMap<Box<[u8]>, Box<[u8]>>,
     pub(crate) keep_alive: KeepAlive,
     pub(crate) fresh: u64,
     pub(crate) stale: u64,
@@ -195,9 +202,13 @@ pub(crate) enum KeepAlive {
 }
 
 impl Subscribers {
-    pub(crate) fn new(settings: &RouteSettings) -> Result<Option<Self>, SettingsError> {
+    pub(crate) fn new(settings: &mut RouteSettings) -> Result<Option<Self>, SettingsError> {
         let authentication = &settings.authentication;
-        let Some(registrar) = &settings.registrar else { return Ok(None) };
+        let Some(registrar) = &mut settings.registrar else { return Ok(None) };
+        let aliases = std::mem::take(&mut registrar.aliases);
+        let sensitive = registrar.case_sensitive;
+        let name = |text: String| canonical(text.as_bytes(), sensitive).into_boxed_slice();
+        let aliases = aliases.into_iter().map(|(alias, aor)| (name(alias), name(aor))).collect();
         let fault = |path: &str, problem, value: &str| SettingsError::Value { path: path.to_owned(), problem, value: value.to_owned() };
         let algorithm = |name: &String| match Algorithm::from_bytes(name.as_bytes()) {
             Some((algorithm, false)) => Ok(algorithm),
@@ -215,6 +226,7 @@ impl Subscribers {
         };
         Ok(Some(Self {
             algorithms,
+            aliases,
             keep_alive,
             fresh: proto::seconds(u64::from(authentication.fresh_seconds)),
             stale: proto::seconds(u64::from(authentication.stale_seconds)),
@@ -222,6 +234,14 @@ impl Subscribers {
             deadline: proto::milliseconds(authentication.deadline_milliseconds),
         }))
     }
+}
+
+/// An address of record as they are compared: `user@domain` with the domain, and maybe the user, in lower case.
+pub(crate) fn canonical(aor: &[u8], case_sensitive: bool) -> Vec<u8> {
+    let mut name = aor.to_vec();
+    let host = if case_sensitive { name.iter().rposition(|byte| *byte == b'@').unwrap_or(0) } else { 0 };
+    name[host..].make_ascii_lowercase();
+    name
 }
 
 /// Whether `ip` lies in one of `networks`.

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use syntax::{Message, Method, Transport, Uri};
 
 use crate::edge::Edge;
+use crate::gruu::Wanted;
 use crate::peer::literal;
 use crate::plan::Plan;
 use crate::question::Address;
@@ -25,8 +26,8 @@ pub(crate) struct HostName {
 pub(crate) enum Target {
     Address(Address),
     Name(Box<HostName>),
-    /// A user of ours, by the address of record: wherever that is registered.
-    Record(Box<[u8]>),
+    /// A user of ours, or a device: wherever that is registered.
+    Record(Box<Wanted>),
     /// One way to such a user.
     Contact(Box<Reach>),
     /// A phone within a dialog, whose user may have registered anew from elsewhere: the address of record, and the way it was.

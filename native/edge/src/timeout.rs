@@ -196,7 +196,11 @@ impl Edge {
         self.end_attempt(now, entry, attempt, outcome, last.then_some(outcome));
         self.close_silent_attempt(entry, attempt);
         self.note_answer(now, entry, attempt, status_code);
-        self.note_failure(entry, status_code, None);
+        let silent = matches!(outcome, Outcome::Silence | Outcome::Unreachable);
+        if !(silent && self.try_next_flow(entry, attempt)) {
+            let status_code = if outcome == Outcome::Unreachable { self.flow_status(entry, status_code) } else { status_code };
+            self.note_failure(entry, status_code, None);
+        }
         // Silence and a dead transport always mean the next address, whatever `fail_over` says (RFC 3263 section 4.3).
         let more = self.transactions.get(entry).is_some_and(|t| !t.caller_cancelled && (!t.targets.is_empty() || !t.addresses.is_empty()));
         let planned = self.plan_goes_on(entry);

@@ -102,6 +102,8 @@ pub(crate) struct Branch {
     pub(crate) timed_out: bool,
     /// The place that it takes at a gateway.
     pub(crate) gateway: Option<Box<GatewayCall>>,
+    /// Other flows to the user agent that it is for.
+    pub(crate) spare: Vec<Reach>,
 }
 
 /// Whom a question was put to.

@@ -157,7 +157,7 @@ impl Edge {
 
 /// Tells the bindings of one place apart from those that had it before; its low byte is the index.
 fn ping_mark(aor: &[u8], index: usize, contact: &[u8]) -> u32 {
-    (crate::location_write::contact_id(aor, contact) as u32) << 8 | index.min(0xff) as u32
+    (crate::location_write::contact_id(aor, contact, b"", 0) as u32) << 8 | index.min(0xff) as u32
 }
 
 fn write_options(out: &mut Vec<u8>, snapshot: &crate::Snapshot, hop: Hop, token: &BranchToken, contact: &[u8], now: Now) {

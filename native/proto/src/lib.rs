@@ -7,6 +7,7 @@
 
 mod dialog;
 mod digest;
+mod gruu;
 mod index;
 mod location;
 mod moment;
@@ -21,11 +22,12 @@ mod transaction;
 
 pub use dialog::{Dialog, DialogState};
 pub use digest::{Algorithm, DigestInput, DigestText, Protection, digest_response, ha1};
+pub use gruu::TemporaryGruu;
 pub use index::TransactionIndex;
 pub use location::{Binding, Flow, FlowConnection, Location, Places, Record};
 pub use moment::{Moment, Now, milliseconds, seconds};
 pub use nonce::{Nonce, NonceState, NonceWindows, Use};
-pub use registrar::{Change, Contact, RegistrarRules, Registration, RegistrationError, register};
+pub use registrar::{Change, Contact, RegistrarRules, Registration, RegistrationError, push_of, register};
 pub use response_context::{is_better, rank};
 pub use secret::{Secret, keyed_hash, stable_id};
 pub use texts::Texts;

@@ -73,6 +73,10 @@ pub struct Binding {
     pub modified: u32,
     /// CSeq of the REGISTER that made it.
     pub cseq: u32,
+    /// The number of its flow among those of its instance (RFC 5626 section 4.1); 0 for one that is not by Outbound.
+    pub reg_id: u32,
+    /// Until when a core keeps it, in the same seconds; 0 where none does.
+    pub upstream: u32,
     /// Its preference, in thousandths.
     pub q: u16,
     /// Keep-alives in a row that were not answered.
@@ -88,7 +92,7 @@ pub struct Binding {
 impl Binding {
     /// A binding that ends at `expires`; texts are Contact URI, Call-ID, Path, User-Agent and instance.
     pub fn new(texts: [&[u8]; 5], flow: Flow, expires: u32) -> Self {
-        Self { texts: Texts::new(texts), expires, modified: 0, cseq: 0, q: 1_000, lost: 0, natted: false, stored: false, flow }
+        Self { texts: Texts::new(texts), expires, modified: 0, cseq: 0, reg_id: 0, upstream: 0, q: 1_000, lost: 0, natted: false, stored: false, flow }
     }
 
     /// The Contact URI.
@@ -426,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_binding_is_small() {
-        assert!(size_of::<Option<Record>>() <= 144, "{}", size_of::<Option<Record>>());
+        assert!(size_of::<Option<Record>>() <= 152, "{}", size_of::<Option<Record>>());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a REGISTER does to the bindings of its address of record (RFC 3261 section 10.3, steps 6 to 8): all of it, or nothing.
 
 use smallvec::SmallVec;
+use syntax::{Span, Uri, uri_param};
 
 use crate::{Binding, Flow};
 
@@ -15,6 +16,10 @@ pub struct Contact<'a> {
     pub q: Option<u16>,
     /// Its `+sip.instance` parameter.
     pub instance: &'a [u8],
+    /// Which of the flows of its instance this is (RFC 5626 section 4.1); 0 for one that is not by Outbound.
+    pub reg_id: u32,
+    /// `pn-provider`, `pn-prid` and `pn-param` of its URI: the device that a push service wakes (RFC 8599 section 4.1).
+    pub push: Option<[&'a [u8]; 3]>,
 }
 
 /// A REGISTER that may change bindings.
@@ -100,10 +105,24 @@ fn may_change(binding: &Binding, request: &Registration<'_>) -> Result<bool, Reg
     }
 }
 
-/// The binding that `contact` is about: that of its instance, or else of its URI.
+/// The device that a Contact URI names for a push service.
+pub fn push_of(uri: &[u8]) -> Option<[&[u8]; 3]> {
+    memchr::memmem::find(uri, b";pn-prid=")?;
+    let parsed = Uri::parse(uri, Span::new(0, uri.len())).ok()?;
+    let param = |name| uri_param(uri, parsed.params, name).unwrap_or_default();
+    Some([param(b"pn-provider"), param(b"pn-prid"), param(b"pn-param")])
+}
+
+/// The binding that `contact` is about. A flow of Outbound is that of its instance and number, whatever its URI (RFC 5626
+/// section 6); any other is that of its instance, or else of its device, or else of its URI.
 fn find(bindings: &[Binding], contact: &Contact<'_>) -> Option<usize> {
-    let of_instance = (!contact.instance.is_empty()).then(|| bindings.iter().position(|binding| binding.instance() == contact.instance)).flatten();
-    of_instance.or_else(|| bindings.iter().position(|binding| binding.contact() == contact.uri))
+    let of_instance = |binding: &Binding| binding.instance() == contact.instance && binding.reg_id == contact.reg_id;
+    if contact.reg_id > 0 {
+        return bindings.iter().position(of_instance);
+    }
+    let of_instance = (!contact.instance.is_empty()).then(|| bindings.iter().position(of_instance)).flatten();
+    let of_device = || contact.push.and_then(|push| bindings.iter().position(|binding| binding.reg_id == 0 && push_of(binding.contact()) == Some(push)));
+    of_instance.or_else(of_device).or_else(|| bindings.iter().position(|binding| binding.contact() == contact.uri))
 }
 
 /// Seconds granted, 0 for one that is to go. `random` shortens it by chance.
@@ -173,14 +192,14 @@ fn foresee(bindings: &[Binding], request: &Registration<'_>, rules: &RegistrarRu
                 may_change(&bindings[found], request)?;
             }
             None if seconds > 0 => {
-                let repeated = request.contacts[..index].iter().any(|other| other.uri == contact.uri);
+                let repeated = request.contacts[..index].iter().any(|other| other.uri == contact.uri && other.reg_id == contact.reg_id);
                 fresh += usize::from(!repeated);
             }
             None => {}
         }
     }
     let named = |binding: &Binding| request.contacts.iter().any(|contact| find(std::slice::from_ref(binding), contact).is_some());
-    let moves = |binding: &&Binding| rules.same_call_id_replaces && binding.call_id() == request.call_id && !named(binding);
+    let moves = |binding: &&Binding| rules.same_call_id_replaces && binding.reg_id == 0 && binding.call_id() == request.call_id && !named(binding);
     Ok(fresh.saturating_sub(bindings.iter().filter(moves).count()))
 }
 
@@ -216,8 +235,8 @@ fn apply(
         return;
     }
     // A phone behind a NAT whose port changed would else have two bindings until the old one ends, one of them dead.
-    let moved = || bindings.iter().position(|binding| binding.call_id() == request.call_id && binding.cseq < request.cseq);
-    let found = found.or_else(|| rules.same_call_id_replaces.then(moved).flatten());
+    let moved = || bindings.iter().position(|binding| binding.reg_id == 0 && binding.call_id() == request.call_id && binding.cseq < request.cseq);
+    let found = found.or_else(|| (rules.same_call_id_replaces && contact.reg_id == 0).then(moved).flatten());
     let texts = [contact.uri, request.call_id, request.path, request.user_agent, contact.instance];
     // What a phone sends with each refresh is the same but for CSeq, so that most refreshes allocate nothing.
     let same = |binding: &Binding| [binding.contact(), binding.call_id(), binding.path(), binding.user_agent(), binding.instance()] == texts;
@@ -242,6 +261,7 @@ fn apply(
     binding.expires = now.saturating_add(seconds);
     binding.modified = now;
     binding.cseq = request.cseq;
+    binding.reg_id = contact.reg_id;
     binding.q = contact.q.unwrap_or(1_000);
     binding.flow = request.flow;
     binding.natted = request.natted;
@@ -385,6 +405,32 @@ mod tests {
         // One Call-ID makes no room for more than it had.
         let many = [contact("sip:x@h"), contact("sip:y@h"), contact("sip:z@h")];
         assert_eq!(bench.run(&request(&many, "a", 3), &replacing, 0), Err(RegistrationError::TooMany));
+    }
+
+    #[test]
+    fn flows_of_one_instance_are_told_apart_by_their_numbers() {
+        let mut bench = Bench::default();
+        let of = |uri, reg_id| Contact { instance: b"\"<urn:uuid:1>\"", reg_id, ..contact(uri) };
+        let rules = RegistrarRules { same_call_id_replaces: true, ..RULES };
+        bench.run(&request(&[of("sip:a@10.0.0.1", 1)], "a", 1), &rules, 0).unwrap();
+        // The same URI by another flow is another binding; a flow made anew takes the place of its own.
+        bench.run(&request(&[of("sip:a@10.0.0.1", 2)], "a", 2), &rules, 0).unwrap();
+        assert_eq!(bench.uris(), ["sip:a@10.0.0.1"; 2]);
+        bench.run(&request(&[of("sip:a@10.0.0.9", 1)], "b", 1), &rules, 0).unwrap();
+        assert_eq!((bench.uris(), bench.bindings[0].reg_id), (vec!["sip:a@10.0.0.9", "sip:a@10.0.0.1"], 1));
+        bench.run(&request(&[Contact { expires: Some(0), ..of("sip:a@10.0.0.1", 2) }], "a", 3), &rules, 0).unwrap();
+        assert_eq!(bench.uris(), ["sip:a@10.0.0.9"]);
+    }
+
+    #[test]
+    fn a_device_of_a_push_service_has_one_binding_whatever_its_address() {
+        let mut bench = Bench::default();
+        let of = |uri: &'static str| Contact { push: push_of(uri.as_bytes()), ..contact(uri) };
+        bench.run(&request(&[of("sip:a@10.0.0.1;pn-provider=fcm;pn-param=p;pn-prid=d1")], "a", 1), &RULES, 0).unwrap();
+        bench.run(&request(&[of("sip:a@10.9.0.7;pn-provider=fcm;pn-prid=d1;pn-param=p")], "b", 1), &RULES, 0).unwrap();
+        bench.run(&request(&[of("sip:a@10.9.0.7;pn-provider=fcm;pn-prid=d2;pn-param=p")], "c", 1), &RULES, 0).unwrap();
+        let kept = ["sip:a@10.9.0.7;pn-provider=fcm;pn-prid=d1;pn-param=p", "sip:a@10.9.0.7;pn-provider=fcm;pn-prid=d2;pn-param=p"];
+        assert_eq!(bench.uris(), kept);
     }
 
     #[test]

@@ -20,6 +20,11 @@ impl Secret {
         Self(bytes)
     }
 
+    /// Its bytes, for a cipher of this crate.
+    pub(crate) const fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// A fresh key from the operating system.
     ///
     /// # Errors

@@ -22,12 +22,13 @@ pub(crate) struct BindingRow {
     user_agent: String,
     socket: String,
     instance: String,
+    reg_id: u32,
 }
 
 #[pymethods]
 impl BindingRow {
     #[new]
-    #[pyo3(signature = (contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance))]
+    #[pyo3(signature = (contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance, reg_id=0))]
     #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
     fn new(
         contact_id: u64,
@@ -45,29 +46,49 @@ impl BindingRow {
         user_agent: String,
         socket: String,
         instance: String,
+        reg_id: u32,
     ) -> Self {
-        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance }
+        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance, reg_id }
     }
 }
 
 impl From<LocationRow> for BindingRow {
     fn from(row: LocationRow) -> Self {
-        let LocationRow { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance } = row;
-        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance }
+        let LocationRow {
+            contact_id,
+            user,
+            domain,
+            contact,
+            received,
+            path,
+            expires,
+            q,
+            call_id,
+            cseq,
+            modified,
+            natted,
+            user_agent,
+            socket,
+            instance,
+            reg_id,
+        } = row;
+        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance, reg_id }
     }
 }
 
 impl From<BindingRow> for LocationRow {
     fn from(row: BindingRow) -> Self {
-        let BindingRow { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance } = row;
-        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance }
+        let BindingRow { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance, reg_id } =
+            row;
+        Self { contact_id, user, domain, contact, received, path, expires, q, call_id, cseq, modified, natted, user_agent, socket, instance, reg_id }
     }
 }
 
 /// The number of the row of a binding.
 #[pyfunction]
-pub(crate) fn contact_id(user: &str, domain: &str, contact: &str) -> u64 {
-    edge::contact_id(format!("{user}@{domain}").as_bytes(), contact.as_bytes())
+#[pyo3(signature = (user, domain, contact, instance="", reg_id=0))]
+pub(crate) fn contact_id(user: &str, domain: &str, contact: &str, instance: &str, reg_id: u32) -> u64 {
+    edge::contact_id(format!("{user}@{domain}").as_bytes(), contact.as_bytes(), instance.as_bytes(), if instance.is_empty() { 0 } else { reg_id })
 }
 
 /// Worker, user, domain and realm.

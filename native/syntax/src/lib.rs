@@ -34,13 +34,13 @@ pub use limits::{Limits, MAX_HEADERS};
 pub use media_description::{Connection, MediaDescription, MediaDirection, RtcpPlace, SessionDescription};
 pub use message::{Head, Message, MessageKind, Slot, list_elements};
 pub use method::Method;
-pub use name_addr::{NameAddr, header_param, parse_name_addr};
+pub use name_addr::{NameAddr, header_param, header_param_span, parse_name_addr};
 pub use parse::parse;
 pub use response::{LocalReply, is_answerable, push_decimal, push_unfolded};
 pub use sdp::{SdpLine, sdp_lines};
 pub use span::Span;
 pub use status::reason_phrase;
-pub use uri::{Scheme, Transport, Uri, parse_ip};
+pub use uri::{Scheme, Transport, Uri, parse_ip, uri_param};
 pub use via::{Rport, Via};
 
 /// The branch prefix that tells an RFC 3261 element from an older one (section 8.1.1.7).

@@ -62,11 +62,16 @@ pub fn parse_name_addr(bytes: &[u8], span: Span) -> Option<NameAddr> {
 
 /// The value of header parameter `name` among `params`; empty where it has none, `None` where it is absent.
 pub fn header_param<'a>(bytes: &'a [u8], params: Span, name: &[u8]) -> Option<&'a [u8]> {
+    header_param_span(bytes, params, name).map(|value| value.of(bytes))
+}
+
+/// The same as where it stands.
+pub fn header_param_span(bytes: &[u8], params: Span, name: &[u8]) -> Option<Span> {
     let mut cursor = Cursor::new(bytes, params.start(), params.end());
     while cursor.eat_separator(b';') {
         let (key, value) = cursor.param()?;
         if cursor.slice(key.0, key.1).eq_ignore_ascii_case(name) {
-            return Some(value.map_or(&[], |(s, e)| cursor.slice(s, e)));
+            return Some(value.map_or(Span::default(), |(s, e)| Span::new(s, e)));
         }
     }
     None

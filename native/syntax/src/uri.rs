@@ -198,6 +198,15 @@ impl Uri {
 }
 
 /// Whether every percent sign starts an escape of two hexadecimal digits.
+/// The value of URI parameter `name` among `params`; empty where it has none, `None` where it is absent. Escapes stay as they are.
+pub fn uri_param<'a>(bytes: &'a [u8], params: Span, name: &[u8]) -> Option<&'a [u8]> {
+    params.of(bytes).split(|byte| *byte == b';').skip(1).find_map(|param| {
+        let mut parts = param.splitn(2, |byte| *byte == b'=');
+        let (key, value) = (parts.next()?, parts.next().unwrap_or_default());
+        key.eq_ignore_ascii_case(name).then_some(value)
+    })
+}
+
 fn escapes_are_whole(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'%', rest) {
@@ -245,6 +254,14 @@ fn parse_ipv4(text: &[u8]) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_are_found_by_name_with_all_that_a_value_may_have() {
+        let text = b"sip:a@b;gr=urn:uuid:1-2;OB;pn-prid=x%3By?h=1";
+        let uri = Uri::parse(text, Span::new(0, text.len())).unwrap();
+        let param = |name: &str| uri_param(text, uri.params, name.as_bytes());
+        assert_eq!([param("gr"), param("ob"), param("pn-prid"), param("h"), param("g")], [Some(&b"urn:uuid:1-2"[..]), Some(b""), Some(b"x%3By"), None, None]);
+    }
 
     fn parse(text: &[u8]) -> Result<Uri, ParseError> {
         Uri::parse(text, Span::new(0, text.len()))

@@ -85,8 +85,20 @@ impl Rig {
     ///
     /// # Panics
     /// Where the settings are wrong.
-    #[expect(clippy::panic, reason = "settings of a test are right or the test is wrong")]
     pub fn with_routes(settings: RouteSettings, routes: Box<dyn Routes>) -> Self {
+        Self::started(settings, routes, WALL)
+    }
+
+    /// The same as another process: one that was started at `epoch`.
+    ///
+    /// # Panics
+    /// Where the settings are wrong.
+    pub fn with_epoch(settings: RouteSettings, epoch: u64) -> Self {
+        Self::started(settings, Box::new(NoRoutes), epoch)
+    }
+
+    #[expect(clippy::panic, reason = "settings of a test are right or the test is wrong")]
+    fn started(settings: RouteSettings, routes: Box<dyn Routes>, epoch: u64) -> Self {
         let snapshot = match Snapshot::build(settings) {
             Ok(snapshot) => Arc::new(snapshot),
             Err(error) => panic!("{error}"),
@@ -98,7 +110,7 @@ impl Rig {
             workers: 1,
             route_secret: Secret::new([1; 16]),
             process_secret: Secret::new([2; 16]),
-            epoch: WALL,
+            epoch,
             routes,
             listening: listening.clone(),
             media: Box::new(media.clone()),
@@ -139,6 +151,12 @@ impl Rig {
         let address = from.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 1)));
         let hop = Hop { listener, transport, address, connection: None };
         self.edge.handle_message(self.now, &hop, message, false);
+        self.collect()
+    }
+
+    /// The same along a way that may be a connection.
+    pub fn receive_by(&mut self, hop: &Hop, message: &str) -> Vec<Sent> {
+        self.edge.handle_message(self.now, hop, message.as_bytes(), false);
         self.collect()
     }
 

@@ -36,6 +36,7 @@ pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSetti
             port: 0,
             transport: String::new(),
             listener: String::new(),
+            sender: String::new(),
         }],
         to: to.iter().map(|uri| (*uri).to_owned()).collect(),
         forking: Forking::Serial,
@@ -104,6 +105,8 @@ pub fn registrar(domain: &str) -> RegistrarSettings {
     RegistrarSettings {
         domains: vec![domain.to_owned()],
         mode: RegistrarMode::Keep,
+        aliases: Vec::new(),
+        upstream_expires_seconds: 0,
         default_expires_seconds: 3_600,
         min_expires_seconds: 60,
         max_expires_seconds: 7_200,

@@ -37,7 +37,8 @@ ROWS = (
     "(2, 1, 'sip:10.1.0.2', 'pstn=5'), (3, 1, 'sip:10.1.0.3', 'transc=70000')",
     "INSERT INTO address (id, grp, ip, mask, port, proto, pattern) VALUES (1, 4, '10.0.0.77', 32, 5060, 'udp', NULL), "
     "(2, 4, '10.5.5.5', 24, 0, 'any', NULL), (3, 4, '2001:db8::5', 128, 0, 'ANY', ''), (4, 4, '10.0.0.300', 32, 0, 'any', NULL), "
-    "(5, 4, '10.0.0.8', 32, 0, 'tls', NULL), (6, 4, '10.0.0.9', 32, 0, 'any', '^sip:.*'), (7, 4, '10.6.0.0', 16, 5060, 'any', NULL), "
+    "(5, 4, '10.0.0.8', 32, 0, 'tls', NULL), (6, 4, '10.0.0.9', 32, 0, 'udp', 'sip:*@a;user=phone'), (9, 4, '10.0.0.10', 32, 0, 'any', 'sip:[ab]*'), "
+    "(10, 4, '2001:db8::6', 32, 0, 'any', NULL), (7, 4, '10.6.0.0', 16, 5060, 'any', NULL), "
     "(8, 5, '10.1.0.0', 24, 0, 'tcp', NULL)",
 )
 
@@ -48,8 +49,16 @@ def test_rows_say_who_peers_are_and_where_their_calls_go(database: str, tmp_path
     monkeypatch.setenv("EDGEPROXY_DATABASE", database)
     config, faults = asyncio.run(with_rows(load_text(TOML, "edge.toml")))
     core, media = config.peer["core"], config.peer["media"]
-    assert core.match == ["10.0.0.1", "10.0.0.77:5060;transport=udp", "10.5.5.0/24", "[2001:db8::5]"]
-    assert [str(rule.network) for rule in core.rules()] == ["10.0.0.1", "10.0.0.77", "10.5.5.0", "2001:db8::5"]
+    assert core.match == [
+        "10.0.0.1",
+        "10.0.0.77:5060;transport=udp",
+        "10.5.5.0/24",
+        "[2001:db8::5]",
+        "10.0.0.9;transport=udp;from=sip:*@a;user=phone",
+        "[2001:db8::6]",
+    ]
+    assert [str(rule.network) for rule in core.rules()] == ["10.0.0.1", "10.0.0.77", "10.5.5.0", "2001:db8::5", "10.0.0.9", "2001:db8::6"]
+    assert [rule.sender for rule in core.rules() if rule.sender] == ["sip:*@a;user=phone"]
     assert core.to == ["sip:10.0.0.3:5070", "sip:10.0.0.2"]
     assert core.pool is not None
     assert media.pool is not None
@@ -59,8 +68,8 @@ def test_rows_say_who_peers_are_and_where_their_calls_go(database: str, tmp_path
     assert [(fault.table, fault.row, fault.column) for fault in faults] == [
         ("address", "4", "ip"),
         ("address", "5", "proto"),
-        ("address", "6", "pattern"),
         ("address", "7", "port"),
+        ("address", "9", "pattern"),
         ("dispatcher", "4", "destination"),
         ("dispatcher", "5", "weight"),
         ("dispatcher", "sip:10.0.0.2", "id"),
@@ -83,3 +92,45 @@ def test_rows_of_domain_are_domains_whose_users_register_here(database: str, mon
     assert config.registrar is not None
     assert config.registrar.domains == ["other.example", "edge.example", "192.0.2.1"]
     assert faults == [RowFault("domain", "2", "domain", "expected an IP address or a domain name, got: a b")]
+
+
+def test_rows_of_dbaliases_are_other_names_of_users(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        "INSERT INTO dbaliases (id, alias_username, alias_domain, username, domain) VALUES (1, 'sales', 'A.example', 'alice', 'a.example'), "
+        "(2, 'boss', '', 'bob', ''), (3, '', 'a.example', 'alice', 'a.example'), (4, 'x', 'a.example', 'y z', 'a.example')",
+    )
+    monkeypatch.setenv("EDGEPROXY_DATABASE", database)
+    toml = (
+        '[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[registrar]\ndomains = ["a.example", "b.example"]\n'
+        'aliases_from_database = true\naliases = {"boss@b.example" = "carol@b.example"}\n'
+    )
+    config, faults = asyncio.run(with_rows(load_text(toml, "edge.toml")))
+    assert config.registrar is not None
+    assert config.registrar.aliases == {
+        "sales@a.example": "alice@a.example",
+        "boss@a.example": "bob@a.example",
+        "boss@b.example": "carol@b.example",
+    }
+    assert [(fault.table, fault.row, fault.column) for fault in faults] == [
+        ("dbaliases", "3", "alias_username"),
+        ("dbaliases", "4", "username"),
+    ]
+    with pytest.raises(StorageError, match=r"registrar.max_aliases: 2, and there are 3 aliases"):
+        asyncio.run(with_rows(load_text(f"{toml}max_aliases = 2\n", "edge.toml")))
+
+
+def test_a_group_of_addresses_is_exempt_from_counting(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        "INSERT INTO address (id, grp, ip, mask, port, proto, pattern) VALUES (1, 9, '10.1.2.3', 24, 0, 'any', NULL), "
+        "(2, 9, '2001:db8::', 48, 0, 'any', ''), (3, 9, '10.2.0.1', 32, 5060, 'any', NULL), (4, 9, '10.2.0.2', 32, 0, 'udp', NULL), "
+        "(5, 9, '10.2.0.3', 32, 0, 'any', 'sip:*'), (6, 8, '10.3.0.1', 32, 0, 'any', NULL), (7, 9, '10.2.0.4', 40, 0, 'any', NULL)",
+    )
+    monkeypatch.setenv("EDGEPROXY_DATABASE", database)
+    toml = '[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[authentication.attacks]\nexempt = ["192.0.2.0/24"]\nexempt_group = 9\n'
+    config, faults = asyncio.run(with_rows(load_text(toml, "edge.toml")))
+    assert config.authentication.attacks.exempt == ["192.0.2.0/24", "10.1.2.0/24", "2001:db8::/48"]
+    assert [(fault.row, fault.column) for fault in faults] == [("3", "port"), ("4", "proto"), ("5", "pattern"), ("7", "ip")]

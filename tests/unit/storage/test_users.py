@@ -37,9 +37,10 @@ def binding(user: str, **changes: Any) -> _native.BindingRow:
         "user_agent": "ü phone",
         "socket": "udp:127.0.0.1:5060",
         "instance": '"<urn:uuid:1>"',
+        "reg_id": 0,
         **changes,
     }
-    number = _native.contact_id(values["user"], values["domain"], values["contact"])
+    number = _native.contact_id(values["user"], values["domain"], values["contact"], values["instance"], values["reg_id"])
     return _native.BindingRow(contact_id=number, **values)
 
 
@@ -67,6 +68,11 @@ def test_bindings_are_put_replaced_removed_and_swept(database: str) -> None:
             for key in ("contact_id", "contact", "expires", "q", "call_id", "modified", "natted", "user_agent", "socket", "instance"):
                 assert found["a"][key] == getattr(binding("a"), key), key
             assert (found["b"]["natted"], found["b"]["received"]) == (True, "sip:192.0.2.7:4000")
+            flow = binding("flow", reg_id=2)
+            assert flow.contact_id != binding("flow").contact_id
+            await table.write([flow], [])
+            assert (await all_of(table))["flow"]["reg_id"] == 2
+            await table.write([], [flow.contact_id])
             await table.write([binding("a", q=1_000)], [binding("b").contact_id, 17])
             assert {user: row["q"] for user, row in (await all_of(table)).items()} == {"a": 1_000}
             await table.sweep(int(time.time()) - 60)

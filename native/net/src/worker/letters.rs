@@ -59,7 +59,7 @@ impl Worker {
                     }
                 }
                 Mail::Reach(question) => {
-                    let found = self.edge.look_up(now, &question.aor);
+                    let found = self.edge.look_up(now, &question.wanted);
                     if !self.shared.posts[usize::from(question.id.worker)].post(Mail::Reached(question.id, found)) {
                         self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
                     }

@@ -1,0 +1,126 @@
+//! Who an account may be, by which names its user is found, and whose word a rule takes, on simulated time.
+
+use edge::{CredentialAnswer, PeerKind, RouteSettings};
+use testkit::{Request, Rig, Sent, answer, header, headers, peer, registrar, settings};
+
+const PHONE: &str = "198.51.100.7:5060";
+const CORE: &str = "192.0.2.200:5060";
+
+fn served() -> RouteSettings {
+    let mut settings =
+        settings(vec![peer("core", PeerKind::Core, "192.0.2.200", &["sip:192.0.2.200"]), peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])]);
+    let mut registrar = registrar("example.net");
+    registrar.aliases = vec![("Sales@Example.Net".to_owned(), "bob@example.net".to_owned())];
+    registrar.case_sensitive = false;
+    settings.registrar = Some(registrar);
+    settings.authentication.caller_numbers = "numbers".to_owned();
+    settings.peers[1].authenticate = true;
+    settings
+}
+
+fn found() -> CredentialAnswer {
+    CredentialAnswer::Found("secret".to_owned(), Default::default(), vec![("numbers".to_owned(), "+4930111, 4930112".to_owned())])
+}
+
+/// What becomes of bob's call from `from` with these further lines, once he has proved who he is.
+fn call(rig: &mut Rig, from: &str, lines: &[&str], branch: &str) -> Vec<Sent> {
+    let invite = |line: &str, branch: &str| {
+        let request = lines.iter().fold(Request::new("INVITE", "sip:carol@example.net").branch(branch).call_id(branch), |request, line| request.header(line));
+        request.header(line).text().replace("<sip:alice@example.net>", from)
+    };
+    let challenge = rig.receive(PHONE, &invite("X: y", &format!("{branch}a")))[0].text.clone();
+    let offered = headers(&challenge, "Proxy-Authenticate")[0].to_owned();
+    let line = format!("Proxy-Authorization: {}", answer(&offered, "INVITE", "sip:carol@example.net", "bob", "secret", 1));
+    let mut sent = rig.receive(PHONE, &invite(&line, &format!("{branch}b")));
+    sent.append(&mut rig.credentials(&found()));
+    sent
+}
+
+fn to_core(sent: &[Sent]) -> Option<String> {
+    sent.iter().find(|sent| sent.to.to_string() == CORE).map(|sent| sent.text.clone())
+}
+
+#[test]
+fn an_alias_leads_to_its_user_who_may_call_from_it_and_not_register_by_it() {
+    let mut rig = Rig::new(served());
+    rig.reload({
+        let mut open = served();
+        open.peers[1].authenticate = false;
+        open
+    })
+    .unwrap();
+    let register = "REGISTER sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.7:5060;branch=z9hG4bKr\r\nFrom: <sip:bob@example.net>;tag=1\r\n\
+                    To: <sip:bob@example.net>\r\nCall-ID: r\r\nCSeq: 1 REGISTER\r\nContact: <sip:bob@198.51.100.7>\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(rig.receive(PHONE, register)[0].status_code(), 200);
+    rig.reload(served()).unwrap();
+    for (number, uri) in ["sip:sales@example.net", "sip:SALES@EXAMPLE.net", "sip:%73ales@example.net"].iter().enumerate() {
+        let request = Request::new("INVITE", uri).via("SIP/2.0/UDP 192.0.2.200").branch(&format!("z9hG4bK{number}")).call_id(&format!("c{number}"));
+        let sent = rig.receive(CORE, &request.text());
+        assert!(sent.iter().any(|sent| sent.to.to_string() == PHONE && sent.first_line() == "INVITE sip:bob@198.51.100.7 SIP/2.0"), "{uri} {sent:?}");
+    }
+    let invite = to_core(&call(&mut rig, "<sip:sales@example.net>", &[], "z9hG4bKs")).unwrap();
+    assert_eq!(header(&invite, "P-Asserted-Identity"), "<sip:bob@example.net>");
+    let by_alias = register.replace("To: <sip:bob@", "To: <sip:sales@").replace("From: <sip:bob@", "From: <sip:sales@").replace("CSeq: 1", "CSeq: 2");
+    let challenge = rig.receive(PHONE, &by_alias)[0].text.clone();
+    let line = format!("Authorization: {}\r\nContact:", answer(headers(&challenge, "WWW-Authenticate")[0], "REGISTER", "sip:example.net", "bob", "secret", 1));
+    let sent = rig.receive(PHONE, &by_alias.replace("CSeq: 2", "CSeq: 3").replace("Contact:", &line));
+    assert_eq!(sent[0].status_code(), 403, "{sent:?}");
+}
+
+#[test]
+fn a_caller_is_known_by_the_identity_that_it_prefers_among_its_own() {
+    for (preferred, asserted) in [
+        ("<sip:+4930111@example.net>", "<sip:+4930111@example.net>"),
+        ("\"B\" <tel:+4930111>", "<tel:+4930111>"),
+        ("sip:sales@example.net", "<sip:sales@example.net>"),
+        ("<sip:boss@example.net>", "<sip:bob@example.net>"),
+        ("<sip:+4930111@elsewhere.example>", "<sip:bob@example.net>"),
+        ("<tel:+4930999>", "<sip:bob@example.net>"),
+        ("<sip:boss@example.net>, <sip:4930112@example.net>", "<sip:4930112@example.net>"),
+    ] {
+        let mut rig = Rig::new(served());
+        let invite = to_core(&call(&mut rig, "<sip:bob@example.net>", &[&format!("P-Preferred-Identity: {preferred}")], "z9hG4bKp")).unwrap();
+        assert_eq!((headers(&invite, "P-Asserted-Identity"), headers(&invite, "P-Preferred-Identity").len()), (vec![asserted], 0), "{preferred}");
+    }
+}
+
+#[test]
+fn what_a_believed_account_asserts_must_be_its_own() {
+    let mut believing = served();
+    believing.peers[1].trust_identity = true;
+    let mut rig = Rig::new(believing);
+    let own = to_core(&call(&mut rig, "<sip:bob@example.net>", &["P-Asserted-Identity: \"Bob\" <sip:+4930111@example.net>"], "z9hG4bKa")).unwrap();
+    assert_eq!(headers(&own, "P-Asserted-Identity"), ["<sip:+4930111@example.net>"]);
+    for (number, forged) in ["<sip:boss@example.net>", "<sip:bob@example.net>, <tel:+4930999>", "<tel:>", "<mailto:x@y>"].iter().enumerate() {
+        let sent = call(&mut rig, "<sip:bob@example.net>", &[&format!("P-Asserted-Identity: {forged}")], &format!("z9hG4bKf{number}"));
+        assert!(to_core(&sent).is_none(), "{forged}");
+        assert!(sent.iter().any(|sent| matches!(sent.status_code(), 400 | 403)), "{forged} {sent:?}");
+    }
+    // Who is not believed is not refused for what goes no further.
+    let mut rig = Rig::new(served());
+    let invite = to_core(&call(&mut rig, "<sip:bob@example.net>", &["P-Asserted-Identity: <sip:boss@example.net>"], "z9hG4bKn")).unwrap();
+    assert_eq!(headers(&invite, "P-Asserted-Identity"), ["<sip:bob@example.net>"]);
+}
+
+#[test]
+fn a_rule_with_a_pattern_takes_the_callers_that_it_names_only() {
+    let mut by_name = peer("carrier", PeerKind::Gateway, "203.0.113.50", &[]);
+    by_name.matches[0].sender = "sip:*@carrier.example".to_owned();
+    let mut settings = settings(vec![peer("core", PeerKind::Core, "192.0.2.200", &["sip:192.0.2.200"]), by_name]);
+    let mut strict = Rig::new(settings.clone());
+    let request =
+        |from: &str, branch: &str| Request::new("INVITE", "sip:1@example.net").branch(branch).call_id(branch).text().replace("<sip:alice@example.net>", from);
+    let source = "203.0.113.50:5060";
+    assert!(to_core(&strict.receive(source, &request("<sip:+491@carrier.example>", "z9hG4bK1"))).is_some());
+    for from in ["<sip:+491@carrier.example.org>", "<sips:+491@carrier.example>", "<sip:alice@example.net>"] {
+        let sent = strict.receive(source, &request(from, &format!("z9hG4bK{}", from.len())));
+        assert_eq!((sent.len(), sent[0].status_code()), (1, 403), "{from}");
+    }
+    // Others from there may be another peer.
+    settings.peers.push(peer("others", PeerKind::Trusted, "203.0.113.50", &[]));
+    let mut both = Rig::new(settings);
+    assert!(to_core(&both.receive(source, &request("<sip:alice@example.net>", "z9hG4bK7"))).is_some());
+    let of_carrier = to_core(&both.receive(source, &request("<sip:+492@carrier.example>", "z9hG4bK8"))).unwrap();
+    both.receive(CORE, &testkit::response(&of_carrier, 486, "x"));
+    assert_eq!(both.records.last().unwrap().from_peer, "carrier");
+}
