@@ -256,3 +256,24 @@ def test_an_attribute_that_the_table_does_not_have_is_told(users: Callable[..., 
     code, said = manage(proxy, "reload")
     assert code == 1
     assert "subscriber has no column colour" in said
+
+
+def test_a_middlebox_that_rewrites_sip_is_told_in_the_log_once(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:
+    proxy, port = users()
+    alice = phone("user1", port)
+    for number in range(3):
+        alice.send(
+            f"OPTIONS sip:127.0.0.1:{port} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{alice.port};rport;branch=z9hG4bK{number}\r\nMax-Forwards: 70\r\n"
+            f"From: <sip:user1@edge.example>;tag=1\r\nTo: <sip:127.0.0.1:{port}>\r\nCall-ID: altered\r\nCSeq: {number + 1} OPTIONS\r\n"
+            "Content-Length: 4\r\n\r\nv=0\r\nc=IN IP4 203.0.113.1\r\n",
+            port,
+        )
+        alice.receive_until("SIP/2.0 200")
+    end = time.monotonic() + 3
+    lines: list[str] = []
+    while not lines and time.monotonic() < end:
+        time.sleep(0.1)
+        lines = [line for line in map(str, proxy.log) if "rewrites SIP" in line]
+    assert len(lines) == 1, proxy.log
+    assert "Content-Length is less than the body, call altered" in lines[0]
+    assert proxy.counters()["messages_rewritten"] == 3

@@ -83,6 +83,7 @@ pub struct Edge {
     pub(crate) policy_links: Vec<u32>,
     pub(crate) draining: bool,
     pub(crate) call_number: u64,
+    pub(crate) told_sources: crate::middlebox::ToldSources,
     pub(crate) log_second: u64,
     pub(crate) log_lines: u32,
     /// Tables that were nearly full at the last look: calls, transactions, location.
@@ -129,6 +130,7 @@ impl Edge {
             policy_links: Vec::new(),
             draining: false,
             call_number: 0,
+            told_sources: Default::default(),
             log_second: 0,
             log_lines: 0,
             full: [false; 3],

@@ -40,6 +40,7 @@ mod media_notice;
 mod media_session;
 mod media_settings;
 mod media_text;
+mod middlebox;
 mod nat;
 mod nat_repair;
 mod number_settings;

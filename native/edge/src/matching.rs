@@ -43,6 +43,9 @@ impl Edge {
                 return self.refuse(now, arrival, message, None, &refusal);
             }
         };
+        if route.rewritten {
+            self.notice_middlebox(now, arrival, message, "our Route has another host");
+        }
         match self.in_dialog(arrival, message, &route) {
             Some(found) => self.relay_in_dialog(now, arrival, message, key, &route, &found),
             None => self.open(now, arrival, message, key, &route),

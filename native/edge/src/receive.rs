@@ -32,6 +32,9 @@ impl Edge {
                     return Some(owner);
                 }
             }
+            if let Some(behind) = bytes.get(message.bytes.len()..).filter(|behind| !behind.is_empty()) {
+                edge.look_behind(now, arrival, message, behind);
+            }
             edge.in_hand = proto::Key::NONE;
             if message.is_request() {
                 edge.counters.requests.add();

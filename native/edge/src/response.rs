@@ -13,7 +13,7 @@ use crate::transaction::{CancelReason, Client, Server};
 
 impl Edge {
     pub(crate) fn handle_response(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) {
-        let Some((entry, attempt)) = self.find_branch(message) else {
+        let Some((entry, attempt)) = self.find_branch(now, arrival, message) else {
             if self.ping_answered(message) {
                 return;
             }
@@ -61,15 +61,25 @@ impl Edge {
     }
 
     /// The branch that our own topmost Via names; the cookie keeps others from guessing one.
-    fn find_branch(&self, message: &Message<'_>) -> Option<(Key, usize)> {
+    fn find_branch(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) -> Option<(Key, usize)> {
         let via = &message.head.via;
         let token = BranchToken::read(message.text(via.branch))?;
         let port = via.port.unwrap_or_else(|| via.transport.map_or(5060, Transport::default_port));
-        if token.node != self.node_id || token.worker != self.options.worker || !self.snapshot.own.has(message.text(via.host), port) {
+        if token.node != self.node_id || token.worker != self.options.worker {
             return None;
         }
         let branch = self.transactions.get(token.transaction)?.branches.get(usize::from(token.attempt))?;
-        (branch.cookie == token.cookie).then_some((token.transaction, usize::from(token.attempt)))
+        if branch.cookie != token.cookie {
+            return None;
+        }
+        if !self.snapshot.own.has(message.text(via.host), port) {
+            // RFC 3261 section 18.1.2 has such a response dropped, as one that strayed; this one comes from where the request went.
+            if branch.hop.address.ip() != arrival.address.ip() {
+                return None;
+            }
+            self.notice_middlebox(now, arrival, message, "our Via has another host");
+        }
+        Some((token.transaction, usize::from(token.attempt)))
     }
 
     /// Writes the response as the caller gets it to [`Edge::scratch`]: without our Via, and without what only a trusted
@@ -99,6 +109,9 @@ impl Edge {
         }
         if !own {
             self.mark_contact(now, arrival, message);
+            if self.snapshot.subscribers.is_some() && message.first(HeaderName::RecordRoute).is_some() {
+                self.repair_record_route(now, arrival, message);
+            }
             self.unmark_register(now, message, from_peer);
         }
         if self.media.calls.is_empty() || !self.edit_media(arrival, entry, attempt, message) {

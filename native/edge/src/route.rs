@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use proto::{Direction, RouteToken, Secret};
+use proto::{Direction, RouteToken, Secret, stable_id};
 use syntax::{HeaderName, Message, Scheme, Span, Transport, Uri, parse_ip, parse_name_addr};
 
 use crate::settings::{ListenerSettings, RouteSettings, SettingsError};
@@ -12,11 +12,13 @@ pub(crate) struct OwnNames {
     addresses: Vec<(IpAddr, u16)>,
     /// Names in lower case, and IPv4 addresses as text, which have one spelling only.
     names: Vec<(String, u16)>,
+    /// This node, as tokens name it.
+    node: u16,
 }
 
 impl OwnNames {
     pub(crate) fn new(settings: &RouteSettings) -> Result<Self, SettingsError> {
-        let mut own = Self { addresses: Vec::new(), names: Vec::new() };
+        let mut own = Self { addresses: Vec::new(), names: Vec::new(), node: stable_id(&settings.node) as u16 };
         for listener in &settings.listeners {
             own.add(&listener.address.ip().to_string(), listener.address.port());
             own.add(&listener.advertise_host, listener.advertise_port);
@@ -88,6 +90,8 @@ pub(crate) struct RouteView {
     pub(crate) next: Option<Uri>,
     /// The Request-URI was ours because a strict router sent this: the last Route element takes its place.
     pub(crate) swapped: Option<Uri>,
+    /// Whether one of them is ours by its seal only: something on the way gave it another host.
+    pub(crate) rewritten: bool,
     /// Whether the Request-URI, after that, leads here.
     pub(crate) request_uri_is_own: bool,
 }
@@ -118,7 +122,10 @@ impl RouteView {
         let mut double = false;
         for element in message.elements(HeaderName::Route) {
             let uri = element_uri(bytes, element).ok_or(BadRoute)?;
-            let ours = own.is_own(bytes, &uri);
+            let mut ours = own.is_own(bytes, &uri);
+            if !ours && verify(secret, message, &uri).is_some_and(|(token, _)| token.node == own.node) {
+                (ours, view.rewritten) = (true, true);
+            }
             if ours && (view.pops == 0 || (view.pops == 1 && double)) && !view.swapped.is_some_and(|s| s == uri) {
                 if view.token.is_none() {
                     view.token = verify(secret, message, &uri);
