@@ -128,7 +128,7 @@ class Tuning(msgspec.Struct, frozen=True):
     coalesce_messages: Annotated[int, Meta(ge=2, le=1_000)] = 4
     """Messages for which a worker pauses: it sleeps as long as these take to come, if at least two come within `coalesce_microseconds`."""
     mailbox_messages: Annotated[int, Meta(ge=16, le=1 << 20)] = 16_384
-    """Messages that may wait for another worker."""
+    """Messages that may wait for another worker; commands for a media worker and its notices, and questions for rtpengines, besides. Of what a media worker does not keep up with as many commands wait again: then it gets no new media."""
     overload_milliseconds: Annotated[int, Meta(ge=1, le=10_000)] = 50
     """New requests are refused once a worker has spent so much processor time without emptying its sockets."""
     drop_unread: bool = True

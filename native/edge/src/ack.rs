@@ -35,11 +35,14 @@ impl Edge {
                 // A stateless hop's branch must be the same for the same ACK; nothing ever answers it.
                 let branch = self.stateless_branch(message);
                 let Some(hop) = self.hop_to(address, &shape) else { return self.counters.attempts_undeliverable.add() };
-                let changes = self.anchor_within(arrival, message, &shape).unwrap_or_else(|fault| {
+                let mut changes = self.anchor_within(arrival, message, &shape).unwrap_or_else(|fault| {
                     self.counters.media_unreadable.add();
                     log::debug!(target: "media", "an ACK passes as it is: {fault:?}");
                     Default::default()
                 });
+                if changes.is_empty() {
+                    changes = self.repair_description(arrival, message);
+                }
                 self.build_request(now, arrival, message, &shape, &hop, &branch, None, None, None, &changes);
                 self.out.send(hop, &self.scratch);
             }

@@ -126,6 +126,8 @@ counters! {
     attempts_undeliverable,
     /// Flows that failed where another one of the same user agent was tried (RFC 5626).
     flows_failed,
+    /// Descriptions that say where their sender is seen, without a relay.
+    descriptions_repaired,
     /// Messages that something between a phone and us had changed.
     messages_rewritten,
     /// Targets marked dead.

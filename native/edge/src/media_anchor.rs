@@ -107,9 +107,26 @@ impl Edge {
         })
     }
 
+    /// The listener whose address for media faces the sender of an offer, and where that has its media: a phone may signal over
+    /// one family of addresses and describe the other one.
+    fn facing(&self, arrival: &Hop, message: &Message<'_>) -> (u16, IpAddr) {
+        let signalled = arrival.address.ip().to_canonical();
+        let own = self.snapshot.listener(arrival.listener);
+        let session = session_part(message).and_then(|part| SessionDescription::read(message.bytes, part));
+        let said = session.and_then(|session| {
+            let open = session.media.iter().filter(|media| media.port != 0);
+            open.filter_map(|media| session.connection_of(media)).find_map(|connection| connection.address)
+        });
+        let Some(said) = said.filter(|ip| ip.is_ipv4() != own.media_address.is_ipv4()) else { return (arrival.listener, signalled) };
+        let listeners = self.snapshot.settings.listeners.iter();
+        let fits =
+            |other: &crate::settings::ListenerSettings| !other.drained && other.network == own.network && other.media_address.is_ipv4() == said.is_ipv4();
+        listeners.enumerate().find(|(_, other)| fits(other)).map_or((arrival.listener, signalled), |(index, _)| (index as u16, said))
+    }
+
     /// Whether `ip` is one that several networks have, in another of them than where a phone was seen. Machines know where they
     /// are: the media of a core may well stand elsewhere in its network than its signalling.
-    fn is_hidden(&self, ip: IpAddr, arrival: &Hop) -> bool {
+    pub(crate) fn is_hidden(&self, ip: IpAddr, arrival: &Hop) -> bool {
         let source = arrival.address.ip().to_canonical();
         ip != source && !ip.is_unspecified() && self.snapshot.nat_tests.is_private(ip) && !same_block(ip, source) && self.is_phone(arrival)
     }
@@ -132,8 +149,8 @@ impl Edge {
         }
         // An address of the same transport or of another one after that failed.
         self.close_attempt(call, number);
-        let far_ips = [arrival.address.ip().to_canonical(), hop.address.ip().to_canonical()];
-        let Some(place) = self.open_session(call, number, [arrival.listener, hop.listener], far_ips) else { return Ok(Changes::new()) };
+        let (near, near_ip) = self.facing(arrival, message);
+        let Some(place) = self.open_session(call, number, [near, hop.listener], [near_ip, hop.address.ip().to_canonical()]) else { return Ok(Changes::new()) };
         let done = self.anchor(call, place, Side::Caller, arrival, message, Role::Offer, false);
         if done.is_err() {
             self.close_attempt(call, number);
@@ -277,7 +294,11 @@ impl Edge {
         let source = arrival.address.ip().to_canonical();
         let session = SessionDescription::read(message.bytes, part).ok_or(MediaFault::Unreadable)?;
         let streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, arrival)).ok_or(MediaFault::Unreadable)?;
-        let Some(told) = self.session(call, place).map(|session| session.told) else { return Ok(Changes::new()) };
+        let Some((told, worker)) = self.session(call, place).map(|session| (session.told, session.worker)) else { return Ok(Changes::new()) };
+        if role == Role::Offer && !self.options.media.accepts(worker) {
+            self.counters.media_refused.add();
+            return Err(MediaFault::NoPorts);
+        }
         if streams.iter().filter_map(|said| said.expected).flatten().any(|place| self.is_ours_already(place, told, arrival)) {
             return Err(MediaFault::Unreadable);
         }

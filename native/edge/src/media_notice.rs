@@ -57,7 +57,7 @@ impl Edge {
                 sessions.push((id, attempt));
             }
         }
-        if sessions.is_empty() {
+        if sessions.is_empty() || self.media.waiting.len() >= self.snapshot.settings.limits.calls {
             return false;
         }
         for (id, _) in &sessions {

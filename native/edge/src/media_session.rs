@@ -15,6 +15,9 @@ pub trait MediaPorts: Send {
     /// How many media workers there are; 0 where media is not relayed.
     fn workers(&self) -> u8;
 
+    /// Whether `worker` keeps up with what it is told: else nothing new is given to it.
+    fn accepts(&self, worker: u8) -> bool;
+
     /// A pair of ports of `worker` at the local `address`; `None` where none is ready.
     fn take(&mut self, worker: u8, address: IpAddr) -> Option<PortPair>;
 }

@@ -142,10 +142,8 @@ pub(crate) fn changes(message: &Message<'_>, body: Span, session: &SessionDescri
         changes.extend(session.ice.iter().map(|line| (*line, Vec::new())));
     }
     if !changes.is_empty() {
-        let before: usize = changes.iter().map(|(place, _)| place.len()).sum();
-        let after: usize = changes.iter().map(|(_, text)| text.len()).sum();
         debug_assert!(changes.iter().all(|(place, _)| place.start() >= body.start() && place.end() <= body.end()));
-        changes.extend(content_length(message, message.body().len() + after - before));
+        changes.extend(length_changed(message, &changes));
     }
     changes
 }
@@ -155,7 +153,7 @@ fn drop_ice(media: &MediaDescription, changes: &mut Changes) {
     changes.extend(media.ice.iter().map(|line| (*line, Vec::new())));
 }
 
-fn connection_text(address: IpAddr) -> String {
+pub(crate) fn connection_text(address: IpAddr) -> String {
     format!("IN {} {address}", if address.is_ipv4() { "IP4" } else { "IP6" })
 }
 
@@ -168,6 +166,13 @@ fn said_otherwise(connection: Connection, address: IpAddr) -> Vec<u8> {
         (true, IpAddr::V6(_)) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
     connection_text(shown).into_bytes()
+}
+
+/// Says how long the body is once `changes` are made in it.
+pub(crate) fn length_changed(message: &Message<'_>, changes: &Changes) -> Changes {
+    let before: usize = changes.iter().map(|(place, _)| place.len()).sum();
+    let after: usize = changes.iter().map(|(_, text)| text.len()).sum();
+    content_length(message, message.body().len() + after - before)
 }
 
 /// Says how long the body is from now on. A message may say so more than once, as long as it says the same.

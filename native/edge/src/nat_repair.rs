@@ -3,10 +3,11 @@
 //! without; RFC 3261 section 12.1.2 has user agents keep what they do not know of a URI).
 
 use proto::{FlowToken, Now};
-use syntax::{HeaderName, Message, Method, Span, Uri, parse_name_addr};
+use syntax::{HeaderName, Message, Method, SessionDescription, Span, Uri, parse_name_addr};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::media_text::{Changes, connection_text, length_changed, session_part};
 use crate::outbound::has_ob;
 use crate::reach::Reach;
 use crate::settings::PeerKind;
@@ -107,6 +108,29 @@ impl Edge {
                 self.edits.insert_with(contact.uri.end(), |out| out.push(b'>'));
             }
         }
+    }
+
+    /// What must change so that a description which hides its sender says the address that it is seen at. That is enough behind
+    /// NATs that keep ports only; where media is relayed nobody needs it.
+    pub(crate) fn repair_description(&self, arrival: &Hop, message: &Message<'_>) -> Changes {
+        let mut changes = Changes::new();
+        if !self.snapshot.settings.nat.repair_description || message.head.body.is_empty() {
+            return changes;
+        }
+        let Some(session) = session_part(message).and_then(|part| SessionDescription::read(message.bytes, part)) else { return changes };
+        let source = arrival.address.ip().to_canonical();
+        let connections = session.connection.into_iter().chain(session.media.iter().filter_map(|media| media.connection));
+        for connection in connections.filter(|connection| connection.address.is_some_and(|ip| self.is_hidden(ip, arrival))) {
+            changes.push((connection.value, connection_text(source).into_bytes()));
+        }
+        for rtcp in session.media.iter().filter_map(|media| media.rtcp).filter(|rtcp| rtcp.address.is_some_and(|ip| self.is_hidden(ip, arrival))) {
+            changes.push((rtcp.value, format!("{} {}", rtcp.port, connection_text(source)).into_bytes()));
+        }
+        if !changes.is_empty() {
+            self.counters.descriptions_repaired.add();
+            changes.extend(length_changed(message, &changes));
+        }
+        changes
     }
 
     /// The phone that a marked Request-URI leads to; its Request-URI is what the phone said.

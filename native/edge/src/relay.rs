@@ -341,12 +341,15 @@ impl Edge {
                 None => self.anchor_within(&arrival, message, shape),
             };
             match found {
+                Ok(changes) if changes.is_empty() => numbers.edits.extend(self.repair_description(&arrival, message)),
                 Ok(changes) => numbers.edits.extend(changes),
                 Err(fault) => {
                     self.give_request_uri(entry, uri);
                     return self.refuse_media(entry, fault);
                 }
             }
+        } else {
+            numbers.edits.extend(self.repair_description(&arrival, message));
         }
         let sent_uri = numbers.request_uri.as_deref().or(uri.as_deref()).or(way.map(|way| &*way.uri));
         self.build_request(now, &arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);

@@ -115,7 +115,13 @@ impl Edge {
             self.unmark_register(now, message, from_peer);
         }
         if self.media.calls.is_empty() || !self.edit_media(arrival, entry, attempt, message) {
-            self.add_content_length(message);
+            let repairs = if own { Default::default() } else { self.repair_description(arrival, message) };
+            if repairs.is_empty() {
+                self.add_content_length(message);
+            }
+            for (place, text) in &repairs {
+                self.edits.replace(*place, text);
+            }
         }
         self.scratch.clear();
         self.edits.apply(message, &mut self.scratch);

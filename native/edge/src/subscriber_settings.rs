@@ -75,6 +75,8 @@ pub struct NatSettings {
     pub tests: Vec<String>,
     /// Whether their Contacts are marked, so that requests within a dialog find back to them.
     pub repair_contact: bool,
+    /// Whether descriptions of theirs whose media is not relayed say the address that they are seen at.
+    pub repair_description: bool,
 }
 
 impl RegistrarSettings {

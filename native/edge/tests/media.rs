@@ -502,3 +502,78 @@ fn an_offer_that_crosses_another_forgets_nothing() {
     rig.receive(CALLEE, &with_body(&response(&pending, 200, "bob"), &sdp("203.0.113.9", 5_000)));
     assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)).unwrap().1.port(), 4_444);
 }
+
+#[test]
+fn a_media_worker_that_falls_behind_gets_nothing_new_and_keeps_what_it_has() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (_, ok) = call(&mut rig);
+    rig.media.fall_behind(true);
+    let other = Request::new("INVITE", "sip:bob@203.0.113.9").call_id("other").branch("z9hG4bK-other").header("Content-Type: application/sdp");
+    let sent = rig.receive(CALLER, &other.body(&sdp("198.51.100.7", 4_002)).text());
+    assert!(sent.iter().any(|sent| sent.status_code() == 500) && sent.iter().all(|sent| sent.to.to_string() == CALLER), "{sent:?}");
+    let again = within("INVITE", &ok, 2, "z9hG4bK-again").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_004));
+    let sent = rig.receive(CALLER, &again.text());
+    assert!(sent.iter().any(|sent| sent.status_code() == 500), "{sent:?}");
+    assert_eq!(rig.counters().media_refused.get(), 2);
+    let facing_caller = place(&ok.text).1;
+    assert!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)).is_some());
+    rig.media.fall_behind(false);
+    hang_up(&mut rig, &ok, 3);
+    rig.advance(40_000);
+    assert_eq!((rig.media.taken(), rig.media.sessions()), (0, 0));
+}
+
+#[test]
+fn a_phone_that_signals_over_ipv6_and_describes_ipv4_is_heard() {
+    let mut settings = standard(Engage::Always);
+    settings.listeners.push(listener("six", "udp:[2001:db8::1]:5060"));
+    settings.peers[0] = peer("phones", PeerKind::Subscribers, "2001:db8:7::/48", &[]);
+    let mut rig = Rig::new(settings);
+    let source = "[2001:db8:7::9]:5060";
+    let text = invite(&sdp("198.51.100.7", 4_000)).replace("SIP/2.0/UDP 198.51.100.7", "SIP/2.0/UDP [2001:db8:7::9]");
+    let sent = rig.receive_at(1, syntax::Transport::Udp, source, text.as_bytes());
+    let invite = sent_to(&sent, CALLEE).clone();
+    assert_eq!(rig.media.addresses(), ["192.0.2.1", "192.0.2.1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap()));
+    let sent = rig.receive(CALLEE, &with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let ok = sent_to(&sent, source).clone();
+    let (address, facing_caller) = place(&ok.text);
+    assert_eq!(address, "192.0.2.1");
+    let facing_callee = place(&invite.text).1;
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)), Some((facing_callee, "203.0.113.9:5000".parse().unwrap())));
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)), Some((facing_caller, "198.51.100.7:4000".parse().unwrap())));
+}
+
+#[test]
+fn a_description_may_be_repaired_where_nothing_is_relayed() {
+    let hidden = "v=0\r\no=- 1 1 IN IP4 10.0.0.5\r\ns=-\r\nc=IN IP4 10.0.0.5\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\na=rtcp:4009 IN IP4 10.0.0.5\r\n";
+    let seen = hidden.replace("c=IN IP4 10.0.0.5", "c=IN IP4 198.51.100.7").replace("4009 IN IP4 10.0.0.5", "4009 IN IP4 198.51.100.7");
+    let body = |sent: &Sent| {
+        let (head, body) = sent.text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", sent.text);
+        body.to_owned()
+    };
+    for (engage, wish) in [(None, true), (Some(Engage::Never), true), (None, false), (Some(Engage::Auto), true)] {
+        let mut settings = standard(Engage::Never);
+        settings.media = engage.map(media);
+        settings.nat.repair_description = wish;
+        let mut rig = Rig::new(settings);
+        let sent = rig.receive(CALLER, &invite(hidden));
+        let forwarded = body(sent_to(&sent, CALLEE));
+        match (engage, wish) {
+            (Some(Engage::Auto), _) => assert!(forwarded.contains("c=IN IP4 192.0.2.1")),
+            (_, true) => assert_eq!(forwarded, seen),
+            (_, false) => assert_eq!(forwarded, hidden),
+        }
+        assert_eq!(rig.counters().descriptions_repaired.get(), u64::from(wish && engage != Some(Engage::Auto)));
+    }
+    // The same in an answer of a phone, and not in one of a machine, which knows where it is.
+    let mut settings = standard(Engage::Never);
+    settings.media = None;
+    settings.nat.repair_description = true;
+    let mut rig = Rig::new(settings);
+    let call = Request::new("INVITE", "sip:alice@198.51.100.7").via("SIP/2.0/UDP 203.0.113.9:5060").header("Content-Type: application/sdp").body(hidden);
+    let sent = rig.receive(CALLEE, &call.text());
+    assert_eq!(body(sent_to(&sent, CALLER)), hidden);
+    let sent = rig.receive(CALLER, &with_body(&response(&sent_to(&sent, CALLER).text, 200, "alice"), hidden));
+    assert_eq!(body(sent_to(&sent, CALLEE)), seen);
+}

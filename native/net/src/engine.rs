@@ -160,7 +160,7 @@ impl Engine {
             records: records.is_active().then(|| Arc::clone(&records.queue)),
             resolver: Resolver::start(&install.dns, patience(&snapshot), posts.clone()).map_err(system("name resolution"))?,
             events: Arc::new(EventQueue::new(install.events)),
-            rtpengines: Rtpengines::new().map_err(system("a pipe"))?,
+            rtpengines: Rtpengines::new(install.mailbox).map_err(system("a pipe"))?,
             users: UserQueue::new().map_err(system("a pipe"))?,
             traces: (0..install.workers).map(|worker| Arc::new(TraceRing::new(worker, snapshot.settings.trace.memory_bytes))).collect(),
             posts,

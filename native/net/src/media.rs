@@ -7,7 +7,7 @@ mod worker;
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -29,6 +29,8 @@ pub(crate) enum MediaMail {
     Command(Box<MediaCommand>),
     /// Keep ports of this address ready, in one queue for each SIP worker; tell whether there are any.
     Serve(IpAddr, Vec<Ready>, mpsc::Sender<io::Result<()>>),
+    /// Keep none of this address ready any more.
+    Withdraw(IpAddr),
     /// End.
     Stop,
 }
@@ -54,6 +56,8 @@ pub(crate) struct MediaCounts {
     pub(crate) relayed: AtomicU64,
     pub(crate) octets: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) limited: AtomicU64,
+    pub(crate) untold: AtomicU64,
     pub(crate) undirected: AtomicU64,
     pub(crate) moved: AtomicU64,
     pub(crate) silent: AtomicU64,
@@ -70,11 +74,17 @@ pub(crate) struct MediaLink {
     workers: u8,
     /// By address, then by media worker.
     ready: Vec<(IpAddr, Vec<Ready>)>,
+    /// Media workers for which this SIP worker has as many commands waiting as it may.
+    behind: Arc<[AtomicBool]>,
 }
 
 impl MediaPorts for MediaLink {
     fn workers(&self) -> u8 {
         self.workers
+    }
+
+    fn accepts(&self, worker: u8) -> bool {
+        self.behind.get(usize::from(worker)).is_none_or(|behind| !behind.load(Ordering::Relaxed))
     }
 
     fn take(&mut self, worker: u8, address: IpAddr) -> Option<PortPair> {
@@ -83,29 +93,38 @@ impl MediaPorts for MediaLink {
     }
 }
 
-/// How one SIP worker tells media workers what to do: in order, and nothing is lost where a mailbox is full for a while.
+/// How one SIP worker tells media workers what to do: in order, and nothing is lost where a mailbox is full for a while. No new
+/// media goes to a worker for which as many commands wait as its mailbox holds; answers, and the ends of calls, still do.
 #[derive(Default)]
 pub(crate) struct MediaSender {
     posts: Vec<Arc<MediaPost>>,
-    waiting: VecDeque<(u8, MediaCommand)>,
+    waiting: Vec<VecDeque<MediaCommand>>,
+    behind: Arc<[AtomicBool]>,
+    most: usize,
 }
 
 impl MediaSender {
     /// Puts the commands, behind those that wait.
     pub(crate) fn send(&mut self, commands: &mut Vec<(u8, MediaCommand)>) {
-        self.waiting.extend(commands.drain(..));
-        while let Some((worker, command)) = self.waiting.pop_front() {
-            let Some(post) = self.posts.get(usize::from(worker)) else { continue };
-            if let Err(MediaMail::Command(command)) = post.post(MediaMail::Command(Box::new(command))) {
-                self.waiting.push_front((worker, *command));
-                return;
+        for (worker, command) in commands.drain(..) {
+            if let Some(queue) = self.waiting.get_mut(usize::from(worker)) {
+                queue.push_back(command);
             }
+        }
+        for ((queue, post), behind) in self.waiting.iter_mut().zip(&self.posts).zip(self.behind.iter()) {
+            while let Some(command) = queue.pop_front() {
+                if let Err(MediaMail::Command(command)) = post.post(MediaMail::Command(Box::new(command))) {
+                    queue.push_front(*command);
+                    break;
+                }
+            }
+            behind.store(queue.len() >= self.most, Ordering::Relaxed);
         }
     }
 
     /// Whether commands wait for room.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waiting.iter().any(|queue| !queue.is_empty())
     }
 }
 
@@ -113,11 +132,13 @@ impl MediaSender {
 pub(crate) struct MediaEnds {
     pub(crate) ports: MediaLink,
     posts: Vec<Arc<MediaPost>>,
+    most: usize,
 }
 
 impl MediaEnds {
     pub(crate) fn attach(self, sender: &mut MediaSender) -> MediaLink {
-        sender.posts = self.posts;
+        sender.waiting.resize_with(self.posts.len(), VecDeque::new);
+        (sender.posts, sender.behind, sender.most) = (self.posts, Arc::clone(&self.ports.behind), self.most);
         self.ports
     }
 }
@@ -129,12 +150,13 @@ pub(crate) struct MediaEngine {
     pub(crate) counts: Vec<Arc<MediaCounts>>,
     links: Vec<MediaLink>,
     ready: usize,
+    mailbox: usize,
 }
 
 impl MediaEngine {
     /// Starts the threads; they tell SIP workers by `posts`.
     pub(crate) fn start(install: &MediaInstall, posts: &[Arc<Post>], clock: Clock) -> io::Result<Self> {
-        let mut engine = Self { posts: Vec::new(), threads: Vec::new(), counts: Vec::new(), links: Vec::new(), ready: install.ready };
+        let mut engine = Self { posts: Vec::new(), threads: Vec::new(), counts: Vec::new(), links: Vec::new(), ready: install.ready, mailbox: install.mailbox };
         for index in 0..install.workers {
             let post = Arc::new(MediaPost { mailbox: Mailbox::new(install.mailbox), bell: Bell::new()? });
             let counts = Arc::new(MediaCounts::default());
@@ -147,7 +169,8 @@ impl MediaEngine {
             engine.posts.push(post);
             engine.counts.push(counts);
         }
-        engine.links = vec![MediaLink { workers: install.workers, ready: Vec::new() }; posts.len()];
+        let behind = || (0..install.workers).map(|_| AtomicBool::new(false)).collect();
+        engine.links = posts.iter().map(|_| MediaLink { workers: install.workers, ready: Vec::new(), behind: behind() }).collect();
         Ok(engine)
     }
 
@@ -166,23 +189,33 @@ impl MediaEngine {
                 let (reply, answer) = mpsc::channel();
                 let asked = post.post(MediaMail::Serve(*address, queues.clone(), reply));
                 let answer = asked.ok().and_then(|()| answer.recv().ok()).unwrap_or_else(|| Err(io::Error::other("a media worker does not answer")));
-                answer.map_err(|error| io::Error::new(error.kind(), format!("media ports of {address}: {error}")))?;
+                if let Err(error) = answer {
+                    // What the workers before had bound is nobody's.
+                    for post in self.posts.iter().take(by_worker.len()) {
+                        if post.post(MediaMail::Withdraw(*address)).is_err() {
+                            log::warn!(target: "media", "ports of {address} stay bound: a media worker has no room for mail");
+                        }
+                    }
+                    return Err(io::Error::new(error.kind(), format!("media ports of {address}: {error}")));
+                }
                 by_worker.push(queues);
             }
             for (index, link) in self.links.iter_mut().enumerate() {
                 link.ready.push((*address, by_worker.iter().map(|queues| Arc::clone(&queues[index])).collect()));
             }
         }
-        Ok(self.links.iter().map(|link| MediaEnds { ports: link.clone(), posts: self.posts.clone() }).collect())
+        Ok(self.links.iter().map(|link| MediaEnds { ports: link.clone(), posts: self.posts.clone(), most: self.mailbox }).collect())
     }
 
     /// What all workers have counted together, under the names of metrics.
-    pub(crate) fn counted(&self) -> [(&'static str, u64); 9] {
+    pub(crate) fn counted(&self) -> [(&'static str, u64); 11] {
         let sum = |read: fn(&MediaCounts) -> &AtomicU64| self.counts.iter().map(|counts| read(counts).load(Ordering::Relaxed)).sum();
         [
             ("media_packets_relayed", sum(|c| &c.relayed)),
             ("media_octets_relayed", sum(|c| &c.octets)),
             ("media_packets_refused", sum(|c| &c.refused)),
+            ("media_packets_limited", sum(|c| &c.limited)),
+            ("media_notices_dropped", sum(|c| &c.untold)),
             ("media_packets_undirected", sum(|c| &c.undirected)),
             ("media_packets_unsent", sum(|c| &c.unsent)),
             ("media_sources_moved", sum(|c| &c.moved)),

@@ -21,8 +21,6 @@ use crate::events::EventQueue;
 use crate::mail::{Mail, Post};
 use crate::wait::{Bell, wait};
 
-/// Questions under way and waiting; more are answered as by engines that are all down.
-const QUESTIONS: usize = 65_536;
 /// How often deadlines are looked at.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -54,11 +52,13 @@ pub(crate) struct Rtpengines {
     inbox: Arc<Inbox>,
     health: Health,
     thread: Mutex<Option<JoinHandle<()>>>,
+    most: usize,
 }
 
 impl Rtpengines {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { inbox: Arc::new(Inbox { mailbox: Mailbox::new(QUESTIONS), bell: Bell::new()? }), health: Arc::default(), thread: Mutex::default() })
+    /// At most `most` questions are under way, and as many wait; more are answered as by engines that are all down.
+    pub(crate) fn new(most: usize) -> io::Result<Self> {
+        Ok(Self { inbox: Arc::new(Inbox { mailbox: Mailbox::new(most), bell: Bell::new()? }), health: Arc::default(), thread: Mutex::default(), most })
     }
 
     /// Asks these engines from now on; answers go to `posts`.
@@ -68,7 +68,7 @@ impl Rtpengines {
             if engines.is_empty() {
                 return Ok(());
             }
-            let asker = Asker::new(Arc::clone(&self.inbox), Arc::clone(&self.health), posts.to_vec(), Arc::clone(events), terms.clone())?;
+            let asker = Asker::new(Arc::clone(&self.inbox), Arc::clone(&self.health), posts.to_vec(), Arc::clone(events), terms.clone(), self.most)?;
             let body = move || {
                 crate::limits::block_signals();
                 asker.run();
@@ -136,10 +136,11 @@ struct Asker {
     cookie: u64,
     /// Answers whose worker had no room.
     waiting: Vec<(usize, Mail)>,
+    most: usize,
 }
 
 impl Asker {
-    fn new(inbox: Arc<Inbox>, health: Health, posts: Vec<Arc<Post>>, events: Arc<EventQueue>, terms: EngineSettings) -> io::Result<Self> {
+    fn new(inbox: Arc<Inbox>, health: Health, posts: Vec<Arc<Post>>, events: Arc<EventQueue>, terms: EngineSettings, most: usize) -> io::Result<Self> {
         let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         // Where there is no IPv6 no engine has it either.
         let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| v4.try_clone())?;
@@ -148,7 +149,7 @@ impl Asker {
         // An engine answers a cookie that it has seen as it did before, whoever sent it: several proxies must not have the same.
         let secret = proto::Secret::random().map_err(|error| io::Error::other(error.to_string()))?;
         let cookie = proto::keyed_hash(&secret, &[b"cookie"]) as u64;
-        Ok(Self { inbox, health, posts, events, terms, nodes: Vec::new(), sockets: [v4, v6], pending: HashMap::new(), cookie, waiting: Vec::new() })
+        Ok(Self { inbox, health, posts, events, terms, nodes: Vec::new(), sockets: [v4, v6], pending: HashMap::new(), cookie, waiting: Vec::new(), most })
     }
 
     fn run(mut self) {
@@ -210,7 +211,7 @@ impl Asker {
 
     fn ask(&mut self, question: Box<MediaQuestion>, refused: Vec<SocketAddr>) {
         let chosen = question.node.filter(|_| refused.is_empty()).or_else(|| if question.node.is_none() { self.choose(&question, &refused) } else { None });
-        let Some(node) = chosen.filter(|_| self.pending.len() < QUESTIONS) else {
+        let Some(node) = chosen.filter(|_| self.pending.len() + self.waiting.len() < self.most) else {
             return self.failed(*question, "none answers");
         };
         self.cookie = self.cookie.wrapping_add(1);

@@ -33,6 +33,10 @@ impl MediaPorts for NoMedia {
         0
     }
 
+    fn accepts(&self, _worker: u8) -> bool {
+        true
+    }
+
     fn take(&mut self, _worker: u8, _address: IpAddr) -> Option<PortPair> {
         None
     }

@@ -16,6 +16,7 @@ struct State {
     most: u32,
     made: u32,
     hangs: bool,
+    behind: bool,
     addresses: Vec<IpAddr>,
 }
 
@@ -43,6 +44,11 @@ impl MediaWorker {
     /// From now on it does nothing any more, or does again.
     pub fn hang(&self, hangs: bool) {
         self.with(|state| state.hangs = hangs);
+    }
+
+    /// From now on it does not keep up, or does again.
+    pub fn fall_behind(&self, behind: bool) {
+        self.with(|state| state.behind = behind);
     }
 
     /// Pairs that are taken.
@@ -91,6 +97,10 @@ impl MediaWorker {
 impl MediaPorts for MediaWorker {
     fn workers(&self) -> u8 {
         1
+    }
+
+    fn accepts(&self, _worker: u8) -> bool {
+        self.with(|state| !state.behind)
     }
 
     fn take(&mut self, _worker: u8, address: IpAddr) -> Option<PortPair> {

@@ -218,7 +218,11 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         },
         quality: QualitySettings { span_seconds: 1_800, samples: [10, 10, 5, 5, 5], best_first: true, drop: false, probation_permille: 50, pairs: 1_000 },
         registrar: None,
-        nat: NatSettings { tests: ["diff-ip-src-via", "diff-port-src-via", "diff-ip-src-contact"].map(str::to_owned).into(), repair_contact: true },
+        nat: NatSettings {
+            tests: ["diff-ip-src-via", "diff-port-src-via", "diff-ip-src-contact"].map(str::to_owned).into(),
+            repair_contact: true,
+            repair_description: false,
+        },
         authentication: authentication(),
         media: None,
         trace: TraceSettings { memory_bytes: 0, collector: None, capture_id: 0 },

@@ -48,12 +48,33 @@ impl Sockets {
     /// # Errors
     /// Where not one can be bound.
     pub(super) fn serve(&mut self, address: IpAddr, pool: PortPool, ready: Vec<Arc<Mailbox<PortPair>>>) -> io::Result<()> {
-        self.interfaces.push(Interface { address, pool, ready });
-        let filled = self.fill_one(self.interfaces.len() - 1);
+        let index = match self.interfaces.iter().position(|interface| interface.address == address) {
+            // It was withdrawn before.
+            Some(index) => {
+                self.interfaces[index].ready = ready;
+                index
+            }
+            None => {
+                self.interfaces.push(Interface { address, pool, ready });
+                self.interfaces.len() - 1
+            }
+        };
+        let filled = self.fill_one(index);
         if filled.is_err() {
-            self.interfaces.pop();
+            self.withdraw(address);
         }
         filled
+    }
+
+    /// Closes what waits at `address`, and keeps nothing ready there any more.
+    pub(super) fn withdraw(&mut self, address: IpAddr) {
+        let at = self.interfaces.iter_mut().filter(|interface| interface.address == address);
+        let queues: Vec<_> = at.flat_map(|interface| std::mem::take(&mut interface.ready)).collect();
+        for queue in queues {
+            while let Some(pair) = queue.take() {
+                self.close(pair);
+            }
+        }
     }
 
     /// Makes up for what was taken.
@@ -125,8 +146,9 @@ impl Sockets {
 
     /// Pairs that are free, those ready to be taken among them, and all that there are.
     pub(super) fn counts(&self) -> (u64, u64) {
-        let free: usize = self.interfaces.iter().map(|interface| interface.pool.len() + interface.ready.iter().map(|ready| ready.len()).sum::<usize>()).sum();
-        let pooled: usize = self.interfaces.iter().map(|interface| interface.pool.len()).sum();
+        let served = || self.interfaces.iter().filter(|interface| !interface.ready.is_empty());
+        let free: usize = served().map(|interface| interface.pool.len() + interface.ready.iter().map(|ready| ready.len()).sum::<usize>()).sum();
+        let pooled: usize = served().map(|interface| interface.pool.len()).sum();
         (free as u64, (pooled + self.pairs.len() - self.free.len()) as u64)
     }
 }
@@ -180,5 +202,23 @@ mod tests {
         let error = sockets.serve("192.0.2.77".parse().unwrap(), PortPool::new(30_000, 30_009, 0, 1, 3), vec![Arc::new(Mailbox::new(2))]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
         assert_eq!(sockets.counts(), (0, 0));
+    }
+
+    #[test]
+    fn an_address_that_is_withdrawn_leaves_no_socket_and_may_come_back() {
+        let mut sockets = Sockets::new(0, 2);
+        let local: IpAddr = "127.0.0.1".parse().unwrap();
+        let pool = || PortPool::new(21_000, 21_039, 0, 1, 3);
+        let queue = Arc::new(Mailbox::new(2));
+        sockets.serve(local, pool(), vec![Arc::clone(&queue)]).unwrap();
+        let (_, all) = sockets.counts();
+        let held = queue.take().unwrap();
+        sockets.withdraw(local);
+        assert_eq!((queue.len(), sockets.counts(), sockets.socket(held.slot * 2).is_some()), (0, (0, 1), true));
+        sockets.fill();
+        sockets.close(held);
+        assert_eq!(sockets.counts(), (0, 0));
+        sockets.serve(local, pool(), vec![queue]).unwrap();
+        assert_eq!(sockets.counts(), (all, all));
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct MediaWorker {
     relay: MediaRelay,
     /// Notices whose SIP worker has no room.
     waiting: VecDeque<MediaNotice>,
+    most_waiting: usize,
+    untold: u64,
     buffer: Vec<u8>,
     range: (u16, u16),
     workers: u8,
@@ -65,6 +67,8 @@ impl MediaWorker {
             sockets: Sockets::new(install.dscp, install.ready),
             relay: MediaRelay::default(),
             waiting: VecDeque::new(),
+            most_waiting: install.mailbox,
+            untold: 0,
             buffer: vec![0; 65_536],
             range: (install.first_port, install.last_port),
             workers: install.workers,
@@ -140,6 +144,10 @@ impl MediaWorker {
                     // Whoever asked waits for it.
                     drop(reply.send(served));
                 }
+                Some(MediaMail::Withdraw(address)) => {
+                    self.sockets.withdraw(address);
+                    self.publish();
+                }
                 Some(MediaMail::Stop) => return false,
             }
         }
@@ -184,7 +192,14 @@ impl MediaWorker {
     }
 
     fn tell(&mut self) {
-        self.waiting.extend(self.relay.notices.drain(..));
+        for notice in self.relay.notices.drain(..) {
+            // A call whose silence is never told would never end; what else is lost is missing in a record, or in a log.
+            if self.waiting.len() < self.most_waiting || matches!(notice, MediaNotice::Silent(_)) {
+                self.waiting.push_back(notice);
+            } else {
+                self.untold += 1;
+            }
+        }
         while let Some(notice) = self.waiting.pop_front() {
             let id = match &notice {
                 MediaNotice::Silent(id) | MediaNotice::Intruder(id, ..) => *id,
@@ -205,6 +220,8 @@ impl MediaWorker {
             (&counts.relayed, relay.relayed),
             (&counts.octets, relay.octets),
             (&counts.refused, relay.refused),
+            (&counts.limited, relay.limited),
+            (&counts.untold, self.untold),
             (&counts.undirected, relay.undirected),
             (&counts.moved, relay.moved),
             (&counts.silent, relay.silent),
