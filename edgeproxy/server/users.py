@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy import _native
 from edgeproxy.config import Config
@@ -21,6 +21,14 @@ Log = Callable[..., None]
 State = Callable[[str, int, str], None]
 
 
+class _Prepared(NamedTuple):
+    """What is read and written of users, and the terms that it was opened by."""
+
+    terms: object = None
+    subscribers: "SubscriberTable | None" = None
+    bindings: "LocationTable | None" = None
+
+
 class Users:
     """What the server process does for users."""
 
@@ -29,8 +37,7 @@ class Users:
         self.credentials = CredentialService(log, lambda status, details: state("credentials", status, details))
         self.location = LocationStore(log, lambda status, details: state("location", status, details))
         self._database: AsyncEngine | None = None
-        self._subscribers: SubscriberTable | None = None
-        self._bindings: LocationTable | None = None
+        self._prepared = self._used = _Prepared()
         self._task: asyncio.Task[None] | None = None
 
     async def prepare(self, config: Config, *, takes_over: bool = False) -> list[_native.BindingRow]:
@@ -38,6 +45,11 @@ class Users:
         registrar = config.registrar
         persists = bool(registrar and registrar.persist)
         if not (persists or config.uses_credentials):
+            self._prepared = _Prepared()
+            return []
+        if not takes_over and _terms(config) == self._used.terms:
+            # What goes on as it is needs no look at the database, which may be gone at this moment.
+            self._prepared = self._used
             return []
         # A proxy without users needs no database, and none of the memory that libraries for one take.
         from edgeproxy.storage import Standing, open_engine, prepare, require  # noqa: PLC0415
@@ -48,12 +60,12 @@ class Users:
             url = database_url(config)
             await prepare(url)
             self._database = open_engine(url)
-        self._subscribers = None
+        subscribers = None
         if config.uses_credentials:
             terms = config.authentication
             attributes = Attributes(terms.attributes, terms.preferences, terms.uri_table)
-            self._subscribers = await SubscriberTable.open(self._database, terms.password_column, terms.use_domain, attributes)
-        self._bindings = None
+            subscribers = await SubscriberTable.open(self._database, terms.password_column, terms.use_domain, attributes)
+        bindings = None
         rows: list[_native.BindingRow] = []
         if persists:
             found, columns = await require(self._database, "location")
@@ -62,18 +74,20 @@ class Users:
             if takes_over:
                 rows = await self.location.restore(table, writable=writable)
             if writable:
-                self._bindings = table
+                bindings = table
             else:
                 self._log(
                     "bindings are not written", values={"because": "the database is not ours, and [database] writes does not name location"}
                 )
+        self._prepared = _Prepared(_terms(config), subscribers, bindings)
         return rows
 
     def use(self, config: Config) -> None:
         """Go by what was prepared."""
+        self._used = self._prepared
         # A little less than a request waits, so that the answer still comes in time.
-        self.credentials.use(self._subscribers, config.authentication.deadline_milliseconds / 1_000 * 0.9)
-        self.location.use(self._bindings)
+        self.credentials.use(self._used.subscribers, config.authentication.deadline_milliseconds / 1_000 * 0.9)
+        self.location.use(self._used.bindings)
 
     def attach(self, engine: _native.Engine) -> None:
         """Serve `engine`."""
@@ -97,3 +111,10 @@ class Users:
         """Close the database."""
         if self._database is not None:
             await self._database.dispose()
+
+
+def _terms(config: Config) -> object:
+    """Return all that decides how the database of users is read and written."""
+    registrar, terms = config.registrar, config.authentication
+    asked = (terms.attributes, terms.preferences, terms.uri_table, terms.password_column, terms.use_domain)
+    return bool(registrar and registrar.persist), config.uses_credentials and asked, config.database.writes

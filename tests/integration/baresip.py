@@ -48,7 +48,9 @@ class Baresip:
         ]
         (self.folder / "config").write_text("\n".join(lines) + "\n")
         secure = f";mediaenc={encryption}" if encryption else ""
-        account = f'<sip:{user}@edge.example>;auth_pass=secret;outbound="sip:127.0.0.1:{proxy_port}";regint=600;answermode=auto{secure}{flows}\n'
+        account = (
+            f'<sip:{user}@edge.example>;auth_pass=secret;outbound="sip:127.0.0.1:{proxy_port}";regint=600;answermode=auto{secure}{flows}\n'
+        )
         (self.folder / "accounts").write_text(account)
         (self.folder / "contacts").write_text("")
         with (self.folder / "log").open("w") as log:

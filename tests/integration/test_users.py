@@ -166,6 +166,15 @@ def test_a_database_that_is_gone_stops_nobody_who_is_known(
     time.sleep(2)
     status = json.loads(manage(proxy, "status")[1])
     assert status["location"]["state"] == "behind"
+    # What has nothing to do with the database may change all the same; what has may not, and changes nothing.
+    text = proxy.file.read_text()
+    proxy.file.write_text(text.replace("write_seconds = 1", "write_seconds = 1\nmax_contacts = 7"))
+    assert manage(proxy, "reload")[0] == 0
+    proxy.file.write_text(text + '[authentication]\nattributes = ["rpid"]\n')
+    assert manage(proxy, "reload")[0] != 0
+    proxy.file.write_text(text)
+    assert manage(proxy, "reload")[0] == 0
+    assert alice.register("secret1").startswith("SIP/2.0 200")
     with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
         database.execute("ALTER TABLE elsewhere RENAME TO subscriber")
         database.execute("ALTER TABLE gone RENAME TO location")
@@ -258,7 +267,9 @@ def test_an_attribute_that_the_table_does_not_have_is_told(users: Callable[..., 
     assert "subscriber has no column colour" in said
 
 
-def test_a_middlebox_that_rewrites_sip_is_told_in_the_log_once(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:
+def test_a_middlebox_that_rewrites_sip_is_told_in_the_log_once(
+    users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]
+) -> None:
     proxy, port = users()
     alice = phone("user1", port)
     for number in range(3):

@@ -99,14 +99,18 @@ impl Edge {
 
     fn look_at_credentials(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, domain: &[u8], realm: &[u8], peer: u16) -> Finding {
         let name = if message.head.method == Method::Register { HeaderName::Authorization } else { HeaderName::ProxyAuthorization };
-        let mut found = None;
+        let (mut found, mut broken) = (None, false);
         for slot in message.all(name) {
             match Credentials::parse(message.bytes, slot.value) {
                 Ok(credentials) if message.text(credentials.realm) == realm => found = found.or(Some(credentials)),
                 // One of another realm is for somebody behind us, one of another scheme for nobody here.
                 Ok(_) | Err(CredentialsError::Scheme) => {}
-                Err(CredentialsError::Malformed | CredentialsError::Missing) => return self.malformed(),
+                Err(CredentialsError::Malformed | CredentialsError::Missing) => broken = true,
             }
+        }
+        // Those of another realm are not ours to judge, but what has no realm to be read may have been for us.
+        if found.is_none() && broken {
+            return self.malformed();
         }
         let Some(credentials) = found else { return Finding::Challenge { stale: false } };
         let whole = credentials.user(message);

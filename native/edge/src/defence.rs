@@ -4,6 +4,7 @@
 //! that user, so that nobody locks another one out.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use guard::{Ban, BanList, LastSeen, WindowCounts};
 use proto::{Now, keyed_hash};
@@ -17,26 +18,34 @@ use crate::subscriber_settings::{AttackSettings, in_networks};
 /// Counts of all workers.
 #[derive(Debug)]
 pub(crate) struct Defence {
-    failures: WindowCounts,
+    failures: Arc<WindowCounts>,
     /// Sources and users that came together, and sources that anybody came from.
-    known: LastSeen,
-    pub(crate) bans: BanList,
-    sizes: (usize, usize),
+    known: Arc<LastSeen>,
+    pub(crate) bans: Arc<BanList>,
+    keys: usize,
+    most_bans: usize,
 }
 
 impl Defence {
     pub(crate) fn new(settings: &AttackSettings) -> Self {
         Self {
-            failures: WindowCounts::new(settings.keys),
-            known: LastSeen::new(settings.keys),
-            bans: BanList::new(settings.bans),
-            sizes: (settings.keys, settings.bans),
+            failures: Arc::new(WindowCounts::new(settings.keys)),
+            known: Arc::new(LastSeen::new(settings.keys)),
+            bans: Arc::new(BanList::new(settings.bans)),
+            keys: settings.keys,
+            most_bans: settings.bans,
         }
     }
 
-    /// Whether it has the size that `settings` want.
-    pub(crate) fn fits(&self, settings: &AttackSettings) -> bool {
-        self.sizes == (settings.keys, settings.bans)
+    /// The same with the sizes that `settings` want. Bans are kept; counts of another size begin anew, since their keys are not.
+    pub(crate) fn resized(&self, settings: &AttackSettings) -> Self {
+        let fresh = if settings.keys == self.keys {
+            Self { failures: Arc::clone(&self.failures), known: Arc::clone(&self.known), bans: Arc::clone(&self.bans), ..*self }
+        } else {
+            Self { bans: Arc::clone(&self.bans), ..Self::new(settings) }
+        };
+        let bans = if settings.bans == self.most_bans { fresh.bans } else { Arc::new(self.bans.resized(settings.bans)) };
+        Self { bans, most_bans: settings.bans, ..fresh }
     }
 }
 

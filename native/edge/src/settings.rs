@@ -409,7 +409,7 @@ pub struct Snapshot {
     /// What is set of subscribers, where any register here.
     pub(crate) subscribers: Option<Subscribers>,
     /// What is counted of attacks, over all workers and reloads.
-    pub(crate) defence: std::sync::Arc<Defence>,
+    pub(crate) defence: Defence,
 }
 
 impl Snapshot {
@@ -513,8 +513,7 @@ impl Snapshot {
             NatTests::new(&settings.nat.tests).map_err(|value| SettingsError::Value { path: "nat.tests".to_owned(), problem: "no such test", value })?;
         let subscribers = Subscribers::new(&mut settings)?;
         let attacks = &settings.authentication.attacks;
-        let defence = before.map(|before| &before.defence).filter(|defence| defence.fits(attacks));
-        let defence = defence.map_or_else(|| std::sync::Arc::new(Defence::new(attacks)), std::sync::Arc::clone);
+        let defence = before.map_or_else(|| Defence::new(attacks), |before| before.defence.resized(attacks));
         Ok(Self {
             nat_tests,
             marks_contacts: settings.nat.repair_contact && settings.peers.iter().any(|peer| peer.kind == PeerKind::Subscribers),

@@ -143,7 +143,13 @@ impl Edge {
         for key in self.users.waiting.remove(&waits_for).unwrap_or_default() {
             let Some(parked) = self.users.parked.remove(key) else { continue };
             if found {
-                self.handle_message(now, &parked.arrival, &parked.bytes, true);
+                // It was counted when it came.
+                self.with_arrival(&parked.bytes, |edge, message, parsed| {
+                    edge.in_hand = Key::NONE;
+                    if parsed.is_ok() {
+                        edge.handle_request(now, &parked.arrival, message);
+                    }
+                });
             } else {
                 self.refuse_parked(now, &parked);
             }

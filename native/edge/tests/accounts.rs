@@ -124,3 +124,19 @@ fn a_rule_with_a_pattern_takes_the_callers_that_it_names_only() {
     both.receive(CORE, &testkit::response(&of_carrier, 486, "x"));
     assert_eq!(both.records.last().unwrap().from_peer, "carrier");
 }
+
+#[test]
+fn bans_outlive_a_reload_with_other_sizes() {
+    let mut rig = Rig::new(served());
+    let now = proto::Now { moment: proto::Moment(0), wall: 0 };
+    assert!(rig.edge.ban(now, "198.51.100.66".parse().unwrap(), 600, "test"));
+    for (keys, bans) in [(1_024, 4), (1_024, 4_096), (65_536, 4_096)] {
+        let mut other = served();
+        (other.authentication.attacks.keys, other.authentication.attacks.bans) = (keys, bans);
+        rig.reload(other).unwrap();
+        assert!(rig.receive("198.51.100.66:5060", &Request::new("OPTIONS", "sip:192.0.2.1").text()).is_empty(), "{keys} {bans}");
+        assert!(!rig.receive("198.51.100.67:5060", &Request::new("OPTIONS", "sip:192.0.2.1").branch(&format!("z9hG4bK{keys}{bans}")).text()).is_empty());
+    }
+    assert!(rig.edge.unban(now, "198.51.100.66".parse().unwrap(), "test"));
+    assert!(!rig.receive("198.51.100.66:5060", &Request::new("OPTIONS", "sip:192.0.2.1").text()).is_empty());
+}

@@ -348,6 +348,13 @@ fn credentials_that_are_none_are_told_and_others_are_left_alone() {
         assert_eq!(code(rig.receive(PHONE, &Register::new(1).lines(&[line]).text())), expected, "{line}");
     }
     assert_eq!(rig.counters().credentials_malformed.get(), 2);
+    let challenge = one(rig.receive(PHONE, &Register::new(2).text()));
+    let own = format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", "bob", "secret", 1));
+    let lines = ["Authorization: Digest username=\"bob\", realm=\"elsewhere\"", own.as_str(), "Contact: <sip:bob@198.51.100.7>"];
+    let before = rig.counters().requests.get();
+    assert!(rig.receive(PHONE, &Register::new(3).lines(&lines).text()).is_empty(), "it waits for the database");
+    assert_eq!(code(rig.credentials(&found("secret"))), 200);
+    assert_eq!(rig.counters().requests.get(), before + 1, "counted once");
 }
 
 /// Tries passwords as `user` from `from`; the status codes.

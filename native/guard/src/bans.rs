@@ -26,7 +26,8 @@ pub struct BanList {
     /// How many there are, so that an empty list costs one look.
     count: AtomicUsize,
     until: LastSeen,
-    ledger: Mutex<HashMap<IpAddr, Ban>>,
+    /// With the keyed hash of each source.
+    ledger: Mutex<HashMap<IpAddr, (u64, Ban)>>,
     limit: usize,
 }
 
@@ -35,6 +36,15 @@ impl BanList {
     pub fn new(limit: usize) -> Self {
         // Four places for each, so that hardly any is pushed out of a full bucket.
         Self { count: AtomicUsize::new(0), until: LastSeen::new(limit.max(1) * 4), ledger: Mutex::default(), limit }
+    }
+
+    /// A list of another size with the same bans; those that are too many for it stay until their time is over.
+    pub fn resized(&self, limit: usize) -> Self {
+        let ledger = self.ledger.lock().map(|ledger| ledger.clone()).unwrap_or_default();
+        let list = Self::new(limit.max(ledger.len()));
+        ledger.values().for_each(|(key, ban)| list.until.note(*key, ban.until));
+        list.count.store(ledger.len(), Ordering::Relaxed);
+        Self { ledger: Mutex::new(ledger), limit, ..list }
     }
 
     /// Whether nobody is banned.
@@ -55,12 +65,12 @@ impl BanList {
     /// Bans a source, or bans it for longer; true where it was not banned before. A full list takes no more: false.
     pub fn add(&self, key: u64, ban: Ban) -> bool {
         let Ok(mut ledger) = self.ledger.lock() else { return false };
-        let known = ledger.get(&ban.source).is_some_and(|old| old.until > ban.since);
+        let known = ledger.get(&ban.source).is_some_and(|(_, old)| old.until > ban.since);
         if !known && ledger.len() >= self.limit {
             return false;
         }
         self.until.note(key, ban.until);
-        ledger.insert(ban.source, ban);
+        ledger.insert(ban.source, (key, ban));
         self.count.store(ledger.len(), Ordering::Relaxed);
         !known
     }
@@ -69,7 +79,7 @@ impl BanList {
     pub fn remove(&self, key: u64, source: IpAddr) -> Option<Ban> {
         let mut ledger = self.ledger.lock().ok()?;
         self.until.forget(key);
-        let ban = ledger.remove(&source);
+        let ban = ledger.remove(&source).map(|(_, ban)| ban);
         self.count.store(ledger.len(), Ordering::Relaxed);
         ban
     }
@@ -80,7 +90,7 @@ impl BanList {
             return Vec::new();
         }
         let Ok(mut ledger) = self.ledger.lock() else { return Vec::new() };
-        let over: Vec<Ban> = ledger.values().filter(|ban| ban.until <= now).cloned().collect();
+        let over: Vec<Ban> = ledger.values().map(|(_, ban)| ban).filter(|ban| ban.until <= now).cloned().collect();
         over.iter().for_each(|ban| drop(ledger.remove(&ban.source)));
         self.count.store(ledger.len(), Ordering::Relaxed);
         over
@@ -88,7 +98,7 @@ impl BanList {
 
     /// All bans, the newest first.
     pub fn list(&self) -> Vec<Ban> {
-        let mut all: Vec<Ban> = self.ledger.lock().map(|ledger| ledger.values().cloned().collect()).unwrap_or_default();
+        let mut all: Vec<Ban> = self.ledger.lock().map(|ledger| ledger.values().map(|(_, ban)| ban.clone()).collect()).unwrap_or_default();
         all.sort_by_key(|ban| (std::cmp::Reverse(ban.since), ban.source));
         all
     }
@@ -100,6 +110,17 @@ mod tests {
 
     fn ban(last: u8, since: u32, until: u32) -> Ban {
         Ban { source: [192, 0, 2, last].into(), since, until, reason: "test".to_owned() }
+    }
+
+    #[test]
+    fn another_size_keeps_every_ban() {
+        let bans = BanList::new(3);
+        (1..=3).for_each(|last| assert!(bans.add(u64::from(last) << 32, ban(last, 10, 70))));
+        let small = bans.resized(1);
+        assert!((1..=3u8).all(|last| small.has(u64::from(last) << 32, 20)) && small.len() == 3 && small.list() == bans.list());
+        assert!(!small.add(9 << 32, ban(9, 20, 90)), "it is full");
+        assert_eq!(small.sweep(70).len(), 3);
+        assert!(small.add(9 << 32, ban(9, 70, 90)) && small.remove(9 << 32, [192, 0, 2, 9].into()).is_some());
     }
 
     #[test]
