@@ -117,12 +117,98 @@ def highest(rate: int, seconds: int) -> dict[str, Any]:
     return done
 
 
+@contextmanager
+def _altered(file: str, more: str, **changes: str) -> Iterator[list[str]]:
+    """The command for a configuration of `bench/load` with other values and more lines."""
+    text = (ROOT / "bench/load" / file).read_text()
+    for old, new in changes.items():
+        text = re.sub(rf"^{old} = .*$", f"{old} = {new}", text, flags=re.MULTILINE)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / file
+        path.write_text(text + more)
+        yield [*COMMANDS["edgeproxy"][:2], str(path)]
+
+
+_CALLS = """
+[peer.core]
+kind = "core"
+match = ["127.0.0.1:5070"]
+to = ["sip:127.0.0.1:5070"]
+[peer.trunk]
+kind = "trusted"
+match = ["127.0.0.1:5080"]
+"""
+
+
+@contextmanager
+def _beside(scenario: str, rate: float, seconds: float, *words: str) -> Iterator[dict[str, Any]]:
+    """Another load meanwhile; its report is filled in at the end."""
+    line = [str(ROOT / "target/release/edge-load"), scenario, "--rate", str(rate), "--duration", str(seconds), *words]
+    process = subprocess.Popen(["taskset", "-c", LOAD_CORE, *line], stdout=subprocess.PIPE, text=True)
+    report: dict[str, Any] = {}
+    yield report
+    report |= json.loads(process.communicate()[0])
+
+
+def _lost(report: dict[str, Any]) -> int:
+    return int(sum(report[key] for key in ("refused", "failed", "unanswered")))
+
+
 def storm(phones: int, seconds: int) -> dict[str, Any]:
-    """All phones come back within a short time after a restart, with nothing cached, each over a challenge."""
-    with _database(phones), Target("edgeproxy", command=_edgeproxy("registrar_auth.toml")) as target:
-        row = _register(target, phones / seconds, seconds, "--users", str(phones), "--password", "pw")
+    """All phones come back within a short time after a restart, with nothing cached, each over a challenge; calls of five seconds go on meanwhile."""
+    pace, hold = 100, ("--hold-ms", "5000")
+    register = ("--users", str(phones), "--password", "pw", "--caller", "127.0.0.2:5081", "--callee", "127.0.0.2:5071")
+    with (
+        _altered("registrar_auth.toml", _CALLS) as command,
+        _database(phones),
+        Target("edgeproxy", command=command) as target,
+    ):
+        with _beside("call", pace, 10, *hold) as alone:
+            time.sleep(16)
+        with _beside("call", pace, seconds + 5, *hold) as calls:
+            time.sleep(4)
+            row = _register(target, phones / seconds, seconds, *register)
     keys = ("attempted", "completed", "refused", "unanswered", "failed", "retransmissions", "seconds", "setup_p99_microseconds")
     done = {key: row[key] for key in keys}
+    done["calls"] = {
+        "attempted": calls["attempted"],
+        "lost": _lost(calls),
+        "p99_alone": alone["setup_p99_microseconds"],
+        "p99": calls["setup_p99_microseconds"],
+    }
+    print(done, flush=True)
+    return done
+
+
+def dark(rate: int, seconds: int) -> dict[str, Any]:
+    """The database is gone: users that are known go on, from stale credentials; others are told to come again; who is served is not slower."""
+    users = 5_000
+    known = ("--users", str(users), "--password", "pw", "--caller", "127.0.0.2:5081", "--callee", "127.0.0.2:5071")
+    more = "stale_seconds = 3600\ndeadline_milliseconds = 500\n"
+    with (
+        _altered("registrar_auth.toml", more, fresh_seconds="1", domains='["edge.example", "cold.example"]') as command,
+        _database(users),
+        Target("edgeproxy", command=command) as target,
+    ):
+        _register(target, 1_000, users / 1_000 + 1, *known)
+        before = _register(target, rate, seconds, *known)
+        with sqlite3.connect(os.environ["EDGEPROXY_DATABASE"].removeprefix("sqlite:///")) as connection:
+            connection.execute("ALTER TABLE subscriber RENAME TO elsewhere")
+        connection.close()
+        time.sleep(2)
+        cold = ("--domain", "cold.example", "--users", str(users), "--password", "pw")
+        with _beside("register", rate / 4, seconds, *cold) as unknown:
+            after = _register(target, rate, seconds, *known)
+    done = {
+        "rate": rate,
+        "attempted": after["attempted"],
+        "lost": _lost(after),
+        "p99_before": before["setup_p99_microseconds"],
+        "p99": after["setup_p99_microseconds"],
+        "unknown": unknown["attempted"],
+        "refused": unknown["refused"],
+        "unanswered": unknown["unanswered"] + unknown["failed"],
+    }
     print(done, flush=True)
     return done
 
@@ -131,13 +217,15 @@ def keep_alive(bindings: int, seconds: int) -> list[dict[str, Any]]:
     """What a keep-alive costs: CRLF beside a bare send at the same pace, OPTIONS with its answer beside a bare answer, and how many came in time."""
     rate = bindings // 30
     found = []
+    # What nothing is kept for costs the same from the first second on.
+    brief = min(seconds, 20)
     floor = [str(ROOT / "target/release/floors"), "send", "127.0.0.1:5060", "127.0.0.1:5080", str(rate)]
     with _sink(answers=False), Target("floor", command=floor) as target:
         before = target.processor_seconds()
-        time.sleep(seconds)
-        found.append({"kind": "bare send", "each": (target.processor_seconds() - before) / (rate * seconds) * 1e6, "sent": rate * seconds})
+        time.sleep(brief)
+        found.append({"kind": "bare send", "each": (target.processor_seconds() - before) / (rate * brief) * 1e6, "sent": rate * brief})
     with Target("floor", command=_ANSWER) as target:
-        row = _register(target, rate, seconds)
+        row = _register(target, rate, brief)
         found.append({"kind": "bare answer", "each": row["cost"], "sent": row["attempted"]})
     for kind in ("crlf", "options"):
         text = (ROOT / "bench/load/keep_alive.toml").read_text().replace('method = "crlf"', f'method = "{kind}"')

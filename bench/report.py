@@ -279,7 +279,17 @@ def _register_storm(done: dict[str, Any]) -> list[str]:
         "## Registrar: everybody comes back",
         "",
         f"{done['attempted']:,} phones over a challenge, with nothing cached: {done['completed']:,} registered within {done['seconds']:.0f} s, "
-        f"{done['refused']} refused, {done['failed'] + done['unanswered']} lost, {done['retransmissions']} retransmissions, p99 {done['setup_p99_microseconds']} µs.",
+        f"{done['refused']} refused, {done['failed'] + done['unanswered']} lost, {done['retransmissions']} retransmissions, p99 {done['setup_p99_microseconds']} µs. "
+        f"Beside them {done['calls']['attempted']:,} calls of five seconds: {done['calls']['lost']} failed; set-up p99 {done['calls']['p99_alone']} µs alone, {done['calls']['p99']} µs meanwhile.",
+    ]
+
+
+def _register_dark(done: dict[str, Any]) -> list[str]:
+    return [
+        "## Registrar: the database is gone",
+        "",
+        f"{done['rate']} exchanges a second of users that are known, by credentials that should have been read anew: {done['lost']} of {done['attempted']:,} refused or lost, "
+        f"p99 {done['p99_before']} µs with the database, {done['p99']} µs without. Beside them {done['unknown']:,} of users that nobody knows: {done['refused']:,} told to come again, {done['unanswered']} without an answer.",
     ]
 
 
@@ -368,6 +378,7 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "register_memory": _register_memory,
     "register_highest": _register_highest,
     "register_storm": _register_storm,
+    "register_dark": _register_dark,
     "keep_alive": _keep_alive,
     "guessing": _guessing,
     "media": _media,

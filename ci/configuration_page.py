@@ -54,7 +54,7 @@ def default(field: Any) -> str:
     if field.required:
         return "required"
     value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    return "by kind" if value is None else f"`{msgspec.json.encode(value).decode()}`"
+    return "none" if value is None else f"`{msgspec.json.encode(value).decode()}`"
 
 
 def table(kind: type, path: str) -> list[str]:
@@ -65,6 +65,10 @@ def table(kind: type, path: str) -> list[str]:
         hint = hints[field.name]
         origin = typing.get_origin(hint)
         inner = typing.get_args(hint)[-1] if origin in (dict, list) else hint
+        # A table that may be left out is one all the same.
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        if len(parts) == 1 and type(None) in typing.get_args(hint):
+            inner = parts[0]
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
             name = ".".join(filter(None, [path, field.name, "NAME" if origin is dict else ""]))
             below += ["", f"## `[[{name}]]`" if origin is list else f"## `[{name}]`", "", texts[field.name], "", *table(inner, name)]

@@ -37,7 +37,7 @@ def check_pattern(text: str) -> None:
     """Raise `ValueError` where `text` is no pattern for a URI: `*` is any text, `?` any one character."""
     if not text:
         raise ValueError("expected a pattern, such as sip:*@carrier.example, behind ;from=")
-    if not text.isascii() or not text.isprintable() or "[" in text or "\\" in text or " " in text:
+    if not text.isascii() or not text.isprintable() or "[" in text.replace("@[", "@") or "\\" in text or " " in text:
         raise ValueError("expected a pattern of `*`, `?` and characters of a URI; [sets] are not known")
 
 

@@ -35,7 +35,7 @@ class Attacks(msgspec.Struct, frozen=True):
     exempt: list[str] = field(default_factory=list)
     """Networks that are never counted."""
     exempt_group: Annotated[int, Meta(ge=0)] | None = None
-    """Rows of the table `address` with this `grp` are such networks too."""
+    """Rows of the table `address` with this `grp` are such networks too; by default none are."""
 
 
 class Authentication(msgspec.Struct, frozen=True):

@@ -62,7 +62,7 @@ class Peer(msgspec.Struct, frozen=True):
     kind: Literal["core", "gateway", "trusted", "subscribers"]
     """`core`: the machines behind us. `gateway`: a carrier. `trusted`: our own elements. `subscribers`: phones; theirs goes to the core only."""
     match: list[str] = field(default_factory=list)
-    """How the peer is known: `address[/prefix][:port][;transport=][;listener=][;from=PATTERN]`, or `*;listener=NAME` for everyone there. The most specific rule of all peers wins. `from` is a shell pattern for the URI of From in new requests (`sip:*@carrier.example`; `*` any text, `?` any character, no sets) and stands last."""
+    """How the peer is known: `address[/prefix][:port][;transport=][;listener=][;from=PATTERN]`, or `*;listener=NAME` for everyone there. The most specific rule of all peers wins. `from` is a shell pattern for the URI of From in new requests (`sip:*@carrier.example`; `*` any text, `?` any character, letters in either case, no sets) and stands last; where no request is at hand rules without one count first."""
     match_group: Annotated[int, Meta(ge=0)] | None = None
     """Rows of the table `address` with this `grp` are rules beside `match`."""
     to: list[str] = field(default_factory=list)

@@ -147,12 +147,7 @@ class Registrar(msgspec.Struct, frozen=True):
                 faults.add((*path, "domains"), f"{error}, got: {domain}")
         if not self.min_expires_seconds <= self.default_expires_seconds <= self.max_expires_seconds:
             faults.add((*path, "default_expires_seconds"), "expected it between min_expires_seconds and max_expires_seconds")
-        for alias, user in self.aliases.items():
-            for name in (alias, user):
-                if alias_problem(name):
-                    faults.add((*path, "aliases"), alias_problem(name))
-            if user in self.aliases:
-                faults.add((*path, "aliases"), f"expected a user and not another alias, got: {user}")
+        self._check_aliases((*path, "aliases"), faults)
         if self.upstream_expires_seconds and self.mode == "keep":
             faults.add(
                 (*path, "upstream_expires_seconds"), 'expected mode "path" or "contact": registrations that are kept here go nowhere'
@@ -166,6 +161,20 @@ class Registrar(msgspec.Struct, frozen=True):
         check_networks(self.contacts.private, (*path, "contacts", "private"), faults)
         if not self.contacts.answer_reason_phrase.isprintable():
             faults.add((*path, "contacts", "answer_reason_phrase"), "expected printable text")
+
+    def _check_aliases(self, path: KeyPath, faults: Faults) -> None:
+        names = set(map(str.lower, self.aliases))
+        for alias, user in self.aliases.items():
+            for name in (alias, user):
+                if alias_problem(name):
+                    faults.add(path, alias_problem(name))
+            if user.lower() in names:
+                faults.add(path, f"expected a user and not another alias, got: {user}")
+            domain = alias.rpartition("@")[2].lower()
+            if domain not in map(str.lower, self.domains) and not self.domains_from_database:
+                faults.add(path, f"expected an alias in one of `domains`, got: {alias}")
+        if len(self.aliases) > self.max_aliases:
+            faults.add(path, f"expected max_aliases ({self.max_aliases}) at most, got {len(self.aliases)}")
 
     def document(self) -> dict[str, Any]:
         """Return what the native side reads."""

@@ -27,10 +27,12 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
             domains = list(dict.fromkeys([*registrar.domains, *await read_domains(engine, faults)]))
             registrar = msgspec.structs.replace(registrar, domains=domains)
         if registrar and registrar.aliases_from_database:
-            rows = await read_aliases(engine, registrar.domains, faults)
+            rows = await read_aliases(engine, registrar.domains, registrar.max_aliases - len(registrar.aliases), faults)
             aliases = {**rows, **registrar.aliases}
-            if len(aliases) > registrar.max_aliases:
-                raise StorageError(f"registrar.max_aliases: {registrar.max_aliases}, and there are {len(aliases)} aliases")
+            # Nobody registers by an alias: what leads to one leads nowhere.
+            names = set(map(str.lower, aliases))
+            chained = [alias for alias, user in rows.items() if user.lower() in names and aliases.get(alias) == user]
+            faults += [RowFault("dbaliases", alias, "username", f"another alias and no user: {aliases.pop(alias)}") for alias in chained]
             registrar = msgspec.structs.replace(registrar, aliases=aliases)
         config = msgspec.structs.replace(config, registrar=registrar)
         authentication = config.authentication

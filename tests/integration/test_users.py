@@ -1,7 +1,9 @@
 """Users of the real process: they register, are called, survive a restart; who guesses is stopped, who poisons refused."""
 
 import json
+import socket
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent import answer, values
-from tests.integration.phone import Phone
+from tests.integration.phone import Phone, authorization
 from tests.integration.proxy import Proxy, free_port, manage
 
 TOML = """
@@ -18,6 +20,8 @@ state_directory = "STATE"
 workers = {workers}
 [install.listener.udp]
 address = "udp:127.0.0.1:{port}"
+[install.listener.tcp]
+address = "tcp:127.0.0.1:{port}"
 [peer.phones]
 kind = "subscribers"
 match = ["127.0.0.0/8"]
@@ -288,3 +292,39 @@ def test_a_middlebox_that_rewrites_sip_is_told_in_the_log_once(
     assert len(lines) == 1, proxy.log
     assert "Content-Length is less than the body, call altered" in lines[0]
     assert proxy.counters()["messages_rewritten"] == 3
+
+
+def test_a_phone_whose_connection_has_gone_is_not_called_back(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:
+    _, port = users()
+    alice = phone("user1", port)
+    assert alice.register("secret1").startswith("SIP/2.0 200")
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as gone:
+        own = gone.getsockname()[1]
+        # Its port is free at once when it has gone.
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        def register(cseq: int, *lines: str) -> str:
+            head = (
+                f"REGISTER sip:edge.example SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:{own};branch=z9hG4bKgone{cseq}\r\nMax-Forwards: 70\r\n"
+                f"From: <sip:user2@edge.example>;tag=1\r\nTo: <sip:user2@edge.example>\r\nCall-ID: gone\r\nCSeq: {cseq} REGISTER\r\n"
+                f"Contact: <sip:user2@127.0.0.1:{own};transport=tcp>\r\n"
+            )
+            gone.sendall((head + "".join(f"{line}\r\n" for line in lines) + "Content-Length: 0\r\n\r\n").encode())
+            return gone.recv(65_536).decode()
+
+        challenge = register(1)
+        offered = values(challenge, "WWW-Authenticate")[0]
+        credentials = authorization(offered, "REGISTER", "sip:edge.example", ("user2", "secret2"))
+        assert register(2, f"Authorization: {credentials}").startswith("SIP/2.0 200")
+    time.sleep(0.3)
+    # Somebody else has that port now: a NAT gives it to whom it likes.
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", own))
+        other.listen()
+        other.settimeout(1)
+        begun = time.monotonic()
+        assert alice.invite("sip:user2@edge.example", "secret1").startswith("SIP/2.0 480")
+        assert time.monotonic() - begun < 2
+        with pytest.raises(TimeoutError):
+            other.accept()

@@ -85,7 +85,18 @@ impl Edge {
     fn realm_of(&self, message: &Message<'_>) -> (Vec<u8>, Vec<u8>) {
         let head = message.head;
         let claimed = if head.method == Method::Register { head.to.uri } else { head.from.uri };
-        let host = Uri::parse(message.bytes, claimed).map(|uri| uri.host).unwrap_or_default();
+        let uri = Uri::parse(message.bytes, claimed).unwrap_or_default();
+        let host = uri.host;
+        if head.method != Method::Register
+            && let Some(aor) = self.address_of_record(message.bytes, &uri).filter(|_| self.serves(message.text(host)))
+            && let own = self.account_of(&aor)
+            && let Some(at) = own.iter().rposition(|byte| *byte == b'@').filter(|_| own != aor.as_slice())
+        {
+            // Who calls from another name proves to be its own.
+            let domain = own.get(at + 1..).unwrap_or_default().to_vec();
+            let fixed = self.snapshot.settings.authentication.realm.as_bytes();
+            return (domain.clone(), if fixed.is_empty() { domain } else { fixed.to_vec() });
+        }
         let first = || self.snapshot.settings.registrar.as_ref().and_then(|registrar| registrar.domains.first());
         let domain = if self.serves(message.text(host)) {
             message.text(host).to_ascii_lowercase()
@@ -218,7 +229,8 @@ impl Edge {
         }
         // Of peers that are not believed it goes no further (RFC 3325 section 5).
         let believed = self.snapshot.settings.peers.get(usize::from(claim.peer)).is_some_and(|peer| peer.trust_identity);
-        !believed || identities(message, HeaderName::PAssertedIdentity).all(|span| self.may_be(message, span, claim, attributes))
+        let said = [HeaderName::PAssertedIdentity, HeaderName::RemotePartyId];
+        !believed || said.into_iter().flat_map(|name| identities(message, name)).all(|span| self.may_be(message, span, claim, attributes))
     }
 
     /// Whether the account may go by the URI at `span`: its own name, another name of it, or one of its numbers.
@@ -247,7 +259,14 @@ impl Edge {
         let believed = self.snapshot.settings.peers.get(usize::from(claim.peer)).is_some_and(|peer| peer.trust_identity);
         let asserted = believed.then(|| identities(message, HeaderName::PAssertedIdentity).next()).flatten();
         let mut wished = identities(message, HeaderName::PPreferredIdentity).filter(|span| self.may_be(message, *span, claim, attributes));
-        asserted.or_else(|| wished.next()).map(|span| message.text(span).into())
+        let uri = Uri::parse(message.bytes, asserted.or_else(|| wished.next())?).ok()?;
+        // Only what was looked at: parameters would be vouched for unseen.
+        let user = message.text(uri.user);
+        Some(match uri.scheme {
+            syntax::Scheme::Tel => [b"tel:", user].concat().into(),
+            syntax::Scheme::Sips => [b"sips:", user, b"@", message.text(uri.host)].concat().into(),
+            _ => [b"sip:", user, b"@", message.text(uri.host)].concat().into(),
+        })
     }
 
     /// A challenge for each algorithm, the strongest first.

@@ -10,7 +10,7 @@ use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
 use crate::hop::Hop;
 use crate::matching::Refusal;
-use crate::outbound::{has_ob, judge, supports};
+use crate::outbound::{has_ob, judge, reg_id, supports};
 use crate::reach::Reach;
 use crate::register::{delta_seconds, read_contacts, registration};
 use crate::settings::PeerKind;
@@ -202,13 +202,14 @@ impl Edge {
         if !by_flow || judge(request, &mut asked, b"").is_err() {
             asked.list.iter_mut().for_each(|contact| contact.reg_id = 0);
         }
-        let granted: Vec<(Vec<u8>, u32)> = answer.elements(HeaderName::Contact).filter_map(|element| granted_contact(answer, element)).collect();
+        let granted: Vec<Granted<'_>> = answer.elements(HeaderName::Contact).filter_map(|element| granted_contact(answer, element)).collect();
         let throttled = self.upstream_expires().and(self.snapshot.settings.registrar.as_ref()).map(|registrar| registrar.rules());
         let whole = request.named(b"Expires").next().and_then(|slot| delta_seconds(request.text(slot.value)));
         let mut contacts: SmallVec<[Contact<'_>; 2]> = asked.list.clone();
         for contact in &mut contacts {
             // One that the core does not list is none.
-            let seconds = granted.iter().find(|(uri, _)| *uri == contact.uri).map_or(0, |(_, seconds)| *seconds);
+            let told = granted.iter().find(|granted| granted.is_of(contact.uri, contact.instance, contact.reg_id));
+            let seconds = if contact.expires.or(whole) == Some(0) { 0 } else { told.map_or(0, |granted| granted.seconds) };
             contact.expires = Some(match &throttled {
                 Some(rules) if seconds > 0 => phone_grant(contact.expires.or(whole), seconds, rules),
                 _ => seconds,
@@ -233,10 +234,12 @@ impl Edge {
                 self.counters.registrations.add();
                 if let Some(record) = place.filter(|_| throttled.is_some()).and_then(|place| self.users.location.at_mut(place)) {
                     let now = Self::seconds_of(now);
+                    // What leads to the user by another way of the core's can be told to a phone by the core only.
+                    let whole = answer.named(b"Service-Route").next().is_none();
                     for binding in &mut record.bindings {
-                        if let Some((_, seconds)) = granted.iter().find(|(uri, _)| uri == binding.contact()) {
-                            binding.upstream = now.saturating_add(*seconds);
-                        }
+                        let told = granted.iter().find(|granted| granted.is_of(binding.contact(), binding.instance(), binding.reg_id));
+                        // One that the core lists no more is refreshed there, and learns it.
+                        binding.upstream = told.filter(|_| whole).map_or(0, |granted| now.saturating_add(granted.seconds));
                     }
                 }
             }
@@ -251,7 +254,7 @@ fn after<'a>(text: &'a [u8], mark: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The Contact that a phone gave, out of that which we made of it.
-pub(crate) fn said_contact(uri: &[u8]) -> Option<Vec<u8>> {
+fn said_contact(uri: &[u8]) -> Option<Vec<u8>> {
     let value = after(uri, CONTACT)?;
     let end = value.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(value.len());
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
@@ -261,13 +264,35 @@ pub(crate) fn said_contact(uri: &[u8]) -> Option<Vec<u8>> {
     said.filter(|said| Uri::parse(said, Span::new(0, said.len())).is_ok())
 }
 
-/// A Contact of a 200 as the phone knows it, and for how long it was granted.
-fn granted_contact(answer: &Message<'_>, element: Span) -> Option<(Vec<u8>, u32)> {
+/// A Contact of a 200 as the phone knows it.
+pub(crate) struct Granted<'a> {
+    uri: Vec<u8>,
+    instance: &'a [u8],
+    reg_id: u32,
+    /// For how long it was granted.
+    pub(crate) seconds: u32,
+}
+
+impl Granted<'_> {
+    /// Whether it is that of a binding; flows of one instance may have one URI.
+    pub(crate) fn is_of(&self, uri: &[u8], instance: &[u8], reg_id: u32) -> bool {
+        self.uri == uri && (reg_id == 0 || self.reg_id == reg_id && self.instance == instance)
+    }
+}
+
+/// Reads one, and for how long it was granted.
+pub(crate) fn granted_contact<'a>(answer: &Message<'a>, element: Span) -> Option<Granted<'a>> {
     let contact = parse_name_addr(answer.bytes, element)?;
     let uri = answer.text(contact.uri);
     let param = header_param(answer.bytes, contact.params, b"expires").and_then(delta_seconds);
     let whole = || answer.named(b"Expires").next().and_then(|slot| delta_seconds(answer.text(slot.value)));
-    Some((said_contact(uri).unwrap_or_else(|| uri.to_vec()), param.or_else(whole).unwrap_or(3_600)))
+    let of_flow = |name| header_param(answer.bytes, contact.params, name);
+    Some(Granted {
+        uri: said_contact(uri).unwrap_or_else(|| uri.to_vec()),
+        instance: of_flow(b"+sip.instance").unwrap_or_default(),
+        reg_id: of_flow(b"reg-id").and_then(reg_id).unwrap_or(0),
+        seconds: param.or_else(whole).unwrap_or(3_600),
+    })
 }
 
 /// The nonce that a challenge, or the answer to one, has.

@@ -1,4 +1,5 @@
-//! Shell patterns, as address lists have them: `*` is any text, `?` any one byte.
+//! Shell patterns, as address lists have them: `*` is any text, `?` any one byte, and a letter is itself in either case, since hosts
+//! are (RFC 3261 section 19.1.4).
 
 /// Whether `text` is what `pattern` describes; it takes at most their lengths multiplied.
 pub(crate) fn fits(pattern: &[u8], text: &[u8]) -> bool {
@@ -11,7 +12,7 @@ pub(crate) fn fits(pattern: &[u8], text: &[u8]) -> bool {
                 again = Some((at + 1, within));
                 at += 1;
             }
-            Some(byte) if *byte == b'?' || *byte == text[within] => (at, within) = (at + 1, within + 1),
+            Some(byte) if *byte == b'?' || byte.eq_ignore_ascii_case(&text[within]) => (at, within) = (at + 1, within + 1),
             _ => match &mut again {
                 Some((behind, taken)) => {
                     *taken += 1;
@@ -40,6 +41,7 @@ mod tests {
             ("sip:+49*", "sip:+49", true),
             ("a?c", "abc", true),
             ("a?c", "ac", false),
+            ("sip:*@Carrier.example", "SIP:1@carrier.Example", true),
             ("*ab*ab", "xababab", true),
             ("*ab*ab*c", "xabab", false),
             ("a*b", "a*bb", true),

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
-use proto::{Binding, TemporaryGruu};
-use syntax::{Message, Scheme, Uri, parse_name_addr, uri_param};
+use proto::{Binding, Direction, Record, TemporaryGruu};
+use syntax::{Message, Scheme, Span, Uri, uri_param};
 
 use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
+use crate::subscriber_settings::RegistrarMode;
+use crate::transaction::Shape;
 
 /// Which device of a user a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,25 +58,42 @@ impl Edge {
             let device = Device::Instance(unescaped(value).into());
             return self.address_of_record(bytes, uri).map(|aor| Wanted { aor: aor.into(), device });
         }
-        match TemporaryGruu::read(uri.user.of(bytes), &self.options.route_secret) {
-            Some(gruu) => Some(Wanted { aor: gruu.aor.into(), device: Device::Temporary(gruu.device) }),
-            None => self.address_of_record(bytes, uri).map(|aor| Wanted::any(&aor)),
-        }
+        // What is no GRUU of ours, or no more, is nobody's address (RFC 5627 section 5.4).
+        let gruu = TemporaryGruu::read(uri.user.of(bytes), &self.options.route_secret)?;
+        Some(Wanted { aor: gruu.aor.into(), device: Device::Temporary(gruu.device) })
     }
 
-    /// Whether a binding is that of the device which is wanted.
-    pub(crate) fn is_wanted(&self, binding: &Binding, device: &Device) -> bool {
-        match device {
-            Device::Any => true,
-            // Those of UUIDs are the same in either case (RFC 4122 section 3), and only those are in use.
-            Device::Instance(wanted) => !binding.instance().is_empty() && bare(binding.instance()).eq_ignore_ascii_case(wanted),
-            Device::Temporary(wanted) => TemporaryGruu::device(&self.options.route_secret, binding.instance(), binding.call_id()) == *wanted,
-        }
+    /// The live bindings of the device which is wanted.
+    pub(crate) fn wanted_of<'a>(&self, record: &'a Record, device: &Device, seconds: u32) -> impl Iterator<Item = &'a Binding> + use<'a> {
+        let secret = &self.options.route_secret;
+        let instance: Option<Vec<u8>> = match device {
+            Device::Any => None,
+            Device::Instance(wanted) => Some(wanted.to_vec()),
+            // One flow's name is that of the device: it is reached by the others as well.
+            Device::Temporary(wanted) => {
+                let named = record.live(seconds).find(|binding| TemporaryGruu::device(secret, binding.instance(), binding.call_id()) == *wanted);
+                Some(named.map_or(Vec::new(), |binding| bare(binding.instance()).to_vec()))
+            }
+        };
+        // Those of UUIDs are the same in either case (RFC 4122 section 3), and only those are in use.
+        let same = move |binding: &&Binding| {
+            instance.as_ref().is_none_or(|wanted| !binding.instance().is_empty() && bare(binding.instance()).eq_ignore_ascii_case(wanted))
+        };
+        record.live(seconds).filter(same)
     }
 
-    /// Whether a request within a dialog is for a GRUU of ours, which its far end gave as its Contact.
-    pub(crate) fn dialog_gruu(&self, message: &Message<'_>, uri: &Uri) -> Option<Wanted> {
-        (is_gruu(message.bytes, uri) && self.serves(message.text(uri.host))).then(|| self.wanted(message.bytes, uri)).flatten()
+    /// The device that a request within a dialog is for, where its far end gave a GRUU of ours as its Contact. It must be of the
+    /// user that the dialog is with: whoever answers could name another's.
+    pub(crate) fn dialog_device(&self, message: &Message<'_>, shape: &Shape, said: &[u8]) -> Option<Wanted> {
+        let uri = Uri::parse(said, Span::new(0, said.len())).ok().filter(|uri| self.is_own_gruu(said, uri))?;
+        let wanted = self.wanted(said, &uri)?;
+        let call = self.calls.get(shape.call).filter(|call| call.texts.call_id() == message.call_id())?;
+        let user = match shape.dialog? {
+            Direction::FromCaller => call.texts.request_uri(),
+            Direction::FromCallee => call.texts.uri_of_from(),
+        };
+        let uri = Uri::parse(user, Span::new(0, user.len())).ok().filter(|uri| self.serves(uri.host.of(user)))?;
+        (self.wanted(user, &uri)?.aor == wanted.aor).then_some(wanted)
     }
 
     /// Appends what a 200 says of the GRUUs of a binding (RFC 5627 section 5.2).
@@ -108,15 +127,7 @@ impl Edge {
     /// Whether a Contact is a GRUU of ours: whoever registered at such a place would be looked for there, round and round
     /// (RFC 5627 section 5.1).
     pub(crate) fn is_own_gruu(&self, bytes: &[u8], uri: &Uri) -> bool {
-        is_gruu(bytes, uri) && self.serves(uri.host.of(bytes))
-    }
-
-    /// Whether all Contacts of a message are GRUUs of ours, which need no mark to be found.
-    pub(crate) fn has_gruu(&self, message: &Message<'_>) -> bool {
-        message.elements(syntax::HeaderName::Contact).all(|element| {
-            let contact = parse_name_addr(message.bytes, element).and_then(|contact| Uri::parse(message.bytes, contact.uri).ok());
-            contact.is_some_and(|uri| self.is_own_gruu(message.bytes, &uri))
-        })
+        self.registrar_mode() == RegistrarMode::Keep && is_gruu(bytes, uri) && self.serves(uri.host.of(bytes))
     }
 }
 

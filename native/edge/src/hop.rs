@@ -13,6 +13,8 @@ pub struct ConnectionId {
     pub slot: u32,
     /// Tells successive connections of one place apart.
     pub generation: u32,
+    /// Whether nothing else will do once it has gone: no other connection, and no new one (RFC 5626 section 5.3).
+    pub only: bool,
 }
 
 /// A listener and a remote address: the source of what arrived, or the destination of what is sent.

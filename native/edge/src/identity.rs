@@ -33,8 +33,11 @@ impl Edge {
             for slot in message.all(HeaderName::PPreferredIdentity) {
                 self.edits.remove(slot.line);
             }
-            // What it said of itself was looked at, and is said by us.
-            for slot in message.all(HeaderName::PAssertedIdentity).filter(|_| shape.dialog.is_none() && !shape.strip_identity && !withheld) {
+            // What it said of itself was looked at, and is said by us; within a dialog nobody looked.
+            for slot in message.all(HeaderName::PAssertedIdentity).filter(|_| !shape.strip_identity && !withheld) {
+                self.edits.remove(slot.line);
+            }
+            for slot in message.all(HeaderName::RemotePartyId).filter(|_| shape.dialog.is_some() && !shape.strip_identity && !withheld) {
                 self.edits.remove(slot.line);
             }
         }

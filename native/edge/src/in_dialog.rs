@@ -52,7 +52,8 @@ impl Edge {
         let same_place = side
             .is_some_and(|hop| hop.address.ip() == arrival.address.ip() && (arrival.transport.is_reliable() || hop.address.port() == arrival.address.port()));
         let kind = sender.map(|index| self.snapshot.settings.peers[usize::from(index)].kind);
-        let there = identified == sender || same_place;
+        let may_be = |peer| self.snapshot.peers.may_be(peer, arrival.listener, arrival.transport, arrival.address);
+        let there = identified == sender || same_place || sender.is_some_and(may_be);
         // Phones move; machines do not.
         if matches!(kind, Some(PeerKind::Core | PeerKind::Trusted | PeerKind::Gateway)) && !there {
             return None;
@@ -86,19 +87,6 @@ impl Edge {
     pub(crate) fn next_hop_within(&self, message: &Message<'_>, shape: &Shape) -> Option<Target> {
         if let Some(target) = self.marked_target(message, shape) {
             return Some(target);
-        }
-        // Only towards phones: a machine's dialog does not become a call to a user by a Request-URI.
-        let to_phone = || {
-            shape
-                .bound_to
-                .and_then(|id| self.snapshot.peer_by_id(id))
-                .is_none_or(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers)
-        };
-        if shape.route.next.is_none()
-            && let Some(wanted) = self.dialog_gruu(message, &shape.route.swapped.unwrap_or(message.head.request_uri))
-            && to_phone()
-        {
-            return Some(Target::Record(Box::new(wanted)));
         }
         if shape.route.next.is_none() && shape.route.request_uri_is_own {
             return shape.flow.map(|flow| Target::Address(Address { transport: flow.transport, address: flow.address }));

@@ -68,7 +68,7 @@ pub fn contact_id(aor: &[u8], contact: &[u8], instance: &[u8], reg_id: u32) -> u
 }
 
 /// The same for a binding of `aor`.
-fn row_number(aor: &[u8], binding: &Binding) -> u64 {
+pub(crate) fn row_number(aor: &[u8], binding: &Binding) -> u64 {
     contact_id(aor, binding.contact(), binding.instance(), binding.reg_id)
 }
 
@@ -298,13 +298,18 @@ impl Edge {
 
     /// Removes the bindings of `aor`, or only that of a Contact; how many those were.
     pub fn remove_bindings(&mut self, now: Now, aor: &[u8], contact: Option<&[u8]>) -> usize {
+        self.remove_those(now, aor, |binding| contact.is_none_or(|contact| binding.contact() == contact))
+    }
+
+    /// The same for those that `goes` is true of.
+    pub(crate) fn remove_those(&mut self, now: Now, aor: &[u8], goes: impl Fn(&Binding) -> bool) -> usize {
         if self.users.location.get(aor).is_none() {
             return 0;
         }
         let mut gone = SmallVec::new();
         let changed = self.users.location.change(aor, |bindings| {
             bindings.retain(|binding| {
-                let stays = contact.is_some_and(|contact| binding.contact() != contact);
+                let stays = !goes(binding);
                 if !stays {
                     gone.push((Change::Removed, binding.clone()));
                 }

@@ -149,6 +149,10 @@ impl Edge {
         }
         // An address of the same transport or of another one after that failed.
         self.close_attempt(call, number);
+        if !self.is_external() && !(0..self.options.media.workers()).any(|worker| self.options.media.accepts(worker)) && self.options.media.workers() > 0 {
+            self.counters.media_refused.add();
+            return Err(MediaFault::NoPorts);
+        }
         let (near, near_ip) = self.facing(arrival, message);
         let Some(place) = self.open_session(call, number, [near, hop.listener], [near_ip, hop.address.ip().to_canonical()]) else { return Ok(Changes::new()) };
         let done = self.anchor(call, place, Side::Caller, arrival, message, Role::Offer, false);

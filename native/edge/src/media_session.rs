@@ -116,7 +116,9 @@ impl Edge {
         }
         self.media.next += 1;
         let id = SessionId(u64::from(self.options.worker) << 56 | self.media.next);
-        let worker = (self.media.next % workers.max(1)) as u8;
+        let first = self.media.next;
+        let turn = (0..workers).map(|step| ((first + step) % workers) as u8).find(|worker| self.options.media.accepts(*worker));
+        let worker = turn.unwrap_or((first % workers.max(1)) as u8);
         let bound = listeners.map(|listener| self.snapshot.listener(listener).media_address);
         let told = [0, 1].map(|side| self.media_address(listeners[side], far[side]));
         let epoch = self.options.epoch;

@@ -62,8 +62,8 @@ impl Edge {
             if self.snapshot.own.is_own(message.bytes, uri) {
                 continue;
             }
-            // The side of the callee stands on top.
-            let side = usize::from(index == 0);
+            // A call that passes twice has a token for each time; of one the side of the callee stands on top.
+            let side = usize::from(ours.iter().take(index).all(|(_, other)| other != token));
             let Some(listener) = self.snapshot.listener_by_id(token.listeners[side]) else { continue };
             let host = host_port(self.snapshot.listener(listener));
             let end = uri.params.start().max(uri.host.end());

@@ -6,6 +6,7 @@ use proto::{FlowToken, Now};
 use syntax::{HeaderName, Message, Method, SessionDescription, Span, Uri, parse_name_addr};
 
 use crate::edge::Edge;
+use crate::gruu::{Wanted, is_gruu};
 use crate::hop::Hop;
 use crate::media_text::{Changes, connection_text, length_changed, session_part};
 use crate::outbound::has_ob;
@@ -38,7 +39,7 @@ impl Reach {
 fn contacts_by_flow(message: &Message<'_>) -> bool {
     message.elements(HeaderName::Contact).any(|element| {
         let contact = parse_name_addr(message.bytes, element).and_then(|contact| Uri::parse(message.bytes, contact.uri).ok());
-        contact.is_some_and(|uri| has_ob(message.bytes, &uri))
+        contact.is_some_and(|uri| has_ob(message.bytes, &uri) || is_gruu(message.bytes, &uri))
     })
 }
 
@@ -81,7 +82,8 @@ impl Edge {
         }
         let tests = self.snapshot.nat_tests;
         let holds = || if message.is_request() { tests.hold(arrival, message) } else { tests.contact_holds(arrival, message) };
-        if self.has_gruu(message) || !(contacts_by_flow(message) || holds()) {
+        // A GRUU is found by its user's bindings as long as the call is known here, and by the mark after that.
+        if !(contacts_by_flow(message) || holds()) {
             return;
         }
         let token = self.flow_token(now, arrival);
@@ -148,9 +150,12 @@ impl Edge {
         let said = [text.get(..start)?, value.get(end..)?].concat();
         let way = Reach { made: token.made, ..Reach::by(said.into(), hop) };
         // The user of a phone is in To: in the meantime it may have come back from elsewhere.
+        if let Some(wanted) = self.dialog_device(message, shape, &way.uri) {
+            return Some(Target::Phone(Box::new((wanted, way))));
+        }
         let to = Uri::parse(message.bytes, message.head.to.uri).ok().filter(|to| self.serves(message.text(to.host)));
         Some(match to.and_then(|to| self.address_of_record(message.bytes, &to)) {
-            Some(aor) => Target::Phone(Box::new((aor, way))),
+            Some(aor) => Target::Phone(Box::new((Wanted::any(self.account_of(&aor)), way))),
             None => Target::Contact(Box::new(way)),
         })
     }

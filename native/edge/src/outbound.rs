@@ -1,7 +1,7 @@
 //! User agents that hold several flows to us (RFC 5626): what makes a binding one of them, and how a call goes on by another
 //! flow of the same user agent where one has failed.
 
-use proto::Key;
+use proto::{Key, Moment};
 use syntax::{HeaderName, Message, Span, Uri, list_elements, parse_name_addr, uri_param};
 
 use crate::edge::Edge;
@@ -9,6 +9,7 @@ use crate::matching::Refusal;
 use crate::reach::Reach;
 use crate::register::{Contacts, bad};
 use crate::target::Target;
+use crate::transaction::{Branch, Transaction};
 
 /// The largest `reg-id` (RFC 5626 section 4.1 with section 11).
 const LARGEST: u32 = i32::MAX as u32;
@@ -80,13 +81,22 @@ impl Reach {
 impl Edge {
     /// Has another flow tried to the user agent that an attempt was for; false where there is none.
     pub(crate) fn try_next_flow(&mut self, entry: Key, attempt: usize) -> bool {
-        let Some(transaction) = self.transactions.get_mut(entry).filter(|transaction| !transaction.caller_cancelled) else { return false };
-        let Some(branch) = transaction.branches.get_mut(attempt) else { return false };
+        // Once everything was given up nothing new begins: that has no time to give up at any more.
+        let open = |transaction: &&mut Transaction| !transaction.caller_cancelled && transaction.give_up_at != Moment::NEVER;
+        let Some(transaction) = self.transactions.get_mut(entry).filter(open) else { return false };
+        let wanted = |branch: &&mut Branch| !branch.cancelled && !branch.timed_out && branch.cancel_wanted.is_none();
+        let Some(branch) = transaction.branches.get_mut(attempt).filter(wanted) else { return false };
         let Some(next) = Reach::after(std::mem::take(&mut branch.spare)) else { return false };
         transaction.targets.push(Target::Contact(Box::new(next)));
         self.counters.flows_failed.add();
         self.decide_for(entry, |_| "relay: the flow has failed, the next one is tried".to_owned());
         true
+    }
+
+    /// Whether a failed flow is that of a user agent which registered here: whoever called has no use for 430 (RFC 5626 section 11).
+    pub(crate) fn is_own_flow(&self, entry: Key) -> bool {
+        let way = self.transactions.get(entry).and_then(|transaction| transaction.way.as_ref());
+        way.is_some_and(|way| !way.flow_only)
     }
 
     /// The same where no attempt could be made along the way at hand.
@@ -99,10 +109,14 @@ impl Edge {
         }
     }
 
-    /// What a core is told of an attempt that found its flow gone (RFC 5626 section 5.3): 430, so that it tries another one.
+    /// What is said of an attempt that found its flow gone: to a core 430, so that it tries another one (RFC 5626 section 5.3), of a
+    /// user of ours that it is not there.
     pub(crate) fn flow_status(&self, entry: Key, otherwise: u16) -> u16 {
-        let way = self.transactions.get(entry).and_then(|transaction| transaction.way.as_ref());
-        if way.is_some_and(|way| way.flow_only) { 430 } else { otherwise }
+        match self.transactions.get(entry).and_then(|transaction| transaction.way.as_ref()) {
+            Some(way) if way.flow_only => 430,
+            Some(way) if way.hop.is_some() => 480,
+            _ => otherwise,
+        }
     }
 }
 

@@ -20,10 +20,13 @@ struct Rule {
 }
 
 impl Rule {
-    /// `from` is From's URI of a request that is asked about; without a request only the place counts.
-    fn fits(&self, listener: u16, transport: Transport, port: u16, from: Option<&[u8]>) -> bool {
-        let sent_by = self.sender.is_empty() || from.is_none_or(|from| glob::fits(&self.sender, from));
-        sent_by && (self.port == 0 || self.port == port) && self.transport.is_none_or(|t| t == transport) && self.listener.is_none_or(|l| l == listener)
+    fn fits(&self, listener: u16, transport: Transport, port: u16) -> bool {
+        (self.port == 0 || self.port == port) && self.transport.is_none_or(|t| t == transport) && self.listener.is_none_or(|l| l == listener)
+    }
+
+    /// Whether it is for the sender of a request that has this URI in From.
+    fn takes(&self, from: &[u8]) -> bool {
+        self.sender.is_empty() || glob::fits(&self.sender, from)
     }
 
     fn weight(&self) -> u8 {
@@ -36,6 +39,8 @@ pub(crate) struct PeerTable {
     networks: HashMap<(IpAddr, u8), Vec<Rule>>,
     lengths: [Vec<u8>; 2],
     anywhere: Vec<Rule>,
+    /// Whether any rule is for some callers only.
+    by_sender: bool,
     targets: Vec<Vec<Target>>,
     core: Option<u16>,
     /// For each listener the one whose rules it goes by.
@@ -48,6 +53,7 @@ impl PeerTable {
             networks: HashMap::new(),
             lengths: [Vec::new(), Vec::new()],
             anywhere: Vec::new(),
+            by_sender: false,
             targets: Vec::new(),
             core: None,
             listeners: known_as(&settings.listeners),
@@ -81,6 +87,7 @@ impl PeerTable {
                 "" => None,
                 name => Some(settings.listeners.iter().position(|l| l.name == name).ok_or_else(|| fault("no such listener", name))? as u16),
             };
+            self.by_sender |= !rule.sender.is_empty();
             let entry = Rule { peer: index, port: rule.port, transport, listener, sender: rule.sender.as_bytes().into() };
             match rule.network {
                 None => self.anywhere.push(entry),
@@ -96,23 +103,43 @@ impl PeerTable {
 
     /// The peer that sends from `source` to `listener`, in the name of `from` where a request is at hand, and whether a rule names
     /// just that address.
+    /// Without a request a rule for some callers counts only where no rule for all is there.
     pub(crate) fn identify(&self, listener: u16, transport: Transport, source: SocketAddr, from: Option<&[u8]>) -> Option<(u16, bool)> {
+        match from {
+            Some(from) => self.find(listener, transport, source, |rule| rule.takes(from)),
+            None => self.find(listener, transport, source, |rule| rule.sender.is_empty()).or_else(|| {
+                // Few files have such rules.
+                if self.by_sender { self.find(listener, transport, source, |_| true) } else { None }
+            }),
+        }
+    }
+
+    /// Whether a rule of `peer` for some callers covers this place: which of the peers there a dialog is of its token tells.
+    pub(crate) fn may_be(&self, peer: u16, listener: u16, transport: Transport, source: SocketAddr) -> bool {
+        self.by_sender && self.find(listener, transport, source, |rule| rule.peer == peer && !rule.sender.is_empty()).is_some()
+    }
+
+    fn find(&self, listener: u16, transport: Transport, source: SocketAddr, admits: impl Fn(&Rule) -> bool) -> Option<(u16, bool)> {
         let ip = source.ip().to_canonical();
         let listener = self.listeners.get(usize::from(listener)).copied().unwrap_or(listener);
         for length in &self.lengths[usize::from(ip.is_ipv6())] {
             let Some(rules) = self.networks.get(&(masked(ip, *length), *length)) else { continue };
-            if let Some(rule) = rules.iter().find(|rule| rule.fits(listener, transport, source.port(), from)) {
+            if let Some(rule) = rules.iter().find(|rule| rule.fits(listener, transport, source.port()) && admits(rule)) {
                 return Some((rule.peer, *length == if ip.is_ipv4() { 32 } else { 128 }));
             }
         }
-        self.anywhere.iter().find(|rule| rule.fits(listener, transport, source.port(), from)).map(|rule| (rule.peer, false))
+        self.anywhere.iter().find(|rule| rule.fits(listener, transport, source.port()) && admits(rule)).map(|rule| (rule.peer, false))
     }
 
     /// Whether `ip` is in a network of this peer, whatever the port, or is named by its `to`.
     pub(crate) fn covers(&self, peer: u16, ip: IpAddr) -> bool {
-        let in_network = self.lengths[usize::from(ip.is_ipv6())]
-            .iter()
-            .any(|length| self.networks.get(&(masked(ip, *length), *length)).is_some_and(|rules| rules.iter().any(|rule| rule.peer == peer)));
+        // A network some callers of which are a machine's has phones in it, too; an address has none.
+        let whole = if ip.is_ipv4() { 32 } else { 128 };
+        let in_network = self.lengths[usize::from(ip.is_ipv6())].iter().any(|length| {
+            self.networks
+                .get(&(masked(ip, *length), *length))
+                .is_some_and(|rules| rules.iter().any(|rule| rule.peer == peer && (rule.sender.is_empty() || *length == whole)))
+        });
         in_network || self.targets(peer).iter().any(|target| matches!(target, Target::Address(address) if address.address.ip() == ip))
     }
 

@@ -5,7 +5,7 @@ use proto::{Binding, Key, Now, milliseconds};
 use syntax::{Message, Method, Span, Uri, list_elements, parse_name_addr};
 
 use crate::edge::Edge;
-use crate::gruu::Wanted;
+use crate::gruu::{Device, Wanted};
 use crate::hop::Hop;
 use crate::identify::DEFAULT_BREADTH;
 use crate::outbound::gather;
@@ -37,6 +37,14 @@ pub struct Reach {
     pub(crate) flow_only: bool,
 }
 
+/// The way to a phone of a dialog, while it is asked whether there is a newer one.
+#[derive(Debug)]
+pub(crate) struct KnownWay {
+    pub(crate) way: Reach,
+    /// Whether it is asked for one device, which may be reached by another Contact now.
+    by_device: bool,
+}
+
 /// A question for the worker that holds an address of record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReachQuestion {
@@ -51,7 +59,7 @@ pub struct ReachQuestion {
 impl Reach {
     fn of(binding: &Binding, now: Now) -> Self {
         let flow = &binding.flow;
-        let reached_by_flow = binding.path().is_empty() && (binding.natted || binding.reg_id > 0 || flow.transport.is_reliable()) && flow.address().port() != 0;
+        let reached_by_flow = binding.path().is_empty() && (binding.natted || binding.reg_id > 0 || flow.connection.is_some()) && flow.address().port() != 0;
         Self {
             uri: binding.contact().into(),
             path: binding.path().into(),
@@ -77,6 +85,12 @@ impl Reach {
     }
 }
 
+/// Whether there is a way: one that a connection made is gone with it, and after a restart all are, until the phone comes back.
+fn may_be_reached(binding: &Binding) -> bool {
+    let flow = &binding.flow;
+    !(flow.transport.is_reliable() && flow.connection.is_none() && (binding.natted || binding.reg_id > 0) && binding.path().is_empty())
+}
+
 impl Edge {
     /// Where a new request goes whose Request-URI is that of a user of ours.
     pub(crate) fn registered_target(&self, message: &Message<'_>) -> Option<Target> {
@@ -91,7 +105,7 @@ impl Edge {
     pub fn look_up(&self, now: Now, wanted: &Wanted) -> Vec<Reach> {
         let seconds = Self::seconds_of(now);
         let Some(record) = self.users.location.get(&wanted.aor) else { return Vec::new() };
-        let mut bindings: Vec<&Binding> = record.live(seconds).filter(|binding| self.is_wanted(binding, &wanted.device)).collect();
+        let mut bindings: Vec<&Binding> = self.wanted_of(record, &wanted.device, seconds).filter(|binding| may_be_reached(binding)).collect();
         bindings.sort_by_key(|binding| std::cmp::Reverse((binding.q, binding.modified)));
         bindings.into_iter().map(|binding| Reach::of(binding, now)).collect()
     }
@@ -116,22 +130,23 @@ impl Edge {
 
     /// Puts the way to a phone of a dialog among the targets of `entry`: the newest that its user registered with the same
     /// Contact, else the one known; true where the worker that knows must be waited for.
-    pub(crate) fn find_again(&mut self, now: Now, entry: Key, aor: &[u8], way: Reach) -> bool {
-        if self.home(aor) == self.options.worker {
-            let found = self.look_up(now, &Wanted::any(aor));
-            self.take_newest(entry, found, way);
+    pub(crate) fn find_again(&mut self, now: Now, entry: Key, wanted: Wanted, way: Reach) -> bool {
+        let by_device = wanted.device != Device::Any;
+        if self.home(&wanted.aor) == self.options.worker {
+            let found = self.look_up(now, &wanted);
+            self.take_newest(entry, found, way, by_device);
             return false;
         }
-        let waits = self.reach(now, entry, Wanted::any(aor));
+        let waits = self.reach(now, entry, wanted);
         if let Some(transaction) = self.transactions.get_mut(entry) {
-            transaction.known_way = Some(Box::new(way));
+            transaction.known_way = Some(Box::new(KnownWay { way, by_device }));
         }
         waits
     }
 
-    fn take_newest(&mut self, entry: Key, found: Vec<Reach>, way: Reach) {
+    fn take_newest(&mut self, entry: Key, found: Vec<Reach>, way: Reach, by_device: bool) {
         // Two phones of one user may have the same address inside; the mark says which, unless its phone was heard again elsewhere.
-        let newer = |other: &Reach| other.uri == way.uri && other.hop.is_some() && other.made >= way.made;
+        let newer = |other: &Reach| (by_device || other.uri == way.uri && other.made >= way.made) && other.hop.is_some();
         let newest = found.into_iter().filter(newer).max_by_key(|other| other.made).unwrap_or(way);
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.targets.push(Target::Contact(Box::new(newest)));
@@ -151,7 +166,7 @@ impl Edge {
         }
         let known = self.transactions.get_mut(entry).and_then(|transaction| transaction.known_way.take());
         match known {
-            Some(way) => self.take_newest(entry, found, *way),
+            Some(known) => self.take_newest(entry, found, known.way, known.by_device),
             None => self.take_ways(entry, found),
         }
         self.with_request(entry, |edge, message| edge.advance(now, entry, message));

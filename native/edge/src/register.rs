@@ -12,6 +12,7 @@ use crate::gateway_uri::unescaped;
 use crate::hop::{ConnectionId, Hop};
 use crate::matching::Refusal;
 use crate::outbound::{judge, reg_id, supports};
+use crate::subscriber_settings::RegistrarMode;
 
 /// Bytes of User-Agent that are kept.
 const USER_AGENT: usize = 64;
@@ -35,7 +36,7 @@ impl Hop {
 
     /// Back along a flow.
     pub(crate) fn of_flow(flow: &Flow) -> Self {
-        let connection = flow.connection.map(|id| ConnectionId { worker: id.worker, slot: id.slot, generation: id.generation });
+        let connection = flow.connection.map(|id| ConnectionId { worker: id.worker, slot: id.slot, generation: id.generation, only: true });
         Self { listener: flow.listener, transport: flow.transport, address: flow.address(), connection }
     }
 }
@@ -193,7 +194,8 @@ impl Edge {
     pub(crate) fn bindings_told(&mut self, now: Now, place: Option<usize>, aor: &[u8], message: &Message<'_>) -> Vec<u8> {
         let seconds = Self::seconds_of(now);
         let mut lines = Vec::with_capacity(256);
-        let with_gruus = supports(message, b"gruu");
+        // A core that keeps its users makes its own.
+        let with_gruus = self.registrar_mode() == RegistrarMode::Keep && supports(message, b"gruu");
         let count = place.and_then(|place| self.users.location.at(place)).map_or(0, |record| record.bindings.len());
         for index in 0..count {
             let binding = place.and_then(|place| self.users.location.at(place)).and_then(|record| record.bindings.get(index));

@@ -164,8 +164,8 @@ impl Edge {
                         continue;
                     }
                     Some(Target::Phone(phone)) => {
-                        let (aor, way) = *phone;
-                        if self.find_again(now, entry, &aor, way) {
+                        let (wanted, way) = *phone;
+                        if self.find_again(now, entry, wanted, way) {
                             return;
                         }
                         continue;
@@ -187,7 +187,8 @@ impl Edge {
             let Some(transaction) = self.transactions.get(entry) else { return };
             // A gateway has brought a peer and a listener of its own.
             let shape = if transaction.plan.is_some() { transaction.shape.as_deref().copied().unwrap_or(shape) } else { shape };
-            let alternatives = !transaction.addresses.is_empty() || !transaction.targets.is_empty();
+            let spares = transaction.way.as_ref().is_some_and(|way| !way.spare.is_empty());
+            let alternatives = spares || !transaction.addresses.is_empty() || !transaction.targets.is_empty();
             if alternatives && self.dead.get(&address).is_some_and(|(until, _)| *until > now.moment) {
                 self.skip_flow(entry);
                 continue;
@@ -310,7 +311,8 @@ impl Edge {
         let wished = transaction.policy.as_ref().and_then(|policy| policy.first_answer).or(transaction.plan.as_ref().map(|plan| plan.terms.first_answer));
         let loop_hash = transaction.loop_hash.or(transaction.policy.as_ref().and_then(|policy| policy.loop_hash));
         let further = transaction.plan.as_ref().is_some_and(|plan| plan.has_more());
-        let alternatives = !transaction.targets.is_empty() || !transaction.addresses.is_empty() || further;
+        let spares = way.is_some_and(|way| !way.spare.is_empty());
+        let alternatives = spares || !transaction.targets.is_empty() || !transaction.addresses.is_empty() || further;
         let cookie = self.random() as u32;
         let branch = BranchToken {
             node: self.node_id,
@@ -386,7 +388,9 @@ impl Edge {
         }
         let reliable = hop.transport.is_reliable();
         let timers = self.snapshot.timers;
-        let first_answer = wished.unwrap_or_else(|| self.first_answer(shape.policy));
+        // A user agent with another flow is not waited for as long as one without: four seconds, by the T1 of RFC 3261.
+        let patience = if spares { 8 * timers.t1 } else { self.first_answer(shape.policy) };
+        let first_answer = wished.unwrap_or(patience);
         let client = if method == Method::Invite {
             Client::Invite(InviteClient::new(now.moment, reliable, first_answer, &timers))
         } else {

@@ -310,7 +310,12 @@ impl Edge {
         // A 408 of its own, for somebody who is not there, says nothing against a gateway.
         self.end_attempt(now, entry, attempt, outcome, Some(if own { outcome } else { refused }));
         self.refused_media(entry, attempt, message);
-        if code != 430 || !self.try_next_flow(entry, attempt) {
+        if code == 430 && self.is_own_flow(entry) {
+            code = 480;
+            if !self.try_next_flow(entry, attempt) {
+                self.note_failure(entry, code, None);
+            }
+        } else {
             self.collect(now, arrival, entry, attempt, code, message);
         }
         if code >= 600 && self.plan_goes_on(entry) != Some(true) {
@@ -344,9 +349,13 @@ impl Edge {
             let outcome = Outcome::Refused(code, q850_cause(message));
             self.end_attempt(now, entry, attempt, outcome, Some(outcome));
             self.refused_media(entry, attempt, message);
-            if code != 430 || !self.try_next_flow(entry, attempt) {
-                self.collect(now, arrival, entry, attempt, code, message);
+            if code == 430 && self.is_own_flow(entry) {
+                if !self.try_next_flow(entry, attempt) {
+                    self.note_failure(entry, 480, None);
+                }
+                return self.after_failure(now, entry, 480);
             }
+            self.collect(now, arrival, entry, attempt, code, message);
             return self.after_failure(now, entry, code);
         }
         let place = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)).and_then(|branch| branch.gateway.take());

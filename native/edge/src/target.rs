@@ -30,8 +30,8 @@ pub(crate) enum Target {
     Record(Box<Wanted>),
     /// One way to such a user.
     Contact(Box<Reach>),
-    /// A phone within a dialog, whose user may have registered anew from elsewhere: the address of record, and the way it was.
-    Phone(Box<(Vec<u8>, Reach)>),
+    /// A phone within a dialog, whose user may have registered anew from elsewhere: whom to look for, and the way it was.
+    Phone(Box<(Wanted, Reach)>),
 }
 
 impl Target {
@@ -125,6 +125,9 @@ impl Edge {
         // Without a core, users reach each other here.
         if let Some(target) = self.registered_target(message) {
             return Ok(TargetSet::one(target));
+        }
+        if self.is_own_gruu(message.bytes, &message.head.request_uri) {
+            return Err(NoTarget::NotFound);
         }
         // A subscriber may only reach the core: to any other host we would be an open relay.
         if settings.kind == PeerKind::Subscribers || route.request_uri_is_own {

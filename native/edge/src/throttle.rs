@@ -5,7 +5,7 @@ use proto::{Contact, Now, RegistrarRules};
 use syntax::{HeaderName, Message, Span, Uri, header_param_span, parse_name_addr};
 
 use crate::edge::Edge;
-use crate::forward_register::said_contact;
+use crate::forward_register::granted_contact;
 use crate::hop::Hop;
 use crate::register::{Contacts, delta_seconds, registration};
 use crate::subscriber_settings::RegistrarMode;
@@ -45,7 +45,7 @@ impl Edge {
             wanted != Some(0)
                 && record.live(seconds).any(|binding| {
                     let same = binding.contact() == contact.uri && binding.call_id() == request.call_id && binding.flow == request.flow;
-                    let instance = contact.instance.is_empty() || binding.instance() == contact.instance;
+                    let instance = binding.instance() == contact.instance && (binding.reg_id == 0 || binding.reg_id == contact.reg_id);
                     let preference = binding.q == contact.q.unwrap_or(1_000);
                     same && instance && preference && request.cseq >= binding.cseq && binding.upstream >= until
                 })
@@ -56,13 +56,17 @@ impl Edge {
         // The flow's number is as the core has it.
         let mut list = contacts.list.clone();
         for contact in &mut list {
-            let binding = record.live(seconds).find(|binding| binding.contact() == contact.uri && binding.flow == request.flow);
+            let same = |binding: &&proto::Binding| binding.contact() == contact.uri && binding.instance() == contact.instance && binding.flow == request.flow;
+            let binding = record.live(seconds).find(same);
             contact.reg_id = binding.map_or(0, |binding| binding.reg_id);
         }
         // What cannot be carried out here goes to the core, which says why.
         let Ok(place) = self.bind(now, &aor, &proto::Registration { contacts: &list, ..request }, &rules) else { return false };
         self.counters.refreshes_answered.add();
-        let lines = self.bindings_told(now, place, &aor, message);
+        let mut lines = self.bindings_told(now, place, &aor, message);
+        if list.iter().any(|contact| contact.reg_id > 0) {
+            lines.extend_from_slice(b"Require: outbound\r\n");
+        }
         self.decide(message.call_id(), |_| "register: refreshed without the core".to_owned());
         self.reply(arrival, message, 200, None, &lines);
         true
@@ -99,12 +103,15 @@ impl Edge {
         let to = Uri::parse(message.bytes, message.head.to.uri).ok();
         let Some(aor) = to.and_then(|to| self.address_of_record(message.bytes, &to)) else { return };
         let elements: Vec<Span> = message.elements(HeaderName::Contact).collect();
-        for contact in elements.into_iter().filter_map(|element| parse_name_addr(message.bytes, element)) {
-            let uri = message.text(contact.uri);
-            let said = said_contact(uri).unwrap_or_else(|| uri.to_vec());
+        let most = self.snapshot.settings.registrar.as_ref().map_or(u32::MAX, |registrar| registrar.max_expires_seconds);
+        for element in elements {
+            let Some(granted) = granted_contact(message, element) else { continue };
+            let Some(contact) = parse_name_addr(message.bytes, element) else { continue };
             let record = self.users.location.get(&aor);
-            let Some(binding) = record.and_then(|record| record.live(seconds).find(|binding| binding.contact() == said)) else { continue };
-            let text = (binding.expires - seconds).to_string();
+            let kept = record.and_then(|record| record.live(seconds).find(|binding| granted.is_of(binding.contact(), binding.instance(), binding.reg_id)));
+            // What is not kept here is another phone's, or one that we know otherwise: it must not stay away for long either.
+            let left = kept.map_or(granted.seconds.min(most), |binding| binding.expires - seconds);
+            let text = left.to_string();
             match header_param_span(message.bytes, contact.params, b"expires").filter(|value| !value.is_empty()) {
                 Some(value) => self.edits.replace(value, text.as_bytes()),
                 None => self.edits.insert_with(contact.params.end(), |out| {

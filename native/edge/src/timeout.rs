@@ -65,7 +65,7 @@ impl Edge {
         } else if due.is_some() {
             transaction.waiting = None;
             if let Some(way) = transaction.known_way.take() {
-                transaction.targets.push(Target::Contact(way));
+                transaction.targets.push(Target::Contact(Box::new(way.way)));
             } else {
                 self.note_failure(entry, 503, None);
             }

@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::policy::PolicyState;
 use crate::policy_response::Held;
 use crate::question::Address;
-use crate::reach::Reach;
+use crate::reach::{KnownWay, Reach};
 use crate::route::RouteView;
 use crate::target::Target;
 
@@ -202,7 +202,7 @@ pub(crate) struct Transaction {
     /// The way to a registered user that is at hand.
     pub(crate) way: Option<Box<Reach>>,
     /// The way to a phone of a dialog, while it is asked whether there is a newer one.
-    pub(crate) known_way: Option<Box<Reach>>,
+    pub(crate) known_way: Option<Box<KnownWay>>,
     /// What waits for a description of an rtpengine.
     pub(crate) media: Option<Box<MediaWait>>,
     /// Its way over gateways, where rules lead it.

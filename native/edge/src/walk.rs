@@ -3,11 +3,12 @@
 
 use std::io::Write;
 
-use proto::{BranchToken, Key, Moment, Now, keyed_hash, milliseconds, seconds};
+use proto::{Binding, BranchToken, Key, Moment, Now, keyed_hash, milliseconds, seconds};
 use syntax::{HeaderName, Message};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::location_write::row_number;
 use crate::subscriber_settings::KeepAlive;
 
 /// All bindings are looked at for their end so often.
@@ -107,11 +108,11 @@ impl Edge {
                 continue;
             }
             if settings.most_lost > 0 && binding.lost >= settings.most_lost {
-                dead = Some((record.aor().to_vec(), record.bindings[index].contact().to_vec()));
+                dead = Some((record.aor().to_vec(), row_number(record.aor(), &record.bindings[index])));
                 break;
             }
             binding.lost = binding.lost.saturating_add(1);
-            let mark = ping_mark(record.aor(), index, record.bindings[index].contact());
+            let mark = ping_mark(record.aor(), index, &record.bindings[index]);
             let token = BranchToken {
                 node: self.node_id,
                 worker: self.options.worker,
@@ -123,9 +124,9 @@ impl Edge {
             let contact = record.bindings[index].contact();
             self.out.send_with(hop, |out| write_options(out, &snapshot, hop, &token, contact, now));
         }
-        if let Some((aor, contact)) = dead {
+        if let Some((aor, row)) = dead {
             self.counters.bindings_dead.add();
-            self.remove_bindings(now, &aor, Some(&contact));
+            self.remove_those(now, &aor, |binding| row_number(&aor, binding) == row);
         }
     }
 
@@ -145,7 +146,7 @@ impl Edge {
             self.counters.keep_alives_answered.add();
             if let Some(record) = self.users.location.at_mut(slot as usize) {
                 let index = (generation & 0xff) as usize;
-                let same = record.bindings.get(index).is_some_and(|binding| ping_mark(record.aor(), index, binding.contact()) == generation);
+                let same = record.bindings.get(index).is_some_and(|binding| ping_mark(record.aor(), index, binding) == generation);
                 if same {
                     record.bindings[index].lost = 0;
                 }
@@ -156,8 +157,8 @@ impl Edge {
 }
 
 /// Tells the bindings of one place apart from those that had it before; its low byte is the index.
-fn ping_mark(aor: &[u8], index: usize, contact: &[u8]) -> u32 {
-    (crate::location_write::contact_id(aor, contact, b"", 0) as u32) << 8 | index.min(0xff) as u32
+fn ping_mark(aor: &[u8], index: usize, binding: &Binding) -> u32 {
+    (row_number(aor, binding) as u32) << 8 | index.min(0xff) as u32
 }
 
 fn write_options(out: &mut Vec<u8>, snapshot: &crate::Snapshot, hop: Hop, token: &BranchToken, contact: &[u8], now: Now) {

@@ -76,6 +76,8 @@ fn a_caller_is_known_by_the_identity_that_it_prefers_among_its_own() {
         ("<sip:boss@example.net>", "<sip:bob@example.net>"),
         ("<sip:+4930111@elsewhere.example>", "<sip:bob@example.net>"),
         ("<tel:+4930999>", "<sip:bob@example.net>"),
+        ("<tel:+4930111;cpc=operator;verstat=TN-Validation-Passed>", "<tel:+4930111>"),
+        ("<sip:bob@example.net:5099;cpc=priority?Priority=emergency>", "<sip:bob@example.net>"),
         ("<sip:boss@example.net>, <sip:4930112@example.net>", "<sip:4930112@example.net>"),
     ] {
         let mut rig = Rig::new(served());
@@ -139,4 +141,83 @@ fn bans_outlive_a_reload_with_other_sizes() {
     }
     assert!(rig.edge.unban(now, "198.51.100.66".parse().unwrap(), "test"));
     assert!(!rig.receive("198.51.100.66:5060", &Request::new("OPTIONS", "sip:192.0.2.1").text()).is_empty());
+}
+
+#[test]
+fn rules_for_some_callers_hide_nobody_elses() {
+    let mut carrier = peer("carrier", PeerKind::Gateway, "198.51.100.0/24", &[]);
+    carrier.matches[0].sender = "sip:*@[2001:db8::1]".to_owned();
+    let mut served = served();
+    (served.peers[1].authenticate, served.registrar.as_mut().unwrap().contacts.resolve) = (false, false);
+    served.peers.push(carrier);
+    let mut rig = Rig::new(served);
+    // Phones of the network register, are marked behind a NAT, and get what is for them within a dialog.
+    let register = "REGISTER sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.1.1;branch=z9hG4bKr\r\nFrom: <sip:bob@example.net>;tag=1\r\n\
+                    To: <sip:bob@example.net>\r\nCall-ID: r\r\nCSeq: 1 REGISTER\r\nContact: <sip:bob@198.51.100.7>\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(rig.receive(PHONE, register)[0].status_code(), 200);
+    let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+    let invite = sent.iter().find(|sent| sent.to.to_string() == PHONE).unwrap().text.clone();
+    let ok = rig.receive(PHONE, &testkit::response(&invite, 200, "bob"));
+    let ok = &ok.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text;
+    assert!(header(ok, "Contact").contains(";edge-flow="), "{ok}");
+    let route = headers(ok, "Record-Route").join(", ");
+    let bye = Request::new("BYE", "sip:bob@198.51.100.7").via("SIP/2.0/UDP 192.0.2.200").tags("alice", "bob").cseq(2).header(&format!("Route: {route}"));
+    let sent = rig.receive(CORE, &bye.text());
+    assert_eq!(sent[0].to.to_string(), PHONE, "{sent:?}");
+}
+
+#[test]
+fn two_gateways_at_one_address_keep_their_dialogs() {
+    let named = |name: &str| {
+        let mut peer = peer(name, PeerKind::Gateway, "203.0.113.50", &[]);
+        peer.matches[0].sender = format!("sip:*@{name}.example");
+        peer
+    };
+    let settings = settings(vec![peer("core", PeerKind::Core, "192.0.2.200", &["sip:192.0.2.200"]), named("one"), named("two")]);
+    let mut rig = Rig::new(settings.clone());
+    let invite = Request::new("INVITE", "sip:1@example.net").via("SIP/2.0/UDP 203.0.113.50").text().replace("<sip:alice@example.net>", "<sip:1@two.example>");
+    let forwarded = to_core(&rig.receive("203.0.113.50:5060", &invite)).unwrap();
+    let ok = rig.receive(CORE, &testkit::response(&forwarded, 200, "bob")).iter().find(|sent| sent.status_code() == 200).unwrap().text.clone();
+    let route = headers(&ok, "Record-Route").join(", ");
+    // After a restart only the token tells which of them it is, and it sends from another port.
+    let mut next = Rig::new(settings);
+    let bye = Request::new("BYE", "sip:bob@192.0.2.200").via("SIP/2.0/UDP 203.0.113.50").tags("alice", "bob").cseq(2).header(&format!("Route: {route}"));
+    let sent = next.receive("203.0.113.50:6060", &bye.text().replace("<sip:alice@example.net>", "<sip:1@two.example>"));
+    assert_eq!(sent[0].to.to_string(), CORE, "{sent:?}");
+}
+
+#[test]
+fn an_alias_in_another_domain_is_the_users_all_the_same() {
+    let mut served = served();
+    let registrar = served.registrar.as_mut().unwrap();
+    registrar.domains.push("other.example".to_owned());
+    registrar.aliases = vec![("info@other.example".to_owned(), "bob@example.net".to_owned())];
+    let mut rig = Rig::new(served);
+    let invite = to_core(&call(&mut rig, "<sip:info@other.example>", &[], "z9hG4bKo")).unwrap();
+    assert_eq!(header(&invite, "P-Asserted-Identity"), "<sip:bob@example.net>");
+}
+
+#[test]
+fn a_call_to_an_alias_finds_its_phone_again() {
+    let mut served = served();
+    served.peers[1].authenticate = false;
+    let mut rig = Rig::new(served);
+    let register = |cseq: u32| {
+        format!(
+            "REGISTER sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.1.1;branch=z9hG4bKr{cseq}\r\nFrom: <sip:bob@example.net>;tag=1\r\n\
+             To: <sip:bob@example.net>\r\nCall-ID: r\r\nCSeq: {cseq} REGISTER\r\nContact: <sip:bob@10.1.1.1>\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    rig.receive("198.51.100.7:31000", &register(1));
+    let sent =
+        rig.receive(CORE, &Request::new("INVITE", "sip:sales@example.net").via("SIP/2.0/UDP 192.0.2.200").text().replace("To: <sip:bob@", "To: <sip:sales@"));
+    let invite = sent.iter().find(|sent| sent.text.starts_with("INVITE") && sent.to.to_string() != CORE).unwrap().text.clone();
+    let ok = rig.receive("198.51.100.7:31000", &testkit::response(&invite, 200, "bob").replace("sip:bob@203.0.113.9", "sip:bob@10.1.1.1"));
+    let ok = ok.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text.clone();
+    rig.advance(1_000);
+    rig.receive("198.51.100.7:42000", &register(2));
+    let (uri, route) = (header(&ok, "Contact").trim_matches(['<', '>']).to_owned(), headers(&ok, "Record-Route").join(", "));
+    let bye = Request::new("BYE", &uri).via("SIP/2.0/UDP 192.0.2.200").tags("alice", "bob").cseq(2).header(&format!("Route: {route}")).text();
+    let sent = rig.receive(CORE, &bye.replace("To: <sip:bob@", "To: <sip:sales@"));
+    assert_eq!(sent[0].to.to_string(), "198.51.100.7:42000", "{sent:?}");
 }

@@ -189,13 +189,13 @@ fn a_request_within_a_dialog_finds_the_device_by_its_gruu() {
     let call = sent.iter().find(|sent| sent.text.starts_with("INVITE")).unwrap().text.clone();
     let answer = response(&call, 200, "bob").replace("sip:bob@203.0.113.9", &public);
     let answer = one(rig.receive("198.51.100.9:31000", &answer));
-    // It is an address for everybody, and gets no mark that only this call knows.
-    assert_eq!(header(&answer, "Contact"), format!("<{public}>"));
+    let marked = header(&answer, "Contact").trim_matches(['<', '>']).to_owned();
+    assert!(marked.starts_with(&format!("{public};edge-flow=")), "{marked}");
     let route = headers(&answer, "Record-Route").join(", ");
     // The phone comes back from another port meanwhile.
     one(rig.receive("198.51.100.9:42000", &register("g", 2, "10.1.2.3", &[&contact, "Supported: gruu"])));
     for (method, cseq) in [("ACK", 1), ("INFO", 2), ("BYE", 3)] {
-        let request = Request::new(method, &public).via("SIP/2.0/UDP 192.0.2.200").tags("alice", "bob").cseq(cseq).branch(&format!("z9hG4bK-{method}"));
+        let request = Request::new(method, &marked).via("SIP/2.0/UDP 192.0.2.200").tags("alice", "bob").cseq(cseq).branch(&format!("z9hG4bK-{method}"));
         let sent = rig.receive(CORE, &request.header(&format!("Route: {route}")).text());
         assert_eq!(places(&sent, method), ["198.51.100.9:42000"], "{sent:?}");
         assert_eq!(sent[0].first_line(), format!("{method} sip:bob@10.1.2.3 SIP/2.0"));
@@ -232,7 +232,7 @@ fn a_core_behind_us_learns_of_flows_and_of_their_end() {
     let mut settings = served();
     settings.registrar.as_mut().unwrap().mode = RegistrarMode::Path;
     let mut rig = Rig::new(settings.clone());
-    let connection = ConnectionId { worker: 0, slot: 3, generation: 9 };
+    let connection = ConnectionId { worker: 0, slot: 3, generation: 9, only: false };
     let phone = Hop { listener: 0, transport: Transport::Tcp, address: "198.51.100.7:33000".parse().unwrap(), connection: Some(connection) };
     let contact = format!("Contact: <sip:bob@198.51.100.7;ob>;+sip.instance={INSTANCE};reg-id=2");
     let text = register("flow", 1, FIRST, &[&contact, "Supported: path, outbound"]).replace("/UDP", "/TCP");
@@ -316,4 +316,107 @@ fn without_the_wish_each_refresh_goes_to_the_core() {
         assert_eq!((places(&sent, "REGISTER").len(), header(&sent[0].text, "Expires")), (1, "60"));
         one(rig.receive(CORE, &core_grants(&sent[0].text)));
     }
+}
+
+/// Bob's phone answers, or pretends to, with this Contact: what the core has as remote target, and the Route.
+fn answered_with(rig: &mut Rig, contact: &str) -> (String, String) {
+    let sent = rig.receive(CORE, &invite("sip:bob@example.net").text());
+    let call = sent.iter().find(|sent| sent.text.starts_with("INVITE")).unwrap().clone();
+    let answer = response(&call.text, 200, "bob").replace("sip:bob@203.0.113.9", contact);
+    let answer = one(rig.receive(&call.to.to_string(), &answer));
+    (header(&answer, "Contact").trim_matches(['<', '>']).to_owned(), headers(&answer, "Record-Route").join(", "))
+}
+
+fn within(method: &str, uri: &str, route: &str) -> String {
+    let request = Request::new(method, uri).via("SIP/2.0/UDP 192.0.2.200").tags("alice", "bob").cseq(9).branch(&format!("z9hG4bK-{method}-{}", uri.len()));
+    request.header(&format!("Route: {route}")).text()
+}
+
+#[test]
+fn a_dialog_leads_to_nobody_elses_device() {
+    // The phone that answers names another user's device, or none in particular; or a request does so.
+    for claimed in ["pub-gruu", "temp-gruu", ""] {
+        let mut rig = Rig::new(served());
+        let contact = format!("Contact: <sip:carol@198.51.100.7>;+sip.instance={INSTANCE}");
+        let ok = one(rig.receive(FIRST, &register("v", 1, FIRST, &[&contact, "Supported: gruu"]).replace("bob@", "carol@")));
+        let claimed = if claimed.is_empty() { "sip:carol@example.net;gr" } else { gruu(&ok, claimed) };
+        one(rig.receive("198.51.100.9:31000", &register("m", 1, "10.1.2.3", &["Contact: <sip:bob@10.1.2.3>"])));
+        let (marked, route) = answered_with(&mut rig, claimed);
+        for uri in [marked.as_str(), claimed] {
+            let sent = rig.receive(CORE, &within("MESSAGE", uri, &route));
+            assert!(sent.iter().all(|sent| sent.to.to_string() != FIRST), "{uri} {sent:?}");
+        }
+    }
+}
+
+#[test]
+fn a_temporary_gruu_leads_by_every_flow_of_its_device() {
+    let mut rig = Rig::new(served());
+    flow(&mut rig, FIRST, 1);
+    rig.advance(2_000);
+    let ok = flow(&mut rig, SECOND, 2);
+    let temporary = ok.lines().rfind(|line| line.starts_with("Contact:")).map(|line| gruu(line, "temp-gruu").to_owned()).unwrap();
+    let sent = rig.receive(CORE, &invite(&temporary).text());
+    let first = sent.iter().find(|sent| sent.text.starts_with("INVITE")).unwrap().clone();
+    assert_eq!(places(&rig.undeliverable(&first), "INVITE"), [FIRST]);
+    let sent = rig.receive(CORE, &invite("sip:tgruu.nonsense@example.net;gr").call_id("n").branch("z9hG4bKn").text());
+    assert!(places(&sent, "INVITE").is_empty() && sent.iter().any(|sent| sent.status_code() >= 400), "{sent:?}");
+}
+
+#[test]
+fn nothing_rings_after_a_global_refusal_and_430_is_not_the_callers() {
+    let mut rig = Rig::new(served());
+    flow(&mut rig, FIRST, 1);
+    rig.advance(2_000);
+    flow(&mut rig, SECOND, 2);
+    one(rig.receive("198.51.100.9:5060", &register("other", 1, "198.51.100.9", &["Contact: <sip:bob@198.51.100.9>"])));
+    let sent = rig.receive(CORE, &invite("sip:bob@example.net").text());
+    let other = sent.iter().find(|sent| sent.text.starts_with("INVITE") && sent.to.to_string() == "198.51.100.9:5060").unwrap().clone();
+    rig.receive("198.51.100.9:5060", &response(&other.text, 603, "bob"));
+    let later = rig.advance(120_000);
+    assert!(later.iter().all(|sent| !(sent.text.starts_with("INVITE") && sent.to.to_string() == FIRST)), "{later:?}");
+    // All flows gone: the caller is told that the phone is not there, or what another phone said.
+    let sent = rig.receive(CORE, &invite("sip:bob@example.net").call_id("second").branch("z9hG4bK2").text());
+    let flow_of = |sent: &[Sent], place: &str| sent.iter().find(|sent| sent.text.starts_with("INVITE") && sent.to.to_string() == place).unwrap().clone();
+    let (newest, busy) = (flow_of(&sent, SECOND), flow_of(&sent, "198.51.100.9:5060"));
+    let again = rig.receive(SECOND, &response(&newest.text, 430, "x"));
+    rig.receive(FIRST, &response(&flow_of(&again, FIRST).text, 430, "x"));
+    let sent = rig.receive("198.51.100.9:5060", &response(&busy.text, 486, "bob"));
+    let told: Vec<u16> = sent.iter().filter(|sent| sent.to.to_string() == CORE).map(Sent::status_code).collect();
+    assert!(told == [486] || told == [480], "{told:?}");
+}
+
+#[test]
+fn what_the_core_lists_no_more_is_refreshed_there() {
+    let mut rig = Rig::new(throttled(RegistrarMode::Path));
+    let contact = "Contact: <sip:bob@198.51.100.7>;expires=60";
+    let sent = rig.receive(FIRST, &register("t", 1, FIRST, &[contact]));
+    one(rig.receive(CORE, &core_grants(&sent[0].text)));
+    assert_eq!(one(rig.receive(FIRST, &register("t", 2, FIRST, &[contact]))).lines().next(), Some("SIP/2.0 200 OK"));
+    // Another phone of the user; the core keeps that one only.
+    let sent = rig.receive("198.51.100.8:5060", &register("u", 1, "198.51.100.8", &["Contact: <sip:bob@198.51.100.8>;expires=60"]));
+    one(rig.receive(CORE, &core_grants(&sent[0].text)));
+    let sent = rig.receive(FIRST, &register("t", 3, FIRST, &[contact]));
+    assert_eq!(places(&sent, "REGISTER").len(), 1, "{sent:?}");
+}
+
+#[test]
+fn of_two_flows_with_one_uri_the_core_ends_the_one_that_is_named() {
+    let mut rig = Rig::new(throttled(RegistrarMode::Path));
+    let lines = |reg_id: u32, expires: u32| format!("Contact: <sip:bob@198.51.100.7;ob>;+sip.instance={INSTANCE};reg-id={reg_id};expires={expires}");
+    let options = "Supported: path, outbound";
+    let granted = |register: &str, kept: &[u32]| {
+        let lines: String = kept.iter().map(|reg_id| format!("{}\r\n", lines(*reg_id, 3_600))).collect();
+        response(register, 200, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", &format!("{lines}Require: outbound\r\n"))
+    };
+    for (reg_id, source, kept) in [(1, FIRST, &[1][..]), (2, SECOND, &[1, 2])] {
+        let sent = rig.receive(source, &register(&format!("f{reg_id}"), 1, source, &[&lines(reg_id, 60), options]));
+        let ok = one(rig.receive(CORE, &granted(&sent[0].text, kept)));
+        assert!(headers(&ok, "Contact").iter().all(|contact| contact.ends_with(";expires=60")), "{ok}");
+    }
+    let refreshed = one(rig.receive(SECOND, &register("f2", 2, SECOND, &[&lines(2, 60), options])));
+    assert_eq!(header(&refreshed, "Require"), "outbound");
+    let sent = rig.receive(SECOND, &register("f2", 3, SECOND, &[&lines(2, 0), options]));
+    one(rig.receive(CORE, &granted(&sent[0].text, &[1])));
+    assert_eq!(rig.rows("bob@example.net").iter().map(|row| row.reg_id).collect::<Vec<_>>(), [1]);
 }

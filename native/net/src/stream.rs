@@ -185,7 +185,7 @@ impl Streams {
     }
 
     fn id(&self, slot: usize) -> Option<ConnectionId> {
-        self.slots.get(slot).map(|place| ConnectionId { worker: self.worker, slot: slot as u32, generation: place.generation })
+        self.slots.get(slot).map(|place| ConnectionId { worker: self.worker, slot: slot as u32, generation: place.generation, only: false })
     }
 
     /// Sends `message` to `hop`: on its connection, on another to the same place, or on a new one from `local`.
@@ -194,6 +194,9 @@ impl Streams {
             let place = self.slots.get(id.slot as usize)?;
             (place.generation == id.generation && place.connection.is_some()).then_some(id.slot)
         });
+        if named.is_none() && hop.connection.is_some_and(|id| id.only) {
+            return self.undelivered.push(message.into());
+        }
         let slot = named.or_else(|| self.by_remote.get(&(hop.listener, hop.address)).copied());
         let slot = match slot.map_or_else(|| self.connect(registry, hop, local), Ok) {
             Ok(slot) => slot as usize,

@@ -118,11 +118,14 @@ pub fn push_of(uri: &[u8]) -> Option<[&[u8]; 3]> {
 fn find(bindings: &[Binding], contact: &Contact<'_>) -> Option<usize> {
     let of_instance = |binding: &Binding| binding.instance() == contact.instance && binding.reg_id == contact.reg_id;
     if contact.reg_id > 0 {
-        return bindings.iter().position(of_instance);
+        // One that it had before it knew of flows gives way to the first of them.
+        let plain = |binding: &Binding| binding.reg_id == 0 && binding.instance() == contact.instance;
+        return bindings.iter().position(of_instance).or_else(|| bindings.iter().position(plain));
     }
     let of_instance = (!contact.instance.is_empty()).then(|| bindings.iter().position(of_instance)).flatten();
     let of_device = || contact.push.and_then(|push| bindings.iter().position(|binding| binding.reg_id == 0 && push_of(binding.contact()) == Some(push)));
-    of_instance.or_else(of_device).or_else(|| bindings.iter().position(|binding| binding.contact() == contact.uri))
+    // Two phones behind two NATs may well have one URI: a flow is taken over by its instance only.
+    of_instance.or_else(of_device).or_else(|| bindings.iter().position(|binding| binding.reg_id == 0 && binding.contact() == contact.uri))
 }
 
 /// Seconds granted, 0 for one that is to go. `random` shortens it by chance.
@@ -243,7 +246,7 @@ fn apply(
     let mut replaced = false;
     let index = match found {
         Some(index) => {
-            if bindings[index].contact() != contact.uri {
+            if bindings[index].contact() != contact.uri || bindings[index].reg_id != contact.reg_id {
                 tell(Change::Replaced, &bindings[index]);
                 replaced = true;
             }
@@ -420,6 +423,19 @@ mod tests {
         assert_eq!((bench.uris(), bench.bindings[0].reg_id), (vec!["sip:a@10.0.0.9", "sip:a@10.0.0.1"], 1));
         bench.run(&request(&[Contact { expires: Some(0), ..of("sip:a@10.0.0.1", 2) }], "a", 3), &rules, 0).unwrap();
         assert_eq!(bench.uris(), ["sip:a@10.0.0.9"]);
+        // Another phone with the same URI, which knows no flows, takes none over.
+        bench.run(&request(&[contact("sip:a@10.0.0.9")], "z", 1), &rules, 0).unwrap();
+        assert_eq!((bench.bindings.len(), bench.bindings[0].reg_id), (2, 1));
+    }
+
+    #[test]
+    fn a_phone_that_learns_of_flows_keeps_one_binding() {
+        let mut bench = Bench::default();
+        let of = |reg_id| Contact { instance: b"\"<urn:uuid:1>\"", reg_id, ..contact("sip:a@10.0.0.1") };
+        let rules = RegistrarRules { max_contacts: 1, ..RULES };
+        bench.run(&request(&[of(0)], "a", 1), &rules, 0).unwrap();
+        bench.run(&request(&[of(1)], "b", 1), &rules, 0).unwrap();
+        assert_eq!((bench.bindings.len(), bench.bindings[0].reg_id, bench.changes.as_slice()), (1, 1, &[Change::Replaced, Change::Inserted][..]));
     }
 
     #[test]

@@ -99,7 +99,8 @@ def test_rows_of_dbaliases_are_other_names_of_users(database: str, monkeypatch: 
     run(
         database,
         "INSERT INTO dbaliases (id, alias_username, alias_domain, username, domain) VALUES (1, 'sales', 'A.example', 'alice', 'a.example'), "
-        "(2, 'boss', '', 'bob', ''), (3, '', 'a.example', 'alice', 'a.example'), (4, 'x', 'a.example', 'y z', 'a.example')",
+        "(2, 'boss', '', 'bob', ''), (3, '', 'a.example', 'alice', 'a.example'), (4, 'x', 'a.example', 'y z', 'a.example'), "
+        "(5, 'far', 'c.example', 'alice', 'a.example'), (6, 'chain', 'a.example', 'Sales', 'a.example')",
     )
     monkeypatch.setenv("EDGEPROXY_DATABASE", database)
     toml = (
@@ -116,8 +117,10 @@ def test_rows_of_dbaliases_are_other_names_of_users(database: str, monkeypatch: 
     assert [(fault.table, fault.row, fault.column) for fault in faults] == [
         ("dbaliases", "3", "alias_username"),
         ("dbaliases", "4", "username"),
+        ("dbaliases", "5", "domain"),
+        ("dbaliases", "chain@a.example", "username"),
     ]
-    with pytest.raises(StorageError, match=r"registrar.max_aliases: 2, and there are 3 aliases"):
+    with pytest.raises(StorageError, match=r"registrar.max_aliases: dbaliases has more than the 1 that are left"):
         asyncio.run(with_rows(load_text(f"{toml}max_aliases = 2\n", "edge.toml")))
 
 
