@@ -107,12 +107,13 @@ def relayed(seconds: int, rounds: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _with_ports(first: int, last: int) -> Iterator[list[str]]:
+def _with_ports(first: int, last: int, *, engage: str = "always") -> Iterator[list[str]]:
     """How the proxy is started with so many ports and metrics at port 9199."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "media.toml"
         text = (ROOT / "bench/load/media.toml").read_text()
         text = text.replace("[install]", f"[install]\nmedia_ports = [{first}, {last}]", 1)
+        text = text.replace('engage = "always"', f'engage = "{engage}"')
         file.write_text(text + 'timeout_seconds = 0\n[api]\nmetrics_listen = "127.0.0.1:9199"\n')
         yield [*_EDGEPROXY, str(file)]
 
@@ -124,13 +125,18 @@ def _metric(name: str) -> int:
 
 
 def idle(streams: int, seconds: int) -> dict[str, Any]:
-    """Streams without a packet: what they take of a processor and of memory."""
+    """Streams without a packet: what they take of a processor and of memory, beside as many calls whose media is not relayed."""
     # A stream is four sockets, and not every machine lets a process have forty thousand.
     streams = min(streams, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 4 - 1_000)
-    with _with_ports(16_384, min(16_384 + 4 * streams + 3_000, 65_535)) as command, Target("edgeproxy", command=command) as target:
-        empty = target.memory_bytes()
-        run = _exchange(target, "sip", 100, 0.1, "--streams", str(streams), "--hold-ms", str(seconds * 1_000))
-    return {"streams": streams, "seconds": seconds, "share": run["share"], "bytes_each": (run["memory"] - empty) / streams}
+    found: dict[str, Any] = {"streams": streams, "seconds": seconds}
+    for engage in ("always", "never"):
+        ports = (16_384, min(16_384 + 4 * streams + 3_000, 65_535))
+        with _with_ports(*ports, engage=engage) as command, Target("edgeproxy", command=command) as target:
+            empty = target.memory_bytes()
+            run = _exchange(target, "sip", 100, 0.1, "--streams", str(streams), "--hold-ms", str(seconds * 1_000))
+        found[engage] = {"share": run["share"], "bytes_each": (run["memory"] - empty) / streams}
+        print(engage, found[engage], flush=True)
+    return found
 
 
 def aborted(calls: int) -> dict[str, Any]:

@@ -341,7 +341,9 @@ def _media_idle(done: dict[str, Any]) -> list[str]:
     return [
         "## Media: idle streams",
         "",
-        f"{done['streams']:,} streams without a packet for {done['seconds']} s: {done['share']:.2%} of a processor, {done['bytes_each']:,.0f} bytes each of the process, their calls among it.",
+        f"{done['streams']:,} streams without a packet for {done['seconds']} s: {done['always']['share']:.2%} of a processor and {done['always']['bytes_each']:,.0f} bytes each of the whole process, "
+        f"their calls among it; as many calls whose media is not relayed: {done['never']['share']:.2%} and {done['never']['bytes_each']:,.0f}. So a stream takes "
+        f"{done['always']['bytes_each'] - done['never']['bytes_each']:,.0f} bytes, and all of them {max(0.0, done['always']['share'] - done['never']['share']):.2%} of a processor.",
     ]
 
 
