@@ -420,3 +420,21 @@ fn of_two_flows_with_one_uri_the_core_ends_the_one_that_is_named() {
     one(rig.receive(CORE, &granted(&sent[0].text, &[1])));
     assert_eq!(rig.rows("bob@example.net").iter().map(|row| row.reg_id).collect::<Vec<_>>(), [1]);
 }
+
+#[test]
+fn a_flow_that_answers_no_keep_alive_goes_and_its_sister_stays() {
+    let mut settings = served();
+    let keep_alive = &mut settings.registrar.as_mut().unwrap().keep_alive;
+    (keep_alive.method, keep_alive.natted_only, keep_alive.most_lost) = ("options".to_owned(), false, 2);
+    let mut rig = Rig::new(settings);
+    // Both have one Contact URI.
+    flow(&mut rig, FIRST, 1);
+    flow(&mut rig, SECOND, 2);
+    for _ in 0..6 {
+        for ping in rig.advance(30_000).into_iter().filter(|ping| ping.to.to_string() == SECOND) {
+            rig.receive(SECOND, &response(&ping.text, 200, "x"));
+        }
+    }
+    assert_eq!(rig.rows("bob@example.net").iter().map(|row| row.reg_id).collect::<Vec<_>>(), [2]);
+    assert_eq!(rig.counters().bindings_dead.get(), 1);
+}
