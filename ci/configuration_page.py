@@ -4,6 +4,7 @@ import ast
 import inspect
 import sys
 import textwrap
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ def bounds(kind: Any) -> str:
         return ", ".join(f"`{value}`" for value in typing.get_args(kind))
     if origin is dict:
         return "table"
-    if origin is list:
-        return f"list of {bounds(typing.get_args(kind)[0])}"
-    if type(None) in typing.get_args(kind):
+    if origin in (list, tuple):
+        return "list of " + ", then ".join(bounds(part) for part in typing.get_args(kind))
+    if origin in (typing.Union, types.UnionType):
         return " or ".join(bounds(part) for part in typing.get_args(kind) if part is not type(None))
     return {str: "text", int: "integer", float: "number", bool: "`true` or `false`"}.get(kind, str(kind))
 
