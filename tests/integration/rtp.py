@@ -71,6 +71,11 @@ class Talker:
         """Return what comes, until nothing does for so long or `most` came."""
         return _texts(self.rtp, seconds, most, 12)
 
+    def hears_all(self, count: int) -> list[str]:
+        """Return `count` packets, each awaited for five seconds since a busy machine may stall, and what comes beyond them."""
+        found = _texts(self.rtp, 5.0, count, 12, gap_seconds=5.0)
+        return found + self.hears(0.1)
+
     def reports(self, seconds: float = 1.0) -> list[str]:
         """Return what comes as RTCP."""
         return _texts(self.rtcp, seconds, 1_000, 12)
@@ -86,7 +91,7 @@ class Talker:
         self.close()
 
 
-def _texts(sock: socket.socket, seconds: float, most: int, head: int) -> list[str]:
+def _texts(sock: socket.socket, seconds: float, most: int, head: int, *, gap_seconds: float = 0.3) -> list[str]:
     found: list[str] = []
     sock.settimeout(seconds)
     while len(found) < most:
@@ -95,5 +100,5 @@ def _texts(sock: socket.socket, seconds: float, most: int, head: int) -> list[st
         except TimeoutError:
             break
         # What is under way comes at once.
-        sock.settimeout(min(seconds, 0.3))
+        sock.settimeout(min(seconds, gap_seconds))
     return found

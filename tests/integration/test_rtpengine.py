@@ -109,8 +109,8 @@ def test_both_sides_hear_each_other_over_an_rtpengine(local: Local, engine: Call
         assert one.has(call.far[1])
         near.say("from the caller", call.near, 5, pause=0.02)
         far.say("from the callee", call.far, 5, pause=0.02)
-        assert far.hears() == ["from the caller"] * 5
-        assert near.hears() == ["from the callee"] * 5
+        assert far.hears_all(5) == ["from the caller"] * 5
+        assert near.hears_all(5) == ["from the callee"] * 5
         offer, reply = call.again(
             sdp(near.host, near.port, direction="sendonly"), sdp(far.host, far.port, direction="recvonly"), branch="hold"
         )
@@ -187,6 +187,6 @@ def test_a_reload_puts_an_engine_in_the_place_of_our_own_workers(local: Local, e
         _, reply = native.again(sdp(near.host, near.port), sdp(far.host, far.port), branch="again")
         assert place(reply) == native.near
         near.say("still here", native.near)
-        assert far.hears() == ["still here"]
+        assert far.hears_all(1) == ["still here"]
         native.end()
         external.end()

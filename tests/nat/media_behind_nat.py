@@ -44,8 +44,8 @@ def heard_both_ways(near: Talker, far: Talker, to_us: tuple[tuple[str, int], tup
     far.hears(0.3)
     near.say(f"{text} from near", to_us[0], 3)
     far.say(f"{text} from far", to_us[1], 3)
-    assert far.hears() == [f"{text} from near"] * 3
-    assert near.hears() == [f"{text} from far"] * 3
+    assert far.hears_all(3) == [f"{text} from near"] * 3
+    assert near.hears_all(3) == [f"{text} from far"] * 3
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_media_follows_a_nat_that_forgot_its_mapping(home: Homes, phone: Phones,
     # Longer than the mapping lives: what comes next comes from another port.
     near.hears(5)
     near.say("after", to_near, 2)
-    assert far.hears() == ["after"] * 2
+    assert far.hears_all(2) == ["after"] * 2
     far.say("and back", to_far, 2)
-    assert near.hears() == ["and back"] * 2
+    assert near.hears_all(2) == ["and back"] * 2
 
 
 def test_who_guesses_ports_hears_nothing_and_is_not_heard(proxy: Proxy, home: Homes, phone: Phones, talker: Talkers) -> None:
@@ -105,7 +105,7 @@ def test_who_guesses_ports_hears_nothing_and_is_not_heard(proxy: Proxy, home: Ho
     for to in (to_near, to_far):
         stranger.say("bleed", to, 15)
     near.say("again", to_near)
-    assert far.hears() == ["again"]
+    assert far.hears_all(1) == ["again"]
     assert near.hears(0.5) == []
     assert stranger.hears(0.5) == []
     assert proxy.counters()["events_lost"] == 0
