@@ -74,6 +74,15 @@ class Engine:
     def end_calls(self, call_id: str) -> tuple[int, int]:
         """End the calls of this Call-ID; return how many those were, and how many could not be ended."""
 
+    def end_limited(self, limit: str, key: str) -> tuple[int, int]:
+        """End the calls that hold a key of a limit, or any where it is empty, as `end_calls` does."""
+
+    def limits(self, name: str | None = None, limit: int = 1000) -> list[str]:
+        """Return the keys of a limit, or of all, as JSON, the fullest first."""
+
+    def set_limit(self, name: str, key: str, most: int | None = None) -> bool:
+        """Set how many a key of a limit may have, or all keys where it is empty, or take that back; false where there is no such limit."""
+
     def trace(self, needle: bytes = ..., places: list[int] = ..., limit: int = 10_000) -> tuple[list[TraceEntry], list[int], int]:
         """Return the latest messages and decisions that contain `needle`, `limit` at most, in order of time.
 
@@ -113,8 +122,11 @@ class Engine:
     def unban(self, source: IPv4Address | IPv6Address, reason: str) -> bool:
         """Listen to a source again; return whether it was banned."""
 
-    def bans(self) -> list[tuple[str, int, int, str]]:
-        """Return sources that are banned, the latest first: address, seconds since and seconds left, reason."""
+    def bans(self) -> list[tuple[str, int, int, str, str]]:
+        """Return sources that are banned: the address, since how many seconds, for how many more, why, and how its packets came."""
+
+    def source(self, source: IPv4Address | IPv6Address) -> str | None:
+        """Return what is known of a source as JSON; None where no worker answers within a second."""
 
     def trace_places(self) -> list[int]:
         """Return the places at which everything that comes from now on begins."""

@@ -6,6 +6,8 @@ from typing import Any
 PREFIX = "edgeproxy_"
 GAUGES = {
     "calls",
+    "bans",
+    "kernel_banned",
     "calls_bytes",
     "transactions",
     "transactions_bytes",
@@ -30,6 +32,9 @@ _LABELLED = {
     "table_entries": ("gauge", "entries of a table"),
     "table_limit": ("gauge", "entries that a table may have"),
     "table_bytes": ("gauge", "bytes of a table's places, without what they point to"),
+    "limit_keys": ("gauge", "keys of a limit that have something"),
+    "limit_refused": ("counter", "requests that a limit refused"),
+    "limit_untracked": ("counter", "requests that passed a limit because it has no room for another key"),
     "lookups": ("counter", "number lookups by what came of them"),
     "queue_depth": ("gauge", "entries of a queue"),
     "rtpengine_up": ("gauge", "whether an rtpengine answers"),

@@ -68,6 +68,29 @@ class BanView(msgspec.Struct):
     since_seconds: int
     left_seconds: int
     reason: str
+    proto: str = ""
+
+
+class SourceQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which source to explain."""
+
+    source: str
+
+
+class SourceView(msgspec.Struct):
+    """What is known of a source."""
+
+    source: str
+    banned_for: str
+    left_seconds: int
+    exempt: bool
+    known: bool
+    users: int
+    packets: int
+    packet_limit: int
+    points: int
+    point_limit: int
+    failures: int
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -128,10 +151,19 @@ async def _unban(request: web.Request) -> web.Response:
     return as_json({"source": wanted.source})
 
 
+async def _source(request: web.Request) -> web.Response:
+    query = query_of(request, SourceQuery)
+    found = await asyncio.to_thread(request.app[CONTROL].engine.source, _address(query.source))
+    if found is None:
+        raise StorageError("no worker answers")
+    return as_json(msgspec.Raw(found.encode()))
+
+
 ROUTES = [
     web.get("/location", _location),
     web.post("/location/remove", _remove),
     web.get("/bans", _bans),
+    web.get("/bans/explain", _source),
     web.post("/bans", _ban),
     web.post("/bans/remove", _unban),
 ]

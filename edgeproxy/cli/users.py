@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from edgeproxy.admin.client import ask
-from edgeproxy.admin.users import BAN_SECONDS, BanView, BindingView
+from edgeproxy.admin.users import BAN_SECONDS, BanView, BindingView, SourceView
 from edgeproxy.cli.common import CONTROL, show, table, told
 
 
@@ -85,6 +85,33 @@ def list_bans(raw: bool, control: Path) -> None:
 def add(source: str, seconds: int, reason: str, control: Path) -> None:
     """Listen to SOURCE, an IP address, no more."""
     told(lambda: show(ask(control, "POST", "/bans", {"source": source, "seconds": seconds, "reason": reason})))
+
+
+@ban.command()
+@click.argument("source")
+@click.option("--json", "raw", is_flag=True, help="Print JSON.")
+@CONTROL
+def explain(source: str, raw: bool, control: Path) -> None:
+    """Tell why SOURCE is banned or is not: what is counted of it, and what would be too much."""
+
+    def work() -> None:
+        answer = ask(control, "GET", "/bans/explain", query={"source": source})
+        if raw:
+            show(answer)
+            return
+        view = msgspec.json.decode(answer, type=SourceView)
+        state = f"banned for {view.left_seconds} s more: {view.banned_for}" if view.banned_for else "listened to"
+        rows = [
+            ["state", state],
+            ["exempt", "yes: a peer of ours, a gateway, or an exempt network" if view.exempt else "no"],
+            ["users came from there", f"yes, {view.users} within two hours" if view.known or view.users else "no"],
+            ["packets in the unit", f"{view.packets} of {view.packet_limit}" if view.packet_limit else "not counted, there is no [flood]"],
+            ["points", f"{view.points} of {view.point_limit}" if view.point_limit else "not counted, there is no [flood]"],
+            ["failed authentications", str(view.failures)],
+        ]
+        table(["source", view.source], rows)
+
+    told(work)
 
 
 @ban.command("remove")

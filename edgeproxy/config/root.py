@@ -5,7 +5,9 @@ from msgspec import field
 
 from edgeproxy.config.authentication import Authentication
 from edgeproxy.config.faults import Faults
+from edgeproxy.config.flood import Flood
 from edgeproxy.config.install import Install
+from edgeproxy.config.limits import Emergency, KeyLimit
 from edgeproxy.config.lookup import Lookup
 from edgeproxy.config.media import Media
 from edgeproxy.config.nat import Nat
@@ -45,6 +47,12 @@ class Config(msgspec.Struct, frozen=True):
     """RTP that is relayed."""
     authentication: Authentication = field(default_factory=Authentication)
     """How subscribers prove who they are."""
+    flood: Flood | None = None
+    """Sources that send too much, or behave as scanners do."""
+    limit: dict[str, KeyLimit] = field(default_factory=dict)
+    """What callers may have of calls and requests."""
+    emergency: Emergency = field(default_factory=Emergency)
+    """Calls for help."""
     database: Database = field(default_factory=Database)
     """What is written to a database that is not ours."""
     sip: Sip = field(default_factory=Sip)
@@ -92,6 +100,7 @@ class Config(msgspec.Struct, frozen=True):
             numbers.check(("numbers", name), faults)
         for name, gateway in self.gateway.items():
             gateway.check(("gateway", name), faults, sets)
+        self._check_guard(faults)
         for name, lookup in self.lookup.items():
             lookup.check(("lookup", name), faults)
         keeps_users = self.registrar is not None and self.registrar.mode == "keep"
@@ -110,6 +119,20 @@ class Config(msgspec.Struct, frozen=True):
                     "subscribers need a core to go to, or a [registrar]",
                     'add a peer of kind "core" with `to`: sending them to any Request-URI would make an open relay',
                 )
+
+    def _check_guard(self, faults: Faults) -> None:
+        """Check floods, limits and emergency calls."""
+        if self.flood:
+            self.flood.check(("flood",), faults)
+            if self.flood.kernel.enabled and self.install.user:
+                faults.add(
+                    ("flood", "kernel", "enabled"),
+                    "a process that became another user may not change the kernel's rules",
+                    "leave out install.user",
+                )
+        for name, limit in self.limit.items():
+            limit.check(("limit", name), faults, set(self.peer))
+        self.emergency.check(("emergency",), faults, {name for name, peer in self.peer.items() if peer.has_targets}, set(self.route))
 
     def _check_gateways(self, faults: Faults) -> None:
         """Check whose the provisioned gateways are: what one sends must be known as somebody's, and so must what goes there."""
@@ -143,9 +166,10 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def uses_peer_rows(self) -> bool:
-        """Whether the database says who peers are, where their calls go, or which domains, aliases and exemptions there are."""
+        """Whether the database says who peers are, where their calls go, or which domains, aliases, exemptions and limits there are."""
         registrar = self.registrar
         rows = registrar is not None and (registrar.domains_from_database or registrar.aliases_from_database)
+        rows = rows or any(limit.rows for limit in self.limit.values())
         return rows or self.authentication.attacks.exempt_group is not None or any(peer.uses_rows for peer in self.peer.values())
 
     @property

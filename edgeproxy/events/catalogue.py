@@ -184,6 +184,57 @@ class DroutingStatus(Event, frozen=True):
     """`probe failed`, `calls failed` or `address refused`; empty for one that is back."""
 
 
+class LimitReached(Event, frozen=True):
+    """Ours: a key has all that a limit lets it have; told once until nothing of it was refused for ten seconds."""
+
+    name = "E_LIMIT_REACHED"
+    limit: str
+    """Its name in the file."""
+    key: str
+    counts: str
+    """`calls` or `rate`."""
+    most: int
+
+
+class LimitCleared(Event, frozen=True):
+    """Ours: nothing of a key was refused for ten seconds."""
+
+    name = "E_LIMIT_CLEARED"
+    limit: str
+    key: str
+
+
+class PikeBlocked(Event, frozen=True):
+    """A source floods, or behaves as scanners do; told once for each crossing."""
+
+    name = "E_PIKE_BLOCKED"
+    ip: str
+    state: str
+    """Ours: `blocked`, `throttled` (where users are only what is too much is dropped), `account`, or `dry-run`."""
+    reason: str
+    """Ours."""
+
+
+class PikeUnblocked(Event, frozen=True):
+    """Ours: a source that was blocked is listened to again."""
+
+    name = "E_PIKE_UNBLOCKED"
+    ip: str
+    reason: str
+
+
+class EmergencyCall(Event, frozen=True):
+    """Ours: somebody calls for help."""
+
+    name = "E_EMERGENCY_CALL"
+    callid: str
+    from_uri: str
+    to_uri: str
+    """The Request-URI."""
+    ip: str
+    peer: str
+
+
 class AorInsert(Event, frozen=True):
     """An address of record has a binding now."""
 
@@ -265,6 +316,8 @@ class BanAdded(Event, frozen=True):
     ip: str
     seconds: int
     reason: str
+    proto: str = ""
+    """Ours: `udp` where the address may be forged, `tcp` or `tls`; empty for an operator's."""
 
 
 class BanRemoved(Event, frozen=True):
@@ -367,6 +420,11 @@ KINDS: tuple[type[Event], ...] = (
     RtpengineStatus,
     QroutingBad,
     QroutingGood,
+    LimitReached,
+    LimitCleared,
+    EmergencyCall,
+    PikeBlocked,
+    PikeUnblocked,
 )
 CATALOGUE: dict[str, type[Event]] = {kind.name: kind for kind in KINDS}
 """Every event of the proxy by its name; those of operators and policies begin with `X_`."""

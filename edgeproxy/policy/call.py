@@ -47,6 +47,7 @@ class Call:
         "_anew",
         "_edits",
         "_future",
+        "_limits",
         "_media",
         "_notes",
         "_routing_number",
@@ -76,6 +77,7 @@ class Call:
         self._variables: dict[str, Any] | None = None
         self._routing_number = ""
         self._media: bool | None = None
+        self._limits: list[tuple[str, str, int | None]] | None = None
         self._anew = False
 
     @property
@@ -209,6 +211,15 @@ class Call:
             self._notes = {}
         self._notes[name] = value
 
+    def limit(self, name: str, key: str, most: int | None = None) -> None:
+        """Let the call count for `key` of the `[limit.NAME]` of this name from the next verdict on; where that is full, it is refused as the limit says.
+
+        `most` is how many the key may have, in place of what file, database and operators say. Without a call, only of a rate.
+        """
+        if self._limits is None:
+            self._limits = []
+        self._limits.append((name, key, most))
+
     @property
     def body(self) -> bytes:
         """The body."""
@@ -247,6 +258,9 @@ class Call:
             more["routing_number"] = self._routing_number
         if self._media is not None:
             more["media"] = self._media
+        if self._limits:
+            # They are taken once.
+            more["limits"], self._limits = self._limits, None
         if self._anew:
             more["anew"], self._anew = True, False
         return encode(verdict, edits=self.edits, notes=self.notes, more=more)
@@ -254,7 +268,7 @@ class Call:
     @property
     def is_plain(self) -> bool:
         """Whether nothing was done to the request."""
-        return not (self._edits or self._notes or self._routing_number or self._anew or self._media is not None)
+        return not (self._edits or self._notes or self._routing_number or self._anew or self._limits or self._media is not None)
 
     async def route(  # noqa: PLR0913
         self,

@@ -18,6 +18,8 @@ from edgeproxy.config.changes import changes, needs_restart
 from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.server.announcer import Announcer
 from edgeproxy.server.check import check_addresses
+from edgeproxy.server.kernel_bans import KernelGuard
+from edgeproxy.server.limits import Limits
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies, route_handlers
 from edgeproxy.server.revisions import Revisions
@@ -45,10 +47,12 @@ class Control:
         self.engine: _native.Engine
         self.announcer = Announcer(printer)
         self.standing = Standing(printer.event)
+        self.kernel = KernelGuard(self.announcer.bus, printer.event)
         self.policies = Policies(loaded, printer.event, self._policies_state)
         self._switches = Switches(Path(loaded.config.install.state_directory))
-        if self._switches.problem:
-            printer.event("switches cannot be read", level="error", values={"error": self._switches.problem})
+        self._limits = Limits(Path(loaded.config.install.state_directory))
+        for problem in filter(None, (self._switches.problem, self._limits.problem)):
+            printer.event("what operators set cannot be read", level="error", values={"error": problem})
         self.routes = Routes(printer.event, self._routes_state, self._switches)
         self.users = Users(printer.event, self.announcer.state)
         self.started = time.monotonic()
@@ -83,11 +87,13 @@ class Control:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(self.loaded.config.tuning.server_nice, os.nice(0)))
         if tables:
             self.routes.use(self.engine, self.loaded, tables, serve=False)
+        self._limits.apply(self.engine)
         self.users.use(self.loaded.config)
         self.users.attach(self.engine)
         self.announcer.attach(self.engine)
         self.announcer.stand(self.loaded, self.policies)
         self.policies.watch(self.engine)
+        await self.kernel.use(self.loaded.config, self.engine.bans)
         self.announcer.state("node", 1, "serving")
         if self.loaded.config.uses_policies:
             self._policies_state(1, "started")
@@ -103,6 +109,7 @@ class Control:
         """End everything."""
         for task in self._retiring:
             task.cancel()
+        await self.kernel.stop()
         await self.routes.stop()
         await self.policies.stop()
         await self.users.detach()
@@ -163,6 +170,9 @@ class Control:
         links, drain = (policies.links, [link.id for link in self.policies.links]) if anew else ([], [])
         document = to_document(await self._with_rows(staged), policies.hooks)
         gone = await asyncio.to_thread(self.engine.reload, document, links, drain, self.routes.switched(tables), self._machines_off())
+        await self.kernel.use(staged.config, self.engine.bans)
+        # A limit that is new may be one that operators set before.
+        self._limits.apply(self.engine)
         if anew:
             policies.watch(self.engine)
             retired, self.policies = self.policies, policies
@@ -221,7 +231,9 @@ class Control:
 
     def diff(self, staged: Loaded) -> dict[str, Any]:
         """Return what a reload would change, what it would refuse, and what operators set at run time."""
-        run_time = {"log.level": self._level} if self._level else {}
+        run_time: dict[str, Any] = {"log.level": self._level} if self._level else {}
+        if found := self._limits.set_by_operators:
+            run_time["limit"] = found
         return {
             "changed": changes(self.loaded.config, staged.config),
             "needs_restart": needs_restart(self.loaded.config, staged.config),
@@ -234,6 +246,15 @@ class Control:
         _native.set_log_level(wanted)
         self._level = level
         return wanted
+
+    def set_limit(self, name: str, key: str, most: int | None) -> None:
+        """Set how many a key of a limit may have, or take that back; raise `StorageError`."""
+        self._limits.set(self.engine, name, key, most)
+        self.printer.event("limit set by an operator", values={"limit": name, "key": key, "most": most})
+
+    def limits_set(self) -> dict[str, dict[str, int]]:
+        """Return what operators set of limits."""
+        return self._limits.set_by_operators
 
     def machines(self) -> list[dict[str, Any]]:
         """Return what is known of the machines of every peer that is a pool."""
@@ -265,6 +286,8 @@ class Control:
             "route_rows_unusable": self.routes.report.fault_count,
             "peer_rows_unusable": len(self.peer_faults),
             "reloads": self.reloads,
+            "kernel_ban_failures": self.kernel.failures,
+            "kernel_banned": self.kernel.sources,
             "events_told": bus.told,
             "events_not_taken": bus.dropped,
         }

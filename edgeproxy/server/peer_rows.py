@@ -1,4 +1,4 @@
-"""Peers, domains, aliases and exemptions with what the database says of them."""
+"""Peers, domains, aliases, exemptions and limits with what the database says of them."""
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -9,6 +9,7 @@ from edgeproxy.config.peer import Peer
 from edgeproxy.errors import StorageError
 from edgeproxy.storage import open_engine, prepare
 from edgeproxy.storage.aliases import read_aliases
+from edgeproxy.storage.limits import read_limits
 from edgeproxy.storage.peers import RowFault, read_addresses, read_dispatcher, read_domains, read_load_balancer, read_networks
 
 
@@ -40,6 +41,14 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
             exempt = [*authentication.attacks.exempt, *await read_networks(engine, group, faults)]
             attacks = msgspec.structs.replace(authentication.attacks, exempt=exempt)
             config = msgspec.structs.replace(config, authentication=msgspec.structs.replace(authentication, attacks=attacks))
+        if named := [name for name, limit in config.limit.items() if limit.rows]:
+            found = await read_limits(engine, named, faults)
+            # What the file says of a key goes before its row.
+            limits = {
+                name: msgspec.structs.replace(limit, most_by_key={**found[name], **limit.most_by_key}) if name in found else limit
+                for name, limit in config.limit.items()
+            }
+            config = msgspec.structs.replace(config, limit=limits)
         peers = {name: await _with_rows(engine, name, peer, faults) if peer.uses_rows else peer for name, peer in config.peer.items()}
     finally:
         await engine.dispose()

@@ -72,6 +72,7 @@ def missing_tables(connection: Connection) -> list[str]:
         "usr_preferences",
         "uri",
         "dbaliases",
+        "edgeproxy_limits",
     }
     return sorted(set(metadata.tables) - there - optional)
 

@@ -203,6 +203,15 @@ aliases = Table(
     UniqueConstraint("alias_username", "alias_domain", name="alias_idx"),
     Index("target_idx", "username", "domain"),
 )
+limits = Table(
+    "edgeproxy_limits",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("limit_name", String(64), nullable=False),
+    Column("limit_key", String(255), nullable=False),
+    Column("most", BigInteger, nullable=False),
+    UniqueConstraint("limit_name", "limit_key", name="limit_key_idx"),
+)
 domain = Table(
     "domain",
     metadata,

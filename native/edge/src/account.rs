@@ -46,6 +46,7 @@ impl Edge {
     pub(crate) fn end_call(&mut self, now: Now, key: Key, status_code: u16, outcome: &'static str, ended_by: &'static str) {
         let Some(mut call) = self.calls.remove(key) else { return };
         call.lease = None;
+        call.limits.clear();
         if let (Some(place), Some(answered)) = (call.gateway.take(), call.answered) {
             let seconds = now.moment.since(answered.moment) / 1_000_000;
             place.count(|state| {
@@ -105,6 +106,7 @@ impl Edge {
             attempts: call.attempts.len(),
             dialogs: call.dialogs.len(),
             trace_id: hex(&self.trace_id(call.texts.call_id(), call.texts.caller_tag())),
+            limits: call.limits.iter().map(|held| format!("{}={}", held.slot().value().limit.name, shown(held.slot().key().as_bytes()))).collect(),
         }
     }
 

@@ -24,14 +24,17 @@ pub(crate) enum Class {
     New,
     /// A registration: without it a phone is dead for minutes.
     Registration,
-    /// An emergency call (RFC 5031) or a request within a dialog.
+    /// A request within a dialog.
     Last,
+    /// An emergency call (RFC 5031).
+    Emergency,
 }
 
 impl Class {
-    pub(crate) fn of(message: &Message<'_>, in_dialog: bool) -> Self {
-        let uri = message.text(message.head.request_uri.whole);
-        if in_dialog || uri.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"urn:service:sos")) {
+    pub(crate) fn of(message: &Message<'_>, in_dialog: bool, emergency: bool) -> Self {
+        if emergency {
+            Self::Emergency
+        } else if in_dialog {
             Self::Last
         } else if message.head.method == Method::Register {
             Self::Registration
@@ -45,7 +48,7 @@ impl Class {
         match self {
             Self::New => limit - limit / 8,
             Self::Registration => limit - limit / 16,
-            Self::Last => limit,
+            Self::Last | Self::Emergency => limit,
         }
     }
 }
@@ -58,6 +61,9 @@ impl Edge {
             Shedding::Calls => class == Class::New,
             Shedding::Registrations => class <= Class::Registration,
         };
+        if class == Class::Emergency {
+            return Ok(());
+        }
         let counter = if self.draining || self.snapshot.listener(listener).drained {
             &self.counters.shed_draining
         } else if overloaded {

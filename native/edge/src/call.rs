@@ -12,6 +12,7 @@ use syntax::{Message, Transport};
 use crate::gateway_call::GatewayCall;
 use crate::hang_up::Ends;
 use crate::hop::Hop;
+use crate::limit_settings::HeldLimit;
 use crate::media_session::MediaSession;
 use crate::question::Address;
 
@@ -123,6 +124,10 @@ pub(crate) struct Call {
     pub(crate) media: Vec<MediaSession>,
     /// Whether a policy wants its media relayed.
     pub(crate) wants_media: Option<bool>,
+    /// Whether it asks for help.
+    pub(crate) emergency: bool,
+    /// Its places in limits.
+    pub(crate) limits: SmallVec<[HeldLimit; 2]>,
 }
 
 /// Notes of one call, at most; and bytes of each.
@@ -157,6 +162,8 @@ impl Call {
             gateway: None,
             media: Vec::new(),
             wants_media: None,
+            emergency: false,
+            limits: SmallVec::new(),
         }
     }
 
@@ -247,6 +254,8 @@ pub struct CallView {
     pub dialogs: usize,
     /// The W3C trace id.
     pub trace_id: String,
+    /// Limits that count it, each as `limit=key`.
+    pub limits: Vec<String>,
 }
 
 const CALL_ENCODING_VERSION: u8 = 1;

@@ -98,6 +98,22 @@ counters! {
     refused_invalid,
     /// Requests for which there is no target.
     refused_no_target,
+    /// Sources that were banned for a flood or for their behaviour.
+    floods_blocked,
+    /// Sources that would have been, were this no dry run.
+    floods_dry,
+    /// Packets of floods that were dropped: those that led to a ban, and those of sources where users are.
+    dropped_flood,
+    /// Requests whose User-Agent is a scanner's.
+    scanners_noticed,
+    /// Requests refused because their account sends too many.
+    refused_account_floods,
+    /// Emergency calls.
+    emergency_calls,
+    /// Requests refused because a key has all that a limit lets it have.
+    refused_limits,
+    /// Attributes of accounts that are no number where one was expected.
+    attributes_unreadable,
     /// New requests refused because the worker is overloaded.
     shed_overload,
     /// New requests refused because a table is full.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use guard::{Ban, BanList, LastSeen, WindowCounts};
 use proto::{Now, keyed_hash};
+use syntax::Transport;
 
 use crate::edge::Edge;
 use crate::event::EventKind;
@@ -49,6 +50,14 @@ impl Defence {
     }
 }
 
+const fn proto_of(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "udp",
+        Transport::Tcp => "tcp",
+        _ => "tls",
+    }
+}
+
 /// Whether a source may try to be a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MayTry {
@@ -60,7 +69,7 @@ pub(crate) enum MayTry {
 }
 
 impl Edge {
-    fn key(&self, kind: &[u8], source: Option<IpAddr>, user: &[u8]) -> u64 {
+    pub(crate) fn key(&self, kind: &[u8], source: Option<IpAddr>, user: &[u8]) -> u64 {
         let mut octets = [0; 16];
         match source.map(|ip| ip.to_canonical()) {
             Some(IpAddr::V4(ip)) => octets[..4].copy_from_slice(&ip.octets()),
@@ -76,8 +85,19 @@ impl Edge {
         !bans.is_empty() && bans.has(self.key(b"ban", Some(source), b""), Self::seconds_of(now))
     }
 
+    /// `source` asked for help.
+    pub(crate) fn note_called_for_help(&self, now: Now, source: IpAddr) {
+        self.snapshot.defence.known.note(self.key(b"help", Some(source), b""), Self::seconds_of(now));
+    }
+
+    /// Whether `source` asked for help within the time that a call may take.
+    pub(crate) fn called_for_help(&self, now: Now, source: IpAddr) -> bool {
+        let last = self.snapshot.defence.known.get(self.key(b"help", Some(source), b""));
+        last.is_some_and(|last| u64::from(Self::seconds_of(now).saturating_sub(last)) < self.snapshot.settings.timers.call_seconds)
+    }
+
     /// Whether failures of `source` count: not those that seem to come from a machine of ours or of a carrier, whose address anybody may forge.
-    fn counts(&self, source: IpAddr) -> bool {
+    pub(crate) fn counts(&self, source: IpAddr) -> bool {
         let settings = &self.snapshot.settings;
         let machine = |index: u16| settings.peers[usize::from(index)].kind != PeerKind::Subscribers && self.snapshot.peers.covers(index, source.to_canonical());
         !in_networks(&settings.authentication.attacks.exempt, source)
@@ -96,7 +116,7 @@ impl Edge {
     }
 
     /// Whether `source` has been `user`, or anybody where none is named, within the time that the file says.
-    fn came_before(&self, now: Now, source: IpAddr, user: &[u8]) -> bool {
+    pub(crate) fn came_before(&self, now: Now, source: IpAddr, user: &[u8]) -> bool {
         let known = self.snapshot.settings.authentication.attacks.known_seconds;
         let last = self.snapshot.defence.known.get(self.key(b"known", Some(source), user));
         last.is_some_and(|last| Self::seconds_of(now).saturating_sub(last) < known)
@@ -125,6 +145,7 @@ impl Edge {
         if !self.counts(source) {
             return;
         }
+        self.score(now, arrival, |settings| settings.failed_points, "a failed authentication");
         let attacks = self.snapshot.settings.authentication.attacks.clone();
         let (seconds, window) = (Self::seconds_of(now), attacks.window_seconds);
         let snapshot = std::sync::Arc::clone(&self.snapshot);
@@ -145,8 +166,13 @@ impl Edge {
         }
         // Phones of one office share an address: whoever has come in from there loses what fails, and nothing else.
         if of_source >= attacks.source_failures && !self.came_before(now, source, b"") {
-            self.ban(now, source, attacks.ban_seconds, &format!("{of_source} failed authentications in {window} s"));
+            self.ban_seen(now, source, attacks.ban_seconds, &format!("{of_source} failed authentications in {window} s"), Some(arrival.transport));
         }
+    }
+
+    /// Failures of a source as anybody.
+    pub(crate) fn failures_of(&self, source: IpAddr, seconds: u32, window: u32) -> u32 {
+        self.snapshot.defence.failures.get(self.key(b"source", Some(source), b""), seconds, window)
     }
 
     /// `source` is `user`.
@@ -166,15 +192,22 @@ impl Edge {
 
     /// Listens to `source` no more for so many seconds.
     pub fn ban(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str) -> bool {
+        self.ban_seen(now, source, seconds, reason, None)
+    }
+
+    /// The same for a source whose packets came by `transport`.
+    pub(crate) fn ban_seen(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str, transport: Option<Transport>) -> bool {
         let since = Self::seconds_of(now);
         let source = source.to_canonical();
-        let ban = Ban { source, since, until: since.saturating_add(seconds), reason: reason.to_owned() };
+        let ban = Ban { source, since, until: since.saturating_add(seconds), reason: reason.to_owned(), proto: transport.map_or("", proto_of) };
         let added = self.snapshot.defence.bans.add(self.key(b"ban", Some(source), b""), ban);
         if added {
             self.counters.bans_added.add();
             log::warn!(target: "guard", "banned {source} for {seconds} s: {reason}");
             let reason = reason.to_owned();
-            self.tell(now, EventKind::BanAdded, |_| vec![source.to_string().into(), u64::from(seconds).into(), reason.into()]);
+            self.tell(now, EventKind::BanAdded, |_| {
+                vec![source.to_string().into(), u64::from(seconds).into(), reason.into(), transport.map_or("", proto_of).into()]
+            });
         }
         added
     }
@@ -182,14 +215,16 @@ impl Edge {
     /// Listens to `source` again; false where it was not banned.
     pub fn unban(&mut self, now: Now, source: IpAddr, reason: &str) -> bool {
         let source = source.to_canonical();
-        let found = self.snapshot.defence.bans.remove(self.key(b"ban", Some(source), b""), source).is_some();
-        if found {
-            self.tell_ban_over(now, source, reason);
+        let found = self.snapshot.defence.bans.remove(self.key(b"ban", Some(source), b""), source);
+        if let Some(ban) = &found {
+            self.tell_ban_over(now, ban, reason);
         }
-        found
+        found.is_some()
     }
 
-    fn tell_ban_over(&mut self, now: Now, source: IpAddr, reason: &str) {
+    fn tell_ban_over(&mut self, now: Now, ban: &Ban, reason: &str) {
+        self.tell_unblocked(now, ban, reason);
+        let source = ban.source;
         log::info!(target: "guard", "ban of {source} is over: {reason}");
         let reason = reason.to_owned();
         self.tell(now, EventKind::BanRemoved, |_| vec![source.to_string().into(), reason.into()]);
@@ -198,7 +233,7 @@ impl Edge {
     /// Ends the bans whose time is over.
     pub(crate) fn sweep_bans(&mut self, now: Now) {
         for ban in self.snapshot.defence.bans.sweep(Self::seconds_of(now)) {
-            self.tell_ban_over(now, ban.source, "its time is over");
+            self.tell_ban_over(now, &ban, "its time is over");
         }
         self.counters.bans.set(self.snapshot.defence.bans.len() as u64);
     }

@@ -12,6 +12,7 @@ use crate::call::{Call, CallView, Leases};
 use crate::chooser::Pairs;
 use crate::counters::Counters;
 use crate::event::{EventKind, Listening};
+use crate::limits::LimitWatch;
 use crate::media_session::{MediaPorts, MediaState};
 use crate::outbox::Outbox;
 use crate::peer_counters::PeerCounters;
@@ -69,6 +70,8 @@ pub struct Edge {
     pub(crate) pairs: Pairs,
     /// Where users are, and what their passwords are known by.
     pub(crate) users: Users,
+    /// What is held of limits by key.
+    pub(crate) limits: LimitWatch,
     /// Sessions of media, and records that wait for what they were like.
     pub(crate) media: MediaState,
     /// What a panic would leave half done.
@@ -108,6 +111,7 @@ impl Edge {
         let users = Users::new(&snapshot.settings, options.process_secret, usize::from(options.workers), now);
         Self {
             users,
+            limits: LimitWatch::default(),
             media: MediaState::default(),
             node_id: stable_id(&snapshot.settings.node) as u16,
             transactions: TimedSlab::new(share(limits.transactions), now),
@@ -207,6 +211,7 @@ impl Edge {
         // Another worker may have made pairs meanwhile that had none.
         self.pairs.retain(|_, pair| pair.is_some());
         self.look_at_tables(now);
+        self.tidy_limits(now);
         if self.options.worker == 0 && !self.draining {
             self.probe_gateways(now);
         }

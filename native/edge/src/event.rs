@@ -2,7 +2,7 @@
 //! Where nobody listens nothing is built.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proto::{Key, Now};
 
@@ -61,11 +61,21 @@ pub enum EventKind {
     MediaIntrusion = 20,
     /// An rtpengine does not answer, or does again.
     RtpengineStatus = 21,
+    /// A key has all that a limit lets it have.
+    LimitReached = 22,
+    /// It has not had too much for a while.
+    LimitCleared = 23,
+    /// Somebody calls for help.
+    EmergencyCall = 24,
+    /// A source floods, or behaves as scanners do.
+    PikeBlocked = 25,
+    /// It is listened to again.
+    PikeUnblocked = 26,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::CoreThreshold,
         Self::CoreShmThreshold,
         Self::CoreTcpDisconnect,
@@ -88,6 +98,11 @@ impl EventKind {
         Self::MediaTimeout,
         Self::MediaIntrusion,
         Self::RtpengineStatus,
+        Self::LimitReached,
+        Self::LimitCleared,
+        Self::EmergencyCall,
+        Self::PikeBlocked,
+        Self::PikeUnblocked,
     ];
 
     /// Parameters of what is told of a binding.
@@ -115,12 +130,17 @@ impl EventKind {
             Self::ContactUpdate => ("E_UL_CONTACT_UPDATE", Self::CONTACT),
             Self::ContactDelete => ("E_UL_CONTACT_DELETE", Self::CONTACT),
             Self::AuthAttack => ("E_AUTH_ATTACK", &["scope", "ip", "user", "failures", "window"]),
-            Self::BanAdded => ("E_BAN_ADDED", &["ip", "seconds", "reason"]),
+            Self::BanAdded => ("E_BAN_ADDED", &["ip", "seconds", "reason", "proto"]),
             Self::BanRemoved => ("E_BAN_REMOVED", &["ip", "reason"]),
             Self::RegisterPoisoning => ("E_REGISTER_POISONING", &["ip", "aor", "contact", "reason"]),
             Self::MediaTimeout => ("E_MEDIA_TIMEOUT", &["callid", "from_tag", "to_tag", "ended"]),
             Self::MediaIntrusion => ("E_MEDIA_INTRUSION", &["callid", "side", "ip", "port"]),
             Self::RtpengineStatus => ("E_RTPENGINE_STATUS", &["socket", "status", "set"]),
+            Self::LimitReached => ("E_LIMIT_REACHED", &["limit", "key", "counts", "most"]),
+            Self::LimitCleared => ("E_LIMIT_CLEARED", &["limit", "key"]),
+            Self::EmergencyCall => ("E_EMERGENCY_CALL", &["callid", "from_uri", "to_uri", "ip", "peer"]),
+            Self::PikeBlocked => ("E_PIKE_BLOCKED", &["ip", "state", "reason"]),
+            Self::PikeUnblocked => ("E_PIKE_UNBLOCKED", &["ip", "reason"]),
             Self::AccMissed => ("E_ACC_MISSED_EVENT", &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "trace_id"]),
         }
     }
@@ -166,18 +186,18 @@ pub struct Event {
 
 /// What somebody listens to, for all workers.
 #[derive(Clone, Default)]
-pub struct Listening(Arc<AtomicU32>);
+pub struct Listening(Arc<AtomicU64>);
 
 impl Listening {
     /// From now on somebody listens to events of these names, and to nothing else; names of other producers are left out.
     pub fn set(&self, names: &[String]) {
         let kinds = EventKind::ALL.into_iter().filter(|kind| names.iter().any(|name| name == kind.shape().0));
-        self.0.store(kinds.fold(0, |mask, kind| mask | 1 << kind as u32), Ordering::Relaxed);
+        self.0.store(kinds.fold(0, |mask, kind| mask | 1 << kind as u64), Ordering::Relaxed);
     }
 
     /// Whether somebody listens to `kind`.
     pub fn to(&self, kind: EventKind) -> bool {
-        self.0.load(Ordering::Relaxed) & 1 << kind as u32 != 0
+        self.0.load(Ordering::Relaxed) & 1 << kind as u64 != 0
     }
 }
 

@@ -38,6 +38,8 @@ impl Edge {
             if self.may_log(now) {
                 log::info!(target: "identify", "{} from stranger {} refused, call {}", message.head.method.as_str(), self.shown(arrival.address), self.shown_text(message.call_id()));
             }
+            self.look_at_agent(now, arrival, message);
+            self.score(now, arrival, |settings| settings.stranger_points, "a request of nobody known");
             return self.refuse(now, arrival, message, None, &Refusal::new(403, "identify"));
         };
         self.counts_of(Some(peer)).requests.add();
@@ -47,7 +49,8 @@ impl Edge {
         let served = message.head.method == Method::Register && self.is_served(message);
         let keeps = served && self.registrar_mode() == RegistrarMode::Keep;
         // One that is kept here costs hardly more than its refusal; what it would wait for is refused while that is much.
-        let class = if keeps { Class::Last } else { Class::of(message, false) };
+        let emergency = self.is_emergency(message);
+        let class = if keeps { Class::Last } else { Class::of(message, false, emergency) };
         if let Err(refusal) = self.admit(class, arrival.listener) {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
@@ -58,15 +61,38 @@ impl Edge {
         if authenticates && (keeps || message.head.method != Method::Register) && !self.authenticate(now, arrival, message, peer) {
             return;
         }
+        if is_phone {
+            if self.users.proved.is_none() {
+                self.look_at_agent(now, arrival, message);
+            } else if !self.account_may(now, arrival) && !emergency {
+                let refusal = Refusal { headers: b"Retry-After: 5\r\n".to_vec(), ..Refusal::new(480, "guard") };
+                return self.refuse(now, arrival, message, Some(peer), &refusal);
+            }
+        }
         // A gateway has no users; and a domain that is not ours is not one that its phones may try at the core unasked.
         let stray = message.head.method == Method::Register && (served && kind == PeerKind::Gateway || !served && authenticates);
         if stray {
             self.counters.registrations_refused.add();
             return self.refuse(now, arrival, message, Some(peer), &Refusal::new(if served { 403 } else { 404 }, "register"));
         }
+        if emergency {
+            self.limits.held.clear();
+            self.note_emergency(now, arrival, message, peer);
+        } else if let Err(refusal) = self.within_limits(now, arrival, message, peer) {
+            return self.refuse(now, arrival, message, Some(peer), &refusal);
+        }
+        self.open_admitted(now, arrival, message, key, route, peer, (served, keeps));
+        // What it held has gone to its call, if there is one.
+        self.limits.held.clear();
+    }
+
+    /// The same for one that is within every limit.
+    #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
+    fn open_admitted(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, (served, keeps): (bool, bool)) {
         if keeps {
             return self.register(now, arrival, message, peer);
         }
+        let is_phone = self.snapshot.settings.peers[usize::from(peer)].kind == PeerKind::Subscribers;
         if is_phone && message.head.method != Method::Register && !self.may_answer_core(now, arrival, message) {
             self.counters.refused_attackers.add();
             return self.refuse(now, arrival, message, Some(peer), &Refusal::new(403, "authenticate"));

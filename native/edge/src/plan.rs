@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::{Key, Now};
-use routing::{Outcome, Pick, Rule, Search, SearchOptions, Table, Whitelist};
+use routing::{Outcome, Pick, QualityRules, Rule, Search, SearchOptions, Table, Whitelist};
 use syntax::{Message, Method, Uri};
 
 use crate::carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, RouteTerms};
@@ -321,7 +321,10 @@ impl Edge {
         let Plan { routing, partition, search, .. } = plan;
         let there = &routing.partitions[*partition];
         let pairs = Arc::ptr_eq(routing, &self.routing).then_some(&mut self.pairs);
-        let mut chooser = Chooser { there, health: &snapshot.health, quality: &snapshot.quality, pairs, partition: *partition, now: now.moment.0, state: seed };
+        // Whoever calls for help takes a bad line, and a full one.
+        let emergency = snapshot.settings.emergency.names(message.text(message.head.request_uri.whole));
+        let quality = QualityRules { drop: snapshot.quality.drop && !emergency, ..snapshot.quality };
+        let mut chooser = Chooser { there, health: &snapshot.health, quality: &quality, pairs, partition: *partition, now: now.moment.0, state: seed };
         if first {
             search.begin(&there.table, &mut chooser);
         }
@@ -330,6 +333,10 @@ impl Edge {
         plan.current = loop {
             let Some(pick) = search.pick(&there.table, &mut chooser) else { break None };
             if message.head.method != Method::Invite {
+                break Some(pick);
+            }
+            if emergency {
+                plan.places = Some(there.places(pick));
                 break Some(pick);
             }
             match there.admit(now.moment.0, pick) {

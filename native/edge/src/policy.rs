@@ -75,6 +75,8 @@ pub(crate) enum VerdictError {
     Peer(String),
     #[error("no such route: {0}")]
     Route(String),
+    #[error("no such limit: {0}")]
+    Limit(String),
     #[error("no target")]
     NoTarget,
     #[error("the request is too large with its edits")]
@@ -295,10 +297,11 @@ impl Edge {
             self.branch_failed(entry);
             return self.conclude(now, entry);
         }
-        if event == PolicyEvent::InDialog && transaction.method == Method::Bye {
-            // A dialog must be able to end, whatever became of a policy.
+        let emergency = event == PolicyEvent::Request && self.calls.get(transaction.call).is_some_and(|call| call.emergency);
+        if event == PolicyEvent::InDialog && transaction.method == Method::Bye || emergency {
+            // A dialog must be able to end, and help to be called for, whatever became of a policy.
             transaction.edited = None;
-            self.decide_for(entry, |_| "policy: no usable verdict, the BYE goes on".to_owned());
+            self.decide_for(entry, |_| "policy: no usable verdict, it goes on as the configuration says".to_owned());
             self.with_request(entry, |edge, message| edge.advance(now, entry, message));
             return self.conclude(now, entry);
         }
@@ -375,6 +378,9 @@ impl Edge {
         }
         if event == PolicyEvent::InDialog && matches!(verdict.kind, VerdictKind::Relay | VerdictKind::Best | VerdictKind::Route | VerdictKind::Next) {
             return Err(VerdictError::Hook);
+        }
+        if !verdict.limits.is_empty() && !self.within_verdict_limits(now, entry, &verdict)? {
+            return Ok(());
         }
         let targets = self.verdict_targets(&verdict)?;
         self.edit_request(entry, &verdict)?;
@@ -595,7 +601,7 @@ impl Edge {
     }
 
     /// The record of this call will say which phase refused it.
-    fn mark_refused(&mut self, entry: Key, phase: &'static str) {
+    pub(crate) fn mark_refused(&mut self, entry: Key, phase: &'static str) {
         let call = self.transactions.get(entry).filter(|t| t.dialog.is_none()).map(|t| t.call);
         if let Some(call) = call.and_then(|key| self.calls.get_mut(key)) {
             call.refused_by = phase;

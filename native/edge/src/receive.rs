@@ -13,16 +13,27 @@ impl Edge {
     /// Takes one message that came from `arrival`. Returns the worker that it belongs to where that is another one;
     /// what was `handed_over` is taken in any case.
     pub fn handle_message(&mut self, now: Now, arrival: &Hop, bytes: &[u8], handed_over: bool) -> Option<u8> {
-        if self.is_banned(now, arrival.address.ip()) {
+        let banned = self.is_banned(now, arrival.address.ip());
+        if banned && !self.may_be_emergency(now, arrival, bytes) {
             self.counters.dropped_banned.add();
             return None;
         }
+        // By whom a packet came is known where it was received first.
+        if !banned && !handed_over && self.snapshot.flood.is_some() && self.floods(now, arrival) {
+            return None;
+        }
         if is_stun(bytes) {
-            self.handle_stun(arrival, bytes);
+            if !banned {
+                self.handle_stun(arrival, bytes);
+            }
             return None;
         }
         self.with_arrival(bytes, |edge, message, parsed| {
             if let Err(error) = parsed {
+                if banned {
+                    edge.counters.dropped_banned.add();
+                    return None;
+                }
                 edge.refuse_malformed(now, arrival, message, error);
                 return None;
             }
@@ -31,6 +42,10 @@ impl Edge {
                 if owner != edge.options.worker {
                     return Some(owner);
                 }
+            }
+            if banned && !edge.is_of_emergency(message) {
+                edge.counters.dropped_banned.add();
+                return None;
             }
             if let Some(behind) = bytes.get(message.bytes.len()..).filter(|behind| !behind.is_empty()) {
                 edge.look_behind(now, arrival, message, behind);
@@ -64,6 +79,7 @@ impl Edge {
         if self.may_log(now) {
             log::warn!(target: "receive", "malformed message from {} over {}: {error}", self.shown(arrival.address), arrival.transport.as_str());
         }
+        self.score(now, arrival, |settings| settings.malformed_points, "a malformed message");
         // A stranger's broken request deserves no answer: what he sends could be forged to hit somebody else.
         let known = self.identify(arrival.listener, arrival.transport, arrival.address).is_some();
         if known && is_answerable(message.head) {

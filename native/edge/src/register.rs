@@ -172,6 +172,9 @@ impl Edge {
         };
         self.counters.bindings_added.add_many(fresh);
         self.note_changes(now, aor, places, &changes);
+        if outcome.is_ok() {
+            self.note_user(now, request.flow.address().ip(), aor);
+        }
         outcome.map(|()| places.now).map_err(|error| self.registration_refusal(error))
     }
 

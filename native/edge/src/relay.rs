@@ -70,7 +70,7 @@ impl Edge {
         if invite && trying_after > 0 {
             transaction.trying_at = now.moment + milliseconds(trying_after);
         }
-        let class = Class::of(message, shape.dialog.is_some());
+        let class = Class::of(message, shape.dialog.is_some(), is_call && self.is_emergency(message));
         let lease = is_call.then(|| self.leases.take(class.share(self.snapshot.settings.limits.calls)));
         let full = lease.as_ref().is_some_and(Option::is_none) || self.transactions.len() >= class.share(self.transactions.limit());
         let Some(entry) = (if full { None } else { self.transactions.insert(transaction) }) else {
@@ -106,6 +106,8 @@ impl Edge {
         self.call_number += 1;
         let mut call = Call::new(message, arrival, shape.from_peer, now, self.call_number, lease);
         call.ends = Ends::of_request(message);
+        call.limits = std::mem::take(&mut self.limits.held);
+        call.emergency = self.is_emergency(message);
         if let Some(account) = self.transactions.get(entry).and_then(|transaction| transaction.account.as_deref()) {
             call.note(&account.notes());
         }

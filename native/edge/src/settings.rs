@@ -9,6 +9,9 @@ use syntax::{Limits, Transport};
 
 use crate::carrier_settings::{CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings, RouteTerms};
 use crate::defence::Defence;
+use crate::emergency::EmergencySettings;
+use crate::flood::{FloodCounts, FloodSettings};
+use crate::limit_settings::{KeyLimitSettings, LimitTable, LimitView};
 use crate::media_settings::{Engage, MediaSettings};
 use crate::nat::NatTests;
 use crate::number_settings::{GatewayNumberSettings, NumberSetSettings, NumberUseSettings};
@@ -264,6 +267,13 @@ pub struct RouteSettings {
     pub number_sets: Vec<NumberSetSettings>,
     /// What gateways have of them beyond their peers.
     pub gateway_numbers: Vec<GatewayNumberSettings>,
+    /// Emergency calls.
+    pub emergency: EmergencySettings,
+    /// When a source floods; nobody does where it is absent.
+    #[serde(deserialize_with = "stated")]
+    pub flood: Option<FloodSettings>,
+    /// Limits by key.
+    pub key_limits: Vec<KeyLimitSettings>,
     /// Timers.
     pub timers: TimerSettings,
     /// Bounds.
@@ -410,6 +420,10 @@ pub struct Snapshot {
     pub(crate) subscribers: Option<Subscribers>,
     /// What is counted of attacks, over all workers and reloads.
     pub(crate) defence: Defence,
+    /// What is counted of floods.
+    pub(crate) flood: Option<std::sync::Arc<FloodCounts>>,
+    /// Limits by key.
+    pub(crate) limits: LimitTable,
 }
 
 impl Snapshot {
@@ -514,7 +528,16 @@ impl Snapshot {
         let subscribers = Subscribers::new(&mut settings)?;
         let attacks = &settings.authentication.attacks;
         let defence = before.map_or_else(|| Defence::new(attacks), |before| before.defence.resized(attacks));
+        let named = |name: &String, there: bool| if there || name.is_empty() { Ok(()) } else { Err(name.clone()) };
+        let emergency = &settings.emergency;
+        named(&emergency.peer, settings.peers.iter().any(|peer| peer.name == emergency.peer))
+            .and_then(|()| named(&emergency.route, settings.routes.iter().any(|route| route.name == emergency.route)))
+            .map_err(|value| SettingsError::Value { path: "emergency".to_owned(), problem: "no such peer or route", value })?;
+        let limits = LimitTable::new(&settings, before.map(|before| &before.limits))?;
+        let flood = FloodCounts::after(before.and_then(|before| before.flood.as_ref()), settings.flood.as_ref());
         Ok(Self {
+            flood,
+            limits,
             nat_tests,
             marks_contacts: settings.nat.repair_contact && settings.peers.iter().any(|peer| peer.kind == PeerKind::Subscribers),
             subscribers,
@@ -549,6 +572,27 @@ impl Snapshot {
     /// Sources that are not listened to, the latest first.
     pub fn bans(&self) -> Vec<guard::Ban> {
         self.defence.bans.list()
+    }
+
+    /// The keys of a limit, or of all, the fullest first, at `now` microseconds of the monotonic clock.
+    pub fn limit_views(&self, name: Option<&str>, now: u64) -> Vec<LimitView> {
+        self.limits.views(name, now)
+    }
+
+    /// Sets how many a key of a limit may have, or all keys where it is empty; takes that back where nothing is said. False where
+    /// there is no such limit.
+    pub fn set_limit(&self, name: &str, key: &str, most: Option<u32>) -> bool {
+        self.limits.set(name, key, most)
+    }
+
+    /// Every limit: its name, its keys, and how many requests were refused by it and passed because it has no room.
+    pub fn limit_counts(&self) -> Vec<(&str, u64, u64, u64)> {
+        let count = |value: &std::sync::atomic::AtomicU64| value.load(std::sync::atomic::Ordering::Relaxed);
+        self.limits
+            .all
+            .iter()
+            .map(|limit| (limit.settings.name.as_str(), limit.state.table.len() as u64, count(&limit.state.refused), count(&limit.state.untracked)))
+            .collect()
     }
 
     /// When gateways count as down.

@@ -83,6 +83,25 @@ impl Edge {
         (!uri.host.is_empty()).then(|| Target::of_uri(message.bytes, &uri))
     }
 
+    /// Where emergency calls go, if the file says.
+    fn emergency_targets(&self, now: Now, message: &Message<'_>) -> Option<TargetSet> {
+        let settings = &self.snapshot.settings;
+        let emergency = &settings.emergency;
+        if let Some(peer) = settings.peers.iter().position(|peer| peer.name == emergency.peer) {
+            return Some(self.targets_of(now, message, peer as u16));
+        }
+        let terms = self.snapshot.routes.iter().find(|route| route.settings.name == emergency.route)?;
+        let plan = self.plan(now, terms, message, None, b"").filter(|plan| plan.has_rule())?;
+        Some(TargetSet { targets: SmallVec::new(), policy: None, plan: Some(plan), from: None, loop_hash: None })
+    }
+
+    /// The targets that `to` of a peer names, or the way over its machines where that is a pool.
+    fn targets_of(&self, now: Now, message: &Message<'_>, peer: u16) -> TargetSet {
+        let plan = self.pool_plan(now, peer, message);
+        let targets = if plan.is_some() { SmallVec::new() } else { self.snapshot.peers.targets(peer).iter().rev().cloned().collect() };
+        TargetSet { targets, policy: Some(peer), plan, from: None, loop_hash: None }
+    }
+
     /// Where a new request of `peer` goes.
     pub(crate) fn find_targets(&self, now: Now, message: &Message<'_>, route: &RouteView, peer: u16) -> Result<TargetSet, NoTarget> {
         let settings = &self.snapshot.settings.peers[usize::from(peer)];
@@ -97,6 +116,11 @@ impl Edge {
                 return Err(NoTarget::ForeignRoute);
             }
             return Ok(TargetSet::one(Target::of_uri(message.bytes, &next)));
+        }
+        if self.is_emergency(message)
+            && let Some(found) = self.emergency_targets(now, message)
+        {
+            return Ok(found);
         }
         // Registrations and their like are for the core, not for a number.
         let by_number = matches!(message.head.method, Method::Invite | Method::Message);
@@ -116,11 +140,7 @@ impl Edge {
             PeerKind::Gateway | PeerKind::Trusted | PeerKind::Subscribers => self.snapshot.peers.core(),
         };
         if let Some(policy) = policy {
-            if let Some(plan) = self.pool_plan(now, policy, message) {
-                return Ok(TargetSet { targets: SmallVec::new(), policy: Some(policy), plan: Some(plan), from: None, loop_hash: None });
-            }
-            let targets = self.snapshot.peers.targets(policy).iter().rev().cloned().collect();
-            return Ok(TargetSet { targets, policy: Some(policy), plan: None, from: None, loop_hash: None });
+            return Ok(self.targets_of(now, message, policy));
         }
         // Without a core, users reach each other here.
         if let Some(target) = self.registered_target(message) {

@@ -282,6 +282,8 @@ pub(crate) struct Verdict {
     pub(crate) anew: bool,
     /// How long its answer may take.
     pub(crate) deadline_milliseconds: u64,
+    /// Limits that the policy asks for: name, key, and as many as that may have where it is not as the file says.
+    pub(crate) limits: Vec<(String, String, Option<u32>)>,
     /// Whether the media of what follows is relayed, where the policy says.
     pub(crate) media: Option<bool>,
 }

@@ -18,6 +18,8 @@ pub struct Ban {
     pub until: u32,
     /// Why, in a word or two.
     pub reason: String,
+    /// How its packets came, empty where nobody looked: over UDP the address may be forged.
+    pub proto: &'static str,
 }
 
 /// The ban list. Workers ask it for each message without a lock; only whoever adds, removes or lists takes one.
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
 
     fn ban(last: u8, since: u32, until: u32) -> Ban {
-        Ban { source: [192, 0, 2, last].into(), since, until, reason: "test".to_owned() }
+        Ban { source: [192, 0, 2, last].into(), since, until, reason: "test".to_owned(), proto: "" }
     }
 
     #[test]

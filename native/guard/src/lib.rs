@@ -5,13 +5,18 @@
 mod bans;
 mod calls;
 mod capacity;
+mod keyed;
 mod pace;
+mod pipe;
 mod seen;
+mod slots;
 mod window;
 
 pub use bans::{Ban, BanList};
 pub use calls::{CallCount, CallLease};
 pub use capacity::{Capacity, Caps, Full};
+pub use keyed::{Holder, Keyed, NotHeld, Slot};
 pub use pace::Pace;
+pub use pipe::{Algorithm, Meters, Pipe};
 pub use seen::LastSeen;
 pub use window::WindowCounts;

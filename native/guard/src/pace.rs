@@ -1,5 +1,5 @@
-//! The pace of new calls: so many in any second. The last of them are remembered with their times, so that there is no burst of
-//! twice as many where one second of the clock goes over into the next, as counters that start anew would allow.
+//! The pace of new calls: so many in any second, or in any other window. The last of them are remembered with their times, so that
+//! there is no burst of twice as many where one second of the clock goes over into the next, as counters that start anew would allow.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,9 +8,11 @@ const SECOND: u64 = 1_000_000;
 const TIME_BITS: u32 = 48;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
-/// New calls in any second.
+/// New calls in any window.
 #[derive(Debug)]
 pub struct Pace {
+    /// Microseconds.
+    window: u64,
     /// When each of the last ones was, in microseconds, and in which round over all places; 0 for one that was never taken.
     /// The oldest is where the next one goes.
     places: Box<[AtomicU64]>,
@@ -28,12 +30,22 @@ enum Place {
 impl Pace {
     /// One for so many calls a second, 1 at least. It holds eight bytes for each.
     pub fn new(per_second: u16) -> Self {
-        Self { places: (0..per_second.max(1)).map(|_| AtomicU64::new(0)).collect(), next: AtomicU64::new(0) }
+        Self::over(per_second, SECOND)
+    }
+
+    /// One for so many calls, 1 at least, in any `window` of so many microseconds.
+    pub fn over(most: u16, window: u64) -> Self {
+        Self { window, places: (0..most.max(1)).map(|_| AtomicU64::new(0)).collect(), next: AtomicU64::new(0) }
+    }
+
+    /// How many there were in the window that ends now.
+    pub fn taken(&self, now: u64) -> usize {
+        self.places.iter().filter(|place| !self.is_over(place.load(Ordering::Acquire), now)).count()
     }
 
     /// One for another pace that goes on from this one: what was taken a moment ago still counts.
     pub fn with(&self, per_second: u16) -> Self {
-        let other = Self::new(per_second);
+        let other = Self::over(per_second, self.window);
         let mut times: Vec<u64> = self.places.iter().map(|place| place.load(Ordering::Acquire)).filter(|word| *word != 0).map(|word| word & TIME).collect();
         times.sort_unstable();
         let newest = times.len().saturating_sub(other.places.len());
@@ -47,7 +59,7 @@ impl Pace {
         other
     }
 
-    /// How many calls a second it is for.
+    /// How many calls a second, or a window, it is for.
     pub fn per_second(&self) -> usize {
         self.places.len()
     }
@@ -69,17 +81,17 @@ impl Pace {
     }
 
     /// Workers read their clocks one after the other: what was just before counts as now.
-    fn is_over(word: u64, now: u64) -> bool {
-        word == 0 || (now & TIME).saturating_sub(word & TIME) >= SECOND
+    fn is_over(&self, word: u64, now: u64) -> bool {
+        word == 0 || (now & TIME).saturating_sub(word & TIME) >= self.window
     }
 
     /// Whether one more could begin at `now`; nothing counts.
     pub fn has_room(&self, now: u64) -> bool {
         let next = self.next.load(Ordering::Acquire);
         match self.place(next) {
-            Some((_, Place::Before(word))) => Self::is_over(word, now),
+            Some((_, Place::Before(word))) => self.is_over(word, now),
             // The one behind is next in truth.
-            Some((_, Place::Taken)) => self.place(next + 1).is_some_and(|(_, place)| matches!(place, Place::Before(word) if Self::is_over(word, now))),
+            Some((_, Place::Taken)) => self.place(next + 1).is_some_and(|(_, place)| matches!(place, Place::Before(word) if self.is_over(word, now))),
             None => false,
         }
     }
@@ -99,7 +111,7 @@ impl Pace {
                 }
                 Place::Before(word) => word,
             };
-            if !Self::is_over(word, now) {
+            if !self.is_over(word, now) {
                 if self.next.load(Ordering::Acquire) == next {
                     return false;
                 }
@@ -110,6 +122,16 @@ impl Pace {
                 go_on();
                 return true;
             }
+        }
+    }
+}
+
+impl Pace {
+    /// Counts one whether there is room or not: the oldest is forgotten, which was to be over first.
+    pub fn push(&self, now: u64) {
+        let number = self.next.fetch_add(1, Ordering::AcqRel);
+        if let Some(place) = self.places.get((number % self.places.len() as u64) as usize) {
+            place.store(self.word(number, now), Ordering::Release);
         }
     }
 }

@@ -55,6 +55,11 @@ impl WindowCounts {
 
     /// Counts one hit of `key` at `now` seconds and returns how many there are in its window of `seconds`, 65,535 at most.
     pub fn add(&self, key: u64, now: u32, seconds: u32) -> u32 {
+        self.add_many(key, 1, now, seconds)
+    }
+
+    /// The same for several hits at once.
+    pub fn add_many(&self, key: u64, more: u32, now: u32, seconds: u32) -> u32 {
         let (bucket, tag) = self.bucket(key);
         loop {
             let mut words = [0; WAYS];
@@ -63,7 +68,7 @@ impl WindowCounts {
             let Some(index) = own.or_else(|| (0..words.len()).min_by_key(|index| Word::of(words[*index]).hits(now, seconds))) else { return 0 };
             let hits = if own.is_some() { Word::of(words[index]).hits(now, seconds) } else { 0 };
             let start = if hits == 0 { u64::from(now) & TIME } else { Word::of(words[index]).start };
-            let next = Word { tag, start, count: (hits + 1).min(MOST) };
+            let next = Word { tag, start, count: (hits + u64::from(more)).min(MOST) };
             if bucket[index].compare_exchange(words[index], next.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return next.count as u32;
             }
@@ -75,6 +80,19 @@ impl WindowCounts {
         let (bucket, tag) = self.bucket(key);
         let words = bucket.iter().map(|place| Word::of(place.load(Ordering::Acquire)));
         words.filter(|word| word.tag == tag).map(|word| word.hits(now, seconds) as u32).max().unwrap_or(0)
+    }
+
+    /// Takes back so many hits of `key`, all but one of them at most: its window goes on.
+    pub fn take_back(&self, key: u64, hits: u32) {
+        let (bucket, tag) = self.bucket(key);
+        for place in bucket {
+            let less = |word: u64| {
+                let known = Word::of(word);
+                (known.tag == tag && known.count > 1).then(|| Word { count: known.count.saturating_sub(u64::from(hits)).max(1), ..known }.pack())
+            };
+            // One that is another key's stays as it is.
+            let _ = place.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        }
     }
 
     /// Forgets the hits of `key`.
@@ -104,6 +122,11 @@ mod tests {
         assert_eq!([100, 130, 159].map(|now| counts.add(KEY, now, 60)), [1, 2, 3]);
         assert_eq!((counts.get(KEY, 159, 60), counts.get(KEY, 160, 60)), (3, 0));
         assert_eq!(counts.add(KEY, 160, 60), 1);
+        assert_eq!(counts.add_many(KEY, 9, 161, 60), 10);
+        counts.take_back(KEY, 4);
+        assert_eq!(counts.get(KEY, 161, 60), 6);
+        counts.take_back(KEY, 40);
+        assert_eq!((counts.get(KEY, 219, 60), counts.get(KEY, 220, 60)), (1, 0));
         counts.clear(KEY);
         assert_eq!((counts.get(KEY, 160, 60), counts.add(KEY, 161, 60)), (0, 1));
     }

@@ -420,6 +420,18 @@ impl Engine {
         self.gather(|reply| Mail::EndCalls(call_id.into(), reply)).into_iter().fold((0, 0), |sum, (ended, untold)| (sum.0 + ended, sum.1 + untold))
     }
 
+    /// Ends the calls that hold a key of a limit, or any of its keys where that is empty, as [`Engine::end_calls`] does.
+    pub fn end_limited(&self, limit: &str, key: &str) -> (usize, usize) {
+        self.gather(|reply| Mail::EndLimited(limit.into(), key.into(), reply)).into_iter().fold((0, 0), |sum, (ended, untold)| (sum.0 + ended, sum.1 + untold))
+    }
+
+    /// The keys of a limit, or of all, as JSON, the fullest first.
+    pub fn limits(&self, name: Option<&str>, limit: usize) -> Vec<String> {
+        let Some(snapshot) = self.snapshot() else { return Vec::new() };
+        let views = snapshot.limit_views(name, self.clock.now().moment.0);
+        views.iter().take(limit).filter_map(|view| serde_json::to_string(view).ok()).collect()
+    }
+
     /// What every worker answers within a second.
     fn gather<T>(&self, mail: impl Fn(mpsc::Sender<T>) -> Mail) -> Vec<T> {
         let (reply, answers) = mpsc::channel();
@@ -446,8 +458,19 @@ impl Engine {
         }
         found.push(("policy_decision_microseconds", Vec::new(), sum(&|c| c.decision_microseconds.get())));
         self.count_peers(&mut found);
+        self.count_limits(&mut found);
         self.count_tables(&mut found);
         found
+    }
+
+    fn count_limits(&self, found: &mut Vec<LabelledCount>) {
+        let Some(snapshot) = self.snapshot() else { return };
+        for (name, keys, refused, untracked) in snapshot.limit_counts() {
+            let label = || vec![("limit", name.to_owned())];
+            found.push(("limit_keys", label(), keys));
+            found.push(("limit_refused", label(), refused));
+            found.push(("limit_untracked", label(), untracked));
+        }
     }
 
     fn count_peers(&self, found: &mut Vec<LabelledCount>) {

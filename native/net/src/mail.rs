@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 
 use edge::{
     Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaAnswer, MediaNotice, QuestionId, Reach, ReachQuestion, Routing, Snapshot,
+    SourceView,
 };
 use ring_queue::Mailbox;
 
@@ -52,6 +53,8 @@ pub(crate) enum Mail {
     Calls(Option<Box<[u8]>>, usize, Sender<Vec<CallView>>),
     /// End the calls of this Call-ID; tell how many those were, and how many could not be told.
     EndCalls(Box<[u8]>, Sender<(usize, usize)>),
+    /// End the calls that hold a key of a limit, or any of its keys; tell how many those were, and how many could not be told.
+    EndLimited(Box<str>, Box<str>, Sender<(usize, usize)>),
     /// Tell where a user is whom this worker knows.
     Reach(ReachQuestion),
     /// What an rtpengine says.
@@ -70,6 +73,8 @@ pub(crate) enum Mail {
     Ban(IpAddr, u32, String, Sender<bool>),
     /// Listen to this source again, and why; tell whether it was banned.
     Unban(IpAddr, String, Sender<bool>),
+    /// Tell what is known of a source.
+    Source(IpAddr, Sender<SourceView>),
     /// Refuse new work from now on.
     Drain,
     /// End.

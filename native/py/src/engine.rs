@@ -140,6 +140,20 @@ impl Engine {
         py.detach(|| self.0.end_calls(call_id.as_bytes()))
     }
 
+    fn end_limited(&self, py: Python<'_>, limit: &str, key: &str) -> (usize, usize) {
+        py.detach(|| self.0.end_limited(limit, key))
+    }
+
+    #[pyo3(signature = (name=None, limit=1000))]
+    fn limits(&self, py: Python<'_>, name: Option<&str>, limit: usize) -> Vec<String> {
+        py.detach(|| self.0.limits(name, limit))
+    }
+
+    #[pyo3(signature = (name, key, most=None))]
+    fn set_limit(&self, name: &str, key: &str, most: Option<u32>) -> bool {
+        self.0.snapshot().is_some_and(|snapshot| snapshot.set_limit(name, key, most))
+    }
+
     fn user_descriptor(&self) -> i32 {
         self.0.user_descriptor()
     }
@@ -178,10 +192,15 @@ impl Engine {
         py.detach(|| self.0.unban(source, reason))
     }
 
-    /// Sources with the seconds since their ban began, those that are left, and why.
-    fn bans(&self) -> Vec<(String, u32, u32, String)> {
+    /// Sources with the seconds since their ban began, those that are left, why, and how their packets came.
+    fn bans(&self) -> Vec<(String, u32, u32, String, &'static str)> {
         let (bans, now) = self.0.bans();
-        bans.into_iter().map(|ban| (ban.source.to_string(), now.saturating_sub(ban.since), ban.until.saturating_sub(now), ban.reason)).collect()
+        bans.into_iter().map(|ban| (ban.source.to_string(), now.saturating_sub(ban.since), ban.until.saturating_sub(now), ban.reason, ban.proto)).collect()
+    }
+
+    /// What is known of a source, as JSON; nothing where no worker answers.
+    fn source(&self, py: Python<'_>, source: IpAddr) -> Option<String> {
+        py.detach(|| self.0.source(source))
     }
 
     fn labelled(&self) -> Vec<net::LabelledCount> {

@@ -307,6 +307,38 @@ impl Rig {
         self.collect()
     }
 
+    /// The settings that it goes by.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// Ends the calls that hold a key of a limit.
+    pub fn end_limited(&mut self, limit: &str, key: &str) -> (usize, usize) {
+        let done = self.edge.end_limited(self.now, limit, key);
+        self.collect();
+        done
+    }
+
+    /// What is known of a source.
+    pub fn source(&self, source: &str) -> Option<edge::SourceView> {
+        Some(self.edge.source_view(self.now, source.parse().ok()?))
+    }
+
+    /// Listens to a source no more.
+    pub fn ban(&mut self, source: &str, seconds: u32) -> bool {
+        source.parse().is_ok_and(|source| self.edge.ban(self.now, source, seconds, "test"))
+    }
+
+    /// Refuses what a worker refuses that cannot keep up.
+    pub fn shed(&mut self, shedding: edge::Shedding) {
+        self.edge.set_shedding(shedding);
+    }
+
+    /// Begins to drain.
+    pub fn drain(&mut self) {
+        self.edge.drain();
+    }
+
     /// Ends calls by command.
     pub fn hang_up(&mut self, call_id: &str) -> Vec<Sent> {
         self.edge.end_calls(self.now, call_id.as_bytes());

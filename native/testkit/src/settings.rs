@@ -1,9 +1,9 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
 use edge::{
-    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Engage, EngineSettings, Forking, GatewayHealthSettings,
-    KeepAliveSettings, LearningSettings, LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings,
-    QualitySettings, RegistrarMode, RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
+    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, EmergencySettings, Engage, EngineSettings, FloodSettings,
+    Forking, GatewayHealthSettings, KeepAliveSettings, LearningSettings, LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings,
+    OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarMode, RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -54,6 +54,26 @@ pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSetti
         numbers_out: None,
         authenticate: false,
         media: None,
+    }
+}
+
+/// Floods with small numbers: twenty packets in two seconds.
+pub fn flood() -> FloodSettings {
+    FloodSettings {
+        unit_seconds: 2,
+        packets: 20,
+        packets_per_user: 10,
+        account_requests: 30,
+        block_seconds: 60,
+        score_seconds: 60,
+        score: 10,
+        malformed_points: 2,
+        stranger_points: 2,
+        failed_points: 1,
+        scanners: vec!["friendly-scanner*".to_owned()],
+        exempt: Vec::new(),
+        sources: 1_000,
+        dry_run: false,
     }
 }
 
@@ -168,6 +188,9 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         server_header: String::new(),
         listeners: vec![listener("main", "udp:192.0.2.1:5060")],
         peers,
+        emergency: EmergencySettings { numbers: vec!["112".to_owned()], ..Default::default() },
+        flood: None,
+        key_limits: Vec::new(),
         number_sets: Vec::new(),
         gateway_numbers: Vec::new(),
         timers: TimerSettings {

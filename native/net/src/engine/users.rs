@@ -62,6 +62,14 @@ impl Engine {
         (bans, (self.clock.now().moment.0 / 1_000_000) as u32)
     }
 
+    /// What is known of a source, as JSON.
+    pub fn source(&self, source: IpAddr) -> Option<String> {
+        let (reply, answer) = mpsc::channel();
+        let posted = self.shared.posts.first().is_some_and(|post| post.post(Mail::Source(source, reply)));
+        let view = answer.recv_timeout(Duration::from_secs(1)).ok().filter(|_| posted)?;
+        serde_json::to_string(&view).ok()
+    }
+
     /// What the first worker answers: what all share is changed by one of them.
     fn ask_first(&self, mail: impl FnOnce(mpsc::Sender<bool>) -> Mail) -> bool {
         let (reply, answer) = mpsc::channel();

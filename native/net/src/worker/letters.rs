@@ -58,6 +58,12 @@ impl Worker {
                         log::debug!(target: "worker", "whoever wanted a call ended has given up waiting");
                     }
                 }
+                Mail::EndLimited(limit, key, reply) => {
+                    let mut done = (0, 0);
+                    self.guarded(now, |edge| done = edge.end_limited(now, &limit, &key));
+                    // Whoever asked may have given up.
+                    let _ = reply.send(done);
+                }
                 Mail::Reach(question) => {
                     let found = self.edge.look_up(now, &question.wanted);
                     if !self.shared.posts[usize::from(question.id.worker)].post(Mail::Reached(question.id, found)) {
@@ -87,6 +93,8 @@ impl Worker {
                     self.guarded(now, |edge| removed = edge.unban(now, source, &reason));
                     let _ = reply.send(removed);
                 }
+                // Whoever asked may have given up.
+                Mail::Source(source, reply) => drop(reply.send(self.edge.source_view(now, source))),
                 Mail::Drain => self.edge.drain(),
                 Mail::Stop => self.stopping = true,
             }

@@ -1,0 +1,208 @@
+"""Banned sources in the kernel: a table of nftables of our own, kept in step with the ban list in batches."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from edgeproxy.config.address import ListenAddress
+from edgeproxy.config.flood import Kernel, family
+from edgeproxy.config.root import Config
+from edgeproxy.events import Bus, Event
+
+ROUND_SECONDS = 0.5
+"""How often bans that came or went are told the kernel."""
+NFT_SECONDS = 10
+"""Longest wait for `nft`."""
+MOST = 10_000
+"""Sources in one batch; the rest comes with the next."""
+_METER_SECONDS = 60
+Log = Callable[..., None]
+Bans = Callable[[], list[tuple[str, int, int, str, str]]]
+"""Sources with the seconds since their ban began, those that are left, why, and how its packets came."""
+
+
+class NftError(Exception):
+    """What `nft` said."""
+
+
+class _Change(NamedTuple):
+    source: str
+    seconds: int
+    proto: str
+
+
+class KernelBans:
+    """The table of one proxy; `bans` tells all that stand."""
+
+    def __init__(self, settings: Kernel, ports: Iterable[int], bans: Bans, log: Log) -> None:
+        self._settings = settings
+        self._ports = sorted(set(ports))
+        self._bans = bans
+        self._log = log
+        self._changes: dict[str, _Change] = {}
+        self._standing = False
+        self.failures = 0
+        self.sources = 0
+
+    def take(self, event: Event) -> bool:
+        """Note a ban that came or went."""
+        values: Mapping[str, int | str] = event.parameters()
+        source = str(values["ip"])
+        self._changes[source] = _Change(source, int(values.get("seconds", 0)), str(values.get("proto", "")))
+        return True
+
+    async def run(self) -> None:
+        """Keep the kernel in step until cancelled; then take our table away."""
+        try:
+            checked = 0.0
+            while True:
+                checked += ROUND_SECONDS
+                if not self._standing or checked >= self._settings.check_seconds:
+                    await self._see_to_table()
+                    checked = 0.0
+                await self._tell_changes()
+                await asyncio.sleep(ROUND_SECONDS)
+        finally:
+            await asyncio.shield(self.remove())
+
+    async def _see_to_table(self) -> None:
+        try:
+            if self._standing:
+                await _nft(f"list table inet {self._settings.table}\n")
+                return
+        except NftError as error:
+            self._log("the table of banned sources is gone, it is made anew", level="warning", values={"error": str(error)})
+        self._standing = False
+        standing = [_Change(source, left, proto) for source, _, left, _, proto in self._bans() if left > 0]
+        self._changes.clear()
+        try:
+            await _nft(self._table() + "".join(self._line(change) for change in standing[: self._settings.max_sources]))
+        except NftError as error:
+            self._failed(error)
+            return
+        self.sources = len(standing)
+        self._standing = True
+        self._log("banned sources are dropped in the kernel", values={"table": self._settings.table, "sources": self.sources})
+
+    async def _tell_changes(self) -> None:
+        if not self._changes or not self._standing:
+            return
+        batch = [self._changes.pop(source) for source in list(self._changes)[:MOST]]
+        try:
+            await _nft("".join(self._line(change) for change in batch))
+        except NftError as error:
+            # A source that is there or not there spoils the whole batch: all is told anew.
+            self._failed(error)
+            self._standing = False
+            return
+        self.sources += sum(1 if change.seconds else -1 for change in batch)
+
+    def _failed(self, error: NftError) -> None:
+        self.failures += 1
+        self._log("nft failed, banned sources are dropped by us alone", level="error", values={"error": str(error)})
+
+    async def remove(self) -> None:
+        """Take our table away."""
+        if self._standing:
+            self._standing = False
+            try:
+                await _nft(f"destroy table inet {self._settings.table}\n")
+            except NftError:
+                await _nft(f"add table inet {self._settings.table}\ndelete table inet {self._settings.table}\n")
+
+    def _table(self) -> str:
+        name, rate = self._settings.table, self._settings.udp_packets_per_second
+        size, ports = self._settings.max_sources, ", ".join(map(str, self._ports))
+        lines = [f"add table inet {name}", f"delete table inet {name}", f"table inet {name} {{"]
+        for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
+            lines += [f"  set {purpose}{version} {{ type {kind}; flags timeout; size {size}; }}" for purpose in ("all", "udp")]
+            lines.append(f"  set meter{version} {{ type {kind}; flags dynamic,timeout; timeout {_METER_SECONDS}s; size {size}; }}")
+        # Before connections are tracked, so that a flood does not fill that table either.
+        lines += ["  chain guard {", "    type filter hook prerouting priority -310; policy accept;"]
+        for address, version in (("ip", 4), ("ip6", 6)):
+            lines.append(f"    {address} saddr @all{version} th dport {{ {ports} }} counter drop")
+            meter = f"update @meter{version} {{ {address} saddr limit rate over {rate}/second burst {rate} packets }}"
+            lines.append(f"    {address} saddr @udp{version} udp dport {{ {ports} }} {meter} counter drop")
+        return "\n".join([*lines, "  }", "}", ""])
+
+    def _line(self, change: _Change) -> str:
+        name, version = self._settings.table, family(change.source)
+        sets = [f"{purpose}{version}" for purpose in ("all", "udp")]
+        # Added without effect first where it is there already, so that what is deleted is there.
+        gone = "".join(
+            f"add element inet {name} {one} {{ {change.source} }}\ndelete element inet {name} {one} {{ {change.source} }}\n" for one in sets
+        )
+        if not change.seconds:
+            return gone
+        own = sets[1] if change.proto == "udp" else sets[0]
+        return f"{gone}add element inet {name} {own} {{ {change.source} timeout {change.seconds}s }}\n"
+
+
+class KernelGuard:
+    """The kernel's table as the configuration at hand wants it: none, or one that runs."""
+
+    def __init__(self, bus: Bus, log: Log) -> None:
+        self._bus = bus
+        self._log = log
+        self._terms: tuple[Kernel, list[int]] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._number = 0
+        self._failures = 0
+        self._bans: KernelBans | None = None
+
+    async def use(self, config: Config, bans: Bans) -> None:
+        """Go by another configuration; what is wanted as it is goes on."""
+        kernel = config.flood.kernel if config.flood else Kernel()
+        terms = (kernel, ports_of(config)) if kernel.enabled else None
+        if terms == self._terms:
+            return
+        await self.stop()
+        self._terms = terms
+        if terms:
+            self._bans = KernelBans(*terms, bans, self._log)
+            self._number = self._bus.subscribe(["E_BAN_ADDED", "E_BAN_REMOVED"], self._bans.take, "kernel")
+            self._task = asyncio.create_task(self._bans.run())
+
+    async def stop(self) -> None:
+        """Take the table away."""
+        if self._task and self._bans:
+            self._bus.unsubscribe(self._number)
+            self._failures += self._bans.failures
+            self._task.cancel()
+            done = await asyncio.gather(self._task, return_exceptions=True)
+            if isinstance(done[0], Exception):
+                self._log("the table of banned sources cannot be removed", level="error", values={"error": str(done[0])})
+        self._terms = self._task = self._bans = None
+
+    @property
+    def failures(self) -> int:
+        """How often `nft` failed."""
+        return self._failures + (self._bans.failures if self._bans else 0)
+
+    @property
+    def sources(self) -> int:
+        """Sources that the kernel drops."""
+        return self._bans.sources if self._bans else 0
+
+
+def ports_of(config: Config) -> list[int]:
+    """Return the ports that SIP comes to."""
+    return [ListenAddress.parse(listener.address).port for listener in config.install.listener.values()]
+
+
+async def _nft(script: str) -> None:
+    program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if program is None:
+        raise NftError("the program nft is not installed")
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(program, "-f", "-", stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe)
+    try:
+        async with asyncio.timeout(NFT_SECONDS):
+            _, said = await process.communicate(script.encode())
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise NftError(f"nft did not answer within {NFT_SECONDS} s") from None
+    if process.returncode:
+        raise NftError(said.decode(errors="replace").strip().splitlines()[0] if said else f"nft ended with {process.returncode}")

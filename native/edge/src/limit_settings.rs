@@ -1,0 +1,296 @@
+//! Limits by key as the file has them, looked up once: how many calls at once, how many requests in a window.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use guard::{Algorithm, Holder, Keyed, Meters, Pipe, Slot};
+use papaya::HashMap as SharedMap;
+use serde::Deserialize;
+use syntax::Method;
+
+use crate::settings::{RouteSettings, SettingsError};
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counts {
+    /// Calls at once.
+    Calls,
+    /// Requests in a window.
+    Rate,
+}
+
+/// One limit.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyLimitSettings {
+    /// Its name in the file.
+    pub name: String,
+    /// What it counts.
+    pub counts: Counts,
+    /// What each key is made of: text, and fields of the request in braces.
+    pub key: String,
+    /// As many as each key may have; for `network` bytes, for `feedback` percent.
+    pub most: u32,
+    /// The attribute of an account that says it instead, empty for none.
+    pub attribute: String,
+    /// Keys that may have another number.
+    pub overrides: Vec<(String, u32)>,
+    /// Peers whose requests count; none means all.
+    pub peers: Vec<String>,
+    /// Methods that count; none means INVITE.
+    pub methods: Vec<String>,
+    /// Whether only policies ask for it.
+    pub by_policy: bool,
+    /// `tail_drop`, `sliding_window`, `red`, `network` or `feedback`.
+    pub algorithm: String,
+    /// The window of a rate.
+    pub window_milliseconds: u64,
+    /// Whether a refused request costs as much as one that passed.
+    pub counts_refused: bool,
+    /// Keys at once; what has no room is not limited.
+    pub keys: usize,
+    /// The answer to what is too much.
+    pub status_code: u16,
+    /// And its text, empty for the customary one.
+    pub reason_phrase: String,
+    /// Retry-After, 0 for none.
+    pub retry_after_seconds: u32,
+}
+
+/// A field of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeyField {
+    Account,
+    Caller,
+    CallerUser,
+    Called,
+    CalledUser,
+    Domain,
+    Source,
+    Peer,
+    Gateway,
+    Listener,
+    Attribute(Box<str>),
+}
+
+/// A part of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeyPart {
+    Text(Box<str>),
+    Field(KeyField),
+}
+
+impl KeyPart {
+    fn parse(template: &str) -> Option<Vec<Self>> {
+        let (mut parts, mut rest) = (Vec::new(), template);
+        while let Some((before, behind)) = rest.split_once('{') {
+            let (name, after) = behind.split_once('}')?;
+            if !before.is_empty() {
+                parts.push(Self::Text(before.into()));
+            }
+            parts.push(Self::Field(match name {
+                "account" => KeyField::Account,
+                "caller" => KeyField::Caller,
+                "caller_user" => KeyField::CallerUser,
+                "called" => KeyField::Called,
+                "called_user" => KeyField::CalledUser,
+                "domain" => KeyField::Domain,
+                "source" => KeyField::Source,
+                "peer" => KeyField::Peer,
+                "gateway" => KeyField::Gateway,
+                "listener" => KeyField::Listener,
+                other => KeyField::Attribute(other.strip_prefix("attribute.")?.into()),
+            }));
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Self::Text(rest.into()));
+        }
+        (!rest.contains('}')).then_some(parts)
+    }
+}
+
+/// What is kept of one key.
+#[derive(Debug)]
+pub(crate) struct LimitValue {
+    pub(crate) limit: Arc<LimitState>,
+    pub(crate) pipe: Option<Pipe>,
+    /// Whether somebody was told that it is at its limit.
+    pub(crate) over: AtomicBool,
+    /// When it was last refused, in microseconds of the monotonic clock.
+    pub(crate) refused_at: AtomicU64,
+}
+
+/// A place among the calls of a key.
+pub(crate) type HeldLimit = Holder<LimitValue>;
+pub(crate) type LimitSlot = Arc<Slot<LimitValue>>;
+
+/// What a limit counted; it outlives reloads.
+#[derive(Debug)]
+pub(crate) struct LimitState {
+    pub(crate) name: Box<str>,
+    pub(crate) table: Arc<Keyed<LimitValue>>,
+    /// What operators set, by key; an empty one stands for all that have none.
+    pub(crate) set: SharedMap<Box<str>, u32>,
+    pub(crate) refused: AtomicU64,
+    pub(crate) untracked: AtomicU64,
+}
+
+/// One limit with everything looked up.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    pub(crate) settings: KeyLimitSettings,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) parts: Vec<KeyPart>,
+    peers: Vec<u16>,
+    methods: Vec<Box<[u8]>>,
+    overrides: HashMap<Box<str>, u32>,
+    pub(crate) state: Arc<LimitState>,
+}
+
+impl Limit {
+    /// Whether a request of `peer` counts.
+    pub(crate) fn fits(&self, method: Method, peer: u16) -> bool {
+        !self.settings.by_policy && (self.peers.is_empty() || self.peers.contains(&peer)) && self.methods.iter().any(|own| **own == *method.as_str().as_bytes())
+    }
+
+    /// As many as `key` may have, where an attribute of its account says `attributed`.
+    pub(crate) fn most(&self, key: &str, attributed: Option<u32>) -> u32 {
+        let set = self.state.set.pin();
+        let by_operator = set.get(key).or_else(|| set.get("")).copied();
+        by_operator.or_else(|| self.overrides.get(key).copied()).or(attributed).unwrap_or(self.settings.most)
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        self.settings.window_milliseconds * 1_000
+    }
+
+    /// The value of a key that is new.
+    pub(crate) fn value(&self, most: u32) -> LimitValue {
+        let pipe = (self.settings.counts == Counts::Rate).then(|| Pipe::new(self.algorithm, most, self.window()));
+        LimitValue { limit: Arc::clone(&self.state), pipe, over: AtomicBool::new(false), refused_at: AtomicU64::new(0) }
+    }
+}
+
+/// All limits.
+#[derive(Debug, Default)]
+pub(crate) struct LimitTable {
+    pub(crate) all: Vec<Limit>,
+    pub(crate) meters: Arc<Meters>,
+}
+
+/// One key of a limit, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LimitView {
+    /// The limit.
+    pub limit: String,
+    /// `calls` or `rate`.
+    pub counts: &'static str,
+    /// The key.
+    pub key: String,
+    /// Calls now, or requests in the window.
+    pub used: u64,
+    /// As many as it may have, where no attribute says otherwise.
+    pub most: u32,
+    /// Whether something was refused lately.
+    pub at_limit: bool,
+}
+
+impl LimitTable {
+    /// The limits that follow `before`, whose counts go on where what they count is the same.
+    pub(crate) fn new(settings: &RouteSettings, before: Option<&Self>) -> Result<Self, SettingsError> {
+        let mut all = Vec::new();
+        for own in &settings.key_limits {
+            let fault = |key: &str, problem, value: &str| SettingsError::Value { path: format!("limit.{}.{key}", own.name), problem, value: value.to_owned() };
+            let algorithm = match own.algorithm.as_str() {
+                "tail_drop" => Algorithm::TailDrop,
+                "sliding_window" => Algorithm::SlidingWindow,
+                "red" => Algorithm::Red,
+                "network" => Algorithm::Network,
+                "feedback" => Algorithm::Feedback,
+                other => return Err(fault("algorithm", "no such algorithm", other)),
+            };
+            let parts = KeyPart::parse(&own.key).ok_or_else(|| fault("key", "a field that there is not", &own.key))?;
+            let place = |name: &String| settings.peers.iter().position(|peer| peer.name == *name).map(|index| index as u16);
+            let peers = own.peers.iter().map(|name| place(name).ok_or_else(|| fault("peers", "no such peer", name))).collect::<Result<_, _>>()?;
+            let methods: Vec<&str> = if own.methods.is_empty() { vec!["INVITE"] } else { own.methods.iter().map(String::as_str).collect() };
+            let same = |limit: &&Limit| {
+                limit.settings.name == own.name
+                    && limit.settings.counts == own.counts
+                    && limit.settings.keys == own.keys
+                    && (own.counts == Counts::Calls || (limit.algorithm, limit.settings.window_milliseconds) == (algorithm, own.window_milliseconds))
+            };
+            let known = before.and_then(|before| before.all.iter().find(same)).map(|limit| Arc::clone(&limit.state));
+            let fresh = || {
+                let table = Arc::new(Keyed::new(own.keys));
+                let (set, refused, untracked) = (SharedMap::new(), AtomicU64::new(0), AtomicU64::new(0));
+                Arc::new(LimitState { name: own.name.as_str().into(), table, set, refused, untracked })
+            };
+            all.push(Limit {
+                algorithm,
+                parts,
+                peers,
+                methods: methods.into_iter().map(|method| method.as_bytes().into()).collect(),
+                overrides: own.overrides.iter().map(|(key, most)| (key.as_str().into(), *most)).collect(),
+                state: known.unwrap_or_else(fresh),
+                settings: own.clone(),
+            });
+        }
+        Ok(Self { all, meters: before.map(|before| Arc::clone(&before.meters)).unwrap_or_default() })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Limit> {
+        self.all.iter().find(|limit| limit.settings.name == name)
+    }
+
+    /// Sets how many `key` may have, or all keys where it is empty, until that is taken back; false where there is no such limit.
+    pub(crate) fn set(&self, name: &str, key: &str, most: Option<u32>) -> bool {
+        let Some(limit) = self.get(name) else { return false };
+        let set = limit.state.set.pin();
+        match most {
+            Some(most) => set.insert(key.into(), most).copied(),
+            None => set.remove(key).copied(),
+        };
+        true
+    }
+
+    /// The keys of `name`, or of every limit, the fullest first.
+    pub(crate) fn views(&self, name: Option<&str>, now: u64) -> Vec<LimitView> {
+        let mut found = Vec::new();
+        for limit in self.all.iter().filter(|limit| name.is_none_or(|name| limit.settings.name == name)) {
+            for slot in limit.state.table.all() {
+                let value = slot.value();
+                found.push(LimitView {
+                    limit: limit.settings.name.clone(),
+                    counts: if limit.settings.counts == Counts::Calls { "calls" } else { "rate" },
+                    key: slot.key().to_owned(),
+                    used: value.pipe.as_ref().map_or_else(|| u64::from(slot.holders()), |pipe| pipe.passed(now)),
+                    most: limit.most(slot.key(), None),
+                    at_limit: value.over.load(Ordering::Relaxed),
+                });
+            }
+        }
+        found.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| (&a.limit, &a.key).cmp(&(&b.limit, &b.key))));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_made_of_text_and_fields() {
+        let text = |text: &str| KeyPart::Text(text.into());
+        assert_eq!(KeyPart::parse(""), Some(Vec::new()));
+        assert_eq!(
+            KeyPart::parse("a-{account}:{attribute.plan}b"),
+            Some(vec![text("a-"), KeyPart::Field(KeyField::Account), text(":"), KeyPart::Field(KeyField::Attribute("plan".into())), text("b")])
+        );
+        for bad in ["{nobody}", "{account", "account}", "{attribute}"] {
+            assert_eq!(KeyPart::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Limits by key in phase *admit*: what a caller may have of calls and requests, before anybody is asked where they go.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use guard::NotHeld;
+use proto::{Key, Now};
+use smallvec::SmallVec;
+use syntax::{Message, Span, Uri};
+
+use crate::edge::Edge;
+use crate::event::EventKind;
+use crate::hop::Hop;
+use crate::limit_settings::{Counts, HeldLimit, KeyField, KeyPart, Limit, LimitSlot};
+use crate::matching::Refusal;
+use crate::policy::VerdictError;
+use crate::settings::Snapshot;
+use crate::verdict::Verdict;
+
+/// A key that was not refused anything for so long is below its limit again, in microseconds.
+const QUIET: u64 = 10_000_000;
+/// Keys at their limit that are watched for that, per worker.
+const WATCHED: usize = 4_096;
+/// Bytes of a key.
+const LONGEST: usize = 256;
+/// Seconds between two looks for rates that nobody uses.
+const SWEEP_SECONDS: u64 = 10;
+
+/// What one request asks of one limit.
+struct Ask<'a> {
+    limit: &'a Limit,
+    key: String,
+    most: u32,
+}
+
+/// Limits that calls of one worker hold and hit.
+#[derive(Default)]
+pub(crate) struct LimitWatch {
+    /// What the request at hand holds until its call does.
+    pub(crate) held: SmallVec<[HeldLimit; 2]>,
+    /// Keys that were told to be at their limit.
+    over: Vec<LimitSlot>,
+}
+
+impl Edge {
+    /// Whether a request of `peer` that opens something is within every limit that counts it. What it holds of calls waits in
+    /// `limits.held` for its call.
+    pub(crate) fn within_limits(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> Result<(), Refusal> {
+        self.limits.held.clear();
+        if self.snapshot.limits.all.is_empty() {
+            return Ok(());
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut asks: SmallVec<[Ask<'_>; 4]> = SmallVec::new();
+        for limit in snapshot.limits.all.iter().filter(|limit| limit.fits(message.head.method, peer)) {
+            let Some(key) = self.key_of(&limit.parts, arrival, message, peer) else { continue };
+            let most = limit.most(&key, self.attributed(limit));
+            asks.push(Ask { limit, key, most });
+        }
+        self.take_all(now, &snapshot, &asks)
+    }
+
+    /// Takes places in all limits, or in none; but for requests that count although they are refused.
+    fn take_all(&mut self, now: Now, snapshot: &Snapshot, asks: &[Ask<'_>]) -> Result<(), Refusal> {
+        let rates = |dear: bool| asks.iter().filter(move |ask| ask.limit.settings.counts == Counts::Rate && ask.limit.settings.counts_refused == dear);
+        for ask in rates(true) {
+            self.pass(now, snapshot, ask, true)?;
+        }
+        for ask in rates(false) {
+            self.pass(now, snapshot, ask, false)?;
+        }
+        for ask in asks.iter().filter(|ask| ask.limit.settings.counts == Counts::Calls) {
+            match ask.limit.state.table.hold(&ask.key, ask.most, || ask.limit.value(ask.most)) {
+                Ok(held) => self.limits.held.push(held),
+                Err(NotHeld::Full(slot)) => {
+                    self.limits.held.clear();
+                    return Err(self.at_limit(now, ask.limit, &slot, ask.most));
+                }
+                Err(NotHeld::NoRoom) => {
+                    ask.limit.state.untracked.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        for ask in rates(false) {
+            self.pass(now, snapshot, ask, true)?;
+        }
+        Ok(())
+    }
+
+    /// One request through a pipe; where it does not `count`, only whether it would pass.
+    fn pass(&mut self, now: Now, snapshot: &Snapshot, ask: &Ask<'_>, count: bool) -> Result<(), Refusal> {
+        let (limit, at) = (ask.limit, now.moment.0);
+        let Ok(holder) = limit.state.table.hold(&ask.key, u32::MAX, || limit.value(ask.most)) else {
+            limit.state.untracked.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        let slot = Arc::clone(holder.slot());
+        let passes = slot.value().pipe.as_ref().is_none_or(|pipe| {
+            let passes = if count { pipe.take(at, ask.most, &snapshot.limits.meters) } else { pipe.has_room(at, ask.most, &snapshot.limits.meters) };
+            if !passes && limit.settings.counts_refused && ask.most > 0 {
+                pipe.charge(at, ask.most);
+            }
+            passes
+        });
+        holder.leave();
+        if passes {
+            return Ok(());
+        }
+        self.limits.held.clear();
+        Err(self.at_limit(now, limit, &slot, ask.most))
+    }
+
+    /// A key has all that it may have: told once until it was quiet for a while.
+    fn at_limit(&mut self, now: Now, limit: &Limit, slot: &LimitSlot, most: u32) -> Refusal {
+        self.counters.refused_limits.add();
+        limit.state.refused.fetch_add(1, Ordering::Relaxed);
+        let value = slot.value();
+        value.refused_at.store(now.moment.0, Ordering::Relaxed);
+        // Who may have nothing at all is barred, which is no news.
+        if most > 0 && self.limits.over.len() < WATCHED && !value.over.swap(true, Ordering::AcqRel) {
+            self.limits.over.push(Arc::clone(slot));
+            let shown = self.shown_text(slot.key().as_bytes());
+            log::info!(target: "admit", "limit {} reached: {shown} has {most}", limit.settings.name);
+            let (name, key) = (limit.settings.name.clone(), slot.key().to_owned());
+            let counts = if limit.settings.counts == Counts::Calls { "calls" } else { "rate" };
+            self.tell(now, EventKind::LimitReached, |_| vec![name.into(), key.into(), counts.into(), u64::from(most).into()]);
+        }
+        let settings = &limit.settings;
+        let mut refusal = Refusal::new(settings.status_code, "admit");
+        if settings.retry_after_seconds > 0 {
+            refusal.headers = format!("Retry-After: {}\r\n", settings.retry_after_seconds).into_bytes();
+        }
+        refusal.reason_phrase = (!settings.reason_phrase.is_empty()).then(|| settings.reason_phrase.clone());
+        refusal
+    }
+
+    /// Whether the request of `entry` is within the limits that a policy names, for keys of its own; if not it has been answered.
+    ///
+    /// # Errors
+    /// [`VerdictError::Limit`] for a limit that there is not.
+    pub(crate) fn within_verdict_limits(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<bool, VerdictError> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut asks = Vec::new();
+        for (name, key, most) in &verdict.limits {
+            let limit = snapshot.limits.get(name).ok_or_else(|| VerdictError::Limit(name.clone()))?;
+            let key = cut(Cow::Borrowed(key)).into_owned();
+            asks.push(Ask { most: most.unwrap_or_else(|| limit.most(&key, None)), limit, key });
+        }
+        let Some(transaction) = self.transactions.get(entry) else { return Ok(false) };
+        let (call, exempt) = (transaction.call, self.calls.get(transaction.call).is_some_and(|call| call.emergency));
+        self.limits.held.clear();
+        let refusal = if exempt { None } else { self.take_all(now, &snapshot, &asks).err() };
+        let held = std::mem::take(&mut self.limits.held);
+        let Some(refusal) = refusal else {
+            if let Some(call) = self.calls.get_mut(call) {
+                call.limits.extend(held);
+            }
+            return Ok(true);
+        };
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.waiting = None;
+            transaction.targets.clear();
+            transaction.addresses.clear();
+            transaction.plan = None;
+            if let Some(state) = transaction.policy.as_mut() {
+                (state.report, state.running) = (false, false);
+            }
+        }
+        self.decide_for(entry, |_| format!("admit: refused with {}", refusal.status_code));
+        self.mark_refused(entry, "admit");
+        self.finish_saying(now, entry, refusal.status_code, refusal.reason_phrase.as_deref(), &refusal.headers, b"");
+        Ok(false)
+    }
+
+    /// What an attribute of the account at hand says of a limit.
+    fn attributed(&self, limit: &Limit) -> Option<u32> {
+        let name = limit.settings.attribute.as_str();
+        let account = self.users.proved.as_deref().filter(|_| !name.is_empty())?;
+        let (_, value) = account.attributes.all().find(|(own, _)| *own == name)?;
+        value.trim().parse().inspect_err(|_| self.counters.attributes_unreadable.add()).ok()
+    }
+
+    /// The key of a request; nothing where a field of it has no value.
+    fn key_of(&self, parts: &[KeyPart], arrival: &Hop, message: &Message<'_>, peer: u16) -> Option<String> {
+        let mut key = String::with_capacity(48);
+        for part in parts {
+            match part {
+                KeyPart::Text(text) => key.push_str(text),
+                KeyPart::Field(field) => key.push_str(&self.field_of(field, arrival, message, peer)?),
+            }
+        }
+        Some(cut(Cow::Owned(key)).into_owned())
+    }
+
+    fn field_of<'a>(&'a self, field: &KeyField, arrival: &Hop, message: &'a Message<'_>, peer: u16) -> Option<Cow<'a, str>> {
+        let uri_of = |span: Span| Uri::parse(message.bytes, span).ok();
+        let user = |uri: Uri| (!uri.user.is_empty()).then(|| String::from_utf8_lossy(message.text(uri.user)));
+        let host = |uri: &Uri| String::from_utf8_lossy(message.text(uri.host)).to_ascii_lowercase();
+        let whole = |span: Span| {
+            let uri = uri_of(span)?;
+            let host = host(&uri);
+            Some(Cow::Owned(user(uri).map_or_else(|| host.clone(), |user| format!("{user}@{host}"))))
+        };
+        let account = || self.users.proved.as_deref();
+        match field {
+            KeyField::Account => Some(String::from_utf8_lossy(&account()?.name)),
+            KeyField::Caller => whole(message.head.from.uri),
+            KeyField::CallerUser => user(uri_of(message.head.from.uri)?),
+            KeyField::Called => whole(message.head.request_uri.whole),
+            KeyField::CalledUser => user(uri_of(message.head.request_uri.whole)?),
+            KeyField::Domain => Some(Cow::Owned(host(&uri_of(message.head.from.uri)?))),
+            KeyField::Source => Some(Cow::Owned(arrival.address.ip().to_canonical().to_string())),
+            KeyField::Peer => Some(Cow::Borrowed(self.peer_name(Some(peer)))),
+            KeyField::Gateway => self.sender(arrival).map(|name| Cow::Owned(name.to_owned())),
+            KeyField::Listener => Some(Cow::Borrowed(self.snapshot.listener(arrival.listener).label())),
+            KeyField::Attribute(name) => account()?.attributes.all().find(|(own, _)| *own == &**name).map(|(_, value)| Cow::Borrowed(value)),
+        }
+    }
+
+    /// Once a second: keys that are below their limit again, and rates that nobody uses.
+    pub(crate) fn tidy_limits(&mut self, now: Now) {
+        let at = now.moment.0;
+        let mut over = std::mem::take(&mut self.limits.over);
+        over.retain(|slot| {
+            let value = slot.value();
+            let still = at.saturating_sub(value.refused_at.load(Ordering::Relaxed)) < QUIET;
+            if !still {
+                value.over.store(false, Ordering::Release);
+                let (name, key) = (value.limit.name.to_string(), slot.key().to_owned());
+                self.tell(now, EventKind::LimitCleared, |_| vec![name.into(), key.into()]);
+            }
+            still
+        });
+        self.limits.over = over;
+        if self.options.worker != 0 {
+            return;
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        for limit in &snapshot.limits.all {
+            if limit.algorithm == guard::Algorithm::Feedback {
+                snapshot.limits.meters.steer(limit.most("", None));
+            }
+            if limit.settings.counts == Counts::Rate && (at / 1_000_000).is_multiple_of(SWEEP_SECONDS) {
+                let idle = |slot: &LimitSlot| slot.value().pipe.as_ref().is_none_or(|pipe| pipe.is_idle(at));
+                limit.state.table.all().iter().filter(|slot| idle(slot)).for_each(|slot| {
+                    limit.state.table.retire(slot);
+                });
+            }
+        }
+    }
+
+    /// Ends the calls that hold `key` of a limit, or any key of it where that is empty; how many those were, and how many of them
+    /// could not be told.
+    pub fn end_limited(&mut self, now: Now, limit: &str, key: &str) -> (usize, usize) {
+        let holds = |held: &HeldLimit| &*held.slot().value().limit.name == limit && (key.is_empty() || held.slot().key() == key);
+        let keys: Vec<_> = self.calls.keys().into_iter().filter(|call| self.calls.get(*call).is_some_and(|call| call.limits.iter().any(holds))).collect();
+        let untold = keys.iter().filter(|call| !self.end_one(now, **call, "Ended by the operator")).count();
+        (keys.len(), untold)
+    }
+}
+
+fn cut(key: Cow<'_, str>) -> Cow<'_, str> {
+    if key.len() <= LONGEST {
+        return key;
+    }
+    let end = (0..=LONGEST).rev().find(|at| key.is_char_boundary(*at)).unwrap_or(0);
+    Cow::Owned(key.get(..end).unwrap_or_default().to_owned())
+}

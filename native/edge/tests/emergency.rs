@@ -1,0 +1,100 @@
+//! Emergency calls pass in every phase that refuses others.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use edge::{Counts, KeyLimitSettings, PeerKind, RouteSettings, Shedding};
+use testkit::{Request, Rig, Sent, peer, response, settings};
+
+const PHONE: &str = "198.51.100.7:5060";
+
+fn settings_with_help() -> RouteSettings {
+    let mut settings = settings(vec![
+        peer("core", PeerKind::Core, "192.0.2.200", &["sip:192.0.2.200"]),
+        peer("psap", PeerKind::Gateway, "192.0.2.112", &["sip:192.0.2.112"]),
+        peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[]),
+    ]);
+    settings.emergency.peer = "psap".to_owned();
+    settings
+}
+
+fn invite(uri: &str, id: &str) -> String {
+    Request::new("INVITE", uri).branch(&format!("z9hG4bK{id}")).call_id(id).text()
+}
+
+fn helped(sent: &[Sent]) -> bool {
+    sent.iter().any(|sent| sent.to.to_string() == "192.0.2.112:5060" && sent.first_line().starts_with("INVITE"))
+}
+
+#[test]
+fn they_have_a_way_and_an_event_of_their_own() {
+    let mut rig = Rig::new(settings_with_help());
+    rig.listen(&["E_EMERGENCY_CALL"]);
+    assert!(helped(&rig.receive(PHONE, &invite("urn:service:sos.ambulance", "a"))));
+    assert!(helped(&rig.receive(PHONE, &invite("sip:112@example.net", "b"))));
+    assert!(!helped(&rig.receive(PHONE, &invite("sip:1123@example.net", "c"))));
+    assert_eq!((rig.take_events().len(), rig.counters().emergency_calls.get()), (2, 2));
+}
+
+#[test]
+fn a_ban_for_a_rate_stops_everything_but_the_call_for_help() {
+    let mut rig = Rig::new(settings_with_help());
+    assert!(rig.ban("198.51.100.7", 600));
+    assert!(rig.receive(PHONE, &invite("sip:1@example.net", "a")).is_empty());
+    let sent = rig.receive(PHONE, &invite("sip:112@example.net", "b"));
+    assert!(helped(&sent));
+    let forwarded = sent.iter().find(|sent| sent.to.to_string() == "192.0.2.112:5060").unwrap().text.clone();
+    // Another call of the same phone still finds no ear, nor does garbage.
+    assert!(rig.receive(PHONE, &invite("sip:1@example.net", "c")).is_empty());
+    assert!(rig.receive(PHONE, "INVITE sip:112@example.net SIP/2.0\r\n\r\n").is_empty());
+    let answer = rig.receive("192.0.2.112:5060", &response(&forwarded, 200, "t"));
+    assert_eq!((answer[0].to.to_string().as_str(), answer[0].status_code()), (PHONE, 200));
+    let bye = Request::new("BYE", "sip:192.0.2.112").branch("z9hG4bKbye").call_id("b").cseq(2).tags("from", "t").text();
+    let bye = bye.replace("tag=from", &format!("tag={}", testkit::header(&forwarded, "From").split("tag=").nth(1).unwrap()));
+    assert!(rig.receive(PHONE, &bye).iter().any(|sent| sent.first_line().starts_with("BYE")), "its end is heard too");
+}
+
+#[test]
+fn shedding_and_draining_let_them_in() {
+    let mut rig = Rig::new(settings_with_help());
+    rig.shed(Shedding::Registrations);
+    assert_eq!(rig.receive(PHONE, &invite("sip:1@example.net", "a"))[0].status_code(), 503);
+    assert!(helped(&rig.receive(PHONE, &invite("sip:112@example.net", "b"))));
+    rig.drain();
+    assert_eq!(rig.receive(PHONE, &invite("sip:1@example.net", "c"))[0].status_code(), 503);
+    assert!(helped(&rig.receive(PHONE, &invite("urn:service:sos", "d"))));
+}
+
+#[test]
+fn they_pass_the_last_place_of_every_table() {
+    let mut settings = settings_with_help();
+    settings.limits.calls = 8;
+    let mut rig = Rig::new(settings);
+    (0..7).for_each(|number| drop(rig.receive(PHONE, &invite("sip:1@example.net", &format!("n{number}")))));
+    assert_eq!(rig.receive(PHONE, &invite("sip:1@example.net", "full"))[0].status_code(), 503);
+    assert!(helped(&rig.receive(PHONE, &invite("sip:112@example.net", "b"))));
+}
+
+#[test]
+fn no_limit_counts_them() {
+    let mut settings = settings_with_help();
+    settings.key_limits = vec![KeyLimitSettings {
+        name: "all".to_owned(),
+        counts: Counts::Calls,
+        key: String::new(),
+        most: 0,
+        attribute: String::new(),
+        overrides: Vec::new(),
+        peers: Vec::new(),
+        methods: Vec::new(),
+        by_policy: false,
+        algorithm: "tail_drop".to_owned(),
+        window_milliseconds: 1_000,
+        counts_refused: false,
+        keys: 10,
+        status_code: 486,
+        reason_phrase: String::new(),
+        retry_after_seconds: 0,
+    }];
+    let mut rig = Rig::new(settings);
+    assert_eq!(rig.receive(PHONE, &invite("sip:1@example.net", "a"))[0].status_code(), 486);
+    assert!(helped(&rig.receive(PHONE, &invite("sip:112@example.net", "b"))));
+}
