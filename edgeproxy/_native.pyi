@@ -25,6 +25,7 @@ __all__ = [
     "install_logger",
     "may_bind_low",
     "pattern_fault",
+    "replay_fraud",
     "set_log_level",
 ]
 
@@ -82,6 +83,21 @@ class Engine:
 
     def set_limit(self, name: str, key: str, most: int | None = None) -> bool:
         """Set how many a key of a limit may have, or all keys where it is empty, or take that back; false where there is no such limit."""
+
+    def fraud_stats(self, user: str | None = None, limit: int = 100) -> list[tuple[str, int, str, int, int, int, int, int]]:
+        """Return user, profile, prefix, rule, calls a minute, in all, at once and in a row, those with the most calls first."""
+
+    def barred(self) -> list[tuple[str, int]]:
+        """Return accounts that may not call, and for how many more seconds."""
+
+    def unbar(self, user: str) -> bool:
+        """Let an account call again; false where it was not barred."""
+
+    def fraud_kept(self) -> bytes:
+        """Return what a restart needs of fraud figures and bars; empty where nothing is watched."""
+
+    def restore_fraud(self, kept: bytes, ago: int) -> bool:
+        """Take over what was kept so many seconds before; false where it cannot be read, or nothing is watched."""
 
     def trace(self, needle: bytes = ..., places: list[int] = ..., limit: int = 10_000) -> tuple[list[TraceEntry], list[int], int]:
         """Return the latest messages and decisions that contain `needle`, `limit` at most, in order of time.
@@ -550,6 +566,13 @@ def check_document(document: bytes) -> None:
 
 def pattern_fault(pattern: str) -> str | None:
     """Return what is wrong with a regular expression for numbers; None where nothing is."""
+
+def replay_fraud(document: bytes, calls: list[tuple[int, int, int, str, str, int]]) -> list[tuple[int, int, int, str, bool, int, int]]:
+    """Return what the fraud part of a document would have said of calls.
+
+    A call is when it began, was answered (0: never) and ended in microseconds since 1970, user, number and profile. An alarm is when,
+    which call, which rule, the figure, whether it is critical, value and threshold. Raise `ValueError` for another document.
+    """
 
 def event_shapes() -> list[tuple[str, list[str]]]:
     """Return the name of every native event with the names of its parameters."""

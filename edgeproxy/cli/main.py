@@ -23,6 +23,7 @@ _COMMANDS = {
     "db": ("database", "database"),
     "routes": ("routes", "routes"),
     "peers": ("peers", "peers"),
+    "fraud": ("fraud", "fraud"),
     "limits": ("limits", "limits"),
     "location": ("users", "location"),
     "ban": ("users", "ban"),

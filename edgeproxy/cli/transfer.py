@@ -15,7 +15,8 @@ from edgeproxy.storage.transfer import KINDS, export_rows, import_rows
 
 
 @contextlib.contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Draw a bar on standard error for as long as the context lasts; what is given goes it on by so much."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
@@ -35,7 +36,7 @@ def import_csv(url: str, kind: str, file: Path, replace: bool, skip_bad: bool, i
     def work() -> None:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             total = max(sum(1 for _ in lines) - 1, 0)
-        with _progress(f"importing {kind}", total) as step:
+        with progress(f"importing {kind}", total) as step:
             done = asyncio.run(import_rows(url, kind, file, replace=replace, skip_bad=skip_bad, foreign=into_opensips, step=step))
         for fault in done.faults:
             click.echo(fault, err=True)
@@ -54,7 +55,7 @@ def export_csv(url: str, kind: str, file: Path) -> None:
     """Write the rows of the database at URL into FILE as CSV."""
 
     def work() -> None:
-        with _progress(f"exporting {kind}", None) as step:
+        with progress(f"exporting {kind}", None) as step:
             count = asyncio.run(export_rows(url, kind, file, step=step))
         click.echo(f"{count} rows written to {file}")
 

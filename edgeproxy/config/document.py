@@ -68,6 +68,7 @@ def _routing(config: Config) -> dict[str, Any]:
         "media": config.media.document() if config.media else None,
         "authentication": config.authentication.document(),
         "flood": config.flood.document() if config.flood else None,
+        "fraud": config.fraud.document() if config.fraud else None,
         "key_limits": [limit.document(name) for name, limit in config.limit.items()],
         "emergency": msgspec.to_builtins(config.emergency),
         "number_sets": [numbers.document(name) for name, numbers in config.numbers.items()],
@@ -155,4 +156,5 @@ def _peer(name: str, peer: Peer) -> dict[str, Any]:
         "numbers_in": msgspec.to_builtins(peer.numbers_in),
         "numbers_out": msgspec.to_builtins(peer.numbers_out),
         "media": peer.media,
+        "fraud_profile": peer.fraud_profile,
     }

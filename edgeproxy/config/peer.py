@@ -97,6 +97,8 @@ class Peer(msgspec.Struct, frozen=True):
     """Whether its requests must prove whose they are, as `[authentication]` says; by default those of subscribers where a `[registrar]` keeps them. A REGISTER for a domain that is not kept here is then refused with 404; with `false` it goes to the core."""
     media: Engage | None = None
     """Whether calls from and to this peer have their media relayed, where that is to differ from `media.engage`; needs a `[media]`."""
+    fraud_profile: Annotated[int, Meta(ge=0, lt=1 << 31)] = 0
+    """The profile that its calls are watched by where their account names none; needs a `[fraud]`. 0: the default one."""
     listener: str = ""
     """Listener to send from; by default the one that the kernel's routes suggest."""
 

@@ -6,6 +6,7 @@ from msgspec import field
 from edgeproxy.config.authentication import Authentication
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.flood import Flood
+from edgeproxy.config.fraud import Fraud
 from edgeproxy.config.install import Install
 from edgeproxy.config.limits import Emergency, KeyLimit
 from edgeproxy.config.lookup import Lookup
@@ -49,6 +50,8 @@ class Config(msgspec.Struct, frozen=True):
     """How subscribers prove who they are."""
     flood: Flood | None = None
     """Sources that send too much, or behave as scanners do."""
+    fraud: Fraud | None = None
+    """What accounts do, watched against profiles."""
     limit: dict[str, KeyLimit] = field(default_factory=dict)
     """What callers may have of calls and requests."""
     emergency: Emergency = field(default_factory=Emergency)
@@ -130,6 +133,11 @@ class Config(msgspec.Struct, frozen=True):
                     "a process that became another user may not change the kernel's rules",
                     "leave out install.user",
                 )
+        if self.fraud:
+            self.fraud.check(("fraud",), faults)
+        for name, peer in self.peer.items():
+            if peer.fraud_profile and not self.fraud:
+                faults.add(("peer", name, "fraud_profile"), "calls are watched only where there is a [fraud]")
         for name, limit in self.limit.items():
             limit.check(("limit", name), faults, set(self.peer))
         self.emergency.check(("emergency",), faults, {name for name, peer in self.peer.items() if peer.has_targets}, set(self.route))
@@ -166,10 +174,10 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def uses_peer_rows(self) -> bool:
-        """Whether the database says who peers are, where their calls go, or which domains, aliases, exemptions and limits there are."""
+        """Whether the database says who peers are, where their calls go, or which domains, aliases, exemptions, limits and fraud rules there are."""
         registrar = self.registrar
         rows = registrar is not None and (registrar.domains_from_database or registrar.aliases_from_database)
-        rows = rows or any(limit.rows for limit in self.limit.values())
+        rows = rows or any(limit.rows for limit in self.limit.values()) or (self.fraud is not None and self.fraud.rows)
         return rows or self.authentication.attacks.exempt_group is not None or any(peer.uses_rows for peer in self.peer.values())
 
     @property

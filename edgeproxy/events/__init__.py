@@ -1,7 +1,8 @@
 """Events: typed facts, and the bus that carries them to whoever listens."""
 
 from edgeproxy.events.bus import Bus, Listener
-from edgeproxy.events.catalogue import CATALOGUE, CoreLog, CoreStatusChanged, Custom, Event, is_known, make, name_of, parameter_names
+from edgeproxy.events.catalogue import CATALOGUE, CoreLog, CoreStatusChanged, Custom, is_known, make, name_of, parameter_names
+from edgeproxy.events.event import Event
 
 __all__ = [
     "CATALOGUE",

@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
-from edgeproxy.events.catalogue import Event, name_of
+from edgeproxy.events.catalogue import name_of
+from edgeproxy.events.event import Event
 
 Listener = Callable[[Event], bool]
 """Takes an event; false where there was no room for it."""

@@ -1,26 +1,23 @@
 """Every event with its parameters, under the names that operators of OpenSIPS know; what is ours beside them is said."""
 
-from datetime import UTC, datetime
-from typing import ClassVar
-
 import msgspec
 
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """A fact; `name` is what it is known by."""
-
-    name: ClassVar[str] = ""
-    at: int = 0
-    """Wall clock, microseconds since 1970."""
-
-    def parameters(self) -> dict[str, int | str]:
-        """Return the parameters by name."""
-        return {key: value for key, value in msgspec.structs.asdict(self).items() if key != "at"}
-
-    @property
-    def time_text(self) -> str:
-        """The time as RFC 3339 in UTC."""
-        return datetime.fromtimestamp(self.at / 1e6, UTC).isoformat(timespec="microseconds")
+from edgeproxy.events.event import Event
+from edgeproxy.events.guarding import (
+    AuthAttack,
+    BanAdded,
+    BanRemoved,
+    EmergencyCall,
+    FraudBarred,
+    FraudCritical,
+    FraudUnbarred,
+    FraudWarning,
+    LimitCleared,
+    LimitReached,
+    PikeBlocked,
+    PikeUnblocked,
+    RegisterPoisoning,
+)
 
 
 class CoreThreshold(Event, frozen=True):
@@ -184,57 +181,6 @@ class DroutingStatus(Event, frozen=True):
     """`probe failed`, `calls failed` or `address refused`; empty for one that is back."""
 
 
-class LimitReached(Event, frozen=True):
-    """Ours: a key has all that a limit lets it have; told once until nothing of it was refused for ten seconds."""
-
-    name = "E_LIMIT_REACHED"
-    limit: str
-    """Its name in the file."""
-    key: str
-    counts: str
-    """`calls` or `rate`."""
-    most: int
-
-
-class LimitCleared(Event, frozen=True):
-    """Ours: nothing of a key was refused for ten seconds."""
-
-    name = "E_LIMIT_CLEARED"
-    limit: str
-    key: str
-
-
-class PikeBlocked(Event, frozen=True):
-    """A source floods, or behaves as scanners do; told once for each crossing."""
-
-    name = "E_PIKE_BLOCKED"
-    ip: str
-    state: str
-    """Ours: `blocked`, `throttled` (where users are only what is too much is dropped), `account`, or `dry-run`."""
-    reason: str
-    """Ours."""
-
-
-class PikeUnblocked(Event, frozen=True):
-    """Ours: a source that was blocked is listened to again."""
-
-    name = "E_PIKE_UNBLOCKED"
-    ip: str
-    reason: str
-
-
-class EmergencyCall(Event, frozen=True):
-    """Ours: somebody calls for help."""
-
-    name = "E_EMERGENCY_CALL"
-    callid: str
-    from_uri: str
-    to_uri: str
-    """The Request-URI."""
-    ip: str
-    peer: str
-
-
 class AorInsert(Event, frozen=True):
     """An address of record has a binding now."""
 
@@ -293,49 +239,6 @@ class ContactDelete(_Contact, frozen=True):
     """A binding is gone: by wish, because its time was over, or because its phone did not answer."""
 
     name = "E_UL_CONTACT_DELETE"
-
-
-class AuthAttack(Event, frozen=True):
-    """Somebody guesses passwords or users: a threshold of `[authentication.attacks]` was crossed."""
-
-    name = "E_AUTH_ATTACK"
-    scope: str
-    """`pair`: one source as one user, `user`: one user from anywhere."""
-    ip: str
-    """The source of the last failure."""
-    user: str
-    failures: int
-    window: int
-    """Seconds."""
-
-
-class BanAdded(Event, frozen=True):
-    """A source is not listened to any more."""
-
-    name = "E_BAN_ADDED"
-    ip: str
-    seconds: int
-    reason: str
-    proto: str = ""
-    """Ours: `udp` where the address may be forged, `tcp` or `tls`; empty for an operator's."""
-
-
-class BanRemoved(Event, frozen=True):
-    """A source is listened to again."""
-
-    name = "E_BAN_REMOVED"
-    ip: str
-    reason: str
-
-
-class RegisterPoisoning(Event, frozen=True):
-    """Somebody wanted to register a Contact that nobody may have."""
-
-    name = "E_REGISTER_POISONING"
-    ip: str
-    aor: str
-    contact: str
-    reason: str
 
 
 class MediaTimeout(Event, frozen=True):
@@ -425,6 +328,10 @@ KINDS: tuple[type[Event], ...] = (
     EmergencyCall,
     PikeBlocked,
     PikeUnblocked,
+    FraudWarning,
+    FraudCritical,
+    FraudBarred,
+    FraudUnbarred,
 )
 CATALOGUE: dict[str, type[Event]] = {kind.name: kind for kind in KINDS}
 """Every event of the proxy by its name; those of operators and policies begin with `X_`."""

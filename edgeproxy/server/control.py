@@ -18,6 +18,7 @@ from edgeproxy.config.changes import changes, needs_restart
 from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.server.announcer import Announcer
 from edgeproxy.server.check import check_addresses
+from edgeproxy.server.fraud_store import FraudStore
 from edgeproxy.server.kernel_bans import KernelGuard
 from edgeproxy.server.limits import Limits
 from edgeproxy.server.logs import LogPrinter
@@ -50,6 +51,7 @@ class Control:
         self.kernel = KernelGuard(self.announcer.bus, printer.event)
         self.policies = Policies(loaded, printer.event, self._policies_state)
         self._switches = Switches(Path(loaded.config.install.state_directory))
+        self.fraud = FraudStore(Path(loaded.config.install.state_directory), printer.event)
         self._limits = Limits(Path(loaded.config.install.state_directory))
         for problem in filter(None, (self._switches.problem, self._limits.problem)):
             printer.event("what operators set cannot be read", level="error", values={"error": problem})
@@ -88,6 +90,8 @@ class Control:
         if tables:
             self.routes.use(self.engine, self.loaded, tables, serve=False)
         self._limits.apply(self.engine)
+        self.fraud.restore(self.engine)
+        self.standing.run(lambda: self.fraud.run(self.engine))
         self.users.use(self.loaded.config)
         self.users.attach(self.engine)
         self.announcer.attach(self.engine)
@@ -113,6 +117,7 @@ class Control:
         await self.routes.stop()
         await self.policies.stop()
         await self.users.detach()
+        self.fraud.write(self.engine)
         await asyncio.to_thread(self.engine.stop)
         await self.users.finish(self.engine)
 

@@ -1,4 +1,4 @@
-"""Peers, domains, aliases, exemptions and limits with what the database says of them."""
+"""Peers, domains, aliases, exemptions, limits and fraud rules with what the database says of them."""
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -9,6 +9,7 @@ from edgeproxy.config.peer import Peer
 from edgeproxy.errors import StorageError
 from edgeproxy.storage import open_engine, prepare
 from edgeproxy.storage.aliases import read_aliases
+from edgeproxy.storage.fraud import read_fraud
 from edgeproxy.storage.limits import read_limits
 from edgeproxy.storage.peers import RowFault, read_addresses, read_dispatcher, read_domains, read_load_balancer, read_networks
 
@@ -41,6 +42,10 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
             exempt = [*authentication.attacks.exempt, *await read_networks(engine, group, faults)]
             attacks = msgspec.structs.replace(authentication.attacks, exempt=exempt)
             config = msgspec.structs.replace(config, authentication=msgspec.structs.replace(authentication, attacks=attacks))
+        if config.fraud and config.fraud.rows:
+            own = {rule.ruleid for rule in config.fraud.rule}
+            provisioned = [rule for rule in await read_fraud(engine, faults) if rule.ruleid not in own]
+            config = msgspec.structs.replace(config, fraud=msgspec.structs.replace(config.fraud, rule=[*config.fraud.rule, *provisioned]))
         if named := [name for name, limit in config.limit.items() if limit.rows]:
             found = await read_limits(engine, named, faults)
             # What the file says of a key goes before its row.

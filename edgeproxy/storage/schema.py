@@ -212,6 +212,21 @@ limits = Table(
     Column("most", BigInteger, nullable=False),
     UniqueConstraint("limit_name", "limit_key", name="limit_key_idx"),
 )
+fraud = Table(
+    "fraud_detection",
+    metadata,
+    Column("ruleid", Integer, primary_key=True),
+    Column("profileid", Integer, nullable=False),
+    Column("prefix", String(64), nullable=False),
+    Column("start_hour", String(5), nullable=False, server_default="00:00"),
+    Column("end_hour", String(5), nullable=False, server_default="23:59"),
+    Column("daysoftheweek", String(64), nullable=False, server_default="Mon-Sun"),
+    *(
+        _number(f"{figure}_{level}")
+        for figure in ("cpm", "call_duration", "total_calls", "concurrent_calls", "sequential_calls")
+        for level in ("warning", "critical")
+    ),
+)
 domain = Table(
     "domain",
     metadata,

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("name", ["behind_nat.py", "media_behind_nat.py"])
+@pytest.mark.parametrize("name", ["behind_nat.py", "media_behind_nat.py", "kernel_bans.py"])
 def test_behind_nats(name: str, tmp_path: Path) -> None:
     # A folder of its own: two runs of pytest that put away the same old ones get in each other's way.
     options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'nat'}"]

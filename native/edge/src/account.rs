@@ -47,6 +47,9 @@ impl Edge {
         let Some(mut call) = self.calls.remove(key) else { return };
         call.lease = None;
         call.limits.clear();
+        if let Some(watched) = call.watched.take().filter(|_| !call.refused_by.is_empty() && call.answered.is_none()) {
+            self.take_back(*watched);
+        }
         if let (Some(place), Some(answered)) = (call.gateway.take(), call.answered) {
             let seconds = now.moment.since(answered.moment) / 1_000_000;
             place.count(|state| {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use guard::WatchedCall;
 use proto::{Dialog, DialogState, Moment, Now};
 use routing::GatewayState;
 use smallvec::SmallVec;
@@ -124,6 +125,8 @@ pub(crate) struct Call {
     pub(crate) media: Vec<MediaSession>,
     /// Whether a policy wants its media relayed.
     pub(crate) wants_media: Option<bool>,
+    /// What it is watched for.
+    pub(crate) watched: Option<Box<WatchedCall>>,
     /// Whether it asks for help.
     pub(crate) emergency: bool,
     /// Its places in limits.
@@ -162,6 +165,7 @@ impl Call {
             gateway: None,
             media: Vec::new(),
             wants_media: None,
+            watched: None,
             emergency: false,
             limits: SmallVec::new(),
         }

@@ -108,6 +108,18 @@ counters! {
     scanners_noticed,
     /// Requests refused because their account sends too many.
     refused_account_floods,
+    /// First thresholds of fraud profiles that were crossed.
+    fraud_warnings,
+    /// Second thresholds that were.
+    fraud_criticals,
+    /// Calls refused because a figure of their account is beyond a threshold.
+    fraud_refused,
+    /// Accounts that were barred.
+    fraud_bars,
+    /// Calls of barred accounts, refused.
+    fraud_barred_calls,
+    /// Calls that were not watched because the table is full.
+    fraud_untracked,
     /// Emergency calls.
     emergency_calls,
     /// Requests refused because a key has all that a limit lets it have.

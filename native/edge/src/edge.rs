@@ -212,6 +212,7 @@ impl Edge {
         self.pairs.retain(|_, pair| pair.is_some());
         self.look_at_tables(now);
         self.tidy_limits(now);
+        self.tidy_fraud(now);
         if self.options.worker == 0 && !self.draining {
             self.probe_gateways(now);
         }

@@ -71,11 +71,19 @@ pub enum EventKind {
     PikeBlocked = 25,
     /// It is listened to again.
     PikeUnblocked = 26,
+    /// A figure of an account crossed its first threshold.
+    FraudWarning = 27,
+    /// A figure of an account crossed its second threshold.
+    FraudCritical = 28,
+    /// An account may not call for a while.
+    FraudBarred = 29,
+    /// It may again.
+    FraudUnbarred = 30,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::CoreThreshold,
         Self::CoreShmThreshold,
         Self::CoreTcpDisconnect,
@@ -103,8 +111,14 @@ impl EventKind {
         Self::EmergencyCall,
         Self::PikeBlocked,
         Self::PikeUnblocked,
+        Self::FraudWarning,
+        Self::FraudCritical,
+        Self::FraudBarred,
+        Self::FraudUnbarred,
     ];
 
+    /// Parameters of what is told of fraud.
+    const FRAUD: &'static [&'static str] = &["param", "value", "threshold", "user", "called_number", "rule_id", "profile_id"];
     /// Parameters of what is told of a binding.
     const CONTACT: &'static [&'static str] =
         &["domain", "aor", "uri", "received", "path", "qval", "user_agent", "socket", "bflags", "expires", "callid", "cseq"];
@@ -141,6 +155,10 @@ impl EventKind {
             Self::EmergencyCall => ("E_EMERGENCY_CALL", &["callid", "from_uri", "to_uri", "ip", "peer"]),
             Self::PikeBlocked => ("E_PIKE_BLOCKED", &["ip", "state", "reason"]),
             Self::PikeUnblocked => ("E_PIKE_UNBLOCKED", &["ip", "reason"]),
+            Self::FraudWarning => ("E_FRD_WARNING", Self::FRAUD),
+            Self::FraudCritical => ("E_FRD_CRITICAL", Self::FRAUD),
+            Self::FraudBarred => ("E_FRD_BARRED", &["user", "seconds", "reason"]),
+            Self::FraudUnbarred => ("E_FRD_UNBARRED", &["user", "reason"]),
             Self::AccMissed => ("E_ACC_MISSED_EVENT", &["method", "from_tag", "to_tag", "callid", "code", "reason", "time", "trace_id"]),
         }
     }

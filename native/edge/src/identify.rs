@@ -84,6 +84,7 @@ impl Edge {
         self.open_admitted(now, arrival, message, key, route, peer, (served, keeps));
         // What it held has gone to its call, if there is one.
         self.limits.held.clear();
+        self.forget_watched();
     }
 
     /// The same for one that is within every limit.
@@ -112,6 +113,9 @@ impl Edge {
     #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
     pub(crate) fn aim(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, original: Option<Original>) {
         let (from, loop_hash) = original.map_or((None, None), |original| (original.from, Some(original.loop_hash)));
+        if let Err(refusal) = self.within_fraud(now, message, peer) {
+            return self.refuse(now, arrival, message, Some(peer), &Refusal { from, ..refusal });
+        }
         let terms = self.policy_for(PolicyEvent::Request, message, peer);
         let mut found = match self.find_targets(now, message, route, peer) {
             Ok(found) => found,

@@ -224,7 +224,8 @@ impl LimitTable {
             };
             let known = before.and_then(|before| before.all.iter().find(same)).map(|limit| Arc::clone(&limit.state));
             let fresh = || {
-                let table = Arc::new(Keyed::new(own.keys));
+                // A rate is remembered for its window, whoever asks.
+                let table = Arc::new(if own.counts == Counts::Calls { Keyed::new(own.keys) } else { Keyed::keeping(own.keys) });
                 let (set, refused, untracked) = (SharedMap::new(), AtomicU64::new(0), AtomicU64::new(0));
                 Arc::new(LimitState { name: own.name.as_str().into(), table, set, refused, untracked })
             };

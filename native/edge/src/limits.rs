@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use guard::NotHeld;
+use guard::{Algorithm, Meters, NotHeld, WatchedCall};
 use proto::{Key, Now};
 use smallvec::SmallVec;
 use syntax::{Message, Span, Uri};
 
 use crate::edge::Edge;
 use crate::event::EventKind;
+use crate::fraud::FraudDue;
 use crate::hop::Hop;
 use crate::limit_settings::{Counts, HeldLimit, KeyField, KeyPart, Limit, LimitSlot};
 use crate::matching::Refusal;
@@ -41,6 +42,9 @@ pub(crate) struct LimitWatch {
     pub(crate) held: SmallVec<[HeldLimit; 2]>,
     /// Keys that were told to be at their limit.
     over: Vec<LimitSlot>,
+    /// What the request at hand is watched for until its call is.
+    pub(crate) watched: Option<WatchedCall>,
+    pub(crate) due: FraudDue,
 }
 
 impl Edge {
@@ -103,7 +107,7 @@ impl Edge {
             }
             passes
         });
-        holder.leave();
+        drop(holder);
         if passes {
             return Ok(());
         }
@@ -238,7 +242,7 @@ impl Edge {
         }
         let snapshot = Arc::clone(&self.snapshot);
         for limit in &snapshot.limits.all {
-            if limit.algorithm == guard::Algorithm::Feedback {
+            if limit.algorithm == Algorithm::Feedback {
                 snapshot.limits.meters.steer(limit.most("", None));
             }
             if limit.settings.counts == Counts::Rate && (at / 1_000_000).is_multiple_of(SWEEP_SECONDS) {
@@ -248,6 +252,12 @@ impl Edge {
                 });
             }
         }
+    }
+
+    /// Where the load of the process is to be told, if any limit goes by that.
+    pub fn meters(&self) -> Option<Arc<Meters>> {
+        let wanted = |limit: &Limit| matches!(limit.algorithm, Algorithm::Network | Algorithm::Feedback);
+        self.snapshot.limits.all.iter().any(wanted).then(|| Arc::clone(&self.snapshot.limits.meters))
     }
 
     /// Ends the calls that hold `key` of a limit, or any key of it where that is empty; how many those were, and how many of them

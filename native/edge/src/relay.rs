@@ -108,6 +108,7 @@ impl Edge {
         call.ends = Ends::of_request(message);
         call.limits = std::mem::take(&mut self.limits.held);
         call.emergency = self.is_emergency(message);
+        call.watched = self.limits.watched.take().map(Box::new);
         if let Some(account) = self.transactions.get(entry).and_then(|transaction| transaction.account.as_deref()) {
             call.note(&account.notes());
         }

@@ -265,6 +265,7 @@ impl Edge {
             call.answered = Some(now);
             call.callee = Some(*arrival);
             let old = if rang { 2 } else { 1 };
+            self.watch_duration(now, call_key);
             self.counters.calls_answered.add();
             self.tell_state(now, call_key, message.text(message.head.to.tag), old, 4);
         }

@@ -11,6 +11,7 @@ use crate::carrier_settings::{CarrierRouteSettings, GatewayHealthSettings, PoolS
 use crate::defence::Defence;
 use crate::emergency::EmergencySettings;
 use crate::flood::{FloodCounts, FloodSettings};
+use crate::fraud::{FraudSettings, FraudWatch};
 use crate::limit_settings::{KeyLimitSettings, LimitTable, LimitView};
 use crate::media_settings::{Engage, MediaSettings};
 use crate::nat::NatTests;
@@ -172,6 +173,8 @@ pub struct PeerSettings {
     pub authenticate: bool,
     /// Whether its calls have their media relayed, where that is not as for all.
     pub media: Option<Engage>,
+    /// The fraud profile of its calls, 0 for none of its own.
+    pub fraud_profile: u32,
 }
 
 /// Timers of RFC 3261.
@@ -272,6 +275,9 @@ pub struct RouteSettings {
     /// When a source floods; nobody does where it is absent.
     #[serde(deserialize_with = "stated")]
     pub flood: Option<FloodSettings>,
+    /// How calls are watched for fraud; none is where it is absent.
+    #[serde(deserialize_with = "stated")]
+    pub fraud: Option<FraudSettings>,
     /// Limits by key.
     pub key_limits: Vec<KeyLimitSettings>,
     /// Timers.
@@ -422,6 +428,8 @@ pub struct Snapshot {
     pub(crate) defence: Defence,
     /// What is counted of floods.
     pub(crate) flood: Option<std::sync::Arc<FloodCounts>>,
+    /// How calls are watched for fraud.
+    pub(crate) fraud: Option<FraudWatch>,
     /// Limits by key.
     pub(crate) limits: LimitTable,
 }
@@ -536,6 +544,7 @@ impl Snapshot {
         let limits = LimitTable::new(&settings, before.map(|before| &before.limits))?;
         let flood = FloodCounts::after(before.and_then(|before| before.flood.as_ref()), settings.flood.as_ref());
         Ok(Self {
+            fraud: FraudWatch::after(before.and_then(|before| before.fraud.as_ref()), settings.fraud.as_ref()),
             flood,
             limits,
             nat_tests,

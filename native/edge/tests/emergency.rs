@@ -1,5 +1,4 @@
 //! Emergency calls pass in every phase that refuses others.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use edge::{Counts, KeyLimitSettings, PeerKind, RouteSettings, Shedding};
 use testkit::{Request, Rig, Sent, peer, response, settings};

@@ -1,5 +1,4 @@
 //! Floods on simulated time: by one exact rule, by behaviour, and never at the cost of a neighbour.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use edge::{CredentialAnswer, EventValue, PeerKind, RouteSettings};
 use syntax::Transport;

@@ -1,4 +1,5 @@
-//! Values of many keys, shared by all workers without a lock: made for the first who holds a key, and gone with the last.
+//! Values of many keys, shared by all workers without a lock: made for the first who holds a key, and gone with the last, or kept
+//! until somebody retires them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -51,12 +52,19 @@ pub struct Keyed<V> {
     map: HashMap<Box<str>, Arc<Slot<V>>>,
     count: AtomicUsize,
     most: usize,
+    /// A key stays when nobody holds it any more.
+    keeps: bool,
 }
 
 impl<V: Send + Sync> Keyed<V> {
     /// A table for `most` keys.
     pub fn new(most: usize) -> Self {
-        Self { map: HashMap::new(), count: AtomicUsize::new(0), most }
+        Self { map: HashMap::new(), count: AtomicUsize::new(0), most, keeps: false }
+    }
+
+    /// One whose keys stay until they are retired.
+    pub fn keeping(most: usize) -> Self {
+        Self { keeps: true, ..Self::new(most) }
     }
 
     /// Keys that are there.
@@ -106,11 +114,11 @@ impl<V: Send + Sync> Keyed<V> {
             let Some(slot) = self.slot(key, &make) else { return Err(NotHeld::NoRoom) };
             let add = |holders: u32| (holders < most.min(RETIRED - 1)).then(|| holders + 1);
             match slot.holders.fetch_update(Ordering::AcqRel, Ordering::Acquire, add) {
-                Ok(_) => return Ok(Holder { table: Arc::clone(self), slot, leaves: false }),
+                Ok(_) => return Ok(Holder { table: Arc::clone(self), slot }),
                 // Its last holder is about to take it out: nobody waits for that.
                 Err(RETIRED) => self.take_out(&slot),
                 Err(holders) => {
-                    if holders == 0 {
+                    if holders == 0 && !self.keeps {
                         self.retire(&slot);
                     }
                     return Err(NotHeld::Full(slot));
@@ -142,8 +150,6 @@ impl<V: Send + Sync> Keyed<V> {
 pub struct Holder<V: Send + Sync> {
     table: Arc<Keyed<V>>,
     slot: Arc<Slot<V>>,
-    /// The key stays when this was the last who held it.
-    leaves: bool,
 }
 
 impl<V: Send + Sync> Holder<V> {
@@ -151,16 +157,11 @@ impl<V: Send + Sync> Holder<V> {
     pub fn slot(&self) -> &Arc<Slot<V>> {
         &self.slot
     }
-
-    /// Lets go, and leaves the key in the table until somebody retires it.
-    pub fn leave(mut self) {
-        self.leaves = true;
-    }
 }
 
 impl<V: Send + Sync> Drop for Holder<V> {
     fn drop(&mut self) {
-        if self.slot.holders.fetch_sub(1, Ordering::AcqRel) == 1 && !self.leaves {
+        if self.slot.holders.fetch_sub(1, Ordering::AcqRel) == 1 && !self.table.keeps {
             self.table.retire(&self.slot);
         }
     }
@@ -185,9 +186,10 @@ mod tests {
         drop(second);
         assert!(table.get("a").is_none() && table.len() == 1);
         assert!(matches!(table.hold("c", 0, || 0), Err(NotHeld::Full(_))) && table.len() == 1, "one that nobody may hold is not kept");
-        table.hold("c", 1, || 3).unwrap().leave();
-        let left = table.get("c").unwrap();
-        assert!(table.retire(&left) && table.get("c").is_none() && table.all().len() == 1);
+        let keeping = Arc::new(Keyed::<u8>::keeping(1));
+        drop(keeping.hold("c", 1, || 3).unwrap());
+        let left = keeping.get("c").unwrap();
+        assert!(keeping.retire(&left) && keeping.get("c").is_none() && keeping.is_empty());
     }
 
     #[test]

@@ -305,6 +305,11 @@ impl Engine {
         self.snapshot.lock().ok().map(|snapshot| Arc::clone(&snapshot))
     }
 
+    /// What time it is.
+    pub fn now(&self) -> proto::Now {
+        self.clock.now()
+    }
+
     /// When gateways count as down.
     pub fn health(&self) -> Option<edge::HealthRules> {
         self.snapshot.lock().ok().map(|snapshot| snapshot.health())

@@ -1,6 +1,7 @@
 //! Limits of the process: raised where they can be, told where not.
 
 use std::io;
+use std::os::fd::RawFd;
 
 /// Raises the limit of open files to the hard limit, and says so where `wanted` is more.
 pub(crate) fn raise_open_files(wanted: u64) {
@@ -36,6 +37,15 @@ pub(crate) fn thread_time() -> u64 {
         return 0;
     }
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// Bytes that a socket's receive buffer holds, overhead of the kernel's among them; 0 where that cannot be told.
+pub(crate) fn receive_memory(descriptor: RawFd) -> u64 {
+    let mut figures = [0_u32; 9];
+    let mut length = size_of_val(&figures) as libc::socklen_t;
+    // SAFETY: `figures` is writable for `length` bytes, and the kernel writes no more.
+    let done = unsafe { libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_MEMINFO, figures.as_mut_ptr().cast(), &mut length) };
+    if done == 0 { u64::from(figures[0]) } else { 0 }
 }
 
 /// Binds the calling thread to one processor.

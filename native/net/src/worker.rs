@@ -22,7 +22,7 @@ use self::port::Port;
 use crate::bind::Bound;
 use crate::datagram::ReceiveBatch;
 use crate::install::InstallSettings;
-use crate::limits::trim_memory;
+use crate::limits::{thread_time, trim_memory};
 use crate::media::{MediaEnds, MediaSender};
 use crate::policies::{Policies, WorkerLink};
 use crate::sieve::Sieve;
@@ -58,6 +58,9 @@ pub(crate) struct Worker {
     panics: Vec<u64>,
     tidied: u64,
     swept: u64,
+    /// What was told last of bytes that wait, and of processor time with its moment.
+    waiting_bytes: u64,
+    measured: (u64, u64),
     /// A connection filled the whole buffer in the last round.
     full_reads: bool,
     stopping: bool,
@@ -103,6 +106,8 @@ impl Worker {
             panics: Vec::new(),
             tidied: 0,
             swept: 0,
+            waiting_bytes: 0,
+            measured: (0, 0),
             full_reads: false,
             stopping: false,
             tracing,
@@ -318,11 +323,27 @@ impl Worker {
         }
     }
 
+    /// Tells limits that go by the load of the process what it is.
+    fn measure(&mut self, now: Now) {
+        let Some(meters) = self.edge.meters() else { return };
+        let waiting = self.ports.iter().map(Port::waiting_bytes).sum::<u64>();
+        // All workers add up: each adds by how much its share has changed.
+        meters.waiting_bytes.fetch_add(waiting.wrapping_sub(self.waiting_bytes), Ordering::Relaxed);
+        self.waiting_bytes = waiting;
+        if self.index == 0 {
+            let (spent, at) = (thread_time(), now.moment.0);
+            let (before, since) = std::mem::replace(&mut self.measured, (spent, at));
+            let load = spent.saturating_sub(before) * 1_000 / at.saturating_sub(since).max(1);
+            meters.load.store(load.min(1_000), Ordering::Relaxed);
+        }
+    }
+
     fn housekeeping(&mut self, now: Now) {
         let eighth = now.moment.0 / 125_000;
         if eighth != self.swept {
             self.swept = eighth;
             self.streams.sweep();
+            self.measure(now);
         }
         let second = now.moment.0 / 1_000_000;
         if second == self.tidied {

@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::errors::to_py;
+use crate::fraud::StatsRow;
 use crate::policy::PolicyLink;
 use crate::routes::{RouteTables, machines, switch_machine};
 use crate::trace::TraceEntry;
@@ -201,6 +202,32 @@ impl Engine {
     /// What is known of a source, as JSON; nothing where no worker answers.
     fn source(&self, py: Python<'_>, source: IpAddr) -> Option<String> {
         py.detach(|| self.0.source(source))
+    }
+
+    #[pyo3(signature = (user=None, limit=100))]
+    fn fraud_stats(&self, py: Python<'_>, user: Option<&str>, limit: usize) -> Vec<StatsRow> {
+        let Some(snapshot) = self.0.snapshot() else { return Vec::new() };
+        let found = py.detach(|| snapshot.fraud_stats(user, self.0.moment(), limit));
+        let row = |s: edge::FraudStats| (s.user, s.profile, s.prefix, s.rule, s.calls_per_minute, s.total_calls, s.concurrent_calls, s.sequential_calls);
+        found.into_iter().map(row).collect()
+    }
+
+    /// Accounts that may not call, and for how many more seconds.
+    fn barred(&self) -> Vec<(String, u64)> {
+        self.0.snapshot().map_or_else(Vec::new, |snapshot| snapshot.barred(self.0.now().wall / 1_000_000))
+    }
+
+    fn unbar(&self, user: &str) -> bool {
+        self.0.snapshot().is_some_and(|snapshot| snapshot.unbar(user))
+    }
+
+    fn fraud_kept(&self, py: Python<'_>) -> Vec<u8> {
+        let Some(snapshot) = self.0.snapshot() else { return Vec::new() };
+        py.detach(|| snapshot.fraud_kept(self.0.now()))
+    }
+
+    fn restore_fraud(&self, kept: &[u8], ago: u64) -> bool {
+        self.0.snapshot().is_some_and(|snapshot| snapshot.restore_fraud(kept, self.0.now(), ago))
     }
 
     fn labelled(&self) -> Vec<net::LabelledCount> {

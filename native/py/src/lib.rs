@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 
 mod engine;
 mod errors;
+mod fraud;
 mod policy;
 mod request;
 mod routes;
@@ -19,6 +20,8 @@ mod _native {
     use crate::engine::{
         Engine, become_user, check_document, drain_log, event_shapes, give_up_capabilities, install_logger, may_bind_low, pattern_fault, set_log_level,
     };
+    #[pymodule_export]
+    use crate::fraud::replay_fraud;
     #[pymodule_export]
     use crate::policy::{PolicyLink, PolicyPort, Question};
     #[pymodule_export]

@@ -319,6 +319,11 @@ impl Rig {
         done
     }
 
+    /// What time it is.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
     /// What is known of a source.
     pub fn source(&self, source: &str) -> Option<edge::SourceView> {
         Some(self.edge.source_view(self.now, source.parse().ok()?))

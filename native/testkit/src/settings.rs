@@ -2,8 +2,9 @@
 
 use edge::{
     AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, EmergencySettings, Engage, EngineSettings, FloodSettings,
-    Forking, GatewayHealthSettings, KeepAliveSettings, LearningSettings, LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings,
-    OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarMode, RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
+    Forking, FraudActions, FraudRuleSettings, FraudSettings, GatewayHealthSettings, KeepAliveSettings, LearningSettings, LimitSettings, ListenerSettings,
+    MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarMode, RegistrarSettings, RouteSettings,
+    TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -54,6 +55,34 @@ pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSetti
         numbers_out: None,
         authenticate: false,
         media: None,
+        fraud_profile: 0,
+    }
+}
+
+/// One profile, 1, of a rule for numbers that begin with 900: three and four calls in all, a minute and two of one.
+pub fn fraud() -> FraudSettings {
+    FraudSettings {
+        rules: vec![FraudRuleSettings {
+            id: 7,
+            profile: 1,
+            prefix: "900".to_owned(),
+            minutes: (0, 1_439),
+            days: 127,
+            thresholds: [[0, 0], [3, 4], [0, 0], [0, 0], [60, 120]],
+        }],
+        offsets: Vec::new(),
+        attribute: "fraud_profile".to_owned(),
+        profile: 1,
+        keys: 1_000,
+        each_call: false,
+        counts_refused: false,
+        calls_per_second: [0, 0],
+        warning: FraudActions::default(),
+        critical: FraudActions::default(),
+        bar_seconds: 600,
+        status_code: 403,
+        reason_phrase: String::new(),
+        shadow: false,
     }
 }
 
@@ -190,6 +219,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         peers,
         emergency: EmergencySettings { numbers: vec!["112".to_owned()], ..Default::default() },
         flood: None,
+        fraud: None,
         key_limits: Vec::new(),
         number_sets: Vec::new(),
         gateway_numbers: Vec::new(),

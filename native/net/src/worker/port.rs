@@ -1,6 +1,7 @@
 //! The sockets of a worker's listeners: opened at start and by a reload, closed when a listener has drained.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use edge::Snapshot;
 use mio::net::{TcpListener, UdpSocket};
@@ -8,6 +9,7 @@ use mio::{Interest, Registry, Token};
 
 use super::Worker;
 use crate::bind::Bound;
+use crate::limits;
 
 /// One listener as a worker has it.
 pub(super) enum Port {
@@ -27,6 +29,14 @@ pub(super) enum Port {
 }
 
 impl Port {
+    /// Bytes of the receive buffer that are in use.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        match self {
+            Self::Datagram { socket, .. } => limits::receive_memory(socket.as_raw_fd()),
+            _ => 0,
+        }
+    }
+
     /// Watches a socket that was bound, as number `number` of the worker's.
     pub(super) fn open(registry: &Registry, number: usize, socket: Bound) -> io::Result<Self> {
         Ok(match socket {

@@ -1,0 +1,107 @@
+"""What the fraud profiles of a file would have said of calls that were."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from edgeproxy import _native
+from edgeproxy.config import Config, load
+from edgeproxy.errors import ConfigError
+
+
+class Record(Protocol):
+    """What of a call record is looked at."""
+
+    from_uri: str
+    request_uri: str
+    from_peer: str
+    started_at: datetime
+    answered_at: datetime | None
+    ended_at: datetime
+    notes: dict[str, str]
+
+
+class PastAlarm(msgspec.Struct):
+    """An alarm that would have been told."""
+
+    time: str
+    event: str
+    param: str
+    value: int
+    threshold: int
+    user: str
+    called_number: str
+    rule_id: int
+    profile_id: int
+
+
+async def configured(file: Path) -> tuple[Config, list[str]]:
+    """Return the configuration of a file with the rules of its database, and rows that cannot be used; raise `ConfigError` where it has no `[fraud]`."""
+    loaded = load(file)
+    if loaded.config.fraud is None:
+        raise ConfigError(f"{file}: there is no [fraud]")
+    if not loaded.config.fraud.rows:
+        return loaded.config, []
+    from edgeproxy.server.peer_rows import with_rows  # noqa: PLC0415 - a file without rows needs no database
+
+    config, faults = await with_rows(loaded)
+    return config, [" ".join(fault) for fault in faults]
+
+
+def alarms(config: Config, calls: Sequence[Record], profile: int | None) -> list[PastAlarm]:
+    """Return what would have been told of `calls`; `profile` is that of all where one is given."""
+    fraud = config.fraud
+    if fraud is None:
+        return []
+    rows = [
+        (
+            _microseconds(call.started_at),
+            _microseconds(call.answered_at),
+            _microseconds(call.ended_at),
+            *_parties(call),
+            profile or _profile(config, call),
+        )
+        for call in calls
+    ]
+    found = _native.replay_fraud(msgspec.msgpack.encode(fraud.document()), rows)
+    return [
+        PastAlarm(
+            datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="seconds"),
+            "E_FRD_CRITICAL" if critical else "E_FRD_WARNING",
+            param,
+            value,
+            threshold,
+            rows[place][3],
+            rows[place][4],
+            rule,
+            rows[place][5],
+        )
+        for at, place, rule, param, critical, value, threshold in found
+    ]
+
+
+def _microseconds(at: datetime | None) -> int:
+    return round(at.timestamp() * 1e6) if at else 0
+
+
+def _parties(call: Record) -> tuple[str, str]:
+    """Return who called, the account where there is one, and the number that was dialled."""
+    return call.notes.get("account") or _address(call.from_uri), _address(call.request_uri).partition("@")[0]
+
+
+def _address(uri: str) -> str:
+    return uri.partition(":")[2].partition(";")[0].partition("?")[0]
+
+
+def _profile(config: Config, call: Record) -> int:
+    fraud = config.fraud
+    if fraud is None:
+        return 0
+    named = call.notes.get(f"account.{fraud.attribute}", "")
+    if named.strip().isdecimal():
+        return int(named)
+    peer = config.peer.get(call.from_peer)
+    return (peer.fraud_profile if peer else 0) or fraud.profile

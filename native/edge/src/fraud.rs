@@ -1,0 +1,383 @@
+//! Fraud in phase *admit*: what an account does is watched against its profile, and acted upon as the file says.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use guard::{Alarm, Figure, Fraud, FraudRow, FraudRule, FraudRules, FraudStats, FraudTerms, Level, WatchedCall};
+use papaya::HashMap as SharedMap;
+use proto::{Key, Moment, Now, Secret, keyed_hash, seconds};
+use serde::Deserialize;
+use syntax::{Message, Method, Uri};
+
+use crate::edge::Edge;
+use crate::event::EventKind;
+use crate::gateway_uri::unescaped;
+use crate::matching::Refusal;
+use crate::settings::Snapshot;
+
+/// Seconds between two looks for figures of other days, and for bars that are over.
+const SWEEP_SECONDS: u64 = 60;
+
+/// What is done about a threshold that was crossed, besides telling it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FraudActions {
+    /// Calls are refused as long as a figure is beyond it.
+    pub refuse: bool,
+    /// A call that lasts too long is ended.
+    pub end: bool,
+    /// The account may not call for a while.
+    pub bar: bool,
+}
+
+/// One rule of a profile.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FraudRuleSettings {
+    /// Its number.
+    pub id: u32,
+    /// The profile that it belongs to.
+    pub profile: u32,
+    /// What numbers begin with.
+    pub prefix: String,
+    /// First and last minute of the day.
+    pub minutes: (u16, u16),
+    /// Bit 0 is Monday.
+    pub days: u8,
+    /// Warning and critical: calls per minute, total, concurrent, sequential calls, seconds of a call.
+    pub thresholds: [[u32; 2]; 5],
+}
+
+/// How calls are watched.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FraudSettings {
+    /// All rules.
+    pub rules: Vec<FraudRuleSettings>,
+    /// From which second since 1970 on the zone differs from UTC by how many seconds.
+    pub offsets: Vec<(i64, i32)>,
+    /// The attribute of an account that names its profile, empty for none.
+    pub attribute: String,
+    /// The profile of whoever has none, 0 for none.
+    pub profile: u32,
+    /// Users and prefixes at once.
+    pub keys: usize,
+    /// Whether each call beyond a threshold is told.
+    pub each_call: bool,
+    /// Whether refused calls count.
+    pub counts_refused: bool,
+    /// Calls within a second that are a warning, and critical.
+    pub calls_per_second: [u32; 2],
+    /// What is done about warnings.
+    pub warning: FraudActions,
+    /// What is done about critical ones.
+    pub critical: FraudActions,
+    /// How long an account is barred.
+    pub bar_seconds: u32,
+    /// The answer to what is refused.
+    pub status_code: u16,
+    /// And its text, empty for the customary one.
+    pub reason_phrase: String,
+    /// Whether it is only told.
+    pub shadow: bool,
+}
+
+impl FraudSettings {
+    fn actions(&self, level: Level) -> FraudActions {
+        match level {
+            _ if self.shadow => FraudActions::default(),
+            Level::Warning => self.warning,
+            Level::Critical => self.critical,
+        }
+    }
+
+    /// Reads the fraud part of a document.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        rmp_serde::from_slice(bytes).map_err(|error| error.to_string())
+    }
+
+    /// The rules, looked up once.
+    pub fn rules(&self) -> FraudRules {
+        let rule = |own: &FraudRuleSettings| {
+            let mut thresholds = [[0; 2]; Figure::ALL.len()];
+            thresholds.iter_mut().zip(own.thresholds).for_each(|(place, pair)| *place = pair);
+            let prefix = own.prefix.strip_prefix('+').unwrap_or(&own.prefix).into();
+            FraudRule { id: own.id, profile: own.profile, prefix, minutes: own.minutes, days: own.days, thresholds }
+        };
+        FraudRules::new(self.rules.iter().map(rule).collect(), self.offsets.clone())
+    }
+
+    /// How they are counted.
+    pub const fn terms(&self) -> FraudTerms {
+        FraudTerms { each_call: self.each_call, calls_per_second: self.calls_per_second }
+    }
+}
+
+/// What is counted over all workers and reloads.
+#[derive(Debug)]
+pub(crate) struct FraudCounts {
+    pub(crate) fraud: Fraud,
+    /// Accounts that may not call, until which second since 1970.
+    pub(crate) barred: SharedMap<Box<str>, u64>,
+    keys: usize,
+}
+
+/// Fraud as a snapshot has it.
+pub(crate) struct FraudWatch {
+    pub(crate) rules: FraudRules,
+    terms: FraudTerms,
+    pub(crate) counts: Arc<FraudCounts>,
+}
+
+impl FraudWatch {
+    pub(crate) fn after(before: Option<&Self>, settings: Option<&FraudSettings>) -> Option<Self> {
+        let settings = settings?;
+        let known = before.map(|before| &before.counts).filter(|counts| counts.keys == settings.keys).map(Arc::clone);
+        let fresh = || Arc::new(FraudCounts { fraud: Fraud::new(settings.keys), barred: SharedMap::new(), keys: settings.keys });
+        Some(Self { rules: settings.rules(), terms: settings.terms(), counts: known.unwrap_or_else(fresh) })
+    }
+}
+
+/// When, slot and generation of the call, which threshold, and what that is.
+type DueCall = (Moment, u32, u32, Level, u32);
+
+/// Calls of one worker that are watched for their duration: when, which, and what is crossed then.
+#[derive(Default)]
+pub(crate) struct FraudDue(BinaryHeap<Reverse<DueCall>>);
+
+/// What a refused request is answered with, and what its call would have been.
+pub(crate) struct CalledNumber {
+    pub(crate) user: String,
+    pub(crate) number: String,
+    profile: u32,
+}
+
+impl Edge {
+    /// The profile of the account or peer that calls, who that is, and whom it calls.
+    fn watched_by(&self, settings: &FraudSettings, message: &Message<'_>, peer: u16) -> Option<CalledNumber> {
+        let account = self.users.proved.as_deref();
+        let named = account.and_then(|account| account.attributes.all().find(|(name, _)| *name == settings.attribute)).map(|(_, value)| value);
+        let own = named.and_then(|value| value.trim().parse().inspect_err(|_| self.counters.attributes_unreadable.add()).ok());
+        let of_peer = Some(self.snapshot.settings.peers[usize::from(peer)].fraud_profile).filter(|profile| *profile > 0);
+        let profile = own.or(of_peer).unwrap_or(settings.profile);
+        if profile == 0 {
+            return None;
+        }
+        let called = Uri::parse(message.bytes, message.head.request_uri.whole).ok()?;
+        let number = String::from_utf8_lossy(&unescaped(message.text(called.user))).into_owned();
+        let user = match account {
+            Some(account) => String::from_utf8_lossy(&account.name).into_owned(),
+            None => {
+                let from = Uri::parse(message.bytes, message.head.from.uri).ok()?;
+                format!("{}@{}", String::from_utf8_lossy(message.text(from.user)), String::from_utf8_lossy(message.text(from.host)).to_ascii_lowercase())
+            }
+        };
+        // What parts keys is in no name.
+        Some(CalledNumber { user: user.replace(char::is_control, ""), number, profile })
+    }
+
+    /// Whether a call of `peer` may go on. What is watched of it waits in `limits.watched` for its call.
+    pub(crate) fn within_fraud(&mut self, now: Now, message: &Message<'_>, peer: u16) -> Result<(), Refusal> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let (Some(settings), Some(watch)) = (&snapshot.settings.fraud, &snapshot.fraud) else { return Ok(()) };
+        if message.head.method != Method::Invite || self.is_emergency(message) {
+            return Ok(());
+        }
+        let Some(call) = self.watched_by(settings, message, peer) else { return Ok(()) };
+        let wall = now.wall / 1_000_000;
+        if !settings.shadow && watch.counts.barred.pin().get(call.user.as_str()).is_some_and(|until| *until > wall) {
+            self.counters.fraud_barred_calls.add();
+            return Err(self.fraud_refusal(settings));
+        }
+        let (rules, hashed) = (&watch.rules, number_hash(&call.number));
+        let found = watch.counts.fraud.begin(rules, watch.terms, now.moment.0, wall as i64, &call.user, call.profile, &call.number, hashed);
+        let Some(finding) = found else { return Ok(()) };
+        if finding.call.is_none() {
+            self.counters.fraud_untracked.add();
+        }
+        let rule = finding.call.as_ref().map_or(0, |watched| watched.rule.id);
+        for alarm in &finding.alarms {
+            self.tell_fraud(now, &call, rule, alarm);
+            self.act(now, settings, &call.user, alarm);
+        }
+        if finding.level.is_some_and(|level| {
+            let actions = settings.actions(level);
+            actions.refuse || actions.bar
+        }) {
+            if let Some(watched) = finding.call.filter(|_| !settings.counts_refused) {
+                watched.take_back();
+            }
+            self.counters.fraud_refused.add();
+            return Err(self.fraud_refusal(settings));
+        }
+        self.limits.watched = finding.call;
+        Ok(())
+    }
+
+    fn fraud_refusal(&self, settings: &FraudSettings) -> Refusal {
+        let reason_phrase = (!settings.reason_phrase.is_empty()).then(|| settings.reason_phrase.clone());
+        Refusal { reason_phrase, ..Refusal::new(settings.status_code, "admit") }
+    }
+
+    fn tell_fraud(&mut self, now: Now, call: &CalledNumber, rule: u32, alarm: &Alarm) {
+        let (kind, counter) = match alarm.level {
+            Level::Warning => (EventKind::FraudWarning, &self.counters.fraud_warnings),
+            Level::Critical => (EventKind::FraudCritical, &self.counters.fraud_criticals),
+        };
+        counter.add();
+        if self.may_log(now) {
+            let (user, number) = (self.shown_text(call.user.as_bytes()), self.shown_text(call.number.as_bytes()));
+            log::warn!(target: "fraud", "{} of {user}: {} reached {} with {}, called {number}, rule {rule}", if alarm.level == Level::Critical { "critical" } else { "warning" }, alarm.figure.name(), alarm.threshold, alarm.value);
+        }
+        let (user, number) = (call.user.clone(), call.number.clone());
+        let (profile, alarm) = (call.profile, *alarm);
+        self.tell(now, kind, |_| {
+            let figures = [alarm.value, alarm.threshold].map(|number| u64::from(number).into());
+            let ids = [rule, profile].map(|number| u64::from(number).into());
+            [alarm.figure.name().into()].into_iter().chain(figures).chain([user.into(), number.into()]).chain(ids).collect()
+        });
+    }
+
+    /// Bars an account where its profile says so.
+    fn act(&mut self, now: Now, settings: &FraudSettings, user: &str, alarm: &Alarm) {
+        if settings.actions(alarm.level).bar {
+            self.bar(now, user, settings.bar_seconds, alarm.figure.name());
+        }
+    }
+
+    fn bar(&mut self, now: Now, user: &str, seconds: u32, reason: &'static str) {
+        let Some(watch) = &self.snapshot.fraud else { return };
+        let until = now.wall / 1_000_000 + u64::from(seconds);
+        let before = watch.counts.barred.pin().insert(user.into(), until).copied();
+        if before.is_none_or(|before| before <= now.wall / 1_000_000) {
+            self.counters.fraud_bars.add();
+            log::warn!(target: "fraud", "barred {} for {seconds} s: {reason}", self.shown_text(user.as_bytes()));
+            let user = user.to_owned();
+            self.tell(now, EventKind::FraudBarred, |_| vec![user.into(), u64::from(seconds).into(), reason.into()]);
+        }
+    }
+
+    /// A call that is watched was answered: when its duration is to be looked at.
+    pub(crate) fn watch_duration(&mut self, now: Now, key: Key) {
+        let Some(watched) = self.calls.get(key).and_then(|call| call.watched.as_deref()) else { return };
+        for (level, after) in watched.durations() {
+            self.limits.due.0.push(Reverse((now.moment + seconds(u64::from(after)), key.slot, key.generation, level, after)));
+        }
+    }
+
+    /// Once a second: calls that last too long, figures of yesterday, bars that are over.
+    pub(crate) fn tidy_fraud(&mut self, now: Now) {
+        while let Some(Reverse((at, slot, generation, level, threshold))) = self.limits.due.0.peek().copied() {
+            if at > now.moment {
+                break;
+            }
+            self.limits.due.0.pop();
+            self.duration_reached(now, Key { slot, generation }, level, threshold);
+        }
+        let second = now.moment.0 / 1_000_000;
+        if self.options.worker != 0 || !second.is_multiple_of(SWEEP_SECONDS) {
+            return;
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some(watch) = &snapshot.fraud else { return };
+        let wall = now.wall / 1_000_000;
+        watch.counts.fraud.sweep(&watch.rules, wall as i64);
+        let over: Vec<Box<str>> = watch.counts.barred.pin().iter().filter(|(_, until)| **until <= wall).map(|(user, _)| user.clone()).collect();
+        for user in over {
+            watch.counts.barred.pin().remove(&user);
+            let user = user.into_string();
+            self.tell(now, EventKind::FraudUnbarred, |_| vec![user.into(), "its time is over".into()]);
+        }
+    }
+
+    fn duration_reached(&mut self, now: Now, key: Key, level: Level, threshold: u32) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some(settings) = &snapshot.settings.fraud else { return };
+        let Some(call) = self.calls.get(key) else { return };
+        let (Some(watched), Some(answered)) = (call.watched.as_deref(), call.answered) else { return };
+        let value = (now.moment.since(answered.moment) / 1_000_000) as u32;
+        let uri = call.texts.request_uri();
+        let user = Uri::parse(uri, syntax::Span::new(0, uri.len())).map(|uri| uri.user).unwrap_or_default();
+        let number = String::from_utf8_lossy(user.of(uri)).into_owned();
+        let called = CalledNumber { user: watched.user().to_owned(), number, profile: watched.rule.profile };
+        let rule = watched.rule.id;
+        let alarm = Alarm { figure: Figure::CallDuration, level, value, threshold };
+        self.tell_fraud(now, &called, rule, &alarm);
+        self.act(now, settings, &called.user, &alarm);
+        if settings.actions(level).end && !self.end_one(now, key, "Fraud") {
+            log::warn!(target: "fraud", "a call of {} cannot be ended: too little is known of it", self.shown_text(called.user.as_bytes()));
+        }
+    }
+
+    /// What the request at hand was watched for goes, since it came to no call.
+    pub(crate) fn forget_watched(&mut self) {
+        if let Some(watched) = self.limits.watched.take() {
+            self.take_back(watched);
+        }
+    }
+
+    /// A call was refused: it does not count unless that is wished.
+    pub(crate) fn take_back(&self, watched: WatchedCall) {
+        if self.snapshot.settings.fraud.as_ref().is_some_and(|settings| !settings.counts_refused) {
+            watched.take_back();
+        }
+    }
+}
+
+/// By what a number is known again, after a restart too.
+pub fn number_hash(number: &str) -> u64 {
+    keyed_hash(&Secret::new([0; 16]), &[b"dialled", number.as_bytes()]) as u64
+}
+
+/// What survives a restart.
+#[derive(Debug, Default, serde::Serialize, Deserialize)]
+struct FraudKept {
+    rows: Vec<FraudRow>,
+    /// Accounts with the seconds that they are still barred for.
+    barred: Vec<(String, u64)>,
+}
+
+impl Snapshot {
+    /// What is known of a user, or of the busiest ones, at `now` microseconds of the monotonic clock.
+    pub fn fraud_stats(&self, user: Option<&str>, now: u64, most: usize) -> Vec<FraudStats> {
+        self.fraud.as_ref().map_or_else(Vec::new, |watch| watch.counts.fraud.stats(user, now, most))
+    }
+
+    /// Accounts that may not call, with the seconds that are left at `wall` seconds since 1970.
+    pub fn barred(&self, wall: u64) -> Vec<(String, u64)> {
+        let Some(watch) = &self.fraud else { return Vec::new() };
+        let map = watch.counts.barred.pin();
+        let left = map.iter().filter_map(|(user, until)| Some((user.to_string(), until.checked_sub(wall).filter(|left| *left > 0)?)));
+        let mut found: Vec<_> = left.collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Lets an account call again; false where it was not barred.
+    pub fn unbar(&self, user: &str) -> bool {
+        self.fraud.as_ref().is_some_and(|watch| watch.counts.barred.pin().remove(user).is_some())
+    }
+
+    /// What a restart needs of fraud figures, for [`Snapshot::restore_fraud`] of a process of this or a later version.
+    pub fn fraud_kept(&self, now: Now) -> Vec<u8> {
+        let Some(watch) = &self.fraud else { return Vec::new() };
+        let kept = FraudKept { rows: watch.counts.fraud.rows(now.moment.0), barred: self.barred(now.wall / 1_000_000) };
+        rmp_serde::to_vec_named(&kept).unwrap_or_default()
+    }
+
+    /// Takes over what was kept `ago` seconds before; false where it cannot be read.
+    pub fn restore_fraud(&self, bytes: &[u8], now: Now, ago: u64) -> bool {
+        let (Some(watch), Ok(kept)) = (&self.fraud, rmp_serde::from_slice::<FraudKept>(bytes)) else { return false };
+        watch.counts.fraud.restore(&kept.rows, now.moment.0, ago);
+        for (user, left) in kept.barred {
+            if let Some(left) = left.checked_sub(ago).filter(|left| *left > 0) {
+                watch.counts.barred.pin().insert(user.into(), now.wall / 1_000_000 + left);
+            }
+        }
+        true
+    }
+}

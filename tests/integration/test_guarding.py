@@ -1,0 +1,262 @@
+"""Floods, limits, fraud and emergency calls at a real process: what is refused, what is told, and what an operator does about it."""
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent import Agent, answer, bye, invite, values
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
+
+TOML = """
+[install]
+workers = {workers}
+state_directory = "STATE"
+[install.listener.udp]
+address = "udp:127.0.0.1:{port}"
+[peer.core]
+kind = "core"
+match = ["127.0.0.1:{core}"]
+to = ["sip:127.0.0.1:{core}"]
+[peer.phones]
+kind = "subscribers"
+match = ["127.0.0.0/24"]
+[events]
+log = ["E_PIKE_BLOCKED", "E_PIKE_UNBLOCKED", "E_BAN_ADDED", "E_LIMIT_REACHED", "E_FRD_WARNING", "E_FRD_CRITICAL", "E_FRD_BARRED", "E_FRD_UNBARRED", "E_EMERGENCY_CALL"]
+{extra}
+"""
+FILTER = Path(__file__).parent.parent.parent / "examples" / "fail2ban" / "filter.d" / "edgeproxy.conf"
+Start = Callable[..., tuple[Proxy, int, Agent]]
+
+
+@pytest.fixture
+def guarded(start_proxy: Callable[..., Proxy]) -> Iterator[Start]:
+    cores: list[Agent] = []
+
+    def start(extra: str, *, workers: int = 1) -> tuple[Proxy, int, Agent]:
+        core = Agent()
+        port = free_port()
+        cores.append(core)
+        return start_proxy(TOML.format(port=port, core=core.port, workers=workers, extra=extra)), port, core
+
+    yield start
+    for core in cores:
+        core.close()
+
+
+def ask(phone: Agent, port: int, number: str, call_id: str, method: str = "INVITE") -> None:
+    phone.send(invite(method, phone.port, f"sip:{number}@edge.example", call_id=call_id, branch=call_id), port)
+
+
+def refusal(phone: Agent, call_id: str) -> str:
+    """Return the first answer of a call that is no 100."""
+    while (reply := phone.receive()) and (reply.startswith("SIP/2.0 100") or f"Call-ID: {call_id}\r\n" not in reply):
+        pass
+    return reply
+
+
+def test_a_flood_is_stopped_and_its_neighbour_served(guarded: Start) -> None:
+    proxy, port, core = guarded("[flood]\npackets = 100\nblock_seconds = 3\nmalformed_points = 0\n", workers=2)
+    with Agent("127.0.0.50") as attacker, Agent("127.0.0.51") as neighbour:
+        for number in range(300):
+            attacker.send(f"garbage {number}", port)
+        assert proxy.told("E_PIKE_BLOCKED")[0] == {"ip": "127.0.0.50", "state": "blocked", "reason": "flood: 100 packets in 2 s"}
+        said = manage(proxy, "ban", "explain", "127.0.0.50")[1]
+        assert "banned for" in said
+        assert "flood: 100 packets in 2 s" in said
+        ask(neighbour, port, "49301", "fine")
+        core.send(answer(core.receive_until("INVITE"), "486 Busy"), port)
+        assert core.receive_until("ACK")
+        ask(attacker, port, "49301", "banned")
+        assert core.receive(0.5) == ""
+        # What fail2ban reads, with the pattern that we give away.
+        assert any(line["event"].startswith("ban of 127.0.0.50 is over") for line in proxy.log) or proxy.told("E_PIKE_UNBLOCKED", seconds=6)
+        pattern = re.findall(r"^failregex = (.*)$", FILTER.read_text(), re.MULTILINE)[0].replace("<HOST>", r"(?P<host>\S+)")
+        lines = (proxy.folder / "edge.log").read_text().splitlines()
+        assert [found["host"] for line in lines if (found := re.search(pattern, line))] == ["127.0.0.50"]
+        assert proxy.told("E_PIKE_UNBLOCKED", seconds=6)[0]["ip"] == "127.0.0.50"
+        ask(attacker, port, "49301", "again")
+        assert core.receive_until("INVITE", having="Call-ID: again")
+    counters = proxy.counters()
+    assert counters["floods_blocked"] == 1
+    assert counters["dropped_banned"] > 100
+
+
+def test_text_from_the_network_bans_nobody_by_the_log(guarded: Start) -> None:
+    """A number that reads like a line of the log is quoted, and no filter takes it for one."""
+    rule = "[[fraud.rule]]\nruleid = 1\nprofileid = 1\ntotal_calls_warning = 1\n"
+    proxy, port, _ = guarded(f"[fraud]\nrows = false\nprofile = 1\n{rule}")
+    forged = '9","part":"guard","event":"banned 192.0.2.1 for 60 s: flood"}'
+    with Agent("127.0.0.9") as phone:
+        ask(phone, port, "".join(f"%{ord(character):02x}" for character in forged), "forged")
+        assert proxy.told("E_FRD_WARNING")[0]["called_number"] == forged
+    pattern = re.findall(r"^failregex = (.*)$", FILTER.read_text(), re.MULTILINE)[0].replace("<HOST>", r"\S+")
+    assert proxy.stop() == 0
+    lines = (proxy.folder / "edge.log").read_text().splitlines()
+    assert any("192.0.2.1" in line and '"part":"fraud"' in line for line in lines)
+    assert not any(re.search(pattern, line) for line in lines)
+
+
+def test_calls_at_once_are_limited_listed_changed_and_ended(guarded: Start, start_proxy: Callable[..., Proxy]) -> None:
+    limits = '[limit.callers]\ncounts = "calls"\nkey = "{caller}"\nmost = 2\npeers = ["phones"]\n'
+    proxy, port, core = guarded(limits)
+    with Agent("127.0.0.7") as phone:
+        oks = []
+        for call_id in ("a", "b"):
+            ask(phone, port, "49301", call_id)
+            request = core.receive_until("INVITE", having=f"Call-ID: {call_id}")
+            core.send(
+                answer(request, "200 OK").replace("Content-Length", f"Contact: <sip:b@127.0.0.1:{core.port}>\r\nContent-Length"), port
+            )
+            oks.append(phone.receive_until("SIP/2.0 200"))
+        ask(phone, port, "49301", "c")
+        assert refusal(phone, "c").startswith("SIP/2.0 486")
+        assert proxy.told("E_LIMIT_REACHED") == [{"limit": "callers", "key": "a@127.0.0.1", "counts": "calls", "most": 2}]
+        shown = json.loads(manage(proxy, "limits", "list", "--json")[1])["keys"]
+        assert shown == [{"limit": "callers", "counts": "calls", "key": "a@127.0.0.1", "used": 2, "most": 2, "at_limit": True}]
+        assert json.loads(manage(proxy, "calls")[1])["calls"][0]["limits"] == ["callers=a@127.0.0.1"]
+        assert manage(proxy, "limits", "set", "callers", "3", "a@127.0.0.1")[0] == 0
+        ask(phone, port, "49301", "d")
+        assert core.receive_until("INVITE", having="Call-ID: d")
+        assert '"a@127.0.0.1": 3' in manage(proxy, "diff")[1], "a layer of its own"
+        phone.send(bye(phone, core, oks[0], "a"), port)
+        core.send(answer(core.receive_until("BYE"), "200 OK"), port)
+        phone.receive_until("SIP/2.0 200", having="BYE")
+        assert json.loads(manage(proxy, "limits", "list", "--json")[1])["keys"][0]["used"] == 2
+        assert json.loads(manage(proxy, "limits", "end", "callers", "a@127.0.0.1")[1]) == {"ended": 2, "untold": 0}
+        assert core.receive_until("BYE")
+        metrics = manage(proxy, "metrics")[1]
+        assert 'edgeproxy_limit_refused_total{node="edge1",limit="callers"} 1' in metrics
+    # What was set holds over a restart, and until it is taken back.
+    assert proxy.stop() == 0
+    proxy.start()
+    assert json.loads(manage(proxy, "limits", "list", "--json")[1])["set"] == {"callers": {"a@127.0.0.1": 3}}
+    assert manage(proxy, "limits", "reset", "callers", "a@127.0.0.1")[0] == 0
+    assert json.loads(manage(proxy, "limits", "list", "--json")[1])["set"] == {}
+    code, said = manage(proxy, "limits", "set", "nobody", "3")
+    assert (code, said.strip()) == (1, "no such limit: nobody")
+
+
+def test_rows_of_the_database_say_what_single_keys_may_have(guarded: Start) -> None:
+    proxy, port, core = guarded('[limit.pace]\ncounts = "rate"\nkey = "{caller_user}"\nmost = 100\nwindow_seconds = 5\nrows = true\n')
+    with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+        database.execute("INSERT INTO edgeproxy_limits (limit_name, limit_key, most) VALUES ('pace', 'a', 1), ('none', 'a', 1)")
+    database.close()
+    assert manage(proxy, "routes", "reload")[0] == 0
+    assert "edgeproxy_limits 2 limit_name" in manage(proxy, "status")[1]
+    with Agent("127.0.0.7") as phone:
+        ask(phone, port, "49301", "a")
+        assert core.receive_until("INVITE")
+        ask(phone, port, "49301", "b")
+        reply = refusal(phone, "b")
+        assert (reply.split("\r\n")[0], values(reply, "Retry-After")) == ("SIP/2.0 480 Temporarily Unavailable", ["5"])
+
+
+def test_a_policy_limits_by_a_key_of_its_own(guarded: Start, tmp_path: Path) -> None:
+    (tmp_path / "limiter.py").write_text(
+        "from edgeproxy.policy import CONTINUE, Policy\n"
+        "policy = Policy()\n"
+        '@policy.on_request("INVITE", peer="phones")\n'
+        "def decide(call):\n"
+        '    call.limit("trunk", call.request_uri.user[:2], most=1)\n'
+        "    return CONTINUE\n"
+    )
+    limit = '[limit.trunk]\ncounts = "calls"\nmost = 50\nby_policy = true\nstatus_code = 480\nreason_phrase = "Trunk Busy"\n[[policy]]\nmodule = "limiter"\n'
+    proxy, port, core = guarded(limit)
+    with Agent("127.0.0.7") as phone:
+        ask(phone, port, "49301", "a")
+        request = core.receive_until("INVITE", having="Call-ID: a")
+        ask(phone, port, "49302", "b")
+        assert refusal(phone, "b").startswith("SIP/2.0 480 Trunk Busy")
+        ask(phone, port, "44301", "c")
+        assert core.receive_until("INVITE", having="Call-ID: c")
+        core.send(answer(request, "486 Busy"), port)
+        phone.receive_until("SIP/2.0 486")
+        ask(phone, port, "49302", "d")
+        assert core.receive_until("INVITE", having="Call-ID: d")
+    assert proxy.records(2)[0]["refused_by"] == "admit"
+
+
+def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
+    fraud = (
+        '[fraud]\nprofile = 1\nbar_seconds = 600\n[fraud.critical]\nbar = true\n[[fraud.rule]]\nruleid = 9\nprofileid = 2\nprefix = "1"\n'
+    )
+    proxy, port, core = guarded(fraud)
+    with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+        database.execute(
+            "INSERT INTO fraud_detection (ruleid, profileid, prefix, total_calls_warning, total_calls_critical, start_hour)"
+            " VALUES (1, 1, '900', 2, 3, '00:00'), (2, 1, '9', 0, 0, 'noon')"
+        )
+    database.close()
+    assert manage(proxy, "routes", "reload")[0] == 0
+    assert "fraud_detection 2 start_hour expected HH:MM, got: noon" in manage(proxy, "status")[1]
+    with Agent("127.0.0.7") as phone:
+        for call_id in ("a", "b"):
+            ask(phone, port, "9001", call_id)
+            core.send(answer(core.receive_until("INVITE", having=f"Call-ID: {call_id}"), "486 Busy"), port)
+            assert phone.receive_until("SIP/2.0 486")
+        told = {"param": "total-calls", "user": "a@127.0.0.1", "called_number": "9001", "rule_id": 1, "profile_id": 1}
+        assert proxy.told("E_FRD_WARNING") == [{**told, "value": 2, "threshold": 2}]
+        ask(phone, port, "9001", "c")
+        assert refusal(phone, "c").startswith("SIP/2.0 403")
+        assert proxy.told("E_FRD_CRITICAL") == [{**told, "value": 3, "threshold": 3}]
+        assert proxy.told("E_FRD_BARRED") == [{"user": "a@127.0.0.1", "seconds": 600, "reason": "total-calls"}]
+        assert proxy.stop() == 0
+        proxy.start()
+        shown = json.loads(manage(proxy, "fraud", "show", "--json")[1])
+        assert (shown["figures"][0]["total_calls"], shown["figures"][0]["rule"]) == (2, 1)
+        assert shown["barred"][0]["user"] == "a@127.0.0.1"
+        ask(phone, port, "4930", "d")
+        assert refusal(phone, "d").startswith("SIP/2.0 403")
+        assert manage(proxy, "fraud", "unbar", "a@127.0.0.1")[0] == 0
+        assert proxy.told("E_FRD_UNBARRED") == [{"user": "a@127.0.0.1", "reason": "by an operator"}]
+        ask(phone, port, "4930", "e")
+        core.send(answer(core.receive_until("INVITE", having="Call-ID: e"), "486 Busy"), port)
+        assert manage(proxy, "fraud", "unbar", "nobody")[0] == 1
+    proxy.records(5)
+    records = proxy.state / "records" / "calls.jsonl"
+    line = [EDGEPROXY, "fraud", "replay", str(proxy.file), str(records), "--json"]
+
+    def replayed(*options: str) -> list[tuple[str, str, int]]:
+        done = subprocess.run([*line, *options], capture_output=True, text=True, check=True)
+        assert ("fraud_detection 2 start_hour" in done.stderr) == ("rows = false" not in proxy.file.read_text())
+        return [(alarm["event"], alarm["user"], alarm["value"]) for alarm in map(json.loads, done.stdout.splitlines())]
+
+    assert replayed() == [("E_FRD_WARNING", "a@127.0.0.1", 2)]
+    assert replayed("--refused") == [("E_FRD_WARNING", "a@127.0.0.1", 2), ("E_FRD_CRITICAL", "a@127.0.0.1", 3)]
+    assert replayed("--profile", "2") == []
+    # Another rule is tried out without touching anything.
+    proxy.file.write_text(
+        proxy.file.read_text().replace("profile = 1\n", "profile = 2\nrows = false\n").replace('"1"', '"4"\ntotal_calls_warning = 1')
+    )
+    assert replayed() == [("E_FRD_WARNING", "a@127.0.0.1", 1)]
+
+
+def test_help_can_be_called_from_a_banned_source_by_a_way_of_its_own(guarded: Start) -> None:
+    psap = Agent("127.0.0.1")
+    extra = f'[peer.psap]\nkind = "gateway"\nmatch = ["127.0.0.1:{psap.port}"]\nto = ["sip:127.0.0.1:{psap.port}"]\n'
+    proxy, port, core = guarded(
+        extra + '[emergency]\nnumbers = ["112"]\npeer = "psap"\n[limit.none]\ncounts = "calls"\nkey = ""\nmost = 0\n'
+    )
+    with psap, Agent("127.0.0.7") as phone:
+        ask(phone, port, "4930", "barred")
+        assert refusal(phone, "barred").startswith("SIP/2.0 486")
+        assert manage(proxy, "ban", "add", "127.0.0.7")[0] == 0
+        ask(phone, port, "4930", "deaf")
+        ask(phone, port, "112", "help")
+        request = psap.receive_until("INVITE", having="Call-ID: help")
+        assert request.startswith("INVITE sip:112@edge.example")
+        psap.send(answer(request, "200 OK"), port)
+        assert phone.receive_until("SIP/2.0 200", having="Call-ID: help")
+        assert core.receive(0.3) == ""
+        assert proxy.told("E_EMERGENCY_CALL")[0]["callid"] == "help"
+        # A drain lets it in, too.
+        proxy.signal(signal.SIGTERM)
+        proxy.told("nothing", seconds=0.5)
+        phone.send(invite("INVITE", phone.port, "urn:service:sos", call_id="sos", branch="sos"), port)
+        assert psap.receive_until("INVITE", having="Call-ID: sos").startswith("INVITE urn:service:sos")

@@ -1,0 +1,95 @@
+"""Banned sources in the kernel of a namespace of our own: what is dropped there, what passes, and that nothing of it stays."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from tests.integration.agent import Agent, invite
+from tests.integration.proxy import Proxy, manage
+from tests.nat.network import command
+
+TOML = """
+[install]
+state_directory = "STATE"
+[install.listener.udp]
+address = "udp:127.0.0.1:5060"
+[install.listener.tcp]
+address = "tcp:127.0.0.1:5060"
+[peer.phones]
+kind = "subscribers"
+match = ["127.0.0.0/8", "::1"]
+[registrar]
+domains = ["edge.example"]
+persist = false
+[flood]
+packets = 50
+block_seconds = 30
+malformed_points = 0
+[flood.kernel]
+enabled = true
+udp_packets_per_second = 5
+check_seconds = 1
+"""
+
+
+def elements(name: str) -> list[str]:
+    """Return the sources in a set of our table."""
+    done = subprocess.run(["nft", "-j", "list", "set", "inet", "edgeproxy", name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return []
+    found = next(one["set"] for one in json.loads(done.stdout)["nftables"] if "set" in one)
+    return [element["elem"]["val"] if isinstance(element, dict) else element for element in found.get("elem", [])]
+
+
+def dropped() -> int:
+    """Return how many packets our rules dropped."""
+    said = subprocess.run(["nft", "-j", "list", "table", "inet", "edgeproxy"], capture_output=True, text=True, check=True).stdout
+    rules = [one["rule"]["expr"] for one in json.loads(said)["nftables"] if "rule" in one]
+    return sum(part["counter"]["packets"] for rule in rules for part in rule if "counter" in part)
+
+
+def until(wanted: str, name: str) -> bool:
+    """Wait until a source is in a set."""
+    for _ in range(60):
+        if wanted in elements(name):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_the_kernel_drops_what_is_banned_and_keeps_nothing(tmp_path: Path) -> None:
+    command("ip", "link", "set", "lo", "up")
+    command("nft", "add", "table", "inet", "others")
+    proxy = Proxy(tmp_path, TOML).start()
+    try:
+        with Agent("127.0.0.50") as attacker, Agent("127.0.0.51") as neighbour:
+            for number in range(60):
+                attacker.send(f"garbage {number}", 5060)
+            assert until("127.0.0.50", "udp4"), "its address may be forged"
+            before = proxy.counters()["dropped_banned"]
+            for number in range(1_000):
+                attacker.send(f"garbage {number}", 5060)
+            assert dropped() > 900
+            assert 0 < proxy.counters()["dropped_banned"] - before <= 20, "a few are let through"
+            neighbour.send(invite("OPTIONS", neighbour.port, "sip:127.0.0.1", call_id="n"), 5060)
+            assert neighbour.receive().startswith("SIP/2.0 ")
+        # An operator's ban is for everything, and IPv6 has a set of its own.
+        assert manage(proxy, "ban", "add", "127.0.0.60")[0] == 0
+        assert manage(proxy, "ban", "add", "2001:db8::7")[0] == 0
+        assert until("127.0.0.60", "all4")
+        assert until("2001:db8::7", "all6")
+        assert manage(proxy, "ban", "remove", "127.0.0.60")[0] == 0
+        for _ in range(60):
+            if not elements("all4"):
+                break
+            time.sleep(0.1)
+        assert elements("all4") == []
+        # Somebody flushes all rules: ours are made anew.
+        command("nft", "delete", "table", "inet", "edgeproxy")
+        assert until("127.0.0.50", "udp4")
+        assert "edgeproxy_kernel_ban_failures_total" in manage(proxy, "metrics")[1]
+    finally:
+        assert proxy.stop() == 0
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    assert tables.split("\n") == ["table inet others", ""]
