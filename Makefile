@@ -54,7 +54,7 @@ system: ## Install system packages for building and running
 	ci/system build-essential python3 python3-venv
 
 system-test: system ## Install system packages for tests and benchmarks
-	ci/system sip-tester kamailio kamailio-python3-modules valgrind iproute2 nftables sipvicious rtpengine-daemon baresip-core postgresql mariadb-server
+	ci/system sip-tester kamailio kamailio-python3-modules valgrind iproute2 nftables sipvicious rtpengine-daemon baresip-core postgresql mariadb-server redis-server nats-server rabbitmq-server
 
 $(VENV)/.installed: pyproject.toml | system
 	test -x $(PYTHON) || python3 -m venv $(VENV)

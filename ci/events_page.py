@@ -5,7 +5,11 @@ import inspect
 import sys
 from pathlib import Path
 
+import msgspec
+
 from edgeproxy.events import catalogue
+from edgeproxy.events.event import Event
+from edgeproxy.events.sink import Told
 
 HEAD = """# Events
 
@@ -14,14 +18,28 @@ workers put events into a bounded queue (`tuning.event_queue`), and a listener t
 values come from the network and are not to be trusted as they stand. `edgeproxy events raise NAME KEY=VALUE` tells an event as if it had happened. Events of a policy's or operator's own
 begin with `X_`.
 
+## Outwards
+
+`[events.sink.NAME]` tells somebody outside: webhooks, datagrams, files, RabbitMQ, NATS, Kafka, Redis streams, and programs; `edgeproxy events subscribe` does so for a while. Each sink has a queue of its
+own, retries with pauses from a quarter of a second on, and drops what finds no room, which is counted (`sink_dropped`); nobody else waits for it. RabbitMQ, NATS, Kafka and Redis need the extras `amqp`,
+`nats`, `kafka` and `redis`. What cannot be told within `tries` is given up (`sink_failed`), so that a sink hears of an event at most `tries` times and mostly once. Each event is one JSON object:
+
+```json
+SCHEMA
+```
+
+Our tests run against real servers of all of these but Kafka, which Debian has not: there against a server of our own that speaks just enough of its protocol.
+
+## Events
+
 | event | when | parameters |
 |---|---|---|"""
 
 
-def attributes(kind: type[catalogue.Event]) -> dict[str, str]:
+def attributes(kind: type[Event]) -> dict[str, str]:
     """Return what stands below each field, those of its bases among them."""
     base = kind.__bases__[0]
-    found: dict[str, str] = {} if base in (catalogue.Event, object) else attributes(base)
+    found: dict[str, str] = {} if base in (Event, object) else attributes(base)
     (body,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(body, ast.ClassDef)
     name = ""
@@ -36,7 +54,8 @@ def attributes(kind: type[catalogue.Event]) -> dict[str, str]:
 
 def main() -> None:
     """Print the page, or write it to the file named."""
-    lines = [HEAD]
+    schema = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Told)), indent=2).decode()
+    lines = [HEAD.replace("SCHEMA", schema)]
     for kind in catalogue.KINDS:
         told = attributes(kind)
         parameters = "; ".join(

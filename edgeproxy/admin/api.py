@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from edgeproxy.admin import fraud, limits, metrics, routes, trace, users
+from edgeproxy.admin import fraud, limits, metrics, routes, sinks, trace, users
 from edgeproxy.admin.exchange import CONTROL, Handler, as_json, body_of, query_of
 from edgeproxy.admin.place import reachable
 from edgeproxy.config.address import split_host_port
@@ -345,6 +345,7 @@ def application(control: Control, token: str = "") -> web.Application:
             *users.ROUTES,
             *limits.ROUTES,
             *fraud.ROUTES,
+            *sinks.ROUTES,
             web.post("/reload", _reload),
             web.post("/diff", _diff),
             web.post("/rollback", _rollback),

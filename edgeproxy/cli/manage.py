@@ -118,6 +118,33 @@ def follow(names: tuple[str, ...], control: Path) -> None:
     told(lambda: follow_events(control, ",".join(names)))
 
 
+@events.command("sinks")
+@CONTROL
+def list_sinks(control: Path) -> None:
+    """List who is told of events outside, and what came of it."""
+    told(lambda: show(ask(control, "GET", "/events/sinks")))
+
+
+@events.command()
+@click.argument("name")
+@click.argument("to")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--expires", type=click.IntRange(1, 31_536_000), default=3_600, show_default=True, help="For so many seconds.")
+@CONTROL
+def subscribe(name: str, to: str, names: tuple[str, ...], expires: int, control: Path) -> None:
+    """Tell TO (a URL as in `events.sink.NAME.to`) of the events NAMES for a while, as the sink NAME; a restart ends that."""
+    body = {"name": name, "sink": {"to": to, "events": list(names)}, "expires_seconds": expires}
+    told(lambda: show(ask(control, "POST", "/events/sinks", body)))
+
+
+@events.command()
+@click.argument("name")
+@CONTROL
+def unsubscribe(name: str, control: Path) -> None:
+    """Tell the sink NAME no more, which `subscribe` added."""
+    told(lambda: show(ask(control, "POST", "/events/sinks/remove", {"name": name})))
+
+
 @events.command("raise")
 @click.argument("name")
 @click.argument("parameters", nargs=-1)

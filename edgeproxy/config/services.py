@@ -10,6 +10,7 @@ from edgeproxy.config.address import check_host, split_host_port
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.positions import KeyPath
 from edgeproxy.events import CATALOGUE, is_known
+from edgeproxy.events.sink import Sink
 
 
 class Dns(msgspec.Struct, frozen=True):
@@ -131,6 +132,8 @@ class Events(msgspec.Struct, frozen=True):
 
     log: list[str] = field(default_factory=list)
     """Events that are written to the log, by name: `docs/events.md` lists them."""
+    sink: dict[str, Sink] = field(default_factory=dict)
+    """Who is told outside."""
     slow_milliseconds: Annotated[int, Meta(ge=0, le=60_000)] = 0
     """A name resolution or a policy's decision that takes longer is told as `E_CORE_THRESHOLD`; 0 tells nothing."""
 
@@ -141,6 +144,9 @@ class Events(msgspec.Struct, frozen=True):
                 faults.add(
                     (*path, "log"), f"no such event: {name}", f"there are {', '.join(sorted(CATALOGUE))}; those of policies begin with X_"
                 )
+        for name, sink in self.sink.items():
+            if fault := sink.problem():
+                faults.add((*path, "sink", name, fault[0]), fault[1], fault[2])
 
 
 class Sip(msgspec.Struct, frozen=True):

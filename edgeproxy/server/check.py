@@ -1,6 +1,7 @@
 """Checks a configuration against this machine, without disturbing an instance that runs."""
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from edgeproxy.config.database import database_url
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.positions import Positions
 from edgeproxy.errors import StorageError
+from edgeproxy.events.transport import missing_extra
 from edgeproxy.server.policies import route_handlers, start_process
 from edgeproxy.server.privileges import check_privileges
 
@@ -49,6 +51,7 @@ def check_addresses(loaded: Loaded) -> None:
     _check_addresses(loaded.config, faults)
     _check_directory(loaded.config, faults)
     _check_patterns(loaded.config, faults)
+    _check_sinks(loaded.config, faults)
     check_privileges(loaded.config, faults)
     if faults:
         raise faults.error()
@@ -82,6 +85,15 @@ def _check_patterns(config: Config, faults: Faults) -> None:
             if rule.pattern is not None and (problem := _native.pattern_fault(rule.pattern)):
                 path = ("numbers", name, "rules", str(place), "pattern")
                 faults.add(path, f"expected a regular expression, got: {rule.pattern}", problem)
+
+
+def _check_sinks(config: Config, faults: Faults) -> None:
+    for name, sink in config.events.sink.items():
+        path = ("events", "sink", name)
+        if extra := missing_extra(sink):
+            faults.add((*path, "to"), f"{sink.place.scheme} needs the extra {extra}", f"pip install edgeproxy[{extra}]")
+        if sink.command and not os.access(sink.command[0], os.X_OK):
+            faults.add((*path, "command"), f"no program that may be run, got: {sink.command[0]}")
 
 
 def _check_directory(config: Config, faults: Faults) -> None:

@@ -26,6 +26,7 @@ from edgeproxy.server.policies import Policies, route_handlers
 from edgeproxy.server.revisions import Revisions
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.routes import Routes
+from edgeproxy.server.sinks import Sinks
 from edgeproxy.server.standing import Standing
 from edgeproxy.server.switches import Switches
 from edgeproxy.server.users import Users
@@ -48,6 +49,7 @@ class Control:
         self.engine: _native.Engine
         self.announcer = Announcer(printer)
         self.standing = Standing(printer.event)
+        self.sinks = Sinks(self.announcer.bus, printer.event)
         self.kernel = KernelGuard(self.announcer.bus, printer.event)
         self.policies = Policies(loaded, printer.event, self._policies_state)
         self._switches = Switches(Path(loaded.config.install.state_directory))
@@ -96,6 +98,8 @@ class Control:
         self.users.attach(self.engine)
         self.announcer.attach(self.engine)
         self.announcer.stand(self.loaded, self.policies)
+        self.sinks.use(self.loaded.config.events.sink, self.loaded.config.install.node)
+        self.standing.run(self.sinks.run)
         self.policies.watch(self.engine)
         await self.kernel.use(self.loaded.config, self.engine.bans)
         self.announcer.state("node", 1, "serving")
@@ -114,6 +118,7 @@ class Control:
         for task in self._retiring:
             task.cancel()
         await self.kernel.stop()
+        await self.sinks.stop()
         await self.routes.stop()
         await self.policies.stop()
         await self.users.detach()
@@ -175,6 +180,7 @@ class Control:
         links, drain = (policies.links, [link.id for link in self.policies.links]) if anew else ([], [])
         document = to_document(await self._with_rows(staged), policies.hooks)
         gone = await asyncio.to_thread(self.engine.reload, document, links, drain, self.routes.switched(tables), self._machines_off())
+        self.sinks.use(staged.config.events.sink, staged.config.install.node)
         await self.kernel.use(staged.config, self.engine.bans)
         # A limit that is new may be one that operators set before.
         self._limits.apply(self.engine)
@@ -293,6 +299,7 @@ class Control:
             "reloads": self.reloads,
             "kernel_ban_failures": self.kernel.failures,
             "kernel_banned": self.kernel.sources,
+            **self.sinks.counters(),
             "events_told": bus.told,
             "events_not_taken": bus.dropped,
         }

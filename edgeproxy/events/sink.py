@@ -1,0 +1,138 @@
+"""`[events.sink.NAME]`: who is told of events outside, and on what terms."""
+
+import fnmatch
+from typing import Annotated, ClassVar
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+import msgspec
+from msgspec import Meta, field
+
+from edgeproxy.events.catalogue import CATALOGUE, is_known, parameter_names
+from edgeproxy.events.event import Event
+
+SCHEMES = ("http", "https", "udp", "unix", "file", "amqp", "amqps", "nats", "tls", "redis", "rediss", "kafka", "kafkas")
+
+
+class Told(msgspec.Struct):
+    """An event as it leaves: one JSON object in UTF-8."""
+
+    event: str
+    """Its name."""
+    time: str
+    """RFC 3339 in UTC, to the microsecond."""
+    node: str
+    """`install.node`."""
+    parameters: dict[str, int | str]
+    """As the table below has them. Texts may come from the network."""
+
+
+class Sink(msgspec.Struct, frozen=True):
+    """One `[events.sink.NAME]`: events to somebody outside. Whoever is slow or gone loses some, which is counted; nobody waits for him."""
+
+    events: list[str]
+    """Events that it is told, by name; `*` for all of the proxy."""
+    to: str = ""
+    """`http://` or `https://` (a POST each; certificates are verified), `udp:host:port` and `unix:/path` (a datagram each), `file:/path` (lines), `amqp://user:password@host/vhost?exchange=X&routing_key=Y` (RabbitMQ), `nats://host:port/subject`, `redis://host:port/0?stream=NAME` (a Redis stream), `kafka://host:port/topic`; with TLS `amqps`, `tls` (NATS), `rediss`, `kafkas`."""
+    command: list[str] = field(default_factory=list)
+    """A program with its arguments, run for each event without a shell; `{ip}` in an argument is the parameter of that name, `{event}` the name. The JSON comes on its standard input. Only the file can name one."""
+    where: dict[str, str] = field(default_factory=dict)
+    """Parameters that must look like these shell patterns, such as `{ state = "blocked" }`."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Header fields of the POST, such as a token; never logged."""
+    most_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """More than so many in a second are dropped and counted; 0: no such limit."""
+    queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Events that may wait; more are dropped and counted."""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 5.0
+    """Longest wait for one delivery, or for a program to end."""
+    tries: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Deliveries of one event that are tried, with longer and longer pauses; a program is run once."""
+    concurrent: Annotated[int, Meta(ge=1, le=1_000)] = 4
+    """Programs at once."""
+    stream_length: Annotated[int, Meta(ge=1)] = 100_000
+    """Entries that a Redis stream keeps, about."""
+
+    ALL: ClassVar[str] = "*"
+
+    @property
+    def names(self) -> list[str]:
+        """The events that it is told."""
+        return sorted(CATALOGUE) if self.ALL in self.events else self.events
+
+    @property
+    def place(self) -> SplitResult:
+        """`to`, taken apart."""
+        return urlsplit(self.to)
+
+    @property
+    def shown(self) -> str:
+        """Where it leads, without secrets."""
+        if self.command:
+            return self.command[0]
+        place = self.place
+        return f"{place.scheme}:{place.netloc.rpartition('@')[2] or ''}{place.path}"
+
+    def option(self, name: str, otherwise: str = "") -> str:
+        """Return an option of `to`."""
+        return parse_qs(self.place.query).get(name, [otherwise])[0]
+
+    def wants(self, event: Event) -> bool:
+        """Whether an event passes its filter."""
+        if not self.where:
+            return True
+        values = event.parameters()
+        return all(fnmatch.fnmatchcase(str(values.get(name, "")), pattern) for name, pattern in self.where.items())
+
+    def problem(self) -> tuple[str, str, str] | None:
+        """Return the key that is wrong, what is expected of it, and a hint; None where all is well."""
+        return self._events_problem() or self._far_end_problem() or self._terms_problem()
+
+    def _events_problem(self) -> tuple[str, str, str] | None:
+        if not self.events:
+            return "events", "expected at least one event, or *", ""
+        for name in self.events:
+            if name != self.ALL and not is_known(name):
+                return "events", f"no such event: {name}", f"there are {', '.join(sorted(CATALOGUE))}; those of policies begin with X_"
+        return None
+
+    def _far_end_problem(self) -> tuple[str, str, str] | None:
+        if bool(self.to) == bool(self.command):
+            return "to", "expected either `to` or `command`", ""
+        if self.to and (fault := self._place_problem()):
+            return "to", fault, ""
+        if self.command and not self.command[0].startswith("/"):
+            return "command", f"expected the absolute path of a program, got: {self.command[0]}", ""
+        return None
+
+    def _terms_problem(self) -> tuple[str, str, str] | None:
+        known = {name for one in self.names if one in CATALOGUE for name in parameter_names(CATALOGUE[one])}
+        for name in self.where:
+            if name not in known and not any(one.startswith("X_") for one in self.events):
+                return "where", f"no such parameter of these events: {name}", f"there are {', '.join(sorted(known))}"
+        for name, value in self.headers.items():
+            if not name.replace("-", "").isalnum() or not value.isprintable():
+                return "headers", f"expected a header field's name and printable text, got: {name}", ""
+        return None
+
+    def _place_problem(self) -> str:
+        try:
+            place, port = self.place, self.place.port
+        except ValueError as error:
+            return f"not a URL: {error}"
+        needs = {"nats": "/", "tls": "/", "kafka": "/", "kafkas": "/"}
+        match place.scheme:
+            case "udp":
+                host, _, number = place.path.rpartition(":")
+                return "" if host and number.isdecimal() and 0 < int(number) < 65_536 else f"expected udp:host:port, got: {self.to}"
+            case "unix" | "file":
+                return "" if place.path.startswith("/") else f"expected {place.scheme}:/path, got: {self.to}"
+            case "redis" | "rediss":
+                return "" if place.hostname and self.option("stream") else "expected a host, and ?stream=NAME"
+            case scheme if scheme in SCHEMES:
+                subject = place.path.strip("/") or scheme not in needs
+                return (
+                    ""
+                    if place.hostname and subject and port != 0
+                    else "expected a host" + (", and a subject or topic" if scheme in needs else "")
+                )
+        return f"expected one of {', '.join(SCHEMES)}, got: {place.scheme or self.to}"

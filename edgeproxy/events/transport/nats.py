@@ -1,0 +1,37 @@
+"""NATS: each event is published below the subject of the sink, `subject.E_NAME`."""
+
+import nats
+from nats.aio.client import Client
+
+from edgeproxy.events.sink import Sink
+
+
+class Publisher:
+    """One connection."""
+
+    def __init__(self, client: Client, subject: str) -> None:
+        self._client = client
+        self._subject = subject
+
+    async def send(self, body: bytes, name: str, values: dict[str, int | str]) -> None:
+        """Publish an event, and see that the server got it; raise `nats.errors.Error` where it did not."""
+        await self._client.publish(f"{self._subject}.{name}", body)
+        await self._client.flush()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+
+async def _quiet(_: Exception) -> None:
+    """Failures are those of deliveries, which are counted there."""
+
+
+async def connect(sink: Sink) -> Publisher:
+    """Return the way to a sink; raise where the server is not there."""
+    place = sink.place
+    # One that is lost is opened anew by the next delivery, under our own pauses.
+    client = await nats.connect(
+        f"{place.scheme}://{place.netloc}", connect_timeout=max(1, round(sink.timeout_seconds)), allow_reconnect=False, error_cb=_quiet
+    )
+    return Publisher(client, place.path.strip("/").replace("/", "."))
