@@ -1,7 +1,9 @@
 """The talk's snippets as our examples do them."""
 
+import contextlib
 import json
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +93,62 @@ def test_t6_refuses_contacts_that_are_gateways(start_proxy: Callable[..., Proxy]
             assert alice.register("secret", contact=contact).startswith("SIP/2.0 476 Contact Unacceptable"), contact
         assert alice.register("secret").startswith("SIP/2.0 200")
     assert len(proxy.told("E_REGISTER_POISONING", 3)) == 3
+
+
+def _example(start_proxy: Callable[..., Proxy], name: str, core: Agent) -> tuple[Proxy, int]:
+    port = free_port()
+    toml = (EXAMPLES / name).read_text().replace("127.0.0.1:5060", f"127.0.0.1:{port}").replace("5070", str(core.port))
+    return start_proxy(toml.replace('"var"', '"STATE"')), port
+
+
+def test_t4_blocks_who_floods_and_never_the_core(start_proxy: Callable[..., Proxy]) -> None:
+    with Agent() as core, Agent("127.0.0.9") as attacker, Agent("127.0.0.8") as phone:
+        proxy, port = _example(start_proxy, "t4-floods.toml", core)
+        for number in range(60):
+            attacker.send("\r\n\r\n", port)
+            core.send("\r\n\r\n", port)
+            if number < 50:
+                phone.send("\r\n\r\n", port)
+        for _ in range(60):
+            listed = json.loads(manage(proxy, "ban", "list", "--json")[1])["bans"]
+            if listed:
+                break
+        assert [(ban["source"], ban["reason"]) for ban in listed] == [("127.0.0.9", "flood: 60 packets in 2 s")]
+        phone.send(invite("INVITE", phone.port, "sip:49301@edge.example"), port)
+        assert core.receive_until("INVITE")
+
+
+def _ring(core: Agent, port: int) -> None:
+    """Let it ring at the core until its socket is closed."""
+    with contextlib.suppress(OSError):
+        while request := core.receive(30):
+            if request.startswith("INVITE"):
+                core.send(answer(request, "180 Ringing"), port)
+
+
+def test_t7_t8_limit_what_an_account_may_have(start_proxy: Callable[..., Proxy]) -> None:
+    with Agent() as core:
+        proxy, port = _example(start_proxy, "t7-t8-limits.toml", core)
+        with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+            database.execute("INSERT INTO subscriber (username, password) VALUES ('alice', 'secret'), ('bob', 'secret')")
+            database.execute("INSERT INTO usr_preferences (username, attribute, value) VALUES ('bob', 'account_max_concurrent', '1')")
+        database.close()
+        threading.Thread(target=_ring, args=(core, port), daemon=True).start()
+        for user, wanted in (("alice", ["180", "180", "486"]), ("bob", ["180", "486"])):
+            with Phone(user, port) as phone:
+                for code in wanted:
+                    reply = phone.invite("sip:49301@edge.example", "secret")
+                    assert reply[8:11] == code
+                    assert code == "180" or "Limit Reached" in reply
+
+
+def test_the_fraud_slide_refuses_what_is_critical(start_proxy: Callable[..., Proxy]) -> None:
+    with Agent() as core, Agent("127.0.0.9") as phone:
+        proxy, port = _example(start_proxy, "fraud.toml", core)
+        for number in range(4):
+            phone.send(invite("INVITE", phone.port, f"sip:900{number}@edge.example", call_id=f"c{number}", branch=f"c{number}"), port)
+            if number < 1:
+                core.send(answer(core.receive_until("INVITE", having=f"Call-ID: c{number}"), "486 Busy"), port)
+        reply = phone.receive_until("SIP/2.0 403")
+        assert "Call-ID: c2" in reply, "two at once are critical"
+    assert {(event["param"], event["threshold"]) for event in proxy.told("E_FRD_CRITICAL")} == {("concurrent-calls", 2)}

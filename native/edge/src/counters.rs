@@ -84,6 +84,8 @@ counters! {
     malformed_missing,
     /// Malformed: over a limit.
     malformed_too_large,
+    /// Datagrams of line ends or zeros, which keep a way open.
+    keep_alives_received,
     /// Requests that repeated an earlier one.
     retransmissions_received,
     /// Requests and final responses that a timer sent again.

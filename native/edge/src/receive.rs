@@ -22,6 +22,10 @@ impl Edge {
         if !banned && !handed_over && self.snapshot.flood.is_some() && self.floods(now, arrival) {
             return None;
         }
+        if is_keep_alive(bytes) {
+            self.counters.keep_alives_received.add();
+            return None;
+        }
         if is_stun(bytes) {
             if !banned {
                 self.handle_stun(arrival, bytes);
@@ -66,6 +70,15 @@ impl Edge {
             }
             None
         })
+    }
+
+    /// Takes a datagram that is too short to be anything: it counts towards a flood, and is nothing else.
+    pub fn handle_keep_alive(&mut self, now: Now, arrival: &Hop) {
+        if self.is_banned(now, arrival.address.ip()) {
+            self.counters.dropped_banned.add();
+        } else if self.snapshot.flood.is_none() || !self.floods(now, arrival) {
+            self.counters.keep_alives_received.add();
+        }
     }
 
     fn refuse_malformed(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, error: ParseError) {
@@ -154,6 +167,11 @@ impl Edge {
             text.get(..text.len().min(128)).unwrap_or_default().escape_ascii().to_string()
         }
     }
+}
+
+/// Line ends or zeros that only keep a way through a NAT open (RFC 5626 section 4.4.1, and what phones have sent before it).
+fn is_keep_alive(bytes: &[u8]) -> bool {
+    bytes.len() <= 8 && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | b' ' | 0))
 }
 
 /// Where responses to a request go (RFC 3261 section 18.2.2, RFC 3581 section 4). A maddr is not followed: it would let

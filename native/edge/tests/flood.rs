@@ -55,8 +55,8 @@ fn garbage_and_ipv6_count_and_cores_do_not() {
     let mut settings = guarded();
     settings.peers[1] = peer("phones", PeerKind::Subscribers, "2001:db8::/32", &[]);
     let mut rig = Rig::new(settings);
-    for _ in 0..25 {
-        rig.receive_at(0, Transport::Udp, "[2001:db8::7]:5060", b"\r\n\r\n");
+    for number in 0..25 {
+        rig.receive_at(0, Transport::Udp, "[2001:db8::7]:5060", [&b"\r\n\r\n"[..], b"\0\0\0\0", b""][number % 3]);
         rig.receive(CORE, "garbage");
     }
     assert_eq!((rig.counters().floods_blocked.get(), rig.source("2001:db8::7").unwrap().banned_for.is_empty()), (1, false));
@@ -64,6 +64,8 @@ fn garbage_and_ipv6_count_and_cores_do_not() {
         rig.receive(CORE, &options(number));
     }
     assert_eq!(rig.counters().requests.get(), 50);
+    assert!(rig.source("2001:db8::7").unwrap().banned_for.starts_with("flood: 20 packets"), "keep-alives count, and are no fault");
+    assert_eq!((rig.counters().malformed.get(), rig.counters().keep_alives_received.get()), (25, 19));
     assert!(rig.source("192.0.2.200").unwrap().exempt);
     assert!(!rig.receive("[2001:db8::8]:5060", &options(99)).is_empty());
 }

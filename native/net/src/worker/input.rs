@@ -53,10 +53,12 @@ impl Worker {
                     let receive = std::mem::replace(&mut self.receive, ReceiveBatch::new(0));
                     for index in 0..count {
                         let Some((source, bytes)) = receive.datagram(index) else { continue };
-                        // Keep-alives of two or four bytes and the like (RFC 5626 section 4.4.1).
+                        let hop = Hop { listener: number as u16, transport: Transport::Udp, address: source, connection: None };
+                        // Keep-alives of two or four bytes and the like (RFC 5626 section 4.4.1) are nothing to keep a trace of.
                         if bytes.len() > 4 {
-                            let hop = Hop { listener: number as u16, transport: Transport::Udp, address: source, connection: None };
                             self.deliver(now, &hop, bytes, false);
+                        } else {
+                            self.guarded(now, |edge| edge.handle_keep_alive(now, &hop));
                         }
                     }
                     self.receive = receive;
