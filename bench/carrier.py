@@ -88,7 +88,7 @@ def lookups() -> dict[str, float]:
 
 
 @contextmanager
-def _rules(count: int) -> Iterator[Path]:
+def rule_file(count: int) -> Iterator[Path]:
     """A database of so many rules."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rules.db"
@@ -97,11 +97,11 @@ def _rules(count: int) -> Iterator[Path]:
 
 
 @contextmanager
-def _carrier(file: Path, seconds: float) -> Iterator[Target]:
-    """A proxy with `bench/load/carrier.toml` over the rules of a file, which take so long to load."""
+def proxy(file: Path, seconds: float, name: str = "carrier.toml") -> Iterator[Target]:
+    """A proxy with a configuration of `bench/load` over the rules of a file, which take so long to load."""
     os.environ["EDGEPROXY_DATABASE"] = f"sqlite:///{file}"
     try:
-        with Target("edgeproxy-carrier", command=[*COMMANDS["edgeproxy"][:2], str(ROOT / "bench/load/carrier.toml")]) as target:
+        with Target(f"edgeproxy-{name.partition('.')[0]}", command=[*COMMANDS["edgeproxy"][:2], str(ROOT / "bench/load" / name)]) as target:
             time.sleep(seconds)
             yield target
     finally:
@@ -111,10 +111,10 @@ def _carrier(file: Path, seconds: float) -> Iterator[Target]:
 def cost(rate: int, seconds: int, rounds: int, rules: int) -> list[dict[str, Any]]:
     """The plain relay and calls over so many rules, in turns, beside the bare forwarder."""
     rows = []
-    with _rules(rules) as file:
+    with rule_file(rules) as file:
         for number in range(rounds):
             for name in ("floor", "edgeproxy", "edgeproxy-carrier"):
-                with _carrier(file, 5) if name == "edgeproxy-carrier" else Target(name) as target:
+                with proxy(file, 5) if name == "edgeproxy-carrier" else Target(name) as target:
                     load(target, min(rate, 500), 1, digits=DIGITS)
                     run = load(target, rate, seconds, digits=DIGITS)
                     memory = target.memory_bytes()
@@ -127,7 +127,7 @@ def cost(rate: int, seconds: int, rounds: int, rules: int) -> list[dict[str, Any
 
 def reloads(rate: int, seconds: int, rules: int) -> dict[str, Any]:
     """Set-up times under load without and with reloads of all rules, one after the other."""
-    with _rules(rules) as file, _carrier(file, 5) as target:
+    with rule_file(rules) as file, proxy(file, 5) as target:
         load(target, rate, 2, digits=DIGITS)
         before = load(target, rate, seconds, digits=DIGITS).report
         line = [str(Path(sys.executable).with_name("edgeproxy")), "routes", "reload", "--control", "/tmp/edgeproxy-bench/control.sock"]  # noqa: S108
@@ -223,7 +223,7 @@ def killed(rate: int, seconds: int) -> dict[str, Any]:
             line = ["sipp", *words, "-i", "127.0.0.1", "-nostdin"]
             return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
 
-        with _carrier(file, 1):
+        with proxy(file, 1):
             victim, other = (sipp("-sn", "uas", "-p", port) for port in ("5071", "5070"))
             time.sleep(1)
             count = str(rate * seconds)

@@ -5,37 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
-def median(rows: list[dict[str, Any]], key: str, **match: object) -> float:
-    """Return the median of `key` over the rows that match."""
-    return statistics.median(row[key] for row in rows if all(row[name] == value for name, value in match.items()))
-
-
-def total(rows: list[dict[str, Any]], key: str, **match: object) -> int:
-    """Return the sum of `key` over the rows that match."""
-    return sum(row[key] for row in rows if all(row[name] == value for name, value in match.items()))
-
-
-def _cost(rows: list[dict[str, Any]], title: str = "Relay over UDP, INVITE to BYE") -> list[str]:
-    lines = [
-        f"## {title}",
-        "",
-        "| target | calls/s | CPU per call | share of floor | set-up p50 | p99 | p99.9 | calls | retransmissions | failed |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for rate in sorted({row["rate"] for row in rows}):
-        base = median(rows, "cost", target="floor", rate=rate)
-        for name in dict.fromkeys(row["target"] for row in rows):
-            match = {"target": name, "rate": rate}
-            value = median(rows, "cost", **match)
-            times = " | ".join(f"{median(rows, f'setup_{p}_microseconds', **match):.0f} µs" for p in ("p50", "p99", "p999"))
-            sums = " | ".join(str(total(rows, key, **match)) for key in ("attempted", "retransmissions", "failed"))
-            lines.append(f"| {name} | {rate} | {value:.1f} µs | {value / base:.2f} | {times} | {sums} |")
-    return lines
+from report_guard import edge_cost, floods, guard_cost
+from report_rows import cost_table, median, total
 
 
 def _python(rows: list[dict[str, Any]]) -> list[str]:
-    lines = _cost(rows, "The same with a handler in Python that decides every INVITE, all processes counted")
+    lines = cost_table(rows, "The same with a handler in Python that decides every INVITE, all processes counted")
     lines += ["", "| calls/s | proxy | policy process | decisions p50 up to | p99 up to |", "|---|---|---|---|---|"]
     for rate in sorted({row["rate"] for row in rows}):
         mine = [row for row in rows if row["target"] == "edgeproxy-python" and row["rate"] == rate]
@@ -199,7 +174,7 @@ def _route_lookup(found: dict[str, float]) -> list[str]:
 
 
 def _route_cost(rows: list[dict[str, Any]]) -> list[str]:
-    lines = _cost(rows, "Carrier routing: every INVITE by prefix over a million rules, fail-over armed")
+    lines = cost_table(rows, "Carrier routing: every INVITE by prefix over a million rules, fail-over armed")
     rate = rows[0]["rate"]
     share = median(rows, "cost", target="edgeproxy-carrier", rate=rate) / median(rows, "cost", target="edgeproxy", rate=rate)
     memory = median(rows, "memory", target="edgeproxy-carrier", rate=rate) / (1 << 20)
@@ -354,7 +329,7 @@ def _media_aborted(done: dict[str, Any]) -> list[str]:
 
 
 SECTIONS: dict[str, Callable[[Any], list[str]]] = {
-    "cost": _cost,
+    "cost": cost_table,
     "python": _python,
     "crossing": _crossing,
     "highest": _highest,
@@ -383,6 +358,9 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "register_dark": _register_dark,
     "keep_alive": _keep_alive,
     "guessing": _guessing,
+    "guard_cost": guard_cost,
+    "edge_cost": edge_cost,
+    "floods": floods,
     "media": _media,
     "media_idle": _media_idle,
     "media_aborted": _media_aborted,

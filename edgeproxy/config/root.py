@@ -18,6 +18,7 @@ from edgeproxy.config.policy import PolicyModule
 from edgeproxy.config.registrar import Registrar
 from edgeproxy.config.routing import Route, Routing
 from edgeproxy.config.services import Api, Database, Dns, Events, Log, Records, Sip, Trace
+from edgeproxy.config.session_timer import SessionTimer
 from edgeproxy.config.tuning import Tuning
 
 
@@ -54,6 +55,8 @@ class Config(msgspec.Struct, frozen=True):
     """What accounts do, watched against profiles."""
     limit: dict[str, KeyLimit] = field(default_factory=dict)
     """What callers may have of calls and requests."""
+    session_timer: SessionTimer | None = None
+    """How often sessions must be refreshed."""
     emergency: Emergency = field(default_factory=Emergency)
     """Calls for help."""
     database: Database = field(default_factory=Database)
@@ -133,6 +136,8 @@ class Config(msgspec.Struct, frozen=True):
                     "a process that became another user may not change the kernel's rules",
                     "leave out install.user",
                 )
+        if self.session_timer:
+            self.session_timer.check(("session_timer",), faults)
         if self.fraud:
             self.fraud.check(("fraud",), faults)
         for name, peer in self.peer.items():

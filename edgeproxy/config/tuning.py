@@ -30,7 +30,7 @@ class Timers(msgspec.Struct, frozen=True):
     setup_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 300
     """Longest time from an INVITE to its final answer, over all attempts."""
     call_seconds: Annotated[int, Meta(ge=1, le=604_800)] = 43_200
-    """Longest call; after that it is recorded as ended and its lease given back."""
+    """Longest call; after that it is ended with a BYE both ways, recorded, and its lease given back."""
     dead_target_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 30
     """How long a target that did not answer is passed over while there are others."""
     resolve_milliseconds: Milliseconds = 3_000
@@ -70,6 +70,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Most Retry-After of a request that is shed; the value is chosen anew for each."""
     log_lines_per_second: Annotated[int, Meta(ge=1, le=100_000)] = 20
     """Log lines about bad input, per worker."""
+    stranger_answers_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 500
+    """Requests of strangers that are answered (403), per worker; more are dropped, so that a flood of them from everywhere costs little."""
     stranger_records_per_second: Annotated[int, Meta(ge=0, le=100_000)] = 100
     """Call records of strangers, who are all refused, per worker: a flood must not push out those of real calls."""
 

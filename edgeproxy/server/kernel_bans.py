@@ -43,7 +43,8 @@ class KernelBans:
         self._changes: dict[str, _Change] = {}
         self._standing = False
         self.failures = 0
-        self.sources = 0
+        self._inside: dict[str, str] = {}
+        """The set that each source is in."""
 
     def take(self, event: Event) -> bool:
         """Note a ban that came or went."""
@@ -74,14 +75,14 @@ class KernelBans:
         except NftError as error:
             self._log("the table of banned sources is gone, it is made anew", level="warning", values={"error": str(error)})
         self._standing = False
-        standing = [_Change(source, left, proto) for source, _, left, _, proto in self._bans() if left > 0]
+        standing = [_Change(source, left, proto) for source, _, left, _, proto in self._bans() if left > 0][: self._settings.max_sources]
         self._changes.clear()
+        self._inside.clear()
         try:
-            await _nft(self._table() + "".join(self._line(change) for change in standing[: self._settings.max_sources]))
+            await _nft(self._table() + self._lines(standing))
         except NftError as error:
             self._failed(error)
             return
-        self.sources = len(standing)
         self._standing = True
         self._log("banned sources are dropped in the kernel", values={"table": self._settings.table, "sources": self.sources})
 
@@ -90,13 +91,11 @@ class KernelBans:
             return
         batch = [self._changes.pop(source) for source in list(self._changes)[:MOST]]
         try:
-            await _nft("".join(self._line(change) for change in batch))
+            await _nft(self._lines(batch))
         except NftError as error:
-            # A source that is there or not there spoils the whole batch: all is told anew.
+            # What one batch lacks nobody knows: all is told anew.
             self._failed(error)
             self._standing = False
-            return
-        self.sources += sum(1 if change.seconds else -1 for change in batch)
 
     def _failed(self, error: NftError) -> None:
         self.failures += 1
@@ -126,17 +125,31 @@ class KernelBans:
             lines.append(f"    {address} saddr @udp{version} udp dport {{ {ports} }} {meter} counter drop")
         return "\n".join([*lines, "  }", "}", ""])
 
-    def _line(self, change: _Change) -> str:
-        name, version = self._settings.table, family(change.source)
-        sets = [f"{purpose}{version}" for purpose in ("all", "udp")]
-        # Added without effect first where it is there already, so that what is deleted is there.
-        gone = "".join(
-            f"add element inet {name} {one} {{ {change.source} }}\ndelete element inet {name} {one} {{ {change.source} }}\n" for one in sets
-        )
-        if not change.seconds:
-            return gone
-        own = sets[1] if change.proto == "udp" else sets[0]
-        return f"{gone}add element inet {name} {own} {{ {change.source} timeout {change.seconds}s }}\n"
+    def _lines(self, changes: list[_Change]) -> str:
+        """Return what changes the sets, a line for each: `nft` reads long lines faster than many."""
+        gone: dict[str, list[str]] = {}
+        new: dict[str, list[str]] = {}
+        for change in changes:
+            if (own := self._inside.pop(change.source, "")) != "":
+                gone.setdefault(own, []).append(change.source)
+            if change.seconds and len(self._inside) < self._settings.max_sources:
+                own = f"{'udp' if change.proto == 'udp' else 'all'}{family(change.source)}"
+                new.setdefault(own, []).append(f"{change.source} timeout {change.seconds}s")
+                self._inside[change.source] = own
+        table = f"element inet {self._settings.table}"
+        lines = [
+            # Its timeout may have taken it out at this moment: what is added before is there to be deleted.
+            line
+            for own, sources in gone.items()
+            for line in (f"add {table} {own} {{ {', '.join(sources)} }}", f"delete {table} {own} {{ {', '.join(sources)} }}")
+        ]
+        lines += [f"add {table} {own} {{ {', '.join(elements)} }}" for own, elements in new.items()]
+        return "\n".join([*lines, ""])
+
+    @property
+    def sources(self) -> int:
+        """Sources that the kernel drops."""
+        return len(self._inside)
 
 
 class KernelGuard:

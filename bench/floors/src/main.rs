@@ -5,7 +5,10 @@
 //! `floors send LISTEN TO RATE`: sends so many datagrams of four bytes a second, each by itself.
 //! `floors tcp LISTEN CALLEE`: every connection is joined with one of its own to the callee.
 //! `floors relay epoll|uring FIRST_PORT STREAMS CALLER CALLEE`: relays media between ports of 127.0.0.1, two a stream.
+//! `floors sink LISTEN`: takes what comes and does nothing with it.
+//! `floors flood TO RATE SECONDS SOURCES`: sends so many requests a second, 0 for all that it can, from so many addresses.
 
+mod flood;
 mod relay;
 
 use std::io::{self, Read, Write};
@@ -20,12 +23,17 @@ fn main() -> ExitCode {
         return told(media(&arguments));
     }
     let place = |index: usize| arguments.get(index).and_then(|text| text.parse::<SocketAddr>().ok());
+    let number = |index: usize, otherwise: u32| arguments.get(index).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let done = match (arguments.first().map(String::as_str), place(1), place(2), place(3)) {
         (Some("udp"), Some(listen), Some(caller), Some(callee)) => udp(listen, caller, callee),
         (Some("answer"), Some(listen), None, None) => answer(listen),
         (Some("send"), Some(listen), Some(to), None) => send(listen, to, arguments.get(3).and_then(|text| text.parse().ok()).unwrap_or(1_000)),
         (Some("tcp"), Some(listen), Some(callee), None) => tcp(listen, callee),
-        _ => Err(io::Error::other("usage: floors udp LISTEN CALLER CALLEE | floors answer LISTEN | floors send LISTEN TO RATE | floors tcp LISTEN CALLEE")),
+        (Some("sink"), Some(listen), None, None) => flood::sink(listen),
+        (Some("flood"), Some(to), None, None) => flood::flood(to, number(2, 0), u64::from(number(3, 5)), number(4, 1).max(1)),
+        _ => Err(io::Error::other(
+            "usage: floors udp LISTEN CALLER CALLEE | floors answer LISTEN | floors send LISTEN TO RATE | floors tcp LISTEN CALLEE | floors sink LISTEN | floors flood TO RATE SECONDS SOURCES",
+        )),
     };
     told(done)
 }

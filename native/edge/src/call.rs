@@ -125,6 +125,8 @@ pub(crate) struct Call {
     pub(crate) media: Vec<MediaSession>,
     /// Whether a policy wants its media relayed.
     pub(crate) wants_media: Option<bool>,
+    /// When its session expires unless it is refreshed.
+    pub(crate) session_until: Moment,
     /// What it is watched for.
     pub(crate) watched: Option<Box<WatchedCall>>,
     /// Whether it asks for help.
@@ -165,6 +167,7 @@ impl Call {
             gateway: None,
             media: Vec::new(),
             wants_media: None,
+            session_until: Moment::NEVER,
             watched: None,
             emergency: false,
             limits: SmallVec::new(),

@@ -96,6 +96,8 @@ counters! {
     stray_acks,
     /// Requests of strangers, refused.
     refused_strangers,
+    /// Requests of strangers that were not even answered, since there are too many.
+    strangers_unanswered,
     /// Requests refused by validation: Max-Forwards, Proxy-Require, loops, routes.
     refused_invalid,
     /// Requests for which there is no target.
@@ -122,6 +124,12 @@ counters! {
     fraud_barred_calls,
     /// Calls that were not watched because the table is full.
     fraud_untracked,
+    /// Calls whose session nobody refreshed in time.
+    sessions_expired,
+    /// Requests refused with 422, for they ask for too short an interval.
+    sessions_too_short,
+    /// Calls ended because they lasted as long as any may.
+    calls_too_long,
     /// Emergency calls.
     emergency_calls,
     /// Requests refused because a key has all that a limit lets it have.

@@ -40,6 +40,10 @@ impl Edge {
             }
             self.look_at_agent(now, arrival, message);
             self.score(now, arrival, |settings| settings.stranger_points, "a request of nobody known");
+            // A flood of them from everywhere is to cost as little as can be; whoever asks again is answered later.
+            if !self.refused.may_answer_stranger(self.snapshot.settings.limits.stranger_answers_per_second) {
+                return self.counters.strangers_unanswered.add();
+            }
             return self.refuse(now, arrival, message, None, &Refusal::new(403, "identify"));
         };
         self.counts_of(Some(peer)).requests.add();
@@ -74,6 +78,9 @@ impl Edge {
         if stray {
             self.counters.registrations_refused.add();
             return self.refuse(now, arrival, message, Some(peer), &Refusal::new(if served { 403 } else { 404 }, "register"));
+        }
+        if let Some(refusal) = self.too_short(message) {
+            return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
         if emergency {
             self.limits.held.clear();

@@ -72,6 +72,9 @@ impl Edge {
         if found.unknown {
             return self.refuse(now, arrival, message, None, &Refusal::new(481, "match"));
         }
+        if let Some(refusal) = self.too_short(message) {
+            return self.refuse(now, arrival, message, None, &refusal);
+        }
         let shape = self.dialog_shape(message, route, found);
         let Some(target) = self.next_hop_within(message, &shape) else {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));

@@ -77,6 +77,7 @@ mod response;
 mod rewrite;
 mod route;
 mod routing_table;
+mod session_timer;
 mod settings;
 mod stun;
 mod subscriber_settings;
@@ -122,6 +123,7 @@ pub use record::{AttemptRecord, CallRecord, MediaRecord, MediaSideRecord, RECORD
 pub use route::is_own_host;
 pub use routing::{HealthRules, QualityRules, Table};
 pub use routing_table::Routing;
+pub use session_timer::SessionTimerSettings;
 pub use settings::{
     Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, PolicySettings, RouteSettings, SettingsError, Snapshot,
     TimerSettings, TraceSettings,

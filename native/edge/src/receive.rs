@@ -14,8 +14,7 @@ impl Edge {
     /// what was `handed_over` is taken in any case.
     pub fn handle_message(&mut self, now: Now, arrival: &Hop, bytes: &[u8], handed_over: bool) -> Option<u8> {
         let banned = self.is_banned(now, arrival.address.ip());
-        if banned && !self.may_be_emergency(now, arrival, bytes) {
-            self.counters.dropped_banned.add();
+        if banned && self.turns_away(now, arrival, bytes) {
             return None;
         }
         // By whom a packet came is known where it was received first.
@@ -70,6 +69,16 @@ impl Edge {
             }
             None
         })
+    }
+
+    /// Whether a message is dropped unread since its source is banned: to be asked before anything else is done about it, a trace of
+    /// it among that.
+    pub fn turns_away(&mut self, now: Now, arrival: &Hop, bytes: &[u8]) -> bool {
+        let drops = self.is_banned(now, arrival.address.ip()) && !self.may_be_emergency(now, arrival, bytes);
+        if drops {
+            self.counters.dropped_banned.add();
+        }
+        drops
     }
 
     /// Takes a datagram that is too short to be anything: it counts towards a flood, and is nothing else.

@@ -11,11 +11,12 @@ const SECONDS: u64 = 32;
 pub(crate) struct Recent {
     places: Box<[(u64, u64)]>,
     strangers: u32,
+    answered: u32,
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { places: vec![(0, 0); SLOTS].into_boxed_slice(), strangers: 0 }
+        Self { places: vec![(0, 0); SLOTS].into_boxed_slice(), strangers: 0, answered: 0 }
     }
 }
 
@@ -35,9 +36,15 @@ impl Recent {
         self.strangers <= limit
     }
 
+    /// Whether one more request of a stranger may be answered in this second.
+    pub(crate) fn may_answer_stranger(&mut self, limit: u32) -> bool {
+        self.answered = self.answered.saturating_add(1);
+        self.answered <= limit
+    }
+
     /// A second has gone by.
     pub(crate) fn begin_second(&mut self) {
-        self.strangers = 0;
+        (self.strangers, self.answered) = (0, 0);
     }
 }
 

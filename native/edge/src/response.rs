@@ -108,6 +108,8 @@ impl Edge {
             }
         }
         if !own {
+            self.edit_session_answer(entry, message);
+            self.note_session(now, entry, message);
             self.mark_contact(now, arrival, message);
             if self.snapshot.subscribers.is_some() && message.first(HeaderName::RecordRoute).is_some() {
                 self.repair_record_route(now, arrival, message);

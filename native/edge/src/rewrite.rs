@@ -106,6 +106,9 @@ impl Edge {
                 None => self.edits.insert_with(top, |out| drop(write!(out, "Max-Breadth: {breadth}\r\n"))),
             }
         }
+        if !shape.originated {
+            self.edit_session_timer(message);
+        }
         if hop.transport.is_reliable() && !numbers.iter().any(|(_, text)| text.starts_with(b"Content-Length")) {
             self.add_content_length(message);
         }

@@ -17,6 +17,7 @@ use crate::media_settings::{Engage, MediaSettings};
 use crate::nat::NatTests;
 use crate::number_settings::{GatewayNumberSettings, NumberSetSettings, NumberUseSettings};
 use crate::numbers::NumberPolicies;
+use crate::session_timer::SessionTimerSettings;
 use crate::subscriber_settings::{AuthenticationSettings, NatSettings, RegistrarSettings, Subscribers};
 use crate::verdict::PolicyEvent;
 
@@ -231,6 +232,8 @@ pub struct LimitSettings {
     pub log_lines_per_second: u32,
     /// Records a second and worker of calls of strangers.
     pub stranger_records_per_second: u32,
+    /// Requests a second and worker of strangers that are answered.
+    pub stranger_answers_per_second: u32,
     /// Dialogs of one call.
     pub dialogs: usize,
     /// Via header field values of a message.
@@ -278,6 +281,9 @@ pub struct RouteSettings {
     /// How calls are watched for fraud; none is where it is absent.
     #[serde(deserialize_with = "stated")]
     pub fraud: Option<FraudSettings>,
+    /// How often sessions must be refreshed; none has to be where it is absent.
+    #[serde(deserialize_with = "stated")]
+    pub session_timer: Option<SessionTimerSettings>,
     /// Limits by key.
     pub key_limits: Vec<KeyLimitSettings>,
     /// Timers.

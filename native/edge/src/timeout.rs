@@ -24,7 +24,7 @@ impl Edge {
             self.walk(now);
         }
         while let Some(call) = self.calls.expire(now.moment) {
-            self.end_call(now, call, 200, "answered", "proxy");
+            self.call_due(now, call);
         }
     }
 
