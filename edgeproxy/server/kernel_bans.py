@@ -121,7 +121,7 @@ class KernelBans:
         lines += ["  chain guard {", "    type filter hook prerouting priority -310; policy accept;"]
         for address, version in (("ip", 4), ("ip6", 6)):
             lines.append(f"    {address} saddr @all{version} th dport {{ {ports} }} counter drop")
-            meter = f"update @meter{version} {{ {address} saddr limit rate over {rate}/second burst {rate} packets }}"
+            meter = f"update @meter{version} {{ {address} saddr limit rate over {rate}/second burst {max(rate, 5)} packets }}"
             lines.append(f"    {address} saddr @udp{version} udp dport {{ {ports} }} {meter} counter drop")
         return "\n".join([*lines, "  }", "}", ""])
 

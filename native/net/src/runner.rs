@@ -128,8 +128,9 @@ impl Runner {
         self.note_lag(looked);
         // What the workers of one thread hand to each other came from the network in this very round.
         let messages = if self.workers.len() > 1 { came } else { came + mail };
+        let dropped: usize = self.workers.iter_mut().map(Worker::take_turned_away).sum();
         if messages > 0 {
-            self.coalesce.received(now.moment.0, messages);
+            self.coalesce.received(now.moment.0, messages.saturating_sub(dropped), dropped);
         }
         true
     }

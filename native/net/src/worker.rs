@@ -60,6 +60,7 @@ pub(crate) struct Worker {
     swept: u64,
     /// What was told last of bytes that wait, and of processor time with its moment.
     waiting_bytes: u64,
+    turned_away: usize,
     measured: (u64, u64),
     /// A connection filled the whole buffer in the last round.
     full_reads: bool,
@@ -107,6 +108,7 @@ impl Worker {
             tidied: 0,
             swept: 0,
             waiting_bytes: 0,
+            turned_away: 0,
             measured: (0, 0),
             full_reads: false,
             stopping: false,
@@ -255,6 +257,11 @@ impl Worker {
         for event in &*events {
             self.event(event);
         }
+    }
+
+    /// How many datagrams were dropped unread since this was asked.
+    pub(crate) fn take_turned_away(&mut self) -> usize {
+        std::mem::take(&mut self.turned_away)
     }
 
     /// Takes what came in from the network; returns how many messages that were.

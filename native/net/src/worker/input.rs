@@ -56,7 +56,9 @@ impl Worker {
                         let hop = Hop { listener: number as u16, transport: Transport::Udp, address: source, connection: None };
                         // Keep-alives of two or four bytes and the like (RFC 5626 section 4.4.1) are nothing to keep a trace of.
                         if bytes.len() > 4 {
-                            if !self.edge.turns_away(now, &hop, bytes) {
+                            if self.edge.turns_away(now, &hop, bytes) {
+                                self.turned_away += 1;
+                            } else {
                                 self.deliver(now, &hop, bytes, false);
                             }
                         } else {
