@@ -34,12 +34,12 @@ def floods(data: dict[str, Any]) -> list[str]:
         lines.append(f"| {shown} | {sum(row['taken'] for row in rows)} | {cost:.0f} | {memory:.0f} |")
     lines += [
         "",
-        "| flood | sources | dropped by | calls at 500/s | lost | set-up p99 calm | beside | proxy's processor | MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| flood | sources | dropped by | calls at 500/s | lost | set-up p99 calm | beside | proxy's processor calm | beside, once they are banned | MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['sent_per_second']:,.0f}/s | {row['sources']} | {'the kernel' if row['kernel'] else 'us'} | {row['calls']} | {row['lost']} | {row['p99_calm']} µs "
-        f"| {row['p99_beside']} µs | {row['share']:.1%} | {row['memory'] / (1 << 20):.0f} |"
+        f"| {row['p99_beside']} µs | {row['share_calm']:.1%} | {row['share']:.1%} | {row['memory'] / (1 << 20):.0f} |"
         for row in data["beside"]
     ]
     return lines

@@ -1,7 +1,7 @@
 //! Emergency calls pass in every phase that refuses others.
 
-use edge::{Counts, KeyLimitSettings, PeerKind, RouteSettings, Shedding};
-use testkit::{Request, Rig, Sent, peer, response, settings};
+use edge::{Counts, PeerKind, RouteSettings, Shedding};
+use testkit::{Request, Rig, Sent, limit, peer, response, settings};
 
 const PHONE: &str = "198.51.100.7:5060";
 
@@ -75,24 +75,7 @@ fn they_pass_the_last_place_of_every_table() {
 #[test]
 fn no_limit_counts_them() {
     let mut settings = settings_with_help();
-    settings.key_limits = vec![KeyLimitSettings {
-        name: "all".to_owned(),
-        counts: Counts::Calls,
-        key: String::new(),
-        most: 0,
-        attribute: String::new(),
-        overrides: Vec::new(),
-        peers: Vec::new(),
-        methods: Vec::new(),
-        by_policy: false,
-        algorithm: "tail_drop".to_owned(),
-        window_milliseconds: 1_000,
-        counts_refused: false,
-        keys: 10,
-        status_code: 486,
-        reason_phrase: String::new(),
-        retry_after_seconds: 0,
-    }];
+    settings.key_limits = vec![limit("all", Counts::Calls, "", 0)];
     let mut rig = Rig::new(settings);
     assert_eq!(rig.receive(PHONE, &invite("sip:1@example.net", "a"))[0].status_code(), 486);
     assert!(helped(&rig.receive(PHONE, &invite("sip:112@example.net", "b"))));

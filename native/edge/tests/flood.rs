@@ -91,6 +91,18 @@ fn what_scanners_do_leads_to_a_ban_long_before_their_rate_does() {
 }
 
 #[test]
+fn strangers_are_answered_at_a_bounded_pace() {
+    let mut settings = guarded();
+    settings.limits.stranger_answers_per_second = 3;
+    let mut rig = Rig::new(settings);
+    let answered = (0..10).filter(|number| !rig.receive(&format!("203.0.113.{}:5060", 10 + number), &options(*number)).is_empty()).count();
+    assert_eq!((answered, rig.counters().strangers_unanswered.get()), (3, 7));
+    rig.tidy();
+    assert_eq!(rig.receive("203.0.113.9:5060", &options(99)).len(), 1, "the next second");
+    assert!(!rig.receive("198.51.100.7:5060", &options(98)).is_empty(), "and those that are known always");
+}
+
+#[test]
 fn an_office_behind_one_address_is_no_flood() {
     let mut settings = guarded();
     settings.registrar = Some(registrar("example.net"));

@@ -8,22 +8,10 @@ const CORE: &str = "192.0.2.200:5060";
 
 fn limit(name: &str, counts: Counts, key: &str, most: u32) -> KeyLimitSettings {
     KeyLimitSettings {
-        name: name.to_owned(),
-        counts,
-        key: key.to_owned(),
-        most,
-        attribute: String::new(),
-        overrides: Vec::new(),
         peers: vec!["phones".to_owned()],
-        methods: Vec::new(),
-        by_policy: false,
-        algorithm: "tail_drop".to_owned(),
-        window_milliseconds: 1_000,
-        counts_refused: false,
-        keys: 1_000,
-        status_code: 486,
         reason_phrase: "Too Many Calls".to_owned(),
         retry_after_seconds: 30,
+        ..testkit::limit(name, counts, key, most)
     }
 }
 

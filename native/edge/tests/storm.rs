@@ -4,10 +4,14 @@
 
 use std::collections::HashMap;
 
-use edge::{Balance, Capacity, Engage, Forking, NgKind, PeerKind, PolicySettings, PoolSettings, RtpengineSettings, SessionId, SessionReport, Shedding};
+use edge::{
+    Balance, Capacity, Counts, Engage, Forking, FraudRuleSettings, FraudSettings, NgKind, PeerKind, PolicySettings, PoolSettings, RtpengineSettings, SessionId,
+    SessionReport, SessionTimerSettings, Shedding,
+};
 use proptest::prelude::*;
 use testkit::{
-    Request, Rig, Sent, final_to_tag, gateways, header, headers, media, origination, peer, registrar, response, route, sdp, settings, verdict, with_body,
+    Request, Rig, Sent, final_to_tag, fraud, gateways, header, headers, limit, media, origination, peer, registrar, response, route, sdp, settings, verdict,
+    with_body,
 };
 
 const HOOKS: [&str; 6] = ["request", "branch", "response", "in_dialog", "failure", "final"];
@@ -118,6 +122,9 @@ impl World {
         }
         routing.routes = vec![route("pstn")];
         routing.timers.call_seconds = 600;
+        routing.session_timer = Some(SessionTimerSettings { expires_seconds: 300, min_expires_seconds: 90 });
+        routing.key_limits = vec![limit("callers", Counts::Calls, "{caller}", 50)];
+        routing.fraud = Some(FraudSettings { rules: vec![FraudRuleSettings { prefix: String::new(), ..fraud().rules[0].clone() }], ..fraud() });
         let policy =
             |hook: &&str| PolicySettings { hook: (*hook).to_owned(), methods: Vec::new(), peers: Vec::new(), deadline_milliseconds: 1_000, status_code: 500 };
         routing.policies = hooks.iter().map(policy).collect();
@@ -269,6 +276,8 @@ proptest! {
         world.rig.advance(100_000);
         let machines = world.rig.pools().into_iter().flat_map(|(_, pool)| (0..).map_while(move |index| pool.gateway_capacity("", index).cloned()));
         prop_assert!(world.places.iter().cloned().chain(machines).all(|place| place.live() == 0));
+        prop_assert!(world.rig.snapshot().limit_views(None, 0).is_empty());
+        prop_assert!(world.rig.snapshot().fraud_stats(None, 0, 100).iter().all(|stats| stats.concurrent_calls == 0));
         prop_assert!(world.rig.edge.poll_timeout().is_none());
         let counters = world.rig.counters();
         // Refused before there was a call; what a policy refuses is one.

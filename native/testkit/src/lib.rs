@@ -14,5 +14,5 @@ pub use gateways::gateways;
 pub use media_worker::MediaWorker;
 pub use message::{Request, final_to_tag, header, headers, response, sdp, with_body};
 pub use rig::{Rig, Sent};
-pub use settings::{flood, fraud, listener, media, peer, registrar, route, settings};
+pub use settings::{flood, fraud, limit, listener, media, peer, registrar, route, settings};
 pub use verdict::{origination, packed, verdict};

@@ -1,10 +1,10 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
 use edge::{
-    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, EmergencySettings, Engage, EngineSettings, FloodSettings,
-    Forking, FraudActions, FraudRuleSettings, FraudSettings, GatewayHealthSettings, KeepAliveSettings, LearningSettings, LimitSettings, ListenerSettings,
-    MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarMode, RegistrarSettings, RouteSettings,
-    TimerSettings, TraceSettings,
+    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Counts, EmergencySettings, Engage, EngineSettings,
+    FloodSettings, Forking, FraudActions, FraudRuleSettings, FraudSettings, GatewayHealthSettings, KeepAliveSettings, KeyLimitSettings, LearningSettings,
+    LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarMode,
+    RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -56,6 +56,28 @@ pub fn peer(name: &str, kind: PeerKind, network: &str, to: &[&str]) -> PeerSetti
         authenticate: false,
         media: None,
         fraud_profile: 0,
+    }
+}
+
+/// A limit of all peers with the defaults of its kind.
+pub fn limit(name: &str, counts: Counts, key: &str, most: u32) -> KeyLimitSettings {
+    KeyLimitSettings {
+        name: name.to_owned(),
+        counts,
+        key: key.to_owned(),
+        most,
+        attribute: String::new(),
+        overrides: Vec::new(),
+        peers: Vec::new(),
+        methods: Vec::new(),
+        by_policy: false,
+        algorithm: "tail_drop".to_owned(),
+        window_milliseconds: 1_000,
+        counts_refused: false,
+        keys: 1_000,
+        status_code: 486,
+        reason_phrase: String::new(),
+        retry_after_seconds: 0,
     }
 }
 
@@ -249,7 +271,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
             retry_after_seconds: (5, 30),
             log_lines_per_second: 10,
             stranger_records_per_second: 5,
-            stranger_answers_per_second: 100,
+            stranger_answers_per_second: 10_000,
             dialogs: 8,
             vias: 70,
         },
