@@ -1,4 +1,4 @@
-"""`[session_timer]`: calls whose ends are gone without a word are forgotten."""
+"""`[session_timer]`: calls whose ends are gone without a word are ended."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ Seconds = Annotated[int, Meta(ge=90, le=86_400)]
 
 
 class SessionTimer(msgspec.Struct, frozen=True):
-    """`[session_timer]`: session timers as a proxy (RFC 4028). Where one side knows them, its calls are refreshed, and one that is not is over: it gives back its places in limits, and leaves its record. No BYE is sent then (section 8.3)."""
+    """`[session_timer]`: session timers as a proxy (RFC 4028). Where one side knows them, its calls are refreshed, and one that is not is ended with a BYE both ways."""
 
     expires_seconds: Seconds = 1_800
     """Session-Expires that is asked for where nobody asks for less."""

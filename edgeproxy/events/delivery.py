@@ -68,6 +68,10 @@ class Delivery:
             event = await self._queue.get()
             try:
                 await self._deliver(event)
+            except Exception as error:
+                # An event that cannot be written is one lost, and no reason to lose those behind it.
+                self.failed += 1
+                self._log("an event cannot be told", level="error", values={"sink": self.name, "error": str(error)})
             finally:
                 self._queue.task_done()
 
@@ -82,7 +86,11 @@ class Delivery:
                     if self._transport is None:
                         self._transport = await open_transport(self.sink)
                     await self._transport.send(body, name, values)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                    raise
+                # A library may cancel what it was asked for when its connection goes.
                 await self._failed(error)
                 if number + 1 < tries:
                     await asyncio.sleep(pause)
@@ -95,7 +103,7 @@ class Delivery:
                 return
         self.failed += 1
 
-    async def _failed(self, error: Exception) -> None:
+    async def _failed(self, error: BaseException) -> None:
         """Note a failure, which is told once, and give the connection up."""
         first, self.problem = not self.problem, f"{type(error).__name__}: {error}"[:300]
         if first:

@@ -42,6 +42,8 @@ class KernelBans:
         self._log = log
         self._changes: dict[str, _Change] = {}
         self._standing = False
+        self._made = False
+        """Whether there may be a table of ours."""
         self.failures = 0
         self._inside: dict[str, str] = {}
         """The set that each source is in."""
@@ -74,7 +76,7 @@ class KernelBans:
                 return
         except NftError as error:
             self._log("the table of banned sources is gone, it is made anew", level="warning", values={"error": str(error)})
-        self._standing = False
+        self._standing, self._made = False, True
         standing = [_Change(source, left, proto) for source, _, left, _, proto in self._bans() if left > 0][: self._settings.max_sources]
         self._changes.clear()
         self._inside.clear()
@@ -103,8 +105,8 @@ class KernelBans:
 
     async def remove(self) -> None:
         """Take our table away."""
-        if self._standing:
-            self._standing = False
+        if self._made:
+            self._standing = self._made = False
             try:
                 await _nft(f"destroy table inet {self._settings.table}\n")
             except NftError:
@@ -209,13 +211,19 @@ async def _nft(script: str) -> None:
     if program is None:
         raise NftError("the program nft is not installed")
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(program, "-f", "-", stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe)
+    try:
+        process = await asyncio.create_subprocess_exec(program, "-f", "-", stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe)
+    except OSError as error:
+        raise NftError(str(error)) from error
     try:
         async with asyncio.timeout(NFT_SECONDS):
             _, said = await process.communicate(script.encode())
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise NftError(f"nft did not answer within {NFT_SECONDS} s") from None
+    finally:
+        if process.returncode is None:
+            # Whoever waits no more must not leave it at work on our table.
+            process.kill()
+            await process.wait()
     if process.returncode:
         raise NftError(said.decode(errors="replace").strip().splitlines()[0] if said else f"nft ended with {process.returncode}")

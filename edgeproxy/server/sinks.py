@@ -66,6 +66,9 @@ class Sinks:
         if sink.command:
             # Whoever may use the API is not thereby somebody who may run programs here.
             raise ConfigError("only the file can name a command")
+        if sink.place.scheme in {"file", "unix"}:
+            # What is told comes from the network in part: it must not be written wherever somebody likes.
+            raise ConfigError("only the file can name a place of this machine's file system")
         if fault := sink.problem():
             raise ConfigError(f"{fault[0]}: {fault[1]}" + (f"\nhint: {fault[2]}" if fault[2] else ""))
         if extra := missing_extra(sink):

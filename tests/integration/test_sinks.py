@@ -288,28 +288,29 @@ def _read(path: Path) -> bytes:
 
 
 def test_sinks_come_and_go_at_run_time_and_with_reloads(telling: Start, tmp_path: Path) -> None:
-    lines = tmp_path / "lines"
-    proxy = telling(sink(f"file:{tmp_path}/first"))
-    assert manage(proxy, "events", "subscribe", "late", f"file:{lines}", "X_TRIED", "--expires", "60")[0] == 0
-    raised(proxy)
-    until(lines.exists)
-    for words, wanted in [
-        (("subscribe", "out", f"file:{lines}", "X_TRIED"), "events.sink.out is one of the file"),
-        (("subscribe", "bad", "gopher://x", "X_TRIED"), "to: expected one of http"),
-        (("subscribe", "bad", f"file:{lines}", "E_NOTHING"), "events: no such event: E_NOTHING"),
-        (("unsubscribe", "out"), "no sink out was added at run time"),
-    ]:
-        code, said = manage(proxy, "events", *words)
-        assert code == 1
-        assert wanted in said
-    # A reload leaves what operators added, and takes what the file has no more.
-    proxy.file.write_text(proxy.file.read_text().replace("sink.out", "sink.second"))
-    assert manage(proxy, "reload")[0] == 0
-    assert [one["name"] for one in json.loads(manage(proxy, "events", "sinks")[1])["sinks"]] == ["late", "second"]
-    assert manage(proxy, "events", "unsubscribe", "late")[0] == 0
-    lines.unlink()
-    raised(proxy)
-    until(lambda: status(proxy, "second")["told"] == 1)
-    assert not lines.exists()
-    assert manage(proxy, "events", "subscribe", "short", f"file:{lines}", "X_TRIED", "--expires", "1")[0] == 0
-    until(lambda: len(json.loads(manage(proxy, "events", "sinks")[1])["sinks"]) == 1, 5)
+    with webhooks() as hooks:
+        url = f"http://127.0.0.1:{hooks.server_port}/"
+        proxy = telling(sink(f"file:{tmp_path}/first"))
+        assert manage(proxy, "events", "subscribe", "late", url, "X_TRIED", "--expires", "60")[0] == 0
+        raised(proxy)
+        until(lambda: len(hooks.taken) == 1)
+        for words, wanted in [
+            (("subscribe", "out", url, "X_TRIED"), "events.sink.out is one of the file"),
+            (("subscribe", "bad", "gopher://x", "X_TRIED"), "to: expected one of http"),
+            (("subscribe", "bad", f"file:{tmp_path}/profile", "X_TRIED"), "only the file can name a place"),
+            (("subscribe", "bad", url, "E_NOTHING"), "events: no such event: E_NOTHING"),
+            (("unsubscribe", "out"), "no sink out was added at run time"),
+        ]:
+            code, said = manage(proxy, "events", *words)
+            assert code == 1
+            assert wanted in said
+        # A reload leaves what operators added, and takes what the file has no more.
+        proxy.file.write_text(proxy.file.read_text().replace("sink.out", "sink.second"))
+        assert manage(proxy, "reload")[0] == 0
+        assert [one["name"] for one in json.loads(manage(proxy, "events", "sinks")[1])["sinks"]] == ["late", "second"]
+        assert manage(proxy, "events", "unsubscribe", "late")[0] == 0
+        raised(proxy)
+        until(lambda: status(proxy, "second")["told"] == 1)
+        assert len(hooks.taken) == 1
+        assert manage(proxy, "events", "subscribe", "short", url, "X_TRIED", "--expires", "1")[0] == 0
+        until(lambda: len(json.loads(manage(proxy, "events", "sinks")[1])["sinks"]) == 1, 5)

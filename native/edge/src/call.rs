@@ -127,6 +127,8 @@ pub(crate) struct Call {
     pub(crate) wants_media: Option<bool>,
     /// When its session expires unless it is refreshed.
     pub(crate) session_until: Moment,
+    /// By how many seconds its caller is to refresh it, where it knows how.
+    pub(crate) session_interval: Option<u32>,
     /// What it is watched for.
     pub(crate) watched: Option<Box<WatchedCall>>,
     /// Whether it asks for help.
@@ -168,6 +170,7 @@ impl Call {
             media: Vec::new(),
             wants_media: None,
             session_until: Moment::NEVER,
+            session_interval: None,
             watched: None,
             emergency: false,
             limits: SmallVec::new(),

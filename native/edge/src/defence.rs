@@ -19,7 +19,7 @@ use crate::subscriber_settings::{AttackSettings, in_networks};
 /// Counts of all workers.
 #[derive(Debug)]
 pub(crate) struct Defence {
-    failures: Arc<WindowCounts>,
+    pub(crate) failures: Arc<WindowCounts>,
     /// Sources and users that came together, and sources that anybody came from.
     known: Arc<LastSeen>,
     pub(crate) bans: Arc<BanList>,
@@ -130,6 +130,9 @@ impl Edge {
         if !self.counts(source) {
             MayTry::Yes
         } else if failures.get(self.key(b"pair", Some(source), user), seconds, window) >= attacks.pair_failures {
+            MayTry::Pair
+        } else if failures.get(self.key(b"source", Some(source), b""), seconds, window) >= attacks.source_failures && !self.came_before(now, source, b"") {
+            // One that is banned and calls for help guesses no more than others do.
             MayTry::Pair
         } else if failures.get(self.key(b"user", None, user), seconds, window) >= attacks.user_failures && !self.came_before(now, source, user) {
             MayTry::User

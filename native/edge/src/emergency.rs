@@ -9,6 +9,10 @@ use crate::edge::Edge;
 use crate::event::EventKind;
 use crate::hop::Hop;
 
+/// Messages that a banned source may send for its call for help, in so many seconds.
+const PACE: u32 = 100;
+const PACE_SECONDS: u32 = 10;
+
 /// Which calls those are, and where they go.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +54,12 @@ impl Edge {
     /// flood is to cost next to nothing.
     pub(crate) fn may_be_emergency(&self, now: Now, arrival: &Hop, bytes: &[u8]) -> bool {
         self.snapshot.settings.emergency.begins(bytes) || self.called_for_help(now, arrival.address.ip())
+    }
+
+    /// Whether a banned source has not sent more than a call for help takes: it is heard at a bounded pace.
+    pub(crate) fn may_call_for_help(&self, now: Now, arrival: &Hop) -> bool {
+        let key = self.key(b"help-pace", Some(arrival.address.ip()), b"");
+        self.snapshot.defence.failures.add(key, Self::seconds_of(now), PACE_SECONDS) <= PACE
     }
 
     /// Whether a message has to do with an emergency call: it begins one, or belongs to one.

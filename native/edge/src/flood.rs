@@ -188,10 +188,9 @@ impl Edge {
         let Some((settings, counts)) = self.flood() else { return true };
         let Some(account) = self.users.proved.as_deref() else { return true };
         let seconds = Self::seconds_of(now);
-        // It and the one that was challenged.
-        counts.packets.take_back(self.key(b"flood", Some(arrival.address.ip()), b""), 2);
         let requests = counts.accounts.add(self.key(b"account", None, &account.name), seconds, settings.unit_seconds);
         if requests < settings.account_requests {
+            counts.packets.take_back(self.key(b"flood", Some(arrival.address.ip()), b""), 1);
             return true;
         }
         let (unit, dry, name) = (settings.unit_seconds, settings.dry_run, self.shown_text(&account.name));

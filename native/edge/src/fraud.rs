@@ -12,12 +12,14 @@ use syntax::{Message, Method, Uri};
 
 use crate::edge::Edge;
 use crate::event::EventKind;
-use crate::gateway_uri::unescaped;
+use crate::gateway_uri::plain_user;
 use crate::matching::Refusal;
 use crate::settings::Snapshot;
 
 /// Seconds between two looks for figures of other days, and for bars that are over.
 const SWEEP_SECONDS: u64 = 60;
+/// Durations that may wait for calls that have ended, besides two for each that lives.
+const MOST_DUE: usize = 1_024;
 
 /// What is done about a threshold that was crossed, besides telling it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -123,7 +125,6 @@ pub(crate) struct FraudCounts {
     pub(crate) fraud: Fraud,
     /// Accounts that may not call, until which second since 1970.
     pub(crate) barred: SharedMap<Box<str>, u64>,
-    keys: usize,
 }
 
 /// Fraud as a snapshot has it.
@@ -136,8 +137,9 @@ pub(crate) struct FraudWatch {
 impl FraudWatch {
     pub(crate) fn after(before: Option<&Self>, settings: Option<&FraudSettings>) -> Option<Self> {
         let settings = settings?;
-        let known = before.map(|before| &before.counts).filter(|counts| counts.keys == settings.keys).map(Arc::clone);
-        let fresh = || Arc::new(FraudCounts { fraud: Fraud::new(settings.keys), barred: SharedMap::new(), keys: settings.keys });
+        let known = before.map(|before| Arc::clone(&before.counts));
+        let fresh = || Arc::new(FraudCounts { fraud: Fraud::new(settings.keys), barred: SharedMap::new() });
+        known.iter().for_each(|counts| counts.fraud.set_most(settings.keys));
         Some(Self { rules: settings.rules(), terms: settings.terms(), counts: known.unwrap_or_else(fresh) })
     }
 }
@@ -168,12 +170,12 @@ impl Edge {
             return None;
         }
         let called = Uri::parse(message.bytes, message.head.request_uri.whole).ok()?;
-        let number = String::from_utf8_lossy(&unescaped(message.text(called.user))).into_owned();
+        let number = plain_user(message.text(called.user));
         let user = match account {
             Some(account) => String::from_utf8_lossy(&account.name).into_owned(),
             None => {
                 let from = Uri::parse(message.bytes, message.head.from.uri).ok()?;
-                format!("{}@{}", String::from_utf8_lossy(message.text(from.user)), String::from_utf8_lossy(message.text(from.host)).to_ascii_lowercase())
+                format!("{}@{}", plain_user(message.text(from.user)), String::from_utf8_lossy(message.text(from.host)).to_ascii_lowercase())
             }
         };
         // What parts keys is in no name.
@@ -204,10 +206,9 @@ impl Edge {
             self.tell_fraud(now, &call, rule, alarm);
             self.act(now, settings, &call.user, alarm);
         }
-        if finding.level.is_some_and(|level| {
-            let actions = settings.actions(level);
-            actions.refuse || actions.bar
-        }) {
+        let beyond = |level: Level| finding.level.is_some_and(|worst| worst >= level) && settings.actions(level).refuse;
+        let barred = !settings.shadow && watch.counts.barred.pin().get(call.user.as_str()).is_some_and(|until| *until > wall);
+        if barred || [Level::Warning, Level::Critical].into_iter().any(beyond) {
             if let Some(watched) = finding.call.filter(|_| !settings.counts_refused) {
                 watched.take_back();
             }
@@ -264,7 +265,13 @@ impl Edge {
     /// A call that is watched was answered: when its duration is to be looked at.
     pub(crate) fn watch_duration(&mut self, now: Now, key: Key) {
         let Some(watched) = self.calls.get(key).and_then(|call| call.watched.as_deref()) else { return };
-        for (level, after) in watched.durations() {
+        let durations: Vec<_> = watched.durations().collect();
+        // Calls mostly end before: what waits for those that have is taken out once it is much.
+        if self.limits.due.0.len() > 2 * self.calls.len() + MOST_DUE {
+            let calls = &self.calls;
+            self.limits.due.0.retain(|Reverse((_, slot, generation, ..))| calls.get(Key { slot: *slot, generation: *generation }).is_some());
+        }
+        for (level, after) in durations {
             self.limits.due.0.push(Reverse((now.moment + seconds(u64::from(after)), key.slot, key.generation, level, after)));
         }
     }
@@ -285,7 +292,7 @@ impl Edge {
         let snapshot = Arc::clone(&self.snapshot);
         let Some(watch) = &snapshot.fraud else { return };
         let wall = now.wall / 1_000_000;
-        watch.counts.fraud.sweep(&watch.rules, wall as i64);
+        watch.counts.fraud.sweep(&watch.rules, now.moment.0, wall as i64);
         let over: Vec<Box<str>> = watch.counts.barred.pin().iter().filter(|(_, until)| **until <= wall).map(|(user, _)| user.clone()).collect();
         for user in over {
             watch.counts.barred.pin().remove(&user);

@@ -38,6 +38,15 @@ pub(crate) fn unescaped(text: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// A user part as keys have it: without escapes and parameters, and of a number only what is dialled.
+pub(crate) fn plain_user(text: &[u8]) -> String {
+    let plain = unescaped(text.split(|byte| *byte == b';').next().unwrap_or_default());
+    let number = plain.first().is_some_and(|byte| *byte == b'+' || byte.is_ascii_digit());
+    let parts = |byte: &u8| number && SEPARATORS.contains(byte);
+    let kept: Vec<u8> = plain.into_iter().filter(|byte| !parts(byte)).collect();
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
 /// A number without escapes, and without what rules cannot have: a leading plus sign, and what only parts digits.
 pub fn normal(table: &Table, text: &[u8]) -> Vec<u8> {
     let alphabet = table.alphabet();

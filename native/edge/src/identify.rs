@@ -63,7 +63,7 @@ impl Edge {
         self.users.proved = None;
         let is_phone = kind == PeerKind::Subscribers;
         if authenticates && (keeps || message.head.method != Method::Register) && !self.authenticate(now, arrival, message, peer) {
-            return;
+            return self.look_at_agent(now, arrival, message);
         }
         if is_phone {
             if self.users.proved.is_none() {
@@ -79,7 +79,7 @@ impl Edge {
             self.counters.registrations_refused.add();
             return self.refuse(now, arrival, message, Some(peer), &Refusal::new(if served { 403 } else { 404 }, "register"));
         }
-        if let Some(refusal) = self.too_short(message) {
+        if let Some(refusal) = self.too_short(message).filter(|_| !emergency) {
             return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
         if emergency {
@@ -109,7 +109,8 @@ impl Edge {
             return;
         }
         self.decide(message.call_id(), |edge| format!("identify: {} from peer {}", message.head.method.as_str(), edge.peer_name(Some(peer))));
-        let by_number = matches!(message.head.method, Method::Invite | Method::Message);
+        // A call for help goes by what was dialled.
+        let by_number = matches!(message.head.method, Method::Invite | Method::Message) && !self.is_emergency(message);
         if by_number && let Some(numbers) = self.numbers_of(Way::In, Some(peer), || self.sender(arrival)).map(Arc::clone) {
             return self.open_renumbered(now, arrival, message, key, route, peer, &numbers);
         }

@@ -219,10 +219,10 @@ impl LimitTable {
             let same = |limit: &&Limit| {
                 limit.settings.name == own.name
                     && limit.settings.counts == own.counts
-                    && limit.settings.keys == own.keys
                     && (own.counts == Counts::Calls || (limit.algorithm, limit.settings.window_milliseconds) == (algorithm, own.window_milliseconds))
             };
             let known = before.and_then(|before| before.all.iter().find(same)).map(|limit| Arc::clone(&limit.state));
+            known.iter().for_each(|state| state.table.set_most(own.keys));
             let fresh = || {
                 // A rate is remembered for its window, whoever asks.
                 let table = Arc::new(if own.counts == Counts::Calls { Keyed::new(own.keys) } else { Keyed::keeping(own.keys) });

@@ -9,9 +9,11 @@ use proto::{Key, Now};
 use smallvec::SmallVec;
 use syntax::{Message, Span, Uri};
 
+use crate::call::Call;
 use crate::edge::Edge;
 use crate::event::EventKind;
 use crate::fraud::FraudDue;
+use crate::gateway_uri::plain_user;
 use crate::hop::Hop;
 use crate::limit_settings::{Counts, HeldLimit, KeyField, KeyPart, Limit, LimitSlot};
 use crate::matching::Refusal;
@@ -146,7 +148,9 @@ impl Edge {
     pub(crate) fn within_verdict_limits(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<bool, VerdictError> {
         let snapshot = Arc::clone(&self.snapshot);
         let mut asks = Vec::new();
-        for (name, key, most) in &verdict.limits {
+        let held = |call: &Call, name: &str, key: &str| call.limits.iter().any(|held| &*held.slot().value().limit.name == name && held.slot().key() == key);
+        let of_call = self.transactions.get(entry).and_then(|transaction| self.calls.get(transaction.call));
+        for (name, key, most) in verdict.limits.iter().filter(|(name, key, _)| !of_call.is_some_and(|call| held(call, name, key))) {
             let limit = snapshot.limits.get(name).ok_or_else(|| VerdictError::Limit(name.clone()))?;
             let key = cut(Cow::Borrowed(key)).into_owned();
             asks.push(Ask { most: most.unwrap_or_else(|| limit.most(&key, None)), limit, key });
@@ -199,7 +203,7 @@ impl Edge {
 
     fn field_of<'a>(&'a self, field: &KeyField, arrival: &Hop, message: &'a Message<'_>, peer: u16) -> Option<Cow<'a, str>> {
         let uri_of = |span: Span| Uri::parse(message.bytes, span).ok();
-        let user = |uri: Uri| (!uri.user.is_empty()).then(|| String::from_utf8_lossy(message.text(uri.user)));
+        let user = |uri: Uri| (!uri.user.is_empty()).then(|| Cow::Owned(plain_user(message.text(uri.user))));
         let host = |uri: &Uri| String::from_utf8_lossy(message.text(uri.host)).to_ascii_lowercase();
         let whole = |span: Span| {
             let uri = uri_of(span)?;

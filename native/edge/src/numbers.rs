@@ -337,7 +337,11 @@ impl Edge {
         peer: Option<u16>,
         uri: Option<&[u8]>,
     ) -> Renumbered {
-        if !self.snapshot.numbers.is_used() || shape.dialog.is_some() || !matches!(message.head.method, Method::Invite | Method::Message) {
+        if !self.snapshot.numbers.is_used()
+            || shape.dialog.is_some()
+            || !matches!(message.head.method, Method::Invite | Method::Message)
+            || self.is_emergency(message)
+        {
             return Renumbered::default();
         }
         let plan = self.transactions.get(entry).and_then(|transaction| transaction.plan.as_ref());

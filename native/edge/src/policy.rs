@@ -379,6 +379,9 @@ impl Edge {
         if event == PolicyEvent::InDialog && matches!(verdict.kind, VerdictKind::Relay | VerdictKind::Best | VerdictKind::Route | VerdictKind::Next) {
             return Err(VerdictError::Hook);
         }
+        if !verdict.limits.is_empty() && event == PolicyEvent::InDialog {
+            return Err(VerdictError::Hook);
+        }
         if !verdict.limits.is_empty() && !self.within_verdict_limits(now, entry, &verdict)? {
             return Ok(());
         }

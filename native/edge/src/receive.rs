@@ -74,7 +74,7 @@ impl Edge {
     /// Whether a message is dropped unread since its source is banned: to be asked before anything else is done about it, a trace of
     /// it among that.
     pub fn turns_away(&mut self, now: Now, arrival: &Hop, bytes: &[u8]) -> bool {
-        let drops = self.is_banned(now, arrival.address.ip()) && !self.may_be_emergency(now, arrival, bytes);
+        let drops = self.is_banned(now, arrival.address.ip()) && !(self.may_be_emergency(now, arrival, bytes) && self.may_call_for_help(now, arrival));
         if drops {
             self.counters.dropped_banned.add();
         }

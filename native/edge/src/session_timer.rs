@@ -1,5 +1,7 @@
-//! Session timers as a proxy (RFC 4028 section 8): calls whose ends have gone without a word are forgotten, and give back what they hold.
-//! A proxy sends no BYE then (section 8.3): whoever is still there, and refreshes, keeps the call.
+//! Session timers as a proxy (RFC 4028 section 8): calls whose ends have gone without a word are ended, and give back what they hold.
+//!
+//! Section 8.3 wants no BYE of a proxy then. We send one to both sides all the same: a caller whose far end knows no timers could else
+//! let each session expire, be counted for no call any more, and go on talking.
 
 use std::io::Write;
 
@@ -91,11 +93,27 @@ impl Edge {
 
     /// A 2xx goes back: where the far end knows no session timers and the near one does, the near one shall refresh (section 8.2).
     pub(crate) fn edit_session_answer(&mut self, entry: Key, response: &Message<'_>) {
-        let Some(settings) = self.answers_session(entry, response).filter(|_| expires(response).is_none()) else { return };
-        let found = self.with_request(entry, |_, request| supports(request, b"timer").then(|| settings.interval(request))).flatten();
-        if let Some(interval) = found {
+        if self.answers_session(entry, response).is_none() || expires(response).is_some() {
+            return;
+        }
+        if let Some(interval) = self.near_interval(entry) {
             let top = usize::from(response.head.headers_end);
             self.edits.insert_with(top, |out| drop(write!(out, "Session-Expires: {interval};refresher=uac\r\nRequire: timer\r\n")));
+        }
+    }
+
+    /// The interval by which the near side of `entry` is to refresh, if it knows timers; a 2xx that comes again finds no request any more.
+    fn near_interval(&mut self, entry: Key) -> Option<u32> {
+        let transaction = self.transactions.get(entry)?;
+        let (call, settings) = (transaction.call, self.timer_for(transaction.method)?);
+        match self.with_request(entry, |_, request| supports(request, b"timer").then(|| settings.interval(request))) {
+            Some(found) => {
+                if let Some(call) = self.calls.get_mut(call) {
+                    call.session_interval = found;
+                }
+                found
+            }
+            None => self.calls.get(call)?.session_interval,
         }
     }
 
@@ -106,11 +124,10 @@ impl Edge {
 
     /// A 2xx to an INVITE or UPDATE of `entry` passes: until when its call is believed to live.
     pub(crate) fn note_session(&mut self, now: Now, entry: Key, response: &Message<'_>) {
-        let Some(settings) = self.answers_session(entry, response) else { return };
-        let interval = match expires(response) {
-            Some(interval) => Some(interval.max(LEAST)),
-            None => self.with_request(entry, |_, request| supports(request, b"timer").then(|| settings.interval(request))).flatten(),
-        };
+        if self.answers_session(entry, response).is_none() {
+            return;
+        }
+        let interval = expires(response).map(|interval| interval.max(LEAST)).or_else(|| self.near_interval(entry));
         let Some(key) = self.transactions.get(entry).map(|transaction| transaction.call) else { return };
         let Some(call) = self.calls.get_mut(key) else { return };
         call.session_until = interval.map_or(Moment::NEVER, |interval| now.moment + seconds(u64::from(interval)));
@@ -126,11 +143,18 @@ impl Edge {
         if call.session_until <= now.moment {
             self.counters.sessions_expired.add();
             self.decide(&call_id, |_| "account: nobody refreshed the session".to_owned());
-            self.end_call(now, key, 200, "answered", "proxy");
-        } else if self.calls.get(key).is_some_and(|call| call.answered.is_none()) || !self.end_one(now, key, "Call too long") {
-            self.end_call(now, key, 200, "answered", "proxy");
+            self.end_or_forget(now, key, "Session expired");
         } else {
             self.counters.calls_too_long.add();
+            self.end_or_forget(now, key, "Call too long");
+        }
+    }
+
+    /// Ends a call with a BYE both ways; one of which too little is known, or that was not answered, is forgotten.
+    fn end_or_forget(&mut self, now: Now, key: Key, why: &str) {
+        let answered = self.calls.get(key).is_some_and(|call| call.answered.is_some());
+        if !answered || !self.end_one(now, key, why) {
+            self.end_call(now, key, 200, "answered", "proxy");
         }
     }
 }

@@ -52,6 +52,22 @@ fn a_ban_for_a_rate_stops_everything_but_the_call_for_help() {
 }
 
 #[test]
+fn number_rules_and_short_sessions_leave_them_alone_and_a_banned_source_cannot_flood_by_them() {
+    let mut settings = settings_with_help();
+    settings.session_timer = Some(edge::SessionTimerSettings { expires_seconds: 1_800, min_expires_seconds: 120 });
+    settings.number_sets = vec![edge::NumberSetSettings { name: "none".to_owned(), rules: Vec::new(), dialplan: None, refuse: Some((484, String::new())) }];
+    settings.peers[2].numbers_in =
+        Some(edge::NumberUseSettings { set: "none".to_owned(), fields: vec![edge::NumberField::RequestUri], scheme: edge::NumberScheme::Keep });
+    let mut rig = Rig::new(settings);
+    assert_eq!(rig.receive(PHONE, &invite("sip:1@example.net", "a"))[0].status_code(), 484);
+    let short = |uri: &str, id: &str| Request::new("INVITE", uri).branch(id).call_id(id).header("Supported: timer").header("Session-Expires: 90").text();
+    assert!(helped(&rig.receive(PHONE, &short("sip:112@example.net", "z9hG4bKb"))));
+    rig.ban("198.51.100.7", 600);
+    let heard = (0..500).filter(|number| helped(&rig.receive(PHONE, &invite("sip:112@example.net", &format!("f{number}"))))).count();
+    assert!((1..=100).contains(&heard), "{heard}");
+}
+
+#[test]
 fn shedding_and_draining_let_them_in() {
     let mut rig = Rig::new(settings_with_help());
     rig.shed(Shedding::Registrations);

@@ -147,6 +147,17 @@ fn where_users_are_only_what_is_too_much_is_dropped() {
 }
 
 #[test]
+fn a_scanner_is_known_where_everybody_is_challenged() {
+    let mut settings = guarded();
+    settings.registrar = Some(registrar("example.net"));
+    settings.peers[1].authenticate = true;
+    let mut rig = Rig::new(settings);
+    let scan = register("100", "s", 1).replace("Contact:", "User-Agent: friendly-scanner\r\nContact:");
+    assert_eq!(rig.receive("198.51.100.66:5060", &scan)[0].status_code(), 401);
+    assert!(rig.receive("198.51.100.66:5060", &scan).is_empty());
+}
+
+#[test]
 fn a_dry_run_tells_and_does_nothing() {
     let mut settings = guarded();
     settings.flood.as_mut().unwrap().dry_run = true;

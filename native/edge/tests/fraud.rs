@@ -140,6 +140,25 @@ fn an_account_is_barred_for_a_while_and_by_a_restart_too() {
 }
 
 #[test]
+fn a_bar_that_was_ended_is_over_and_a_warning_that_refuses_goes_on_refusing() {
+    let mut rig = Rig::new(watched(|fraud| fraud.critical.bar = true));
+    (0..4).for_each(|number| drop(call(&mut rig, "9001", &format!("a{number}"))));
+    assert!(rig.snapshot().unbar("alice@example.net"));
+    assert!(forwarded(&call(&mut rig, "9001", "b")).is_some(), "an operator has said so");
+    // Another size of the table forgets neither figures nor bars.
+    let mut rig = Rig::new(watched(|fraud| fraud.warning.refuse = true));
+    (0..2).for_each(|number| drop(call(&mut rig, "9001", &format!("c{number}"))));
+    rig.reload(watched(|fraud| {
+        fraud.warning.refuse = true;
+        fraud.keys = 10;
+    }))
+    .unwrap();
+    for number in 0..4 {
+        assert_eq!(call(&mut rig, "9001", &format!("d{number}"))[0].status_code(), 403);
+    }
+}
+
+#[test]
 fn a_shadow_tells_all_and_does_nothing() {
     let mut rig = Rig::new(watched(|fraud| {
         fraud.shadow = true;

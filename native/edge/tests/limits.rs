@@ -105,6 +105,22 @@ fn refused_requests_cost_as_much_where_that_is_wished() {
 }
 
 #[test]
+fn a_user_written_another_way_is_the_same_key_and_more_room_forgets_nothing() {
+    let inbound = |keys: usize| {
+        let mut one = limit("inbound", Counts::Calls, "to-{called_user}", 1);
+        one.keys = keys;
+        limited(vec![one])
+    };
+    let mut rig = Rig::new(inbound(1_000));
+    let to = |rig: &mut Rig, user: &str, id: &str| passed(&rig.receive(PHONE, &invite(id).text().replace("sip:+49301@", &format!("sip:{user}@"))));
+    assert!(to(&mut rig, "bob", "a"));
+    assert!(!to(&mut rig, "%62ob", "b") && !to(&mut rig, "bob;x=1", "c") && !to(&mut rig, "bo%62", "d"));
+    assert!(to(&mut rig, "+49-30(1)", "e") && !to(&mut rig, "+49301", "f"));
+    rig.reload(inbound(10)).unwrap();
+    assert!(!to(&mut rig, "bob", "g"));
+}
+
+#[test]
 fn a_limit_lives_through_a_reload_and_operators_change_it() {
     let mut rig = Rig::new(limited(vec![limit("all", Counts::Calls, "", 1)]));
     assert!(passed(&call(&mut rig, "a")));

@@ -71,7 +71,7 @@ fn one_side_that_knows_timers_is_enough() {
 }
 
 #[test]
-fn a_call_lives_as_long_as_it_is_refreshed_and_no_bye_is_sent_when_it_is_not() {
+fn a_call_lives_as_long_as_it_is_refreshed_and_ends_both_ways_when_it_is_not() {
     let mut rig = Rig::new(timed());
     let answer = "Session-Expires: 300;refresher=uac\r\n";
     let (request, answered) = call(&mut rig, &["Supported: timer"], answer);
@@ -86,9 +86,21 @@ fn a_call_lives_as_long_as_it_is_refreshed_and_no_bye_is_sent_when_it_is_not() {
     rig.receive(CORE, &response(&passed, 200, "t").replace("Content-Length", &format!("{answer}Content-Length")));
     rig.advance(299_000);
     assert_eq!(rig.counters().sessions_expired.get(), 0);
-    let sent = rig.advance(2_000);
-    assert!(sent.is_empty(), "a proxy sends no BYE: {sent:?}");
+    let sent = rig.advance(1_200);
+    assert_eq!(sent.iter().filter(|sent| sent.first_line().starts_with("BYE")).count(), 2, "{sent:?}");
     assert_eq!((rig.counters().sessions_expired.get(), rig.records.last().map(|record| record.ended_by)), (1, Some("proxy")));
+}
+
+#[test]
+fn a_2xx_that_comes_again_says_the_same_and_keeps_the_timer() {
+    let mut rig = Rig::new(timed());
+    let request = to(&rig.receive(PHONE, &invite(&["Supported: timer"]).text()), CORE);
+    let said = response(&request, 200, "t").replace("Content-Length", "Contact: <sip:9@192.0.2.200>\r\nContent-Length");
+    let first = to(&rig.receive(CORE, &said), PHONE);
+    assert_eq!(to(&rig.receive(CORE, &said), PHONE), first);
+    assert!(first.contains("Session-Expires: 1800;refresher=uac"));
+    rig.advance(1_801_000);
+    assert_eq!((rig.counters().sessions_expired.get(), rig.records.len()), (1, 1));
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::keyed::{Holder, Keyed, NotHeld};
 
 const BUCKETS: usize = 60;
 const SECOND: u64 = 1_000_000;
+/// Calls of a user who may be forgotten where room is short, and since when there was none.
+const FEW: u32 = 2;
+const IDLE_SECONDS: u64 = 3_600;
 /// Stands between user, profile and prefix in a key; no SIP URI has it.
 const PARTED: char = '\u{1f}';
 
@@ -113,6 +116,9 @@ pub struct WatchedCall {
     pub rule: Arc<FraudRule>,
     second: u64,
     before: (u32, u64),
+    day: i64,
+    hashed: u64,
+    sequential: u32,
 }
 
 /// What a call came to.
@@ -220,6 +226,7 @@ impl Fraud {
         figures.total = figures.total.saturating_add(1);
         figures.sequential = if figures.last == hashed { figures.sequential.saturating_add(1) } else { 1 };
         figures.last = hashed;
+        let sequential = figures.sequential;
         figures.buckets.go_on(second);
         let bucket = figures.buckets.at(second);
         *bucket = bucket.saturating_add(1);
@@ -251,7 +258,11 @@ impl Fraud {
         drop(figures);
         // Critical ones first, each in the order of the figures.
         alarms.sort_by_key(|alarm| std::cmp::Reverse(alarm.level));
-        Some(FraudFinding { call: Some(WatchedCall { holder, rule: Arc::clone(rule), second, before }), alarms, level: worst })
+        Some(FraudFinding {
+            call: Some(WatchedCall { holder, rule: Arc::clone(rule), second, before, day: time.day, hashed, sequential }),
+            alarms,
+            level: worst,
+        })
     }
 
     const fn bits(figure: Figure) -> u16 {
@@ -285,11 +296,21 @@ impl Fraud {
         found
     }
 
-    /// Forgets those of other days that nobody calls by now.
-    pub fn sweep(&self, rules: &FraudRules, wall: i64) {
+    /// Has room for `keys` users and prefixes from now on.
+    pub fn set_most(&self, keys: usize) {
+        self.table.set_most(keys);
+    }
+
+    /// Forgets those of other days that nobody calls by now; and where there is hardly any room left, those who called once or twice
+    /// and not within the last hour: whoever makes users up must not keep others from being watched.
+    pub fn sweep(&self, rules: &FraudRules, now: u64, wall: i64) {
         let day = rules.local(wall).day;
+        let crowded = self.table.is_crowded();
         for slot in self.table.all() {
-            let old = slot.value().lock().day != day;
+            let figures = slot.value().lock();
+            let idle = figures.total <= FEW && figures.buckets.newest + IDLE_SECONDS < now / SECOND;
+            let old = figures.day != day || crowded && idle;
+            drop(figures);
             if old {
                 self.table.retire(&slot);
             }
@@ -351,8 +372,12 @@ impl WatchedCall {
     /// It was refused: as if it had not been.
     pub fn take_back(self) {
         let mut figures = self.holder.slot().value().lock();
-        figures.total = figures.total.saturating_sub(1);
-        (figures.sequential, figures.last) = self.before;
+        if (figures.rule, figures.day) == (self.rule.id, self.day) {
+            figures.total = figures.total.saturating_sub(1);
+            if figures.last == self.hashed && figures.sequential == self.sequential {
+                (figures.sequential, figures.last) = self.before;
+            }
+        }
         if figures.buckets.newest < self.second + BUCKETS as u64 {
             let bucket = figures.buckets.at(self.second);
             *bucket = bucket.saturating_sub(1);
@@ -447,7 +472,7 @@ mod tests {
         // At one o'clock the window is over, and the shorter prefix counts.
         assert_eq!((told(3_599, "9001"), told(3_600, "9001"), told(3_601, "9001")), (0, 0, 0));
         assert_eq!((told(86_400, "9001"), told(86_401, "9001")), (0, 1));
-        bench.0.sweep(&bench.1, NOON + 5 * 86_400);
+        bench.0.sweep(&bench.1, 5 * 86_400 * SECOND, NOON + 5 * 86_400);
         assert!(bench.0.is_empty());
     }
 

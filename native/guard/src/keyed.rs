@@ -51,7 +51,7 @@ pub enum NotHeld<V> {
 pub struct Keyed<V> {
     map: HashMap<Box<str>, Arc<Slot<V>>>,
     count: AtomicUsize,
-    most: usize,
+    most: AtomicUsize,
     /// A key stays when nobody holds it any more.
     keeps: bool,
 }
@@ -59,12 +59,22 @@ pub struct Keyed<V> {
 impl<V: Send + Sync> Keyed<V> {
     /// A table for `most` keys.
     pub fn new(most: usize) -> Self {
-        Self { map: HashMap::new(), count: AtomicUsize::new(0), most, keeps: false }
+        Self { map: HashMap::new(), count: AtomicUsize::new(0), most: AtomicUsize::new(most), keeps: false }
     }
 
     /// One whose keys stay until they are retired.
     pub fn keeping(most: usize) -> Self {
         Self { keeps: true, ..Self::new(most) }
+    }
+
+    /// Has room for `most` keys from now on; those that are there stay.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Whether more than three quarters of its room are taken.
+    pub fn is_crowded(&self) -> bool {
+        self.len() > self.most.load(Ordering::Relaxed) / 4 * 3
     }
 
     /// Keys that are there.
@@ -93,7 +103,7 @@ impl<V: Send + Sync> Keyed<V> {
             return Some(Arc::clone(slot));
         }
         // Counted before it is put in, so that there are never more.
-        let room = |count: usize| (count < self.most).then_some(count + 1);
+        let room = |count: usize| (count < self.most.load(Ordering::Relaxed)).then_some(count + 1);
         self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
         let fresh = Arc::new(Slot { holders: AtomicU32::new(0), key: key.into(), value: make() });
         match map.try_insert(key.into(), Arc::clone(&fresh)) {
