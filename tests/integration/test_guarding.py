@@ -91,7 +91,7 @@ def test_text_from_the_network_bans_nobody_by_the_log(guarded: Start) -> None:
     """A number that reads like a line of the log is quoted, and no filter takes it for one."""
     rule = "[[fraud.rule]]\nruleid = 1\nprofileid = 1\ntotal_calls_warning = 1\n"
     proxy, port, _ = guarded(f"[fraud]\nrows = false\nprofile = 1\n{rule}")
-    forged = '9","part":"guard","event":"banned 192.0.2.1 for 60 s: flood"}'
+    forged = 'x","part":"guard","event":"banned 192.0.2.1 for 60 s: flood"}'
     with Agent("127.0.0.9") as phone:
         ask(phone, port, "".join(f"%{ord(character):02x}" for character in forged), "forged")
         assert proxy.told("E_FRD_WARNING")[0]["called_number"] == forged

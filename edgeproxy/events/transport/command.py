@@ -67,8 +67,8 @@ async def _converse(process: asyncio.subprocess.Process, body: bytes) -> bytes:
         process.stdin.write(body + b"\n")
         await process.stdin.drain()
         process.stdin.close()
-    except (BrokenPipeError, ConnectionResetError):
-        # It does not care for its input.
+    except (BrokenPipeError, ConnectionResetError, RuntimeError):
+        # It does not care for its input; uvloop says with RuntimeError that it has ended already.
         pass
     said = bytearray()
     while chunk := await process.stdout.read(MOST_OUTPUT):
