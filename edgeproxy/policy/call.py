@@ -45,6 +45,7 @@ class Call:
 
     __slots__ = (
         "_anew",
+        "_ban",
         "_edits",
         "_future",
         "_limits",
@@ -78,6 +79,7 @@ class Call:
         self._routing_number = ""
         self._media: bool | None = None
         self._limits: list[tuple[str, str, int | None]] | None = None
+        self._ban: tuple[int, str] | None = None
         self._anew = False
 
     @property
@@ -220,6 +222,13 @@ class Call:
             self._limits = []
         self._limits.append((name, key, most))
 
+    def ban(self, seconds: int, reason: str) -> None:
+        """Let the proxy listen to the sender's address no more for so many seconds, from the next verdict on; what it gets for this request is up to that.
+
+        Addresses of cores, gateways, trusted peers and exempt networks are never banned.
+        """
+        self._ban = (seconds, reason)
+
     @property
     def body(self) -> bytes:
         """The body."""
@@ -258,6 +267,8 @@ class Call:
             more["routing_number"] = self._routing_number
         if self._media is not None:
             more["media"] = self._media
+        if self._ban:
+            more["ban"], self._ban = self._ban, None
         if self._limits:
             # They are taken once.
             more["limits"], self._limits = self._limits, None
@@ -268,7 +279,9 @@ class Call:
     @property
     def is_plain(self) -> bool:
         """Whether nothing was done to the request."""
-        return not (self._edits or self._notes or self._routing_number or self._anew or self._limits or self._media is not None)
+        return not (
+            self._edits or self._notes or self._routing_number or self._anew or self._limits or self._ban or self._media is not None
+        )
 
     async def route(  # noqa: PLR0913
         self,

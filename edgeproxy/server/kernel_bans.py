@@ -72,7 +72,8 @@ class KernelBans:
     async def _see_to_table(self) -> None:
         try:
             if self._standing:
-                await _nft(f"list table inet {self._settings.table}\n")
+                # Without its elements, which may be many.
+                await _nft(f"list table inet {self._settings.table}\n", "--terse")
                 return
         except NftError as error:
             self._log("the table of banned sources is gone, it is made anew", level="warning", values={"error": str(error)})
@@ -206,13 +207,15 @@ def ports_of(config: Config) -> list[int]:
     return [ListenAddress.parse(listener.address).port for listener in config.install.listener.values()]
 
 
-async def _nft(script: str) -> None:
+async def _nft(script: str, *options: str) -> None:
     program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
         raise NftError("the program nft is not installed")
     pipe = asyncio.subprocess.PIPE
     try:
-        process = await asyncio.create_subprocess_exec(program, "-f", "-", stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe)
+        process = await asyncio.create_subprocess_exec(
+            program, *options, "-f", "-", stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe
+        )
     except OSError as error:
         raise NftError(str(error)) from error
     try:

@@ -182,6 +182,30 @@ def test_a_policy_limits_by_a_key_of_its_own(guarded: Start, tmp_path: Path) -> 
     assert proxy.records(2)[0]["refused_by"] == "admit"
 
 
+def test_a_policy_bans_a_source_and_never_the_core(guarded: Start, tmp_path: Path) -> None:
+    (tmp_path / "banner.py").write_text(
+        "from edgeproxy.policy import CONTINUE, Policy, Reject\n"
+        "policy = Policy()\n"
+        '@policy.on_request("INVITE")\n'
+        "def decide(call):\n"
+        '    if call.request_uri.user == "900":\n'
+        '        call.ban(60, "premium\\nnumber")\n'
+        "        return Reject(403)\n"
+        "    return CONTINUE\n"
+    )
+    proxy, port, core = guarded('[[policy]]\nmodule = "banner"\n')
+    with Agent("127.0.0.7") as phone:
+        ask(core, port, "900", "core")
+        assert core.receive_until("SIP/2.0 403")
+        ask(phone, port, "900", "a")
+        assert refusal(phone, "a").startswith("SIP/2.0 403")
+        assert proxy.told("E_BAN_ADDED") == [{"ip": "127.0.0.7", "seconds": 60, "reason": "policy: premiumnumber", "proto": "udp"}]
+        ask(phone, port, "49301", "b")
+        assert core.receive_until("INVITE", 0.5) == ""
+        ask(core, port, "900", "still")
+        assert core.receive_until("SIP/2.0 403", having="Call-ID: still")
+
+
 def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
     fraud = (
         '[fraud]\nprofile = 1\nbar_seconds = 600\n[fraud.critical]\nbar = true\n[[fraud.rule]]\nruleid = 9\nprofileid = 2\nprefix = "1"\n'

@@ -131,7 +131,7 @@ impl Edge {
             MayTry::Yes
         } else if failures.get(self.key(b"pair", Some(source), user), seconds, window) >= attacks.pair_failures {
             MayTry::Pair
-        } else if failures.get(self.key(b"source", Some(source), b""), seconds, window) >= attacks.source_failures && !self.came_before(now, source, b"") {
+        } else if self.is_banned(now, source) && failures.get(self.key(b"source", Some(source), b""), seconds, window) >= attacks.source_failures {
             // One that is banned and calls for help guesses no more than others do.
             MayTry::Pair
         } else if failures.get(self.key(b"user", None, user), seconds, window) >= attacks.user_failures && !self.came_before(now, source, user) {
@@ -220,6 +220,8 @@ impl Edge {
         let source = source.to_canonical();
         let found = self.snapshot.defence.bans.remove(self.key(b"ban", Some(source), b""), source);
         if let Some(ban) = &found {
+            // Whoever is let in again begins anew: the next failure is the first one.
+            self.snapshot.defence.failures.clear(self.key(b"source", Some(source), b""));
             self.tell_ban_over(now, ban, reason);
         }
         found.is_some()

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use guard::{Ban, LastSeen, WindowCounts};
-use proto::Now;
+use proto::{Key, Now};
 use serde::Deserialize;
 use syntax::Message;
 
@@ -250,6 +250,18 @@ impl Edge {
         if self.ban_seen(now, source, seconds, reason, Some(arrival.transport)) {
             self.counters.floods_blocked.add();
             self.tell_blocked(now, source, "blocked", reason);
+        }
+    }
+
+    /// A policy wants the sender of `entry` banned: not one of ours or of a carrier, whose address anybody may forge.
+    pub(crate) fn ban_by_policy(&mut self, now: Now, entry: Key, seconds: u32, reason: &str) {
+        let Some(arrival) = self.transactions.get(entry).map(|transaction| transaction.arrival) else { return };
+        let source = arrival.address.ip();
+        if self.counts(source) {
+            let reason: String = reason.chars().filter(|character| !character.is_control()).take(200).collect();
+            self.ban_seen(now, source, seconds, &format!("policy: {reason}"), Some(arrival.transport));
+        } else {
+            log::warn!(target: "guard", "a policy wants {} banned, which is exempt", source.to_canonical());
         }
     }
 

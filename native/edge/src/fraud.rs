@@ -253,6 +253,11 @@ impl Edge {
     fn bar(&mut self, now: Now, user: &str, seconds: u32, reason: &'static str) {
         let Some(watch) = &self.snapshot.fraud else { return };
         let until = now.wall / 1_000_000 + u64::from(seconds);
+        // Whoever need not prove who he is can make users up: no more are barred than are watched.
+        let most = self.snapshot.settings.fraud.as_ref().map_or(0, |settings| settings.keys);
+        if watch.counts.barred.pin().len() >= most {
+            return self.counters.fraud_untracked.add();
+        }
         let before = watch.counts.barred.pin().insert(user.into(), until).copied();
         if before.is_none_or(|before| before <= now.wall / 1_000_000) {
             self.counters.fraud_bars.add();

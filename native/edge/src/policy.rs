@@ -379,6 +379,9 @@ impl Edge {
         if event == PolicyEvent::InDialog && matches!(verdict.kind, VerdictKind::Relay | VerdictKind::Best | VerdictKind::Route | VerdictKind::Next) {
             return Err(VerdictError::Hook);
         }
+        if let Some((seconds, reason)) = &verdict.ban {
+            self.ban_by_policy(now, entry, *seconds, reason);
+        }
         if !verdict.limits.is_empty() && event == PolicyEvent::InDialog {
             return Err(VerdictError::Hook);
         }

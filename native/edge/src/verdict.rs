@@ -284,6 +284,8 @@ pub(crate) struct Verdict {
     pub(crate) deadline_milliseconds: u64,
     /// Limits that the policy asks for: name, key, and as many as that may have where it is not as the file says.
     pub(crate) limits: Vec<(String, String, Option<u32>)>,
+    /// For how many seconds the sender is not listened to any more, and why.
+    pub(crate) ban: Option<(u32, String)>,
     /// Whether the media of what follows is relayed, where the policy says.
     pub(crate) media: Option<bool>,
 }

@@ -96,3 +96,28 @@ fn no_limit_counts_them() {
     assert_eq!(rig.receive(PHONE, &invite("sip:1@example.net", "a"))[0].status_code(), 486);
     assert!(helped(&rig.receive(PHONE, &invite("sip:112@example.net", "b"))));
 }
+
+#[test]
+fn a_banned_source_guesses_no_passwords_by_calls_for_help() {
+    let mut settings = settings_with_help();
+    settings.registrar = Some(testkit::registrar("example.net"));
+    settings.peers[2].authenticate = true;
+    settings.authentication.attacks.source_failures = 3;
+    let mut rig = Rig::new(settings);
+    let guess = |rig: &mut Rig, user: &str, id: &str, uri: &str| {
+        let from = |text: String| text.replace("<sip:alice@", &format!("<sip:{user}@"));
+        let challenge = rig.receive(PHONE, &from(invite(uri, &format!("{id}a"))));
+        let Some(challenge) = challenge.first().map(|sent| sent.text.clone()) else { return 0 };
+        let line = testkit::answer(testkit::header(&challenge, "Proxy-Authenticate"), "INVITE", uri, user, "guess", 1);
+        let with = Request::new("INVITE", uri).branch(&format!("z9hG4bK{id}b")).call_id(&format!("{id}b")).header(&format!("Proxy-Authorization: {line}"));
+        let mut sent = rig.receive(PHONE, &from(with.text()));
+        sent.append(&mut rig.credentials(&edge::CredentialAnswer::Unknown));
+        sent.first().map_or(0, Sent::status_code)
+    };
+    for (number, wanted) in [(1, 407), (2, 407), (3, 407)] {
+        assert_eq!(guess(&mut rig, &format!("u{number}"), &format!("g{number}"), "sip:1@example.net"), wanted);
+    }
+    assert_eq!(guess(&mut rig, "u4", "g4", "sip:1@example.net"), 0, "banned");
+    assert_eq!(guess(&mut rig, "u5", "g5", "sip:112@example.net"), 403, "heard, and not weighed");
+    assert_eq!(rig.counters().authentication_failed.get(), 3);
+}
