@@ -18,7 +18,6 @@ _SCANNERS = (
     "sipvicious*",
     "sipcli*",
     "sip-scan*",
-    "sipsak*",
     "sundayddr*",
     "pplsip*",
     "iWar*",

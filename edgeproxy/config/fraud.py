@@ -126,7 +126,7 @@ class Fraud(msgspec.Struct, frozen=True):
     shadow: bool = False
     """Whether it is only told, whatever the actions: to try a profile out."""
     max_keys: Annotated[int, Meta(ge=16, le=100_000_000)] = 100_000
-    """Users and prefixes at once, some 400 bytes each; calls of more are not watched and counted as `fraud_untracked`. Those of other days make room."""
+    """Users and prefixes at once; calls of more are not watched and counted as `fraud_untracked`. Those of other days make room."""
 
     def check(self, path: KeyPath, faults: Faults) -> None:
         """Check what types cannot."""
