@@ -84,6 +84,47 @@ class Engine:
     def set_limit(self, name: str, key: str, most: int | None = None) -> bool:
         """Set how many a key of a limit may have, or all keys where it is empty, or take that back; false where there is no such limit."""
 
+    def moment(self) -> int:
+        """Return microseconds of the monotonic clock that workers go by."""
+
+    def share_descriptor(self) -> int:
+        """Return a descriptor that is readable while requests wait for places in shared limits."""
+
+    def share_questions(self, limit: int) -> list[tuple[str, str, int, int, int, int, int]]:
+        """Take keys that a request finds no place of, `limit` at most: limit, key, places kept, needed, used, wished for beyond the need, and as many as all nodes may have.
+
+        Nothing more is asked about a key until it was given or failed.
+        """
+
+    def share_walk(self) -> list[tuple[str, str, int, int, int, int, int]]:
+        """Return keys that this node has too much of, in the same form; keys that nobody uses are forgotten."""
+
+    def share_ask(self, keys: list[tuple[str, str]]) -> list[tuple[str, str, int, int, int, int, int]]:
+        """Return what to ask for these keys, in the same form, where somebody here still looks for places of them."""
+
+    def share_report(self, keys: list[tuple[str, str, int]]) -> list[tuple[str, str, int, int, int, int, int]]:
+        """Return what to tell of these keys, in the same form; others look for places of them, each for so many microseconds."""
+
+    def share_all(self) -> list[tuple[str, str, int, int, int, int, int]]:
+        """Return everything that this node has, in the same form, for a store that knows nothing of it."""
+
+    def give_shares(
+        self, shares: list[tuple[str, str, int, int]]
+    ) -> tuple[list[tuple[str, str, int, int, int, int, int]], list[tuple[str, str]]]:
+        """Take what the store said: limit, key, places of this node, unused places of others; return what to ask again, and keys that nobody knows any more."""
+
+    def fail_shares(self, keys: list[tuple[str, str]]) -> None:
+        """Let requests that wait for these keys go on without the store."""
+
+    def prolong_shares(self, until: int, settled: int) -> None:
+        """Let what the store granted hold until a moment of `moment`; nobody waits for more until `settled`."""
+
+    def hush_shares(self, until: int) -> None:
+        """Let nobody wait for the store until a moment of `moment`."""
+
+    def shares_hold(self) -> bool:
+        """Return whether what the store granted still holds."""
+
     def fraud_stats(self, user: str | None = None, limit: int = 100) -> list[tuple[str, int, str, int, int, int, int, int]]:
         """Return user, profile, prefix, rule, calls a minute, in all, at once and in a row, those with the most calls first."""
 

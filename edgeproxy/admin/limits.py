@@ -26,6 +26,7 @@ class KeyView(msgspec.Struct):
     key: str
     used: int
     most: int
+    share: int | None
     at_limit: bool
 
 

@@ -8,6 +8,8 @@ GAUGES = {
     "calls",
     "bans",
     "kernel_banned",
+    "shared_up",
+    "shared_keys",
     "calls_bytes",
     "transactions",
     "transactions_bytes",

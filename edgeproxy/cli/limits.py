@@ -35,10 +35,16 @@ def list_keys(name: str, limit: int, raw: bool, control: Path) -> None:
             show(answer)
             return
         rows = msgspec.json.decode(answer, type=_Answer).keys
-        head = ["limit", "counts", "key", "used", "most", "refused lately"]
-        table(head, [[row.limit, row.counts, row.key, str(row.used), str(row.most), "yes" if row.at_limit else ""] for row in rows])
+        head = ["limit", "counts", "key", "used", "most", "in hand", "refused lately"]
+        table(head, [_row(row) for row in rows])
 
     told(work)
+
+
+def _row(key: KeyView) -> list[str]:
+    """Return one line; what is in hand counts only where nodes share."""
+    in_hand = "" if key.share is None else str(key.share)
+    return [key.limit, key.counts, key.key, str(key.used), str(key.most), in_hand, "yes" if key.at_limit else ""]
 
 
 @limits.command("set")

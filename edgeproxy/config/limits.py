@@ -44,6 +44,10 @@ class KeyLimit(msgspec.Struct, frozen=True):
     """Whether a refused request costs as much as one that passed, so that who goes on trying stays out."""
     max_keys: Annotated[int, Meta(ge=1, le=100_000_000)] = 100_000
     """Keys at once; what has no room passes and is counted as `limit_untracked`."""
+    shared: bool = False
+    """Whether all nodes that share a store may have `most` together; see `[shared]`."""
+    on_store_failure: Literal["open", "closed"] = "open"
+    """What holds while that store is gone, for whoever finds no place in hand: `open`, this node counts for itself, up to `most`; `closed`, it is refused."""
     status_code: Annotated[int, Meta(ge=400, le=699)] | None = None
     """The answer to what is too much; by default 486 for calls and 480 for a rate. Not 503, which tells the sender to stop sending at all."""
     reason_phrase: str = ""
@@ -51,8 +55,9 @@ class KeyLimit(msgspec.Struct, frozen=True):
     retry_after_seconds: Annotated[int, Meta(ge=0, le=86_400)] | None = None
     """Retry-After of that answer, 0 for none; by default none for calls and the window for a rate."""
 
-    def check(self, path: KeyPath, faults: Faults, peers: set[str]) -> None:
-        """Check what types cannot."""
+    def check(self, path: KeyPath, faults: Faults, peers: set[str], *, has_store: bool) -> None:
+        """Check what types cannot; `has_store` says that there is one to share by."""
+        self._check_shared(path, faults, has_store=has_store)
         self._check_key(path, faults)
         self._check_most(path, faults)
         for name in self.peers:
@@ -67,6 +72,18 @@ class KeyLimit(msgspec.Struct, frozen=True):
             faults.add((*path, "status_code"), "503 tells the sender to stop sending at all: expected another one")
         if not self.reason_phrase.isprintable():
             faults.add((*path, "reason_phrase"), "expected printable text")
+
+    def _check_shared(self, path: KeyPath, faults: Faults, *, has_store: bool) -> None:
+        if not self.shared:
+            return
+        if not has_store:
+            faults.add(
+                (*path, "shared"), "nodes share limits only by a store", 'add [shared] with a url, such as "redis://127.0.0.1:6379/0"'
+            )
+        if self.counts == "rate" and self.algorithm in {"network", "feedback"}:
+            faults.add((*path, "shared"), f"{self.algorithm} goes by the load of one node, it cannot be shared")
+        if ":" in path[-1]:
+            faults.add((*path, "shared"), "expected a name without a colon of a limit that is shared")
 
     def _check_key(self, path: KeyPath, faults: Faults) -> None:
         for name in _FIELD.findall(self.key):
@@ -103,6 +120,8 @@ class KeyLimit(msgspec.Struct, frozen=True):
             "keys": self.max_keys,
             "status_code": self.status_code or (480 if rate else 486),
             "reason_phrase": self.reason_phrase,
+            "shared": self.shared,
+            "fails_open": self.on_store_failure == "open",
             "retry_after_seconds": wait if self.retry_after_seconds is None else self.retry_after_seconds,
         }
 

@@ -19,6 +19,7 @@ from edgeproxy.config.registrar import Registrar
 from edgeproxy.config.routing import Route, Routing
 from edgeproxy.config.services import Api, Database, Dns, Events, Log, Records, Sip, Trace
 from edgeproxy.config.session_timer import SessionTimer
+from edgeproxy.config.shared import Shared
 from edgeproxy.config.tuning import Tuning
 
 
@@ -53,6 +54,8 @@ class Config(msgspec.Struct, frozen=True):
     """Sources that send too much, or behave as scanners do."""
     fraud: Fraud | None = None
     """What accounts do, watched against profiles."""
+    shared: Shared | None = None
+    """The store by which nodes share limits and values."""
     limit: dict[str, KeyLimit] = field(default_factory=dict)
     """What callers may have of calls and requests."""
     session_timer: SessionTimer | None = None
@@ -136,6 +139,8 @@ class Config(msgspec.Struct, frozen=True):
                     "a process that became another user may not change the kernel's rules",
                     "leave out install.user",
                 )
+        if self.shared:
+            self.shared.check(("shared",), faults)
         if self.session_timer:
             self.session_timer.check(("session_timer",), faults)
         if self.fraud:
@@ -144,7 +149,7 @@ class Config(msgspec.Struct, frozen=True):
             if peer.fraud_profile and not self.fraud:
                 faults.add(("peer", name, "fraud_profile"), "calls are watched only where there is a [fraud]")
         for name, limit in self.limit.items():
-            limit.check(("limit", name), faults, set(self.peer))
+            limit.check(("limit", name), faults, set(self.peer), has_store=self.shared is not None)
         self.emergency.check(("emergency",), faults, {name for name, peer in self.peer.items() if peer.has_targets}, set(self.route))
 
     def _check_gateways(self, faults: Faults) -> None:

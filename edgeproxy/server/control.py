@@ -26,6 +26,7 @@ from edgeproxy.server.policies import Policies, route_handlers
 from edgeproxy.server.revisions import Revisions
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.routes import Routes
+from edgeproxy.server.shares import Shares
 from edgeproxy.server.sinks import Sinks
 from edgeproxy.server.standing import Standing
 from edgeproxy.server.switches import Switches
@@ -59,6 +60,7 @@ class Control:
             printer.event("what operators set cannot be read", level="error", values={"error": problem})
         self.routes = Routes(printer.event, self._routes_state, self._switches)
         self.users = Users(printer.event, self.announcer.state)
+        self.shares: Shares | None = None
         self.started = time.monotonic()
         self.reloads = 0
         self.draining = asyncio.Event()
@@ -102,10 +104,25 @@ class Control:
         self.standing.run(self.sinks.run)
         self.policies.watch(self.engine)
         await self.kernel.use(self.loaded.config, self.engine.bans)
+        await self._use_shares(self.loaded.config)
         self.announcer.state("node", 1, "serving")
         if self.loaded.config.uses_policies:
             self._policies_state(1, "started")
         self._keep()
+
+    async def _use_shares(self, config: Config) -> None:
+        """Share by the store that a configuration names, if any."""
+        terms = config.shared
+        if self.shares and self.shares.terms != terms:
+            retired, self.shares = self.shares, None
+            await retired.stop()
+        if self.shares:
+            await self.shares.keep_only({name for name, limit in config.limit.items() if limit.shared})
+        elif terms:
+            self.shares = Shares(self.engine, terms, config.install.node, self.printer.event, self._shares_state)
+
+    def _shares_state(self, status: int, details: str) -> None:
+        self.announcer.state("shared", status, details)
 
     def _routes_state(self, status: int, details: str) -> None:
         self.announcer.state("routes", status, details)
@@ -118,6 +135,8 @@ class Control:
         for task in self._retiring:
             task.cancel()
         await self.kernel.stop()
+        if self.shares:
+            await self.shares.stop()
         await self.sinks.stop()
         await self.routes.stop()
         await self.policies.stop()
@@ -184,6 +203,7 @@ class Control:
         await self.kernel.use(staged.config, self.engine.bans)
         # A limit that is new may be one that operators set before.
         self._limits.apply(self.engine)
+        await self._use_shares(staged.config)
         if anew:
             policies.watch(self.engine)
             retired, self.policies = self.policies, policies
@@ -300,6 +320,7 @@ class Control:
             "kernel_ban_failures": self.kernel.failures,
             "kernel_banned": self.kernel.sources,
             **self.sinks.counters(),
+            **(self.shares.counters() if self.shares else {}),
             "events_told": bus.told,
             "events_not_taken": bus.dropped,
         }
@@ -328,6 +349,7 @@ class Control:
             "peer_faults": self.peer_faults,
             "lookups": self.lookups(),
             "routes": self.routes.status(),
+            "shared": self.shares.status() if self.shares else None,
             "location": {
                 "bindings": counters["location_bindings"],
                 "unwritten": counters["location_unwritten"],

@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,15 @@ def redis(folder: Path, port: int = 0) -> Iterator[int]:
     """Run a Redis without persistence; its port."""
     port = port or free_port()
     with started(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], port, folder):
+        yield port
+
+
+@contextmanager
+def mongo(folder: Path, port: int = 0) -> Iterator[int]:
+    """Run a server that speaks MongoDB's protocol, since nobody packs a real one; its port."""
+    port = port or free_port()
+    program = Path(sys.executable).parent / "secantusd-py"
+    with started([str(program), "--port", str(port), "--storage-path", ":memory:", "--standalone"], port, folder):
         yield port
 
 

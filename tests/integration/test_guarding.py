@@ -118,7 +118,9 @@ def test_calls_at_once_are_limited_listed_changed_and_ended(guarded: Start, star
         assert refusal(phone, "c").startswith("SIP/2.0 486")
         assert proxy.told("E_LIMIT_REACHED") == [{"limit": "callers", "key": "a@127.0.0.1", "counts": "calls", "most": 2}]
         shown = json.loads(manage(proxy, "limits", "list", "--json")[1])["keys"]
-        assert shown == [{"limit": "callers", "counts": "calls", "key": "a@127.0.0.1", "used": 2, "most": 2, "at_limit": True}]
+        assert shown == [
+            {"limit": "callers", "counts": "calls", "key": "a@127.0.0.1", "used": 2, "most": 2, "share": None, "at_limit": True}
+        ]
         assert json.loads(manage(proxy, "calls")[1])["calls"][0]["limits"] == ["callers=a@127.0.0.1"]
         assert manage(proxy, "limits", "set", "callers", "3", "a@127.0.0.1")[0] == 0
         ask(phone, port, "49301", "d")

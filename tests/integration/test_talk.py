@@ -4,9 +4,11 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.integration import brokers
 from tests.integration.agent import Agent, answer, invite, values
 from tests.integration.phone import Phone
 from tests.integration.proxy import Proxy, free_port, manage
@@ -140,6 +142,30 @@ def test_t7_t8_limit_what_an_account_may_have(start_proxy: Callable[..., Proxy])
                     reply = phone.invite("sip:49301@edge.example", "secret")
                     assert reply[8:11] == code
                     assert code == "180" or "Limit Reached" in reply
+
+
+def test_t9_limits_calls_over_two_nodes_by_a_store(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    text = (EXAMPLES / "t9-shared-limits.toml").read_text().replace('"var"', '"STATE"')
+    with brokers.mongo(tmp_path) as store, Agent() as core, Agent() as phone:
+        text = text.replace("27017", str(store)).replace("127.0.0.1:5070", f"127.0.0.1:{core.port}")
+        ports = [free_port(), free_port()]
+        proxies = []
+        for number, port in enumerate(ports):
+            toml = text.replace("127.0.0.1:5060", f"127.0.0.1:{port}").replace('node = "edge1"', f'node = "edge{number}"')
+            proxies.append(start_proxy(toml, name=f"edge{number}"))
+        end = time.monotonic() + 15
+        while any(not (s := json.loads(manage(proxy, "status")[1])["shared"])["up"] or s["grants_in_seconds"] for proxy in proxies):
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        time.sleep(0.3)
+        for number in range(3):
+            port = ports[number % 2]
+            phone.send(invite("INVITE", phone.port, "sip:49301@edge.example", call_id=f"c{number}", branch=f"c{number}"), port)
+            if number < 2:
+                core.send(answer(core.receive_until("INVITE", having=f"Call-ID: c{number}"), "180 Ringing"), port)
+                assert phone.receive_until("SIP/2.0 180", having=f"Call-ID: c{number}")
+        refused = phone.receive_until("SIP/2.0 486", having="Call-ID: c2")
+        assert refused.startswith("SIP/2.0 486 Limit Reached")
 
 
 def test_the_fraud_slide_refuses_what_is_critical(start_proxy: Callable[..., Proxy]) -> None:

@@ -134,6 +134,16 @@ counters! {
     emergency_calls,
     /// Requests refused because a key has all that a limit lets it have.
     refused_limits,
+    /// Requests that waited for a place in a limit that nodes share, since this one had none in hand.
+    limits_waited,
+    /// Those of them that waited as long as they may.
+    limits_waited_too_long,
+    /// Those that did not wait because too many do.
+    limits_waiting_full,
+    /// Requests decided without the store of shared limits.
+    limits_unshared,
+    /// Those of them that were refused for that.
+    refused_unshared,
     /// Attributes of accounts that are no number where one was expected.
     attributes_unreadable,
     /// New requests refused because the worker is overloaded.

@@ -111,7 +111,7 @@ impl Edge {
         let users = Users::new(&snapshot.settings, options.process_secret, usize::from(options.workers), now);
         Self {
             users,
-            limits: LimitWatch::default(),
+            limits: LimitWatch::new(now),
             media: MediaState::default(),
             node_id: stable_id(&snapshot.settings.node) as u16,
             transactions: TimedSlab::new(share(limits.transactions), now),
@@ -196,6 +196,7 @@ impl Edge {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        let own = [own, self.limits.waits.poll_timeout()].into_iter().flatten().min();
         if self.snapshot.subscribers.is_none() {
             return own;
         }

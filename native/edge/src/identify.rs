@@ -9,6 +9,7 @@ use syntax::{HeaderName, Message, Method};
 use crate::admit::Class;
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::limits::Halt;
 use crate::matching::Refusal;
 use crate::numbers::Way;
 use crate::route::RouteView;
@@ -85,19 +86,29 @@ impl Edge {
         if emergency {
             self.limits.held.clear();
             self.note_emergency(now, arrival, message, peer);
-        } else if let Err(refusal) = self.within_limits(now, arrival, message, peer) {
-            return self.refuse(now, arrival, message, Some(peer), &refusal);
+            self.open_admitted(now, arrival, message, key, route, peer);
+            return self.forget_watched();
         }
-        self.open_admitted(now, arrival, message, key, route, peer, (served, keeps));
+        self.open_within(now, arrival, message, key, route, peer);
+    }
+
+    /// A request of a known sender, as it came or after it waited for a place in a limit.
+    pub(crate) fn open_within(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16) {
+        match self.within_limits(now, arrival, message, peer) {
+            Ok(()) => {}
+            Err(Halt::Refused(refusal)) => return self.refuse(now, arrival, message, Some(peer), &refusal),
+            Err(Halt::Waits(slot)) => return self.wait_for_share(now, arrival, message, peer, slot),
+        }
+        self.open_admitted(now, arrival, message, key, route, peer);
         // What it held has gone to its call, if there is one.
         self.limits.held.clear();
         self.forget_watched();
     }
 
     /// The same for one that is within every limit.
-    #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
-    fn open_admitted(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, (served, keeps): (bool, bool)) {
-        if keeps {
+    fn open_admitted(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16) {
+        let served = message.head.method == Method::Register && self.is_served(message);
+        if served && self.registrar_mode() == RegistrarMode::Keep {
             return self.register(now, arrival, message, peer);
         }
         let is_phone = self.snapshot.settings.peers[usize::from(peer)].kind == PeerKind::Subscribers;

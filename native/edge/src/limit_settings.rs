@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use guard::{Algorithm, Holder, Keyed, Meters, Pipe, Slot};
+use guard::{Algorithm, Holder, Keyed, Meters, Pipe, Share, ShareStore, Slot};
 use papaya::HashMap as SharedMap;
 use serde::Deserialize;
 use syntax::Method;
 
+use crate::matching::Refusal;
 use crate::settings::{RouteSettings, SettingsError};
 
 /// What a limit counts.
@@ -57,6 +58,20 @@ pub struct KeyLimitSettings {
     pub reason_phrase: String,
     /// Retry-After, 0 for none.
     pub retry_after_seconds: u32,
+    /// Whether all nodes together may have `most`.
+    pub shared: bool,
+    /// Whether this node counts for itself, up to `most`, while the store is gone; otherwise nothing new passes.
+    pub fails_open: bool,
+}
+
+/// The store that nodes share limits by.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedSettings {
+    /// How long a request waits for a place at most, where this node has none in hand.
+    pub wait_milliseconds: u64,
+    /// Requests that wait at once.
+    pub waiting: usize,
 }
 
 /// A field of a request.
@@ -117,6 +132,8 @@ impl KeyPart {
 pub(crate) struct LimitValue {
     pub(crate) limit: Arc<LimitState>,
     pub(crate) pipe: Option<Pipe>,
+    /// What this node may use of it, where nodes share it.
+    pub(crate) share: Option<Share>,
     /// Whether somebody was told that it is at its limit.
     pub(crate) over: AtomicBool,
     /// When it was last refused, in microseconds of the monotonic clock.
@@ -126,6 +143,11 @@ pub(crate) struct LimitValue {
 /// A place among the calls of a key.
 pub(crate) type HeldLimit = Holder<LimitValue>;
 pub(crate) type LimitSlot = Arc<Slot<LimitValue>>;
+
+/// What a key has at `now`: calls, or requests in the window.
+pub(crate) fn used(slot: &LimitSlot, now: u64) -> u32 {
+    slot.value().pipe.as_ref().map_or_else(|| slot.holders(), |pipe| u32::try_from(pipe.passed(now)).unwrap_or(u32::MAX))
+}
 
 /// What a limit counted; it outlives reloads.
 #[derive(Debug)]
@@ -167,10 +189,22 @@ impl Limit {
         self.settings.window_milliseconds * 1_000
     }
 
+    /// The answer to what is too much.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let settings = &self.settings;
+        let mut refusal = Refusal::new(settings.status_code, "admit");
+        if settings.retry_after_seconds > 0 {
+            refusal.headers = format!("Retry-After: {}\r\n", settings.retry_after_seconds).into_bytes();
+        }
+        refusal.reason_phrase = (!settings.reason_phrase.is_empty()).then(|| settings.reason_phrase.clone());
+        refusal
+    }
+
     /// The value of a key that is new.
     pub(crate) fn value(&self, most: u32) -> LimitValue {
         let pipe = (self.settings.counts == Counts::Rate).then(|| Pipe::new(self.algorithm, most, self.window()));
-        LimitValue { limit: Arc::clone(&self.state), pipe, over: AtomicBool::new(false), refused_at: AtomicU64::new(0) }
+        let share = self.settings.shared.then(Share::default);
+        LimitValue { limit: Arc::clone(&self.state), pipe, share, over: AtomicBool::new(false), refused_at: AtomicU64::new(0) }
     }
 }
 
@@ -179,6 +213,7 @@ impl Limit {
 pub(crate) struct LimitTable {
     pub(crate) all: Vec<Limit>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) store: Arc<ShareStore>,
 }
 
 /// One key of a limit, as an operator sees it.
@@ -194,6 +229,8 @@ pub struct LimitView {
     pub used: u64,
     /// As many as it may have, where no attribute says otherwise.
     pub most: u32,
+    /// Places that this node has in hand, where nodes share the limit.
+    pub share: Option<u32>,
     /// Whether something was refused lately.
     pub at_limit: bool,
 }
@@ -218,14 +255,14 @@ impl LimitTable {
             let methods: Vec<&str> = if own.methods.is_empty() { vec!["INVITE"] } else { own.methods.iter().map(String::as_str).collect() };
             let same = |limit: &&Limit| {
                 limit.settings.name == own.name
-                    && limit.settings.counts == own.counts
+                    && (limit.settings.counts, limit.settings.shared) == (own.counts, own.shared)
                     && (own.counts == Counts::Calls || (limit.algorithm, limit.settings.window_milliseconds) == (algorithm, own.window_milliseconds))
             };
             let known = before.and_then(|before| before.all.iter().find(same)).map(|limit| Arc::clone(&limit.state));
             known.iter().for_each(|state| state.table.set_most(own.keys));
             let fresh = || {
-                // A rate is remembered for its window, whoever asks.
-                let table = Arc::new(if own.counts == Counts::Calls { Keyed::new(own.keys) } else { Keyed::keeping(own.keys) });
+                // A rate is remembered for its window, and a share until the store has it back, whoever asks.
+                let table = Arc::new(if own.counts == Counts::Calls && !own.shared { Keyed::new(own.keys) } else { Keyed::keeping(own.keys) });
                 let (set, refused, untracked) = (SharedMap::new(), AtomicU64::new(0), AtomicU64::new(0));
                 Arc::new(LimitState { name: own.name.as_str().into(), table, set, refused, untracked })
             };
@@ -239,7 +276,8 @@ impl LimitTable {
                 settings: own.clone(),
             });
         }
-        Ok(Self { all, meters: before.map(|before| Arc::clone(&before.meters)).unwrap_or_default() })
+        let (meters, store) = before.map(|before| (Arc::clone(&before.meters), Arc::clone(&before.store))).unwrap_or_default();
+        Ok(Self { all, meters, store })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Limit> {
@@ -263,12 +301,16 @@ impl LimitTable {
         for limit in self.all.iter().filter(|limit| name.is_none_or(|name| limit.settings.name == name)) {
             for slot in limit.state.table.all() {
                 let value = slot.value();
+                if value.share.is_some() && slot.holders() == 0 && limit.settings.counts == Counts::Calls {
+                    continue;
+                }
                 found.push(LimitView {
                     limit: limit.settings.name.clone(),
                     counts: if limit.settings.counts == Counts::Calls { "calls" } else { "rate" },
                     key: slot.key().to_owned(),
-                    used: value.pipe.as_ref().map_or_else(|| u64::from(slot.holders()), |pipe| pipe.passed(now)),
+                    used: u64::from(used(&slot, now)),
                     most: limit.most(slot.key(), None),
+                    share: value.share.as_ref().map(Share::granted),
                     at_limit: value.over.load(Ordering::Relaxed),
                 });
             }

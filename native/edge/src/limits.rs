@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use guard::{Algorithm, Meters, NotHeld, WatchedCall};
-use proto::{Key, Now};
+use proto::{Key, Moment, Now};
 use smallvec::SmallVec;
 use syntax::{Message, Span, Uri};
 
@@ -16,6 +16,7 @@ use crate::fraud::FraudDue;
 use crate::gateway_uri::plain_user;
 use crate::hop::Hop;
 use crate::limit_settings::{Counts, HeldLimit, KeyField, KeyPart, Limit, LimitSlot};
+use crate::limit_share::Waits;
 use crate::matching::Refusal;
 use crate::policy::VerdictError;
 use crate::settings::Snapshot;
@@ -31,14 +32,28 @@ const LONGEST: usize = 256;
 const SWEEP_SECONDS: u64 = 10;
 
 /// What one request asks of one limit.
-struct Ask<'a> {
-    limit: &'a Limit,
-    key: String,
-    most: u32,
+pub(crate) struct Ask<'a> {
+    pub(crate) limit: &'a Limit,
+    pub(crate) key: String,
+    pub(crate) most: u32,
+}
+
+/// Why a request does not go on.
+pub(crate) enum Halt {
+    Refused(Refusal),
+    /// Other nodes may have a place for it: the store is asked.
+    Waits(LimitSlot),
+}
+
+/// What limits that a policy names say.
+pub(crate) enum Within {
+    Yes,
+    /// No, and that was answered.
+    No,
+    Waits(LimitSlot),
 }
 
 /// Limits that calls of one worker hold and hit.
-#[derive(Default)]
 pub(crate) struct LimitWatch {
     /// What the request at hand holds until its call does.
     pub(crate) held: SmallVec<[HeldLimit; 2]>,
@@ -47,17 +62,26 @@ pub(crate) struct LimitWatch {
     /// What the request at hand is watched for until its call is.
     pub(crate) watched: Option<WatchedCall>,
     pub(crate) due: FraudDue,
+    /// Requests that wait for a place of other nodes.
+    pub(crate) waits: Waits,
+}
+
+impl LimitWatch {
+    pub(crate) fn new(now: Moment) -> Self {
+        Self { held: SmallVec::new(), over: Vec::new(), watched: None, due: FraudDue::default(), waits: Waits::new(now) }
+    }
 }
 
 impl Edge {
     /// Whether a request of `peer` that opens something is within every limit that counts it. What it holds of calls waits in
     /// `limits.held` for its call.
-    pub(crate) fn within_limits(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> Result<(), Refusal> {
+    pub(crate) fn within_limits(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> Result<(), Halt> {
         self.limits.held.clear();
         if self.snapshot.limits.all.is_empty() {
             return Ok(());
         }
         let snapshot = Arc::clone(&self.snapshot);
+        self.limits.waits.begin(now, &snapshot);
         let mut asks: SmallVec<[Ask<'_>; 4]> = SmallVec::new();
         for limit in snapshot.limits.all.iter().filter(|limit| limit.fits(message.head.method, peer)) {
             let Some(key) = self.key_of(&limit.parts, arrival, message, peer) else { continue };
@@ -68,7 +92,7 @@ impl Edge {
     }
 
     /// Takes places in all limits, or in none; but for requests that count although they are refused.
-    fn take_all(&mut self, now: Now, snapshot: &Snapshot, asks: &[Ask<'_>]) -> Result<(), Refusal> {
+    fn take_all(&mut self, now: Now, snapshot: &Snapshot, asks: &[Ask<'_>]) -> Result<(), Halt> {
         let rates = |dear: bool| asks.iter().filter(move |ask| ask.limit.settings.counts == Counts::Rate && ask.limit.settings.counts_refused == dear);
         for ask in rates(true) {
             self.pass(now, snapshot, ask, true)?;
@@ -77,14 +101,12 @@ impl Edge {
             self.pass(now, snapshot, ask, false)?;
         }
         for ask in asks.iter().filter(|ask| ask.limit.settings.counts == Counts::Calls) {
-            match ask.limit.state.table.hold(&ask.key, ask.most, || ask.limit.value(ask.most)) {
-                Ok(held) => self.limits.held.push(held),
-                Err(NotHeld::Full(slot)) => {
+            let held = if ask.limit.settings.shared { self.hold_shared(now, snapshot, ask) } else { self.hold(now, ask) };
+            match held {
+                Ok(held) => self.limits.held.extend(held),
+                Err(halt) => {
                     self.limits.held.clear();
-                    return Err(self.at_limit(now, ask.limit, &slot, ask.most));
-                }
-                Err(NotHeld::NoRoom) => {
-                    ask.limit.state.untracked.fetch_add(1, Ordering::Relaxed);
+                    return Err(halt);
                 }
             }
         }
@@ -94,31 +116,47 @@ impl Edge {
         Ok(())
     }
 
+    /// A place among the calls of a key of this node; none where there is no room to count it.
+    fn hold(&mut self, now: Now, ask: &Ask<'_>) -> Result<Option<HeldLimit>, Halt> {
+        match ask.limit.state.table.hold(&ask.key, ask.most, || ask.limit.value(ask.most)) {
+            Ok(held) => Ok(Some(held)),
+            Err(NotHeld::Full(slot)) => Err(Halt::Refused(self.at_limit(now, ask.limit, &slot, ask.most))),
+            Err(NotHeld::NoRoom) => {
+                ask.limit.state.untracked.fetch_add(1, Ordering::Relaxed);
+                Ok(None)
+            }
+        }
+    }
+
     /// One request through a pipe; where it does not `count`, only whether it would pass.
-    fn pass(&mut self, now: Now, snapshot: &Snapshot, ask: &Ask<'_>, count: bool) -> Result<(), Refusal> {
+    fn pass(&mut self, now: Now, snapshot: &Snapshot, ask: &Ask<'_>, count: bool) -> Result<(), Halt> {
         let (limit, at) = (ask.limit, now.moment.0);
         let Ok(holder) = limit.state.table.hold(&ask.key, u32::MAX, || limit.value(ask.most)) else {
             limit.state.untracked.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
         let slot = Arc::clone(holder.slot());
-        let passes = slot.value().pipe.as_ref().is_none_or(|pipe| {
-            let passes = if count { pipe.take(at, ask.most, &snapshot.limits.meters) } else { pipe.has_room(at, ask.most, &snapshot.limits.meters) };
-            if !passes && limit.settings.counts_refused && ask.most > 0 {
-                pipe.charge(at, ask.most);
-            }
-            passes
-        });
-        drop(holder);
-        if passes {
-            return Ok(());
+        let Some(pipe) = slot.value().pipe.as_ref() else { return Ok(()) };
+        let passes = |most: u32| if count { pipe.take(at, most, &snapshot.limits.meters) } else { pipe.has_room(at, most, &snapshot.limits.meters) };
+        let found = if limit.settings.shared {
+            self.within_share(now, snapshot, ask, &slot, |most| passes(most).then_some(()))
+        } else if passes(ask.most) {
+            Ok(())
+        } else {
+            Err(Halt::Refused(self.at_limit(now, limit, &slot, ask.most)))
+        };
+        if matches!(found, Err(Halt::Refused(_))) && limit.settings.counts_refused && ask.most > 0 {
+            pipe.charge(at, ask.most);
         }
-        self.limits.held.clear();
-        Err(self.at_limit(now, limit, &slot, ask.most))
+        drop(holder);
+        if found.is_err() {
+            self.limits.held.clear();
+        }
+        found
     }
 
     /// A key has all that it may have: told once until it was quiet for a while.
-    fn at_limit(&mut self, now: Now, limit: &Limit, slot: &LimitSlot, most: u32) -> Refusal {
+    pub(crate) fn at_limit(&mut self, now: Now, limit: &Limit, slot: &LimitSlot, most: u32) -> Refusal {
         self.counters.refused_limits.add();
         limit.state.refused.fetch_add(1, Ordering::Relaxed);
         let value = slot.value();
@@ -132,21 +170,16 @@ impl Edge {
             let counts = if limit.settings.counts == Counts::Calls { "calls" } else { "rate" };
             self.tell(now, EventKind::LimitReached, |_| vec![name.into(), key.into(), counts.into(), u64::from(most).into()]);
         }
-        let settings = &limit.settings;
-        let mut refusal = Refusal::new(settings.status_code, "admit");
-        if settings.retry_after_seconds > 0 {
-            refusal.headers = format!("Retry-After: {}\r\n", settings.retry_after_seconds).into_bytes();
-        }
-        refusal.reason_phrase = (!settings.reason_phrase.is_empty()).then(|| settings.reason_phrase.clone());
-        refusal
+        limit.refusal()
     }
 
-    /// Whether the request of `entry` is within the limits that a policy names, for keys of its own; if not it has been answered.
+    /// Whether the request of `entry` is within the limits that a policy names, for keys of its own.
     ///
     /// # Errors
     /// [`VerdictError::Limit`] for a limit that there is not.
-    pub(crate) fn within_verdict_limits(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<bool, VerdictError> {
+    pub(crate) fn within_verdict_limits(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<Within, VerdictError> {
         let snapshot = Arc::clone(&self.snapshot);
+        self.limits.waits.begin(now, &snapshot);
         let mut asks = Vec::new();
         let held = |call: &Call, name: &str, key: &str| call.limits.iter().any(|held| &*held.slot().value().limit.name == name && held.slot().key() == key);
         let of_call = self.transactions.get(entry).and_then(|transaction| self.calls.get(transaction.call));
@@ -155,16 +188,20 @@ impl Edge {
             let key = cut(Cow::Borrowed(key)).into_owned();
             asks.push(Ask { most: most.unwrap_or_else(|| limit.most(&key, None)), limit, key });
         }
-        let Some(transaction) = self.transactions.get(entry) else { return Ok(false) };
+        let Some(transaction) = self.transactions.get(entry) else { return Ok(Within::No) };
         let (call, exempt) = (transaction.call, self.calls.get(transaction.call).is_some_and(|call| call.emergency));
         self.limits.held.clear();
         let refusal = if exempt { None } else { self.take_all(now, &snapshot, &asks).err() };
         let held = std::mem::take(&mut self.limits.held);
-        let Some(refusal) = refusal else {
-            if let Some(call) = self.calls.get_mut(call) {
-                call.limits.extend(held);
+        let refusal = match refusal {
+            Some(Halt::Refused(refusal)) => refusal,
+            Some(Halt::Waits(slot)) => return Ok(Within::Waits(slot)),
+            None => {
+                if let Some(call) = self.calls.get_mut(call) {
+                    call.limits.extend(held);
+                }
+                return Ok(Within::Yes);
             }
-            return Ok(true);
         };
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.waiting = None;
@@ -178,7 +215,7 @@ impl Edge {
         self.decide_for(entry, |_| format!("admit: refused with {}", refusal.status_code));
         self.mark_refused(entry, "admit");
         self.finish_saying(now, entry, refusal.status_code, refusal.reason_phrase.as_deref(), &refusal.headers, b"");
-        Ok(false)
+        Ok(Within::No)
     }
 
     /// What an attribute of the account at hand says of a limit.
@@ -249,7 +286,7 @@ impl Edge {
             if limit.algorithm == Algorithm::Feedback {
                 snapshot.limits.meters.steer(limit.most("", None));
             }
-            if limit.settings.counts == Counts::Rate && (at / 1_000_000).is_multiple_of(SWEEP_SECONDS) {
+            if limit.settings.counts == Counts::Rate && !limit.settings.shared && (at / 1_000_000).is_multiple_of(SWEEP_SECONDS) {
                 let idle = |slot: &LimitSlot| slot.value().pipe.as_ref().is_none_or(|pipe| pipe.is_idle(at));
                 limit.state.table.all().iter().filter(|slot| idle(slot)).for_each(|slot| {
                     limit.state.table.retire(slot);

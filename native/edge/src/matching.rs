@@ -36,6 +36,9 @@ impl Edge {
         if let Some(entry) = self.index.get(key) {
             return self.handle_retransmission(entry);
         }
+        if self.limits.waits.has(key) {
+            return self.counters.retransmissions_received.add();
+        }
         let route = match self.validate(message) {
             Ok(route) => route,
             Err(refusal) => {
@@ -66,7 +69,7 @@ impl Edge {
     }
 
     /// RFC 3261 section 16.3, in its order: Max-Forwards, loops, Proxy-Require; and the route set (16.4).
-    fn validate(&mut self, message: &Message<'_>) -> Result<RouteView, Refusal> {
+    pub(crate) fn validate(&mut self, message: &Message<'_>) -> Result<RouteView, Refusal> {
         let route = RouteView::read(&self.snapshot.own, &self.options.route_secret, message).map_err(|_| Refusal::new(400, "match"))?;
         if message.head.max_forwards == Some(0) && !self.is_ping(message, &route) {
             return Err(Refusal::new(483, "match"));

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Method, Span, Uri};
 
 use crate::edge::Edge;
+use crate::limits::Within;
 use crate::policy_edit::edited;
 use crate::question::Address;
 use crate::route::RouteView;
@@ -353,7 +354,27 @@ impl Edge {
             });
         }
         let verdict = rmp_serde::from_slice::<Verdict>(decision).map_err(|error| VerdictError::Unreadable(error.to_string()));
-        match verdict.and_then(|verdict| self.apply_verdict(now, entry, verdict)) {
+        let applied = verdict.and_then(|verdict| {
+            let asked = self.transactions.get(entry).and_then(|t| t.policy.as_ref()).map_or(now.moment, |state| state.asked);
+            self.decide_for(entry, |_| format!("policy: {} after {} us", verdict.in_words(), now.moment.since(asked)));
+            self.apply_verdict(now, entry, verdict)
+        });
+        self.verdict_applied(now, entry, applied);
+    }
+
+    /// Goes on with a verdict that waited for places in limits.
+    pub(crate) fn take_up_verdict(&mut self, now: Now, entry: Key, verdict: Verdict) {
+        let waits = |transaction: &Transaction| transaction.waiting.is_some_and(|waiting| waiting.kind == WaitKind::Policy);
+        if !self.transactions.get(entry).is_some_and(waits) {
+            return self.counters.late_answers.add();
+        }
+        self.in_hand = entry;
+        let applied = self.apply_verdict(now, entry, verdict);
+        self.verdict_applied(now, entry, applied);
+    }
+
+    fn verdict_applied(&mut self, now: Now, entry: Key, applied: Result<(), VerdictError>) {
+        match applied {
             Ok(()) => {}
             Err(error) => {
                 self.counters.policy_errors.add();
@@ -367,8 +388,6 @@ impl Edge {
     }
 
     fn apply_verdict(&mut self, now: Now, entry: Key, verdict: Verdict) -> Result<(), VerdictError> {
-        let asked = self.transactions.get(entry).and_then(|t| t.policy.as_ref()).map_or(now.moment, |state| state.asked);
-        self.decide_for(entry, |_| format!("policy: {} after {} us", verdict.in_words(), now.moment.since(asked)));
         let event = self.transactions.get(entry).and_then(|t| t.policy.as_ref()).map_or(PolicyEvent::Request, |state| state.event);
         if event == PolicyEvent::Branch {
             return self.decide_branch(now, entry, &verdict);
@@ -385,8 +404,15 @@ impl Edge {
         if !verdict.limits.is_empty() && event == PolicyEvent::InDialog {
             return Err(VerdictError::Hook);
         }
-        if !verdict.limits.is_empty() && !self.within_verdict_limits(now, entry, &verdict)? {
-            return Ok(());
+        if !verdict.limits.is_empty() {
+            match self.within_verdict_limits(now, entry, &verdict)? {
+                Within::Yes => {}
+                Within::No => return Ok(()),
+                Within::Waits(slot) => {
+                    self.verdict_waits(now, entry, verdict, slot);
+                    return Ok(());
+                }
+            }
         }
         let targets = self.verdict_targets(&verdict)?;
         self.edit_request(entry, &verdict)?;

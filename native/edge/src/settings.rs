@@ -12,7 +12,7 @@ use crate::defence::Defence;
 use crate::emergency::EmergencySettings;
 use crate::flood::{FloodCounts, FloodSettings};
 use crate::fraud::{FraudSettings, FraudWatch};
-use crate::limit_settings::{KeyLimitSettings, LimitTable, LimitView};
+use crate::limit_settings::{KeyLimitSettings, LimitTable, LimitView, SharedSettings};
 use crate::media_settings::{Engage, MediaSettings};
 use crate::nat::NatTests;
 use crate::number_settings::{GatewayNumberSettings, NumberSetSettings, NumberUseSettings};
@@ -284,6 +284,9 @@ pub struct RouteSettings {
     /// How often sessions must be refreshed; none has to be where it is absent.
     #[serde(deserialize_with = "stated")]
     pub session_timer: Option<SessionTimerSettings>,
+    /// How requests wait for the places of limits that nodes share; none does where it is absent.
+    #[serde(deserialize_with = "stated")]
+    pub shared: Option<SharedSettings>,
     /// Limits by key.
     pub key_limits: Vec<KeyLimitSettings>,
     /// Timers.

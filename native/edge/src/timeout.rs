@@ -23,6 +23,7 @@ impl Edge {
             self.parked_due(now);
             self.walk(now);
         }
+        self.waits_due(now);
         while let Some(call) = self.calls.expire(now.moment) {
             self.call_due(now, call);
         }

@@ -92,6 +92,17 @@ impl<V: Send + Sync> Keyed<V> {
         self.map.pin().get(key).cloned()
     }
 
+    /// The slot of `key`, made where there is none and held by nobody; nothing where there is no room for another key.
+    pub fn open(&self, key: &str, make: impl Fn() -> V) -> Option<Arc<Slot<V>>> {
+        loop {
+            let slot = self.slot(key, &make)?;
+            if slot.holders.load(Ordering::Acquire) != RETIRED {
+                return Some(slot);
+            }
+            self.take_out(&slot);
+        }
+    }
+
     /// Every key that is there.
     pub fn all(&self) -> Vec<Arc<Slot<V>>> {
         self.map.pin().values().cloned().collect()

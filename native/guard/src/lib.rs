@@ -1,4 +1,4 @@
-//! Limits without I/O: concurrent calls as leases, the pace of new ones, failures by key, and the ban list. Any worker asks;
+//! Limits without I/O: concurrent calls as leases, the pace of new ones, shares of what several nodes have together, failures by key, and the ban list. Any worker asks;
 //! nothing on the way of a message is locked.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod keyed;
 mod pace;
 mod pipe;
 mod seen;
+mod share;
 mod slots;
 mod window;
 
@@ -25,4 +26,5 @@ pub use keyed::{Holder, Keyed, NotHeld, Slot};
 pub use pace::Pace;
 pub use pipe::{Algorithm, Meters, Pipe};
 pub use seen::LastSeen;
+pub use share::{Share, ShareAsk, ShareNews, ShareStore};
 pub use window::WindowCounts;

@@ -1,5 +1,6 @@
 //! The whole of it: starts the threads in order, tells their state, and ends them.
 
+mod shares;
 mod users;
 
 use std::io;
@@ -28,6 +29,7 @@ use crate::roster::Roster;
 use crate::routes::KernelRoutes;
 use crate::rtpengine::Rtpengines;
 use crate::runner::Runner;
+use crate::shares::ShareQueue;
 use crate::status::{Shared, Status};
 use crate::stream::{Sources, Streams};
 use crate::trace::{TraceEntry, TraceRing};
@@ -162,6 +164,7 @@ impl Engine {
             events: Arc::new(EventQueue::new(install.events)),
             rtpengines: Rtpengines::new(install.mailbox).map_err(system("a pipe"))?,
             users: UserQueue::new().map_err(system("a pipe"))?,
+            shares: ShareQueue::new().map_err(system("a pipe"))?,
             traces: (0..install.workers).map(|worker| Arc::new(TraceRing::new(worker, snapshot.settings.trace.memory_bytes))).collect(),
             posts,
         });
@@ -528,7 +531,8 @@ impl Engine {
         for (name, up) in self.shared.rtpengines.health() {
             found.push(("rtpengine_up", vec![("engine", name)], u64::from(up)));
         }
-        for (queue, depth) in [("records", records), ("events", self.shared.events.len()), ("credentials", questions), ("location", writes)] {
+        let (events, shares) = (self.shared.events.len(), self.shared.shares.len());
+        for (queue, depth) in [("records", records), ("events", events), ("credentials", questions), ("location", writes), ("shares", shares)] {
             found.push(("queue_depth", vec![("queue", queue.to_owned())], depth as u64));
         }
     }

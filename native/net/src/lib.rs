@@ -24,6 +24,7 @@ mod routes;
 mod rtpengine;
 mod runner;
 mod secrets;
+mod shares;
 mod sieve;
 mod status;
 mod stream;

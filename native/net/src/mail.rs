@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use edge::{
-    Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaAnswer, MediaNotice, QuestionId, Reach, ReachQuestion, Routing, Snapshot,
-    SourceView,
+    Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaAnswer, MediaNotice, QuestionId, Reach, ReachQuestion, Released, Routing,
+    Snapshot, SourceView,
 };
 use ring_queue::Mailbox;
 
@@ -65,6 +65,8 @@ pub(crate) enum Mail {
     Reached(QuestionId, Vec<Reach>),
     /// What the database says of a user.
     Credentials(Box<(CredentialQuestion, CredentialAnswer)>),
+    /// The store of shared limits answered for these keys, or does not.
+    Shares(Released),
     /// Tell of bindings: those of this address of record, or all, so many records at most.
     Location(Option<Box<[u8]>>, usize, Sender<Vec<LocationRow>>),
     /// Remove the bindings of this address of record, or only that of this Contact; tell how many those were.

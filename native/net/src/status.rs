@@ -8,6 +8,7 @@ use crate::mail::Post;
 use crate::records::RecordQueue;
 use crate::resolve::Resolver;
 use crate::rtpengine::Rtpengines;
+use crate::shares::ShareQueue;
 use crate::trace::TraceRing;
 use crate::users::UserQueue;
 
@@ -40,4 +41,5 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<EventQueue>,
     pub(crate) rtpengines: Rtpengines,
     pub(crate) users: UserQueue,
+    pub(crate) shares: ShareQueue,
 }

@@ -12,6 +12,7 @@ use crate::errors::to_py;
 use crate::fraud::StatsRow;
 use crate::policy::PolicyLink;
 use crate::routes::{RouteTables, machines, switch_machine};
+use crate::shares::{Asked, Given, asked, given};
 use crate::trace::TraceEntry;
 use crate::users::{BindingRow, Told, Wanted, told, wanted, write};
 
@@ -153,6 +154,58 @@ impl Engine {
     #[pyo3(signature = (name, key, most=None))]
     fn set_limit(&self, name: &str, key: &str, most: Option<u32>) -> bool {
         self.0.snapshot().is_some_and(|snapshot| snapshot.set_limit(name, key, most))
+    }
+
+    fn moment(&self) -> u64 {
+        self.0.moment()
+    }
+
+    fn share_descriptor(&self) -> i32 {
+        self.0.share_descriptor()
+    }
+
+    fn share_questions(&self, limit: usize) -> Vec<Asked> {
+        self.0.share_questions(limit).into_iter().map(asked).collect()
+    }
+
+    fn share_walk(&self, py: Python<'_>) -> Vec<Asked> {
+        py.detach(|| self.0.share_walk()).into_iter().map(asked).collect()
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
+    fn share_ask(&self, keys: Vec<(String, String)>) -> Vec<Asked> {
+        self.0.share_ask(&keys).into_iter().map(asked).collect()
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
+    fn share_report(&self, keys: Vec<(String, String, u64)>) -> Vec<Asked> {
+        self.0.share_report(&keys).into_iter().map(asked).collect()
+    }
+
+    fn share_all(&self, py: Python<'_>) -> Vec<Asked> {
+        py.detach(|| self.0.share_all()).into_iter().map(asked).collect()
+    }
+
+    fn give_shares(&self, py: Python<'_>, shares: Vec<Given>) -> (Vec<Asked>, Vec<(String, String)>) {
+        let (again, unknown) = py.detach(|| self.0.give_shares(shares.into_iter().map(given).collect()));
+        (again.into_iter().map(asked).collect(), unknown)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
+    fn fail_shares(&self, py: Python<'_>, keys: Vec<(String, String)>) {
+        py.detach(|| self.0.fail_shares(&keys));
+    }
+
+    fn prolong_shares(&self, until: u64, settled: u64) {
+        self.0.prolong_shares(until, settled);
+    }
+
+    fn hush_shares(&self, until: u64) {
+        self.0.hush_shares(until);
+    }
+
+    fn shares_hold(&self) -> bool {
+        self.0.shares_hold()
     }
 
     fn user_descriptor(&self) -> i32 {

@@ -9,6 +9,7 @@ mod fraud;
 mod policy;
 mod request;
 mod routes;
+mod shares;
 mod simulated;
 mod trace;
 mod users;

@@ -60,6 +60,8 @@ pub struct Rig {
     pub policy: Vec<PolicyQuestion>,
     /// Users whose credentials were asked for.
     pub credentials: Vec<CredentialQuestion>,
+    /// Keys of shared limits that requests found no place of.
+    pub shares: Vec<edge::ShareQuestion>,
     /// The media worker.
     pub media: MediaWorker,
     /// Questions for rtpengines.
@@ -122,6 +124,7 @@ impl Rig {
             questions: Vec::new(),
             policy: Vec::new(),
             credentials: Vec::new(),
+            shares: Vec::new(),
             media,
             media_questions: Vec::new(),
             now: Now { moment: Moment(0), wall: WALL },
@@ -319,6 +322,27 @@ impl Rig {
         done
     }
 
+    /// What to ask the store of shared limits for the keys that requests found no place of.
+    pub fn share_asks(&mut self) -> Vec<edge::KeyAsk> {
+        edge::share_asks(self.now.moment.0, std::mem::take(&mut self.shares))
+    }
+
+    /// The store says how many places of its keys this node has, while others have `spare` ones.
+    pub fn give_shares(&mut self, shares: &[(&str, &str, u32, u32)]) -> Vec<Sent> {
+        let told = shares.iter().map(|(limit, key, quota, spare)| edge::KeyShare { limit: (*limit).into(), key: (*key).into(), quota: *quota, spare: *spare });
+        let (released, _, _) = self.snapshot.give_shares(self.now.moment.0, told.collect());
+        self.edge.handle_shares(self.now, &released.into());
+        self.collect()
+    }
+
+    /// The store does not answer for these keys.
+    pub fn fail_shares(&mut self, keys: &[(&str, &str)]) -> Vec<Sent> {
+        let keys: Vec<_> = keys.iter().map(|(limit, key)| ((*limit).to_owned(), (*key).to_owned())).collect();
+        let released = self.snapshot.fail_shares(&keys);
+        self.edge.handle_shares(self.now, &released.into());
+        self.collect()
+    }
+
     /// What time it is.
     pub fn now(&self) -> Now {
         self.now
@@ -416,6 +440,7 @@ impl Rig {
         self.questions.append(&mut out.questions);
         self.policy.append(&mut out.policy);
         self.credentials.append(&mut out.credentials);
+        self.shares.append(&mut out.shares);
         self.media_questions.append(&mut out.media_questions);
         sent
     }

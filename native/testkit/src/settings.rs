@@ -78,6 +78,8 @@ pub fn limit(name: &str, counts: Counts, key: &str, most: u32) -> KeyLimitSettin
         status_code: 486,
         reason_phrase: String::new(),
         retry_after_seconds: 0,
+        shared: false,
+        fails_open: false,
     }
 }
 
@@ -243,6 +245,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         session_timer: None,
         flood: None,
         fraud: None,
+        shared: None,
         key_limits: Vec::new(),
         number_sets: Vec::new(),
         gateway_numbers: Vec::new(),

@@ -74,6 +74,7 @@ impl Worker {
                 Mail::Media(notice) => self.guarded(now, |edge| edge.handle_media(now, notice)),
                 Mail::Reached(id, found) => self.guarded(now, |edge| edge.handle_reached(now, id, found)),
                 Mail::Credentials(told) => self.guarded(now, |edge| edge.handle_credentials(now, &told.0, &told.1)),
+                Mail::Shares(released) => self.guarded(now, |edge| edge.handle_shares(now, &released)),
                 Mail::Location(aor, limit, reply) => {
                     // Whoever asked may have given up.
                     drop(reply.send(self.edge.location_rows(now, aor.as_deref(), limit)));

@@ -82,6 +82,11 @@ impl Worker {
                 self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
             }
         }
+        for question in std::mem::take(&mut self.edge.out.shares) {
+            if !self.shared.shares.ask(question) {
+                self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         self.edge.out.location.drain(..).for_each(|write| self.shared.users.write(write));
         for question in std::mem::take(&mut self.edge.out.credentials) {
             if !self.shared.users.ask(question.clone()) {

@@ -1,0 +1,51 @@
+//! Keys of shared limits that workers have no place of, for the server process to ask the store.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use edge::ShareQuestion;
+use ring_queue::Mailbox;
+
+use crate::wait::{Bell, is_readable};
+
+/// Questions that wait at once; whoever asks one more waits as long as it may.
+const QUESTIONS: usize = 65_536;
+
+/// The questions, and the bell that tells of them.
+pub(crate) struct ShareQueue {
+    questions: Mailbox<ShareQuestion>,
+    bell: Bell,
+}
+
+impl ShareQueue {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { questions: Mailbox::new(QUESTIONS), bell: Bell::new()? })
+    }
+
+    /// Puts a question; false where too many wait.
+    pub(crate) fn ask(&self, question: ShareQuestion) -> bool {
+        let Ok(wake) = self.questions.post(question) else { return false };
+        if wake {
+            self.bell.ring();
+        }
+        true
+    }
+
+    /// Readable while questions wait.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.bell.descriptor()
+    }
+
+    /// Takes up to `limit` questions; who puts one from now on rings.
+    pub(crate) fn take(&self, limit: usize) -> Vec<ShareQuestion> {
+        if is_readable(self.bell.descriptor()) {
+            self.bell.answer();
+        }
+        self.questions.open();
+        std::iter::from_fn(|| self.questions.take()).take(limit).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.questions.len()
+    }
+}
