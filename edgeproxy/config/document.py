@@ -70,6 +70,7 @@ def _routing(config: Config) -> dict[str, Any]:
         "flood": config.flood.document() if config.flood else None,
         "fraud": config.fraud.document() if config.fraud else None,
         "session_timer": config.session_timer.document() if config.session_timer else None,
+        "call_ping": config.call_ping.document() if config.call_ping else None,
         "shared": config.shared.document() if config.shared else None,
         "key_limits": [limit.document(name) for name, limit in config.limit.items()],
         "emergency": msgspec.to_builtins(config.emergency),

@@ -4,6 +4,7 @@ import msgspec
 from msgspec import field
 
 from edgeproxy.config.authentication import Authentication
+from edgeproxy.config.call_ping import CallPing
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.flood import Flood
 from edgeproxy.config.fraud import Fraud
@@ -60,6 +61,8 @@ class Config(msgspec.Struct, frozen=True):
     """What callers may have of calls and requests."""
     session_timer: SessionTimer | None = None
     """How often sessions must be refreshed."""
+    call_ping: CallPing | None = None
+    """Whether the sides of calls are still there."""
     emergency: Emergency = field(default_factory=Emergency)
     """Calls for help."""
     database: Database = field(default_factory=Database)
@@ -141,6 +144,8 @@ class Config(msgspec.Struct, frozen=True):
                 )
         if self.shared:
             self.shared.check(("shared",), faults)
+        if self.call_ping:
+            self.call_ping.check(("call_ping",), faults)
         if self.session_timer:
             self.session_timer.check(("session_timer",), faults)
         if self.fraud:

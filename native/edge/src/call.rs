@@ -127,6 +127,8 @@ pub(crate) struct Call {
     pub(crate) wants_media: Option<bool>,
     /// When its session expires unless it is refreshed.
     pub(crate) session_until: Moment,
+    /// When its sides are pinged next.
+    pub(crate) next_ping: Moment,
     /// By how many seconds its caller is to refresh it, where it knows how.
     pub(crate) session_interval: Option<u32>,
     /// What it is watched for.
@@ -170,6 +172,7 @@ impl Call {
             media: Vec::new(),
             wants_media: None,
             session_until: Moment::NEVER,
+            next_ping: Moment::NEVER,
             session_interval: None,
             watched: None,
             emergency: false,

@@ -134,6 +134,10 @@ counters! {
     emergency_calls,
     /// Requests refused because a key has all that a limit lets it have.
     refused_limits,
+    /// Pings within calls.
+    call_pings_sent,
+    /// Those that ended their call.
+    call_pings_failed,
     /// Requests that waited for a place in a limit that nodes share, since this one had none in hand.
     limits_waited,
     /// Those of them that waited as long as they may.

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Span, list_elements, push_unfolded};
 
 use crate::call::Call;
+use crate::call_ping::Numbers;
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::origin::Origin;
@@ -15,22 +16,25 @@ use crate::transaction::{CancelReason, Transaction};
 
 /// Bytes of a Contact or of a route set that are kept; a call with more cannot be ended by command.
 const LONGEST: usize = 512;
-/// How far our CSeq goes beyond the last one seen: the side in whose name we speak may send something meanwhile.
-const CSEQ_STEP: u32 = 1;
 
 /// What a request to each side of an answered call needs: caller first, callee second. Kept as it came, since hardly any
 /// call is ended by command.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ends {
     /// Contact header field values.
-    contacts: [Box<[u8]>; 2],
+    pub(crate) contacts: [Box<[u8]>; 2],
     /// Record-Route header field values.
     routes: [Box<[u8]>; 2],
-    /// The last CSeq number that each side used.
-    cseqs: [u32; 2],
+    /// CSeq numbers of each side.
+    pub(crate) numbers: [Numbers; 2],
+    /// Whether each side owes the answer to a ping, and how many in a row could not be sent to it.
+    pub(crate) pinged: [bool; 2],
+    pub(crate) unsent: [u8; 2],
+    /// The description that each side sent last, as the other one got it; kept only where pings offer it again.
+    pub(crate) descriptions: [Box<[u8]>; 2],
 }
 
-fn side(direction: Direction) -> usize {
+pub(crate) fn side(direction: Direction) -> usize {
     match direction {
         Direction::FromCaller => 0,
         Direction::FromCallee => 1,
@@ -53,6 +57,13 @@ fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     list_elements(line, Span::new(0, line.len())).map(|element| element.of(line))
 }
 
+/// The first Contact as it came.
+pub(crate) fn first_contact(line: &[u8]) -> String {
+    let mut unfolded = Vec::new();
+    push_unfolded(elements(line).next().unwrap_or_default(), &mut unfolded);
+    String::from_utf8_lossy(&unfolded).into_owned()
+}
+
 /// The URI of the first Contact.
 fn contact_uri(line: &[u8]) -> Option<String> {
     let element = elements(line).next()?;
@@ -66,7 +77,10 @@ impl Ends {
         Some(Box::new(Self {
             contacts: [values(request, HeaderName::Contact)?, Box::default()],
             routes: [values(request, HeaderName::RecordRoute)?, Box::default()],
-            cseqs: [request.head.cseq, 0],
+            numbers: [Numbers::opened(request.head.cseq), Numbers::default()],
+            pinged: [false; 2],
+            unsent: [0; 2],
+            descriptions: Default::default(),
         }))
     }
 }
@@ -91,7 +105,7 @@ impl Edge {
     pub(crate) fn note_within(&mut self, call: Key, direction: Direction, message: &Message<'_>) {
         let Some(ends) = self.calls.get_mut(call).and_then(|call| call.ends.as_mut()) else { return };
         let side = side(direction);
-        ends.cseqs[side] = ends.cseqs[side].max(message.head.cseq);
+        ends.numbers[side].note(message.head.method, message.head.cseq);
         if matches!(message.head.method, syntax::Method::Invite | syntax::Method::Update)
             && let Some(contact) = values(message, HeaderName::Contact).filter(|contact| !contact.is_empty())
         {
@@ -156,8 +170,25 @@ impl Edge {
         }
     }
 
-    /// The BYE that `direction`'s sender would send; `None` where the other side's Contact or route set cannot be read.
+    /// The BYE that `direction`'s sender would send.
     fn bye(&self, call: &Call, ends: &Ends, callee_tag: &[u8], direction: Direction, why: &str) -> Option<Vec<u8>> {
+        let number = ends.numbers[side(direction)].last.saturating_add(1);
+        self.within(call, ends, callee_tag, direction, "BYE", number, &format!("Reason: SIP;cause=200;text=\"{why}\"\r\n"), b"")
+    }
+
+    /// The request of `method` that `direction`'s sender would send; `None` where the other side's Contact or route set cannot be read.
+    #[expect(clippy::too_many_arguments, reason = "one request with all that is written into it")]
+    pub(crate) fn within(
+        &self,
+        call: &Call,
+        ends: &Ends,
+        callee_tag: &[u8],
+        direction: Direction,
+        method: &str,
+        number: u32,
+        lines: &str,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
         let (from, to) = (side(direction), 1 - side(direction));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let parties = [(call.texts.uri_of_from(), call.texts.caller_tag()), (call.texts.uri_of_to(), callee_tag)];
@@ -165,15 +196,15 @@ impl Edge {
         let routes = self.routes_beyond_us(&ends.routes[to], to)?;
         let route = if routes.is_empty() { String::new() } else { format!("Route: {}\r\n", routes.join(", ")) };
         let request = format!(
-            "BYE {contact} SIP/2.0\r\nVia: SIP/2.0/UDP origin.invalid;branch=z9hG4bK-origin\r\nMax-Forwards: 71\r\n{route}From: <{}>;tag={}\r\nTo: <{}>;tag={}\r\nCall-ID: {}\r\nCSeq: {} BYE\r\nReason: SIP;cause=200;text=\"{why}\"\r\nContent-Length: 0\r\n\r\n",
+            "{method} {contact} SIP/2.0\r\nVia: SIP/2.0/UDP origin.invalid;branch=z9hG4bK-origin\r\nMax-Forwards: 71\r\n{route}From: <{}>;tag={}\r\nTo: <{}>;tag={}\r\nCall-ID: {}\r\nCSeq: {number} {method}\r\n{lines}Content-Length: {}\r\n\r\n",
             text(parties[from].0),
             text(parties[from].1),
             text(parties[to].0),
             text(parties[to].1),
             text(call.texts.call_id()),
-            ends.cseqs[from].saturating_add(CSEQ_STEP),
+            body.len(),
         );
-        Some(request.into_bytes())
+        Some([request.as_bytes(), body].concat())
     }
 
     /// The proxies between us and a side, the nearest first. An INVITE names those on the caller's side in this order; its

@@ -178,6 +178,7 @@ impl Edge {
             breadth: share.or((breadth != DEFAULT_BREADTH).then_some(breadth)),
             dialog: None,
             call: proto::Key::NONE,
+            renumber: 0,
             originated: false,
         };
         // One with a To tag too: whoever forges that must not escape the record.

@@ -122,6 +122,7 @@ impl Edge {
             breadth: None,
             dialog: Some(found.direction),
             call: if live.is_some() { token.call } else { Key::NONE },
+            renumber: if live.is_some() { self.shift_of(token.call, found.direction, message) } else { 0 },
             originated: false,
         }
     }

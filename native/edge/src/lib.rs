@@ -10,6 +10,7 @@ mod ack;
 mod admit;
 mod authenticate;
 mod call;
+mod call_ping;
 mod cancel;
 mod carrier_settings;
 mod chooser;
@@ -96,6 +97,7 @@ pub use ::media::{
 };
 pub use admit::Shedding;
 pub use call::{CallSummary, CallView, decode_call};
+pub use call_ping::CallPingSettings;
 pub use carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings};
 pub use counters::{Counters, DECISION_BOUNDS};
 pub use credential::{CredentialAnswer, CredentialQuestion};

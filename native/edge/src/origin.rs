@@ -23,8 +23,12 @@ use crate::verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOK
 pub(crate) enum Origin {
     /// A policy, by the link that the request came by.
     Policy { link: u32, token: PolicyToken },
+    /// Whoever waited was told.
+    Told,
     /// Nobody: the proxy tells both sides of a call that it is over.
     Nobody,
+    /// The proxy wants to know whether a side of a call is there.
+    CallPing { call: Key, to_caller: bool },
     /// The proxy wants to know how a gateway does.
     Probe { partition: usize, pool: Option<u16>, gateway: Arc<GatewayState> },
 }
@@ -117,6 +121,7 @@ impl Edge {
             breadth: None,
             dialog: None,
             call: Key::NONE,
+            renumber: 0,
             originated: true,
         };
         let server = Server::NonInvite(NonInviteServer::new(true));
@@ -150,7 +155,8 @@ impl Edge {
         let (link, name) = match origin {
             Origin::Policy { link, token } => (*link, *token),
             Origin::Probe { partition, pool, gateway } => return self.probed(now, *partition, *pool, gateway, status_code),
-            Origin::Nobody => return,
+            Origin::CallPing { call, to_caller } => return self.call_pinged(now, *call, *to_caller, status_code, !message.is_empty()),
+            Origin::Nobody | Origin::Told => return,
         };
         let mut token = Vec::with_capacity(TOKEN);
         name.write(&mut token);

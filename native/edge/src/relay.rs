@@ -13,6 +13,7 @@ use crate::hang_up::Ends;
 use crate::hop::Hop;
 use crate::matching::Refusal;
 use crate::media_anchor::Leg;
+use crate::origin::Origin;
 use crate::question::{Address, Answer, Asker, Question, QuestionId};
 use crate::reach::Reach;
 use crate::receive::reply_hop;
@@ -61,6 +62,7 @@ impl Edge {
         let setup = if invite { seconds(timers.setup_seconds) } else { 64 * self.snapshot.timers.t1 };
         let mut transaction = Transaction::new(key, message.head.method, server, *arrival, message.bytes, shape, found.targets, now.moment + setup);
         transaction.plan = found.plan;
+        transaction.renumbered = shape.renumber;
         transaction.from.clone_from(&found.from);
         transaction.loop_hash = found.loop_hash;
         if shape.dialog.is_none() {
@@ -596,15 +598,16 @@ impl Edge {
             });
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let ping = matches!(transaction.origin.as_deref(), Some(Origin::CallPing { .. }));
         match &mut transaction.server {
             // RFC 4320 section 4.2: a late 408 to anything but INVITE only makes it worse.
-            Server::NonInvite(server) if code == 408 && response.is_none() => {
+            Server::NonInvite(server) if (code == 408 || ping) && response.is_none() => {
                 server.handle_silence();
                 transaction.request = None;
                 transaction.edited = None;
                 transaction.give_up_at = Moment::NEVER;
                 self.end_policy(entry, 408);
-                self.answer_origin(now, entry, 408, b"");
+                self.answer_origin(now, entry, code, b"");
             }
             Server::Ack => {
                 let mut ended = NonInviteServer::new(true);

@@ -88,7 +88,7 @@ impl Edge {
     fn strip_via(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) -> bool {
         let Some(slot) = message.first(HeaderName::Via) else { return false };
         let Some(transaction) = self.transactions.get(entry) else { return false };
-        let (own, reply_to) = (transaction.origin.is_some(), transaction.arrival);
+        let (own, reply_to, renumbered) = (transaction.origin.is_some(), transaction.arrival, transaction.renumbered);
         let from_peer = transaction.shape.as_ref().and_then(|shape| shape.from_peer);
         if !own && message.head.via.rest.is_empty() && message.all(HeaderName::Via).nth(1).is_none() {
             return false;
@@ -107,6 +107,7 @@ impl Edge {
                 self.edits.remove(slot.line);
             }
         }
+        self.edit_number_back(renumbered, message);
         if !own {
             self.edit_session_answer(entry, message);
             self.note_session(now, entry, message);
@@ -206,7 +207,13 @@ impl Edge {
         let Some(branch) = transaction.branches.get_mut(attempt) else { return };
         let Client::Invite(client) = &mut branch.client else { return };
         let outcome = client.handle_final(now.moment, code, &timers);
-        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) || !self.strip_via(now, arrival, entry, attempt, message) {
+        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) {
+            return;
+        }
+        if transaction.origin.is_some() {
+            return self.acknowledge_ping(now, entry, attempt, message);
+        }
+        if !self.strip_via(now, arrival, entry, attempt, message) {
             return;
         }
         let before = self.transactions.get(entry).and_then(|transaction| self.calls.get(transaction.call));
@@ -215,8 +222,11 @@ impl Edge {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let (call, direction) = (transaction.call, transaction.dialog.unwrap_or(proto::Direction::FromCaller));
+        let sent = transaction.branches.get_mut(attempt).map(|branch| std::mem::take(&mut branch.sent)).unwrap_or_default();
+        self.note_descriptions(call, direction, &sent);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         if let Some(branch) = transaction.branches.get_mut(attempt) {
-            branch.sent = Box::default();
             branch.cancel_wanted = None;
             if let Some(place) = branch.gateway.take() {
                 let call = transaction.call;
@@ -260,13 +270,16 @@ impl Edge {
             }
         }
         let in_dialog = self.transactions.get(entry).is_none_or(|t| t.dialog.is_some());
+        let next_ping = if in_dialog { proto::Moment::NEVER } else { self.next_ping(now) };
         if !in_dialog
             && let Some(call) = self.calls.get_mut(call_key)
             && call.answered.is_none()
         {
             call.answered = Some(now);
             call.callee = Some(*arrival);
+            call.next_ping = next_ping;
             let old = if rang { 2 } else { 1 };
+            self.arm_call(call_key);
             self.watch_duration(now, call_key);
             self.counters.calls_answered.add();
             self.tell_state(now, call_key, message.text(message.head.to.tag), old, 4);
@@ -346,7 +359,7 @@ impl Edge {
         if !client.handle_final(now.moment, &timers) {
             return;
         }
-        branch.sent = Box::default();
+        let sent = std::mem::take(&mut branch.sent);
         self.note_in_dialog_final(now, entry, message);
         if code >= 300 {
             let outcome = Outcome::Refused(code, q850_cause(message));
@@ -366,6 +379,9 @@ impl Edge {
             self.note_gateway(now, &place, None);
         }
         if self.strip_via(now, arrival, entry, attempt, message) {
+            if let Some((call, Some(direction), Method::Update)) = self.transactions.get(entry).map(|t| (t.call, t.dialog, t.method)) {
+                self.note_descriptions(call, direction, &sent);
+            }
             let response = std::mem::take(&mut self.scratch);
             self.finish(now, entry, code, &response, "callee");
             self.scratch = response;

@@ -106,6 +106,7 @@ impl Edge {
                 None => self.edits.insert_with(top, |out| drop(write!(out, "Max-Breadth: {breadth}\r\n"))),
             }
         }
+        self.edit_numbers(message, shape);
         if !shape.originated {
             self.edit_session_timer(message);
         }

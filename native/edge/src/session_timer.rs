@@ -131,12 +131,18 @@ impl Edge {
         let Some(key) = self.transactions.get(entry).map(|transaction| transaction.call) else { return };
         let Some(call) = self.calls.get_mut(key) else { return };
         call.session_until = interval.map_or(Moment::NEVER, |interval| now.moment + seconds(u64::from(interval)));
+        self.arm_call(key);
+    }
+
+    /// Sets the timer of a call to whatever comes first.
+    pub(crate) fn arm_call(&mut self, key: Key) {
+        let Some(call) = self.calls.get(key) else { return };
         let longest = call.started.moment + seconds(self.snapshot.settings.timers.call_seconds);
-        let due = call.session_until.min(longest);
+        let due = call.session_until.min(longest).min(call.next_ping);
         self.calls.arm(key, due);
     }
 
-    /// The time of a call is over: because nobody refreshed its session, or because it lasted as long as any may.
+    /// Something is due for a call: a ping, or its end, because nobody refreshed its session or because it lasted as long as any may.
     pub(crate) fn call_due(&mut self, now: Now, key: Key) {
         let Some(call) = self.calls.get(key) else { return };
         let call_id = call.texts.call_id().to_vec();
@@ -144,6 +150,9 @@ impl Edge {
             self.counters.sessions_expired.add();
             self.decide(&call_id, |_| "account: nobody refreshed the session".to_owned());
             self.end_or_forget(now, key, "Session expired");
+        } else if call.started.moment + seconds(self.snapshot.settings.timers.call_seconds) > now.moment {
+            self.ping_call(now, key);
+            self.arm_call(key);
         } else {
             self.counters.calls_too_long.add();
             self.end_or_forget(now, key, "Call too long");
@@ -151,7 +160,7 @@ impl Edge {
     }
 
     /// Ends a call with a BYE both ways; one of which too little is known, or that was not answered, is forgotten.
-    fn end_or_forget(&mut self, now: Now, key: Key, why: &str) {
+    pub(crate) fn end_or_forget(&mut self, now: Now, key: Key, why: &str) {
         let answered = self.calls.get(key).is_some_and(|call| call.answered.is_some());
         if !answered || !self.end_one(now, key, why) {
             self.end_call(now, key, 200, "answered", "proxy");

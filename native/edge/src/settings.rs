@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Deserialize;
 use syntax::{Limits, Transport};
 
+use crate::call_ping::CallPingSettings;
 use crate::carrier_settings::{CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings, RouteTerms};
 use crate::defence::Defence;
 use crate::emergency::EmergencySettings;
@@ -284,6 +285,9 @@ pub struct RouteSettings {
     /// How often sessions must be refreshed; none has to be where it is absent.
     #[serde(deserialize_with = "stated")]
     pub session_timer: Option<SessionTimerSettings>,
+    /// How the sides of calls are pinged; none is where it is absent.
+    #[serde(deserialize_with = "stated")]
+    pub call_ping: Option<CallPingSettings>,
     /// How requests wait for the places of limits that nodes share; none does where it is absent.
     #[serde(deserialize_with = "stated")]
     pub shared: Option<SharedSettings>,

@@ -158,6 +158,8 @@ pub(crate) struct Shape {
     pub(crate) dialog: Option<proto::Direction>,
     /// The call of that dialog.
     pub(crate) call: Key,
+    /// By how much its CSeq is raised, since requests of ours took numbers of its sender.
+    pub(crate) renumber: u32,
     /// It is our own: the Via that it was built with is no hop's, and ours takes its place.
     pub(crate) originated: bool,
 }
@@ -174,6 +176,8 @@ pub(crate) struct Transaction {
     pub(crate) reply_to: Hop,
     /// The request as it came, until the final response is sent.
     pub(crate) request: Option<Box<[u8]>>,
+    /// By how much its CSeq was raised.
+    pub(crate) renumbered: u32,
     /// From as the caller has it, where it goes out otherwise.
     pub(crate) from: Option<Box<[u8]>>,
     /// Tells a loop by the request as it came, where its numbers were changed.
@@ -242,6 +246,7 @@ impl Transaction {
             request: Some(request.into()),
             from: None,
             loop_hash: None,
+            renumbered: 0,
             account: None,
             edited: None,
             policy: None,

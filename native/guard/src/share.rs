@@ -183,7 +183,7 @@ impl Share {
     /// The store answered with `quota` places for this node, while others have `spare` ones that they do not use.
     pub fn give(&self, now: u64, quota: u32, spare: u32, used: u32) -> ShareNews {
         self.granted.store(quota, Ordering::SeqCst);
-        self.answered_at.store(now, Ordering::Release);
+        self.answered_at.store(now.max(1), Ordering::Release);
         let covered = quota >= self.need(now, used).0;
         if covered {
             self.missed_at.store(0, Ordering::Relaxed);
@@ -213,7 +213,8 @@ impl Share {
 
     /// Whether the store has answered since then.
     pub fn is_answered(&self, since: u64) -> bool {
-        self.answered_at.load(Ordering::Acquire) >= since
+        let answered = self.answered_at.load(Ordering::Acquire);
+        answered != 0 && answered >= since
     }
 
     /// Whether somebody still looks for places of it.

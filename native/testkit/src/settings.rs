@@ -243,6 +243,7 @@ pub fn settings(peers: Vec<PeerSettings>) -> RouteSettings {
         peers,
         emergency: EmergencySettings { numbers: vec!["112".to_owned()], ..Default::default() },
         session_timer: None,
+        call_ping: None,
         flood: None,
         fraud: None,
         shared: None,

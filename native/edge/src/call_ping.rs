@@ -1,0 +1,233 @@
+//! Pings within calls: OPTIONS, or a re-INVITE that offers what was agreed before, to each side in the name of the other. They tell phones
+//! that are gone without a word. What we send takes a number of the side in whose name it is, so that side's later requests are renumbered, and their responses back (RFC 3261
+//! section 12.2.1.1 wants numbers to rise).
+
+use proto::{DialogState, Direction, Key, Moment, Now, seconds};
+use serde::Deserialize;
+use smallvec::SmallVec;
+use syntax::{HeaderName, Message, Method, Span};
+
+use crate::cancel::derive;
+use crate::edge::Edge;
+use crate::hang_up::{first_contact, side};
+use crate::origin::Origin;
+use crate::question::Address;
+use crate::route::RouteView;
+use crate::target::{Target, TargetSet};
+use crate::transaction::{Server, Shape};
+
+/// How calls are pinged.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallPingSettings {
+    /// Whether pings are re-INVITEs, where what was agreed is known.
+    pub reinvite: bool,
+    /// Seconds from a ping to the next.
+    pub interval_seconds: u64,
+    /// Whether callers are.
+    pub caller: bool,
+    /// Whether callees are.
+    pub callee: bool,
+}
+
+/// Pings in a row that cannot be sent end a call.
+const UNSENT: u8 = 3;
+/// Bytes of a description that is kept.
+const DESCRIPTION: usize = 4_096;
+
+/// Numbers of one direction of a dialog.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Numbers {
+    /// The last one that the far side saw.
+    pub(crate) last: u32,
+    /// By how much requests are renumbered at present.
+    ahead: u32,
+    /// The last INVITE as its sender numbered it, and by how much it was renumbered: its ACK and PRACKs go by that.
+    invite: (u32, u32),
+}
+
+impl Numbers {
+    /// Those of a side whose INVITE opened the call.
+    pub(crate) fn opened(cseq: u32) -> Self {
+        Self { last: cseq, ahead: 0, invite: (cseq, 0) }
+    }
+
+    /// By how much a request that is numbered `cseq` is renumbered.
+    fn shift(&self, method: Method, cseq: u32) -> u32 {
+        if method == Method::Ack && self.invite.0 == cseq { self.invite.1 } else { self.ahead }
+    }
+
+    /// Its sender numbered a request `cseq`.
+    pub(crate) fn note(&mut self, method: Method, cseq: u32) {
+        self.last = self.last.max(cseq.saturating_add(self.ahead));
+        if method == Method::Invite {
+            self.invite = (cseq, self.ahead);
+        }
+    }
+
+    /// The number of a request of ours in its name.
+    fn take(&mut self) -> u32 {
+        self.last = self.last.saturating_add(1);
+        self.ahead = self.ahead.saturating_add(1);
+        self.last
+    }
+}
+
+/// Where the number of CSeq stands.
+fn number_of(message: &Message<'_>) -> Option<Span> {
+    let value = message.first(HeaderName::CSeq)?.value;
+    let digits = message.text(value).iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (digits > 0).then(|| Span::new(value.start(), value.start() + digits))
+}
+
+impl Edge {
+    /// By how much a request within a dialog is renumbered.
+    pub(crate) fn shift_of(&self, call: Key, direction: Direction, message: &Message<'_>) -> u32 {
+        let ends = self.calls.get(call).and_then(|call| call.ends.as_deref());
+        ends.map_or(0, |ends| ends.numbers[side(direction)].shift(message.head.method, message.head.cseq))
+    }
+
+    /// Renumbers a request that goes on.
+    pub(crate) fn edit_numbers(&mut self, message: &Message<'_>, shape: &Shape) {
+        if shape.renumber > 0
+            && let Some(number) = number_of(message)
+        {
+            self.edits.replace(number, message.head.cseq.saturating_add(shape.renumber).to_string().as_bytes());
+        }
+        let (Some(direction), Method::Prack) = (shape.dialog, message.head.method) else { return };
+        let invite = self.calls.get(shape.call).and_then(|call| call.ends.as_deref()).map(|ends| ends.numbers[side(direction)].invite);
+        let (Some((number, ahead @ 1..)), Some(slot)) = (invite, message.named(b"RAck").next()) else { return };
+        let value = String::from_utf8_lossy(message.text(slot.value)).into_owned();
+        let mut words = value.split_ascii_whitespace();
+        if let (Some(sequence), Some(Ok(cseq)), Some(method)) = (words.next(), words.next().map(str::parse::<u32>), words.next())
+            && cseq == number
+        {
+            self.edits.replace(slot.value, format!("{sequence} {} {method}", cseq.saturating_add(ahead)).as_bytes());
+        }
+    }
+
+    /// Numbers a response as its request was.
+    pub(crate) fn edit_number_back(&mut self, renumbered: u32, message: &Message<'_>) {
+        if renumbered > 0
+            && let Some(number) = number_of(message)
+        {
+            self.edits.replace(number, message.head.cseq.saturating_sub(renumbered).to_string().as_bytes());
+        }
+    }
+
+    /// A 2xx to an INVITE or UPDATE passes to `scratch`: what both sides have agreed on, as the other one got it. `sent` is the request
+    /// as it went out.
+    pub(crate) fn note_descriptions(&mut self, call: Key, direction: Direction, sent: &[u8]) {
+        if !self.snapshot.settings.call_ping.is_some_and(|settings| settings.reinvite) {
+            return;
+        }
+        let body = |message: &[u8]| message.windows(4).position(|part| part == b"\r\n\r\n").map(|at| message[at + 4..].to_vec().into_boxed_slice());
+        let (offer, answer) = (body(sent), body(&self.scratch));
+        let Some(ends) = self.calls.get_mut(call).and_then(|call| call.ends.as_deref_mut()) else { return };
+        let (from, to) = (side(direction), 1 - side(direction));
+        for (side, found) in [(from, offer), (to, answer)] {
+            // An UPDATE or re-INVITE may change nothing but the session's timer.
+            if let Some(found) = found.filter(|found| found.starts_with(b"v=") && found.len() <= DESCRIPTION) {
+                ends.descriptions[side] = found;
+            }
+        }
+    }
+
+    /// A ping by re-INVITE was answered: its ACK is ours to send, again whenever the answer comes again (RFC 3261 section 13.2.2.4).
+    pub(crate) fn acknowledge_ping(&mut self, now: Now, entry: Key, attempt: usize, message: &Message<'_>) {
+        let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
+        let (sent, hop) = (std::mem::take(&mut branch.sent), branch.hop);
+        let to = message.first(HeaderName::To).map_or(&[][..], |slot| slot.value.of(message.bytes));
+        let mut ack = Vec::with_capacity(512);
+        self.with_stored(&sent, |_, request| {
+            let via = request.head.via.branch;
+            derive(request, "ACK", to, None, &mut ack);
+            // It is a transaction of its own.
+            let old = request.text(via).to_vec();
+            if let Some(at) = ack.windows(old.len()).position(|part| part == old) {
+                ack.splice(at + old.len()..at + old.len(), *b"a");
+            }
+        });
+        if !ack.is_empty() {
+            self.out.send(hop, &ack);
+        }
+        if let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) {
+            branch.sent = sent;
+        }
+        self.answer_origin(now, entry, message.head.status_code, message.bytes);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        transaction.request = None;
+        transaction.shape = None;
+        transaction.origin = Some(Box::new(Origin::Told));
+        if let Server::NonInvite(server) = &mut transaction.server {
+            server.handle_silence();
+        }
+        (transaction.trying_at, transaction.give_up_at) = (Moment::NEVER, Moment::NEVER);
+    }
+
+    /// When a call is pinged next, if calls are.
+    pub(crate) fn next_ping(&mut self, now: Now) -> Moment {
+        let Some(settings) = self.snapshot.settings.call_ping else { return Moment::NEVER };
+        // Calls that began at once, such as after a break, are spread over the last quarter.
+        let whole = seconds(settings.interval_seconds);
+        now.moment + (whole - self.random() % (whole / 4).max(1))
+    }
+
+    /// Pings the sides of a call that do not owe an answer.
+    pub(crate) fn ping_call(&mut self, now: Now, key: Key) {
+        let next = self.next_ping(now);
+        let settings = self.snapshot.settings.call_ping;
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.next_ping = next;
+        let Some(settings) = settings else { return };
+        let tag = call.dialogs.iter().find(|dialog| dialog.state == DialogState::Confirmed).map(|dialog| dialog.callee_tag.clone());
+        let (Some(tag), Some(callee)) = (tag, call.callee) else { return };
+        // To the caller in the callee's name, and the other way round.
+        for (from, hop, wanted) in [(Direction::FromCallee, call.arrival, settings.caller), (Direction::FromCaller, callee, settings.callee)] {
+            let Some(call) = self.calls.get_mut(key) else { return };
+            let Some(ends) = call.ends.as_deref_mut() else { return };
+            let owes = &mut ends.pinged[1 - side(from)];
+            if !wanted || std::mem::replace(owes, true) {
+                continue;
+            }
+            let number = ends.numbers[side(from)].take();
+            let Some(call) = self.calls.get(key) else { return };
+            let Some(ends) = call.ends.as_deref() else { return };
+            let description = &ends.descriptions[side(from)];
+            let made = if settings.reinvite && !description.is_empty() {
+                let lines = format!("Contact: {}\r\nContent-Type: application/sdp\r\n", first_contact(&ends.contacts[side(from)]));
+                self.within(call, ends, &tag, from, "INVITE", number, &lines, description).map(|request| (Method::Invite, request))
+            } else {
+                self.within(call, ends, &tag, from, "OPTIONS", number, "Accept: application/sdp\r\n", b"").map(|request| (Method::Options, request))
+            };
+            let Some((method, request)) = made else { continue };
+            let target = Target::Address(Address { transport: hop.transport, address: hop.address });
+            let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None, loop_hash: None };
+            let origin = Origin::CallPing { call: key, to_caller: from == Direction::FromCallee };
+            self.counters.call_pings_sent.add();
+            let wait = 64 * self.snapshot.timers.t1;
+            if !self.send_own(now, origin, &request, method, RouteView::default(), targets, Some(hop), wait) {
+                self.call_pinged(now, key, from == Direction::FromCallee, 200, true);
+            }
+        }
+    }
+
+    /// A ping was answered, or not (`heard`): a side that is not there any more, or knows nothing of the call, ends it. One that cannot
+    /// be reached for a moment may be about to connect anew.
+    pub(crate) fn call_pinged(&mut self, now: Now, key: Key, to_caller: bool, status_code: u16, heard: bool) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(ends) = call.ends.as_deref_mut() else { return };
+        let side = usize::from(!to_caller);
+        ends.pinged[side] = false;
+        let sent = heard || status_code == 408;
+        ends.unsent[side] = if sent { 0 } else { ends.unsent[side].saturating_add(1) };
+        if !matches!(status_code, 408 | 481) && ends.unsent[side] < UNSENT {
+            return;
+        }
+        self.counters.call_pings_failed.add();
+        let call_id = call.texts.call_id().to_vec();
+        let name = if to_caller { "caller" } else { "callee" };
+        self.decide(&call_id, |_| format!("account: the {name} is gone, a ping came to {status_code}"));
+        self.end_or_forget(now, key, "Ping timed out");
+    }
+}
