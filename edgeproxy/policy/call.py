@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeproxy.errors import CallEnded, LookupFailed
 from edgeproxy.policy.response import Response
+from edgeproxy.policy.values import PolicyValues
 from edgeproxy.policy.verdict import BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
 from edgeproxy.sip import Request, Uri
 
@@ -63,6 +64,8 @@ class Call:
 
     database = ""
     """URL of the database that `sql` asks; the same for all calls of a process."""
+    values = PolicyValues()
+    """Counters and sets with expiry: of this node, or of all nodes that share a store."""
 
     def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool]) -> None:
         self.request = request

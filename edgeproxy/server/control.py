@@ -31,6 +31,7 @@ from edgeproxy.server.sinks import Sinks
 from edgeproxy.server.standing import Standing
 from edgeproxy.server.switches import Switches
 from edgeproxy.server.users import Users
+from edgeproxy.server.values import ValueService
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -52,7 +53,9 @@ class Control:
         self.standing = Standing(printer.event)
         self.sinks = Sinks(self.announcer.bus, printer.event)
         self.kernel = KernelGuard(self.announcer.bus, printer.event)
-        self.policies = Policies(loaded, printer.event, self._policies_state)
+        self.shares: Shares | None = None
+        self.values = ValueService(lambda: self.shares)
+        self.policies = Policies(loaded, printer.event, self._policies_state, self.values.connect)
         self._switches = Switches(Path(loaded.config.install.state_directory))
         self.fraud = FraudStore(Path(loaded.config.install.state_directory), printer.event)
         self._limits = Limits(Path(loaded.config.install.state_directory))
@@ -60,7 +63,6 @@ class Control:
             printer.event("what operators set cannot be read", level="error", values={"error": problem})
         self.routes = Routes(printer.event, self._routes_state, self._switches)
         self.users = Users(printer.event, self.announcer.state)
-        self.shares: Shares | None = None
         self.started = time.monotonic()
         self.reloads = 0
         self.draining = asyncio.Event()
@@ -88,6 +90,7 @@ class Control:
         except BaseException:
             await self.users.close()
             await self.policies.stop()
+            await self.values.stop()
             raise
         # Workers have their threads: from here on what Python does, and the threads that it starts, may wait for theirs.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(self.loaded.config.tuning.server_nice, os.nice(0)))
@@ -140,6 +143,7 @@ class Control:
         await self.sinks.stop()
         await self.routes.stop()
         await self.policies.stop()
+        await self.values.stop()
         await self.users.detach()
         self.fraud.write(self.engine)
         await asyncio.to_thread(self.engine.stop)
@@ -189,7 +193,7 @@ class Control:
 
     async def _started(self, staged: Loaded) -> Policies:
         """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
-        policies = Policies(staged, self.printer.event, self._policies_state)
+        policies = Policies(staged, self.printer.event, self._policies_state, self.values.connect)
         await policies.start()
         return policies
 
@@ -321,6 +325,8 @@ class Control:
             "kernel_banned": self.kernel.sources,
             **self.sinks.counters(),
             **(self.shares.counters() if self.shares else {}),
+            "values_asked": self.values.asked,
+            "values_failed": self.values.failed,
             "events_told": bus.told,
             "events_not_taken": bus.dropped,
         }

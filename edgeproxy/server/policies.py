@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from edgeproxy.policy.load import ModuleSpec
 from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told
 
 Log = Callable[..., None]
+Values = Callable[[], socket.socket]
+"""Makes a way to counters and sets."""
 State = Callable[[int, str], None]
 """Is told how the processes do: negative is not ready, with the reason."""
 _HELLO_BYTES = 1 << 24
@@ -33,7 +36,7 @@ def compiled_cache(loaded: Loaded) -> Path:
     return Path(loaded.config.install.state_directory) / "compiled"
 
 
-def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
+def orders(loaded: Loaded, descriptors: list[int], values: int = -1) -> Orders:
     """Return what a policy process of this configuration is told."""
     config = loaded.config
     return Orders(
@@ -47,26 +50,35 @@ def orders(loaded: Loaded, descriptors: list[int]) -> Orders:
         heartbeat_seconds=config.tuning.policy.heartbeat_seconds,
         nice=config.tuning.policy.nice,
         database=database_url(config),
+        values=values,
         lookups={name: lookup for name, lookup in config.lookup.items() if any(name in peer.lookups for peer in config.peer.values())},
         peer_lookups={name: peer.lookups for name, peer in config.peer.items() if peer.lookups},
         trusted=[name for name, peer in config.peer.items() if peer.is_trusted],
     )
 
 
-async def start_process(loaded: Loaded, link: "_native.PolicyLink | None") -> tuple[asyncio.subprocess.Process, Hello]:
-    """Start one process and return it with what it says of its modules; without a link it only checks them.
+async def start_process(
+    loaded: Loaded, link: "_native.PolicyLink | None", values: socket.socket | None = None
+) -> tuple[asyncio.subprocess.Process, Hello]:
+    """Start one process and return it with what it says of its modules; without a link it only checks them. It gets `values`, its way to counters and sets.
 
     Raise `PolicyError` where a module cannot be loaded or takes too long.
     """
     descriptors = link.descriptors() if link else []
+    way = values.fileno() if values else -1
+    passed = [*descriptors, *([way] if values else [])]
     line = [sys.executable, "-m", "edgeproxy.server.policy_process"]
     pipe = asyncio.subprocess.PIPE
     try:
-        process = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, pass_fds=descriptors, limit=_HELLO_BYTES)
+        process = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, pass_fds=passed, limit=_HELLO_BYTES)
     except OSError as error:
         raise PolicyError(f"policies: no process can be started with {sys.executable} (may this user run it?): {error}") from error
+    finally:
+        # The process has its own, or there is none.
+        if values:
+            values.close()
     try:
-        hello = await _hello(process, orders(loaded, descriptors), loaded.config.tuning.policy.start_seconds)
+        hello = await _hello(process, orders(loaded, descriptors, way), loaded.config.tuning.policy.start_seconds)
         if link and not hello.faults:
             return process, hello
         await _end(process)
@@ -121,10 +133,11 @@ def route_handlers(hooks: Sequence[Mapping[str, Any]]) -> list[str]:
 class PolicyProcess:
     """One process with its link, started anew whenever it ends or hangs."""
 
-    def __init__(self, loaded: Loaded, log: Log, state: State) -> None:
+    def __init__(self, loaded: Loaded, log: Log, state: State, values: Values) -> None:
         self._loaded = loaded
         self._log = log
         self._state = state
+        self._values = values
         self._engine: _native.Engine | None = None
         self._link: _native.PolicyLink | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -140,7 +153,7 @@ class PolicyProcess:
         """Start the process; raise `PolicyError` where that fails."""
         tuning = self._loaded.config.tuning.policy
         link = _native.PolicyLink(self._loaded.config.install.workers, tuning.queue_bytes)
-        self._process, self.hello = await start_process(self._loaded, link)
+        self._process, self.hello = await start_process(self._loaded, link, self._values())
         self._link = link
         self._before = Counter(self.lookups)
         self._reading = asyncio.create_task(self._read(self._process))
@@ -247,10 +260,10 @@ class PolicyProcess:
 class Policies:
     """The processes of one configuration."""
 
-    def __init__(self, loaded: Loaded, log: Log, state: State) -> None:
+    def __init__(self, loaded: Loaded, log: Log, state: State, values: Values) -> None:
         count = loaded.config.install.policy_processes if loaded.config.uses_policies else 0
         self._loaded = loaded
-        self._processes = [PolicyProcess(loaded, log, state) for _ in range(count)]
+        self._processes = [PolicyProcess(loaded, log, state, values) for _ in range(count)]
 
     async def start(self) -> list[dict[str, Any]]:
         """Start every process and return the hooks of the modules; raise `PolicyError` where one fails, with none left running."""

@@ -25,6 +25,8 @@ class Orders(msgspec.Struct):
     nice: int
     database: str
     """URL of the database."""
+    values: int = -1
+    """The descriptor by which values are reached."""
     lookups: dict[str, Lookup] = {}
     peer_lookups: dict[str, list[str]] = {}
     """The lookups of each peer that has some."""

@@ -23,6 +23,7 @@ from edgeproxy.policy.chain import Chain
 from edgeproxy.policy.dispatch import Dispatcher, Log
 from edgeproxy.policy.load import event_names, hooks, load
 from edgeproxy.policy.lookup import Lookups
+from edgeproxy.policy.values import PolicyValues
 from edgeproxy.server import logs
 from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told
 
@@ -60,6 +61,7 @@ def main() -> None:
     if hello.faults or not orders.descriptors:
         return
     Call.database = orders.database
+    Call.values = PolicyValues(orders.values)
     if os.geteuid() != 0:
         # Under systemd the right to bind low ports is inherited; a policy has no use for it.
         _native.give_up_capabilities()
@@ -184,6 +186,7 @@ async def _serve(orders: Orders, chain: Chain, tally: Tally) -> None:
     exchange.take()
     await stop.wait()
     beating.cancel()
+    await Call.values.close()
     for name in ("edgeproxy.policy.http", "edgeproxy.policy.sql"):
         if name in sys.modules:
             await sys.modules[name].close()

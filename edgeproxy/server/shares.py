@@ -5,12 +5,13 @@ import contextlib
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeproxy import _native
 from edgeproxy.config.shared import Shared
 from edgeproxy.shared import CONNECTIONS, Ask, Store, StoreFailed, connect
 
+T = TypeVar("T")
 Log = Callable[..., None]
 State = Callable[[int, str], None]
 Key = tuple[str, str]
@@ -40,7 +41,9 @@ class Shares:
         self._terms = terms
         self._log = log
         self._state = state
-        self._store: Store = connect(terms.place, terms.prefix, terms.deadline_milliseconds / 1_000)
+        self._store: Store = self._connected()
+        # Connections of its own: what policies ask must not keep limits waiting.
+        self._values: Store | None = None
         self.node = f"{node}-{uuid.uuid4().hex[:12]}"
         """Another one after each start: what an earlier process had is not ours."""
         self._held: set[Key] = set()
@@ -93,6 +96,20 @@ class Shares:
         with contextlib.suppress(StoreFailed, TimeoutError, OSError):
             async with asyncio.timeout(self._deadline):
                 await self._store.close()
+                if self._values:
+                    await self._values.close()
+
+    async def use(self, work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+        """Do something with values of the store; raise `StoreFailed` or `TimeoutError` where it does not answer."""
+        if self._up is False:
+            raise StoreFailed("the store is silent")
+        if self._values is None:
+            self._values = self._connected()
+        async with asyncio.timeout(self._deadline):
+            return await work(self._values)
+
+    def _connected(self) -> Store:
+        return connect(self._terms.place, self._terms.prefix, self._deadline)
 
     @property
     def _deadline(self) -> float:

@@ -150,7 +150,7 @@ class MongoStore:
 
     @_told
     async def add(self, key: str, by: int, seconds: float) -> int:
-        """As `Store.add`."""
+        """As `Values.add`."""
         now = await self._now()
         until = now + timedelta(seconds=seconds)
         for _ in range(TRIES):
@@ -169,13 +169,13 @@ class MongoStore:
 
     @_told
     async def fetch(self, key: str) -> int:
-        """As `Store.fetch`."""
+        """As `Values.fetch`."""
         found = await self._counts.find_one({"_id": key, "until": {"$gt": await self._now()}})
         return int(found["count"]) if found else 0
 
     @_told
     async def put(self, group: str, members: Sequence[tuple[str, float]]) -> None:
-        """As `Store.put`."""
+        """As `Values.put`."""
         now = await self._now()
         for member, seconds in members:
             change = {"$set": {"group": group, "member": member, "until": now + timedelta(seconds=seconds)}}
@@ -183,12 +183,12 @@ class MongoStore:
 
     @_told
     async def discard(self, group: str, members: Sequence[str]) -> None:
-        """As `Store.discard`."""
+        """As `Values.discard`."""
         await self._sets.delete_many({"_id": {"$in": [f"{group}:{member}" for member in members]}})
 
     @_told
     async def members(self, group: str) -> dict[str, float]:
-        """As `Store.members`."""
+        """As `Values.members`."""
         now = await self._now()
         found = self._sets.find({"group": group, "until": {"$gt": now}})
         return {one["member"]: (one["until"] - now).total_seconds() async for one in found}

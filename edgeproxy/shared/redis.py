@@ -92,29 +92,29 @@ class RedisStore:
 
     @_told
     async def add(self, key: str, by: int, seconds: float) -> int:
-        """As `Store.add`."""
+        """As `Values.add`."""
         return int(await self._add([self._key("count", key)], [by, max(round(seconds * 1_000), 1)]))
 
     @_told
     async def fetch(self, key: str) -> int:
-        """As `Store.fetch`."""
+        """As `Values.fetch`."""
         return int(await self._client.get(self._key("count", key)) or 0)
 
     @_told
     async def put(self, group: str, members: Sequence[tuple[str, float]]) -> None:
-        """As `Store.put`."""
+        """As `Values.put`."""
         if members:
             await self._put([self._key("set", group)], [part for member, seconds in members for part in (member, round(seconds * 1_000))])
 
     @_told
     async def discard(self, group: str, members: Sequence[str]) -> None:
-        """As `Store.discard`."""
+        """As `Values.discard`."""
         if members:
             await self._client.zrem(self._key("set", group), *members)
 
     @_told
     async def members(self, group: str) -> dict[str, float]:
-        """As `Store.members`."""
+        """As `Values.members`."""
         found = await self._members([self._key("set", group)])
         return {member: int(left) / 1_000 for member, left in zip(found[::2], found[1::2], strict=True)}
 

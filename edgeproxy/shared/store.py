@@ -68,24 +68,8 @@ class Grant(NamedTuple):
     """Those that others have and do not use."""
 
 
-class Store(Protocol):
-    """A store; every method raises `StoreFailed` where it does not answer as it should. Deadlines are the caller's."""
-
-    async def open(self) -> None:
-        """Connect as often as `CONNECTIONS` says, so that no question pays for that."""
-        ...
-
-    async def beat(self, node: str, lease_seconds: float) -> Beat:
-        """Say that a node is alive: what it was granted holds for so many seconds."""
-        ...
-
-    async def balance(self, node: str, lease_seconds: float, asks: Sequence[Ask]) -> list[Grant]:
-        """Return what a node gets of each key; all nodes together never get more than the key may have, but for what they keep."""
-        ...
-
-    async def leave(self, node: str) -> None:
-        """Give back all that a node has."""
-        ...
+class Values(Protocol):
+    """Counters, and sets with expiry; every method raises `StoreFailed` where it does not answer as it should. Deadlines are the caller's."""
 
     async def add(self, key: str, by: int, seconds: float) -> int:
         """Add to a counter, which begins at 0 and lives so many seconds from its first addition on; return what it is."""
@@ -105,6 +89,26 @@ class Store(Protocol):
 
     async def members(self, group: str) -> dict[str, float]:
         """Return the members of a set with the seconds that each has left."""
+        ...
+
+
+class Store(Values, Protocol):
+    """What several nodes share besides: places of limits, as leases."""
+
+    async def open(self) -> None:
+        """Connect as often as `CONNECTIONS` says, so that no question pays for that."""
+        ...
+
+    async def beat(self, node: str, lease_seconds: float) -> Beat:
+        """Say that a node is alive: what it was granted holds for so many seconds."""
+        ...
+
+    async def balance(self, node: str, lease_seconds: float, asks: Sequence[Ask]) -> list[Grant]:
+        """Return what a node gets of each key; all nodes together never get more than the key may have, but for what they keep."""
+        ...
+
+    async def leave(self, node: str) -> None:
+        """Give back all that a node has."""
         ...
 
     async def close(self) -> None:

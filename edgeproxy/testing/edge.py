@@ -15,6 +15,8 @@ from edgeproxy.policy.chain import Chain, convert_options
 from edgeproxy.policy.dispatch import Dispatcher
 from edgeproxy.policy.load import hooks
 from edgeproxy.policy.lookup import Lookups
+from edgeproxy.policy.values import PolicyValues
+from edgeproxy.shared.memory import MemoryValues
 from edgeproxy.storage import block
 from edgeproxy.testing.response import Response
 
@@ -71,6 +73,8 @@ class SimulatedEdge:
         self._listener = next(iter(config.install.listener))
         # A test that asks a database names it in its configuration: nobody means that of this machine.
         Call.database = config.install.database if "database" in configuration else ""
+        self._now = 0.0
+        Call.values = PolicyValues(values=MemoryValues(lambda: self._now))
 
     def _answer(self, token: bytes, verdict: bytes) -> bool:
         self._edge.answer(token, verdict)
@@ -136,6 +140,7 @@ class SimulatedEdge:
     def advance(self, seconds: float) -> list[Response]:
         """Let time pass at the edge; return what is sent meanwhile. Handlers that wait for something of their own go on in real time."""
         count = len(self.sent)
+        self._now += seconds
         left = round(seconds * 1_000)
         while left > 0:
             left = self._edge.advance(left)

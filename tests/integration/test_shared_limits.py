@@ -342,3 +342,22 @@ def test_a_store_far_away_is_never_above_the_limit_and_nearly_all_of_it_is_used(
         waited = sum(proxy.counters()["limits_waited"] for proxy in made.proxies)
         # Those that found a place in hand waited for nobody.
         assert waited < number / 2
+
+
+def test_policies_of_all_nodes_count_together(cluster: Make, tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text(
+        "from edgeproxy.policy import CONTINUE, Policy, Reject\n"
+        "policy = Policy()\n"
+        '@policy.on_request("INVITE")\n'
+        "async def decide(call):\n"
+        '    count = await call.values.add("calls", seconds=60)\n'
+        '    await call.values.put("seen", call.call_id, seconds=60)\n'
+        "    if count > 3:\n"
+        "        return Reject(403, f\"{len(await call.values.members('seen'))} Calls\")\n"
+        "    return CONTINUE\n"
+    )
+    with brokers.redis(tmp_path) as port:
+        made = cluster(f"redis://127.0.0.1:{port}/0", most=100, extra='[[policy]]\nmodule = "counting"\n')
+        made.settle()
+        assert [made.call(number % 2)[1] for number in range(5)] == ["200", "200", "200", "403", "403"]
+        assert sum(proxy.counters()["values_asked"] for proxy in made.proxies) == 12
