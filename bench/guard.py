@@ -58,15 +58,14 @@ def _flood(rate: int, seconds: int, sources: int) -> subprocess.Popen[str]:
     return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
 
 
+def _asked(path: str) -> Any:
+    """Ask the proxy's management."""
+    line = ["curl", "-s", "--unix-socket", "/tmp/edgeproxy-bench/control.sock", f"http://edge/{path}"]  # noqa: S108
+    return json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+
+
 def _counters() -> dict[str, int]:
-    line = [
-        "curl",
-        "-s",
-        "--unix-socket",
-        "/tmp/edgeproxy-bench/control.sock",  # noqa: S108
-        "http://edge/counters",
-    ]
-    found: dict[str, int] = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+    found: dict[str, int] = _asked("counters")
     return found
 
 
@@ -140,6 +139,48 @@ def floods(seconds: int, rounds: int) -> dict[str, Any]:
         print(row, flush=True)
     kernel.unlink()
     return {"alone": alone, "beside": rows}
+
+
+def exactness(rate: int, calls: int) -> dict[str, Any]:
+    """Races for the places of one key: callers that are refused, cancel while they are answered, or are gone without a word.
+
+    Whoever is gone is found out by the longest time of a call, here three seconds. The callee counts what it has at once; in the end
+    nothing may be held.
+    """
+    file = Path("/tmp/edgeproxy-bench-exact.toml")  # noqa: S108
+    most = rate // 4
+    text = (
+        GUARD.read_text()
+        .replace("workers = 1", "workers = 2")
+        .replace('key = "{caller}"\nmost = 60000\n\n[fraud]', f'key = ""\nmost = {most}\n\n[fraud]')
+    )
+    file.write_text(text.replace("[tuning.timers]\n", "[tuning.timers]\ncall_seconds = 3\n"))
+    words = ("--refused-every", "7", "--cancelled-every", "5", "--killed-every", "11")
+    with Target("edgeproxy-guard", command=_command(file)) as target:
+        run = load(target, rate, calls / rate, hold_milliseconds=200, words=words)
+        end = time.monotonic() + 60
+        while (found := _counters())["calls"] and time.monotonic() < end:
+            time.sleep(1)
+        used = _held()
+        memory = target.memory_bytes()
+    file.unlink()
+    row = {
+        "rate": rate,
+        "limit": most,
+        "most_live": run.report["most_live"],
+        "admitted": found["calls_started"],
+        "left": found["calls"],
+        "held": used,
+        "memory": memory,
+        **{key: run.report[key] for key in ("attempted", "completed", "refused", "killed", "failed", "unanswered", "seconds")},
+    }
+    print(row, flush=True)
+    return row
+
+
+def _held() -> int:
+    """Return the places that any key still has."""
+    return sum(key["used"] for key in _asked("limits?name=calls")["keys"])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from report_guard import edge_cost, floods, guard_cost
+from report_guard import edge_cost, exactness, floods, guard_cost
 from report_rows import cost_table, median, total
 
 
@@ -361,6 +361,7 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "guard_cost": guard_cost,
     "edge_cost": edge_cost,
     "floods": floods,
+    "exactness": exactness,
     "media": _media,
     "media_idle": _media_idle,
     "media_aborted": _media_aborted,

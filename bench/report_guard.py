@@ -43,3 +43,17 @@ def floods(data: dict[str, Any]) -> list[str]:
         for row in data["beside"]
     ]
     return lines
+
+
+def exactness(row: dict[str, Any]) -> list[str]:
+    """Whether a limit is exact under races."""
+    return [
+        "## Guarding: races for the places of one key",
+        "",
+        f"{row['attempted']:,} calls at {row['rate']:,}/s over two workers, for {row['limit']} places of one key: the callee refuses every 7th, every 5th is cancelled while it "
+        "is answered, every 11th caller is gone without a word and found out after three seconds.",
+        "",
+        "| calls let in | completed | refused | gone without a word | at once at the callee, at most | calls left in the end | places held in the end | MiB |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| {row['admitted']:,} | {row['completed']:,} | {row['refused']:,} | {row['killed']:,} | {row['most_live']} of {row['limit']} | {row['left']} | {row['held']} | {row['memory'] / (1 << 20):.0f} |",
+    ]

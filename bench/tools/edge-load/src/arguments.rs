@@ -24,6 +24,11 @@ pub(crate) struct Arguments {
     pub(crate) duration_seconds: f64,
     pub(crate) hold_milliseconds: u64,
     pub(crate) reliable: bool,
+    /// Of so many calls the callee refuses one, the caller cancels one while it is being answered, and one caller is gone without a
+    /// word; 0 for none.
+    pub(crate) refused_every: usize,
+    pub(crate) cancelled_every: usize,
+    pub(crate) killed_every: usize,
     /// Digits of the numbers called; 0 calls a service.
     pub(crate) digits: u32,
     /// The domain that is registered at; empty: that of the target.
@@ -38,7 +43,7 @@ pub(crate) struct Arguments {
     pub(crate) streams: usize,
 }
 
-const USAGE: &str = "usage: edge-load [call|register|garbage|media] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--domain NAME] [--users N] [--password PREFIX] [--setup sip|aborted|ng:A:P|ports:FIRST] [--streams N]";
+const USAGE: &str = "usage: edge-load [call|register|garbage|media] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--domain NAME] [--users N] [--password PREFIX] [--setup sip|aborted|ng:A:P|ports:FIRST] [--streams N] [--refused-every N] [--cancelled-every N] [--killed-every N]";
 
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -52,6 +57,9 @@ impl Arguments {
             duration_seconds: 5.0,
             hold_milliseconds: 0,
             reliable: false,
+            refused_every: 0,
+            cancelled_every: 0,
+            killed_every: 0,
             digits: 0,
             domain: String::new(),
             users: 0,
@@ -96,6 +104,15 @@ impl Arguments {
                 "--users" => {
                     let text = value()?;
                     arguments.users = text.parse().map_err(|_| fault(&text))?;
+                }
+                "--refused-every" | "--cancelled-every" | "--killed-every" => {
+                    let text = value()?;
+                    let every = text.parse().map_err(|_| fault(&text))?;
+                    match word.as_str() {
+                        "--refused-every" => arguments.refused_every = every,
+                        "--cancelled-every" => arguments.cancelled_every = every,
+                        _ => arguments.killed_every = every,
+                    }
                 }
                 "--digits" => {
                     let text = value()?;

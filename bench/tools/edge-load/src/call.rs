@@ -1,7 +1,7 @@
 //! The run: begins calls by the clock, follows each to its end, retransmits as RFC 3261 section 17 says.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::arguments::{Arguments, Scenario};
 use crate::histogram::Histogram;
 use crate::network::{Network, wait};
-use crate::text::{DialogText, Places, Registrant, ack_refusal, answer, credentials, in_dialog, invite, read_response, register};
+use crate::text::{DialogText, Places, Registrant, ack_refusal, answer, call_of, cancel, credentials, in_dialog, invite, read_response, register};
 
 const T1: u64 = 500_000;
 const GIVE_UP: u64 = 32_000_000;
@@ -46,6 +46,10 @@ pub(crate) struct Report {
     failed: u64,
     retransmissions: u64,
     answers_retransmitted: u64,
+    /// Callers that went without a word.
+    killed: u64,
+    /// Calls that the callee had at once, at most.
+    most_live: usize,
     seconds: f64,
     setup_p50_microseconds: u64,
     setup_p90_microseconds: u64,
@@ -65,6 +69,8 @@ struct Run<'a> {
     callee: Network,
     calls: HashMap<usize, Call>,
     timers: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Calls at the callee.
+    live: HashSet<usize>,
     start: Instant,
     report: Report,
     setup: Histogram,
@@ -89,6 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
         arguments,
         calls: HashMap::new(),
         timers: BinaryHeap::new(),
+        live: HashSet::new(),
         start: Instant::now(),
         report: Report::default(),
         setup: Histogram::new(),
@@ -109,6 +116,11 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
         *place = run.setup.percentile(share);
     }
     Ok(report)
+}
+
+/// Whether a call is the one of `every`.
+fn is_nth(number: usize, every: usize) -> bool {
+    every > 0 && number % every == every - 1
 }
 
 impl Run<'_> {
@@ -187,6 +199,10 @@ impl Run<'_> {
             self.timers.pop();
             let Some(call) = self.calls.get_mut(&number) else { continue };
             match call.state {
+                State::Talking if is_nth(number, self.arguments.killed_every) => {
+                    self.report.killed += 1;
+                    self.calls.remove(&number);
+                }
                 State::Talking => {
                     call.state = State::Ending;
                     (call.interval, call.since) = (T1, now);
@@ -241,17 +257,37 @@ impl Run<'_> {
             self.callee_takes(&request);
         }
         for response in responses {
-            self.caller_takes(&response);
+            if response.starts_with(b"BYE") {
+                // Somebody on the way has ended what nobody spoke of any more.
+                let mut bytes = self.caller.buffer();
+                answer(&mut bytes, &self.places, &response, "200 OK", false);
+                self.caller.send(bytes, self.arguments.target);
+            } else {
+                self.caller_takes(&response);
+            }
         }
         count
     }
 
     fn callee_takes(&mut self, request: &[u8]) {
+        let number = call_of(request, &self.places);
+        let refused = number.is_some_and(|number| is_nth(number, self.arguments.refused_every));
         let answers: &[(&str, bool)] = match request {
+            [b'I', b'N', b'V', ..] if refused => &[("486 Busy Here", false)],
             [b'I', b'N', b'V', ..] => &[("180 Ringing", false), ("200 OK", true)],
-            [b'B', b'Y', b'E', ..] | [b'R', b'E', b'G', ..] => &[("200 OK", false)],
+            [b'B', b'Y', b'E', ..] | [b'R', b'E', b'G', ..] | [b'C', b'A', b'N', ..] => &[("200 OK", false)],
             _ => &[],
         };
+        match (request.first(), number) {
+            (Some(b'I'), Some(number)) if !refused => {
+                self.live.insert(number);
+                self.report.most_live = self.report.most_live.max(self.live.len());
+            }
+            (Some(b'B'), Some(number)) => {
+                self.live.remove(&number);
+            }
+            _ => {}
+        }
         for (status, with_sdp) in answers {
             let mut bytes = self.callee.buffer();
             answer(&mut bytes, &self.places, request, status, *with_sdp);
@@ -283,7 +319,14 @@ impl Run<'_> {
                 self.report.refused_with_retry_after += u64::from(memchr::memmem::find(response, b"\r\nRetry-After: ").is_some());
                 self.calls.remove(&number);
             }
-            (b"INVITE", 100..=199) if call.state == State::Calling => call.state = State::Proceeding,
+            (b"INVITE", 100..=199) if call.state == State::Calling => {
+                call.state = State::Proceeding;
+                if is_nth(number, self.arguments.cancelled_every) {
+                    let mut bytes = self.caller.buffer();
+                    cancel(&mut bytes, &self.places, number);
+                    self.caller.send(bytes, self.places.target);
+                }
+            }
             (b"INVITE", 200..=299) => {
                 let first = matches!(call.state, State::Calling | State::Proceeding);
                 if first {

@@ -131,6 +131,23 @@ pub(crate) fn ack_refusal(out: &mut Vec<u8>, p: &Places, call: usize, response: 
     let _ = write!(out, "\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");
 }
 
+/// The CANCEL of an INVITE (RFC 3261 section 9.1).
+pub(crate) fn cancel(out: &mut Vec<u8>, p: &Places, call: usize) {
+    let &Places { caller, callee, run, transport, parameter, .. } = p;
+    let user = user(p, call);
+    let _ = write!(
+        out,
+        "CANCEL sip:{user}@{callee}{parameter} SIP/2.0\r\nVia: SIP/2.0/{transport} {caller};branch=z9hG4bK-i{call}-{run}\r\nFrom: load <sip:load@{caller}>;tag=f{call}\r\nTo: service <sip:service@{callee}>\r\nCall-ID: {call}-{run}@{caller}\r\nCSeq: 1 CANCEL\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    );
+}
+
+/// The number of the call that a request is of; `None` for one of another run.
+pub(crate) fn call_of(request: &[u8], p: &Places) -> Option<usize> {
+    let value = lines(request).find_map(|line| value_of(line, b"Call-ID"))?;
+    let (number, rest) = std::str::from_utf8(value).ok()?.split_once('-')?;
+    (rest.split('@').next()?.parse() == Ok(p.run)).then(|| number.parse().ok()).flatten()
+}
+
 /// The callee's answer to `request`.
 pub(crate) fn answer(out: &mut Vec<u8>, p: &Places, request: &[u8], status: &str, with_sdp: bool) {
     let _ = write!(out, "SIP/2.0 {status}\r\n");
