@@ -122,6 +122,12 @@ class Engine:
     def hush_shares(self, until: int) -> None:
         """Let nobody wait for the store until a moment of `moment`."""
 
+    def lapse_shares(self) -> None:
+        """Let what a store granted be void."""
+
+    def shares_unknown(self, keys: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return those of these keys (limit, key) that no limit knows."""
+
     def shares_hold(self) -> bool:
         """Return whether what the store granted still holds."""
 
@@ -175,6 +181,15 @@ class Engine:
 
     def ban(self, source: IPv4Address | IPv6Address, seconds: int, reason: str) -> bool:
         """Listen to a source no more for so many seconds; return whether that is new."""
+
+    def ban_with_others(self, source: IPv4Address | IPv6Address, seconds: int, reason: str) -> bool:
+        """As `ban`, since another node does; nothing is done where somebody known comes from there."""
+
+    def take_failures(self, limit: int) -> list[tuple[str, str, bool]]:
+        """Take failed authentications that other nodes should know of, `limit` at most: source, user, and whether the pair begins anew."""
+
+    def raise_failures(self, told: list[tuple[IPv4Address | IPv6Address, str, int, int, int]]) -> None:
+        """Count what all nodes counted: source, user, and failures of both together, of the user, and of the source."""
 
     def unban(self, source: IPv4Address | IPv6Address, reason: str) -> bool:
         """Listen to a source again; return whether it was banned."""

@@ -36,8 +36,8 @@ class KeyLimit(msgspec.Struct, frozen=True):
     """Methods that count towards a rate, where they open something; calls are INVITEs."""
     by_policy: bool = False
     """Whether only policies ask for it, by `call.limit(name, key)`."""
-    algorithm: Literal["tail_drop", "sliding_window", "red", "network", "feedback"] = "tail_drop"
-    """`tail_drop`: never more than `most` in any window; 8 bytes for each of `most`. `sliding_window`: the same in steps of a fiftieth, up to one step too strict; 400 bytes. `red`: once more are offered they are thinned out evenly, and never more than `most` pass. `network`: all are refused while more than `most` bytes wait. `feedback`: as many are refused as keep the load at `most` percent."""
+    algorithm: Literal["tail_drop", "sliding_window", "red", "network", "feedback"] | None = None
+    """By default `tail_drop`, and `sliding_window` where nodes share the limit, which is the only one that can be. `tail_drop`: never more than `most` in any window; 8 bytes for each of `most`. `sliding_window`: the same in steps of a fiftieth, up to one step too strict; 400 bytes. `red`: once more are offered they are thinned out evenly, and never more than `most` pass. `network`: all are refused while more than `most` bytes wait. `feedback`: as many are refused as keep the load at `most` percent."""
     window_seconds: Annotated[float, Meta(ge=0.1, le=86_400)] = 1.0
     """The window of a rate."""
     counts_refused: bool = False
@@ -73,6 +73,11 @@ class KeyLimit(msgspec.Struct, frozen=True):
         if not self.reason_phrase.isprintable():
             faults.add((*path, "reason_phrase"), "expected printable text")
 
+    @property
+    def kind(self) -> str:
+        """The algorithm in force."""
+        return self.algorithm or ("sliding_window" if self.shared else "tail_drop")
+
     def _check_shared(self, path: KeyPath, faults: Faults, *, has_store: bool) -> None:
         if not self.shared:
             return
@@ -80,8 +85,8 @@ class KeyLimit(msgspec.Struct, frozen=True):
             faults.add(
                 (*path, "shared"), "nodes share limits only by a store", 'add [shared] with a url, such as "redis://127.0.0.1:6379/0"'
             )
-        if self.counts == "rate" and self.algorithm in {"network", "feedback"}:
-            faults.add((*path, "shared"), f"{self.algorithm} goes by the load of one node, it cannot be shared")
+        if self.counts == "rate" and self.algorithm not in {None, "sliding_window"}:
+            faults.add((*path, "algorithm"), f"a rate that is shared wants sliding_window, got: {self.algorithm}")
         if ":" in path[-1]:
             faults.add((*path, "shared"), "expected a name without a colon of a limit that is shared")
 
@@ -94,11 +99,11 @@ class KeyLimit(msgspec.Struct, frozen=True):
 
     def _check_most(self, path: KeyPath, faults: Faults) -> None:
         least, most = {"tail_drop": (0, 65_535), "red": (0, 65_535), "sliding_window": (0, (1 << 24) - 1), "feedback": (1, 99)}.get(
-            self.algorithm, (0, (1 << 32) - 1)
+            self.kind, (0, (1 << 32) - 1)
         )
         if self.counts == "rate" and not least <= self.most <= most:
-            hint = 'use algorithm = "sliding_window"' if self.algorithm == "tail_drop" else ""
-            faults.add((*path, "most"), f"{self.algorithm} wants {least} to {most}, got: {self.most}", hint)
+            hint = 'use algorithm = "sliding_window"' if self.kind == "tail_drop" else ""
+            faults.add((*path, "most"), f"{self.kind} wants {least} to {most}, got: {self.most}", hint)
 
     def document(self, name: str) -> dict[str, Any]:
         """Return what the native side reads."""
@@ -114,7 +119,7 @@ class KeyLimit(msgspec.Struct, frozen=True):
             "peers": self.peers,
             "methods": self.methods,
             "by_policy": self.by_policy,
-            "algorithm": self.algorithm,
+            "algorithm": self.kind,
             "window_milliseconds": round(self.window_seconds * 1_000),
             "counts_refused": self.counts_refused,
             "keys": self.max_keys,

@@ -28,6 +28,8 @@ class Shared(msgspec.Struct, frozen=True):
     """How long a request waits for a place that others may have, where this node has none in hand; 0 lets none wait: it goes by `on_store_failure`."""
     max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 10_000
     """Requests that wait at once, per worker; one more goes by `on_store_failure`."""
+    attacks: bool = False
+    """Whether failed authentications of all nodes count together (`[authentication.attacks]`), and what one node bans others do not listen to either, unless somebody known comes from there."""
     retry_seconds: Annotated[float, Meta(ge=0.1, le=600)] = 1.0
     """How long a store that did not answer is not asked, and nobody waits for it."""
 
@@ -63,4 +65,4 @@ class Shared(msgspec.Struct, frozen=True):
 
     def document(self) -> dict[str, Any]:
         """Return what the native side reads."""
-        return {"wait_milliseconds": self.wait_milliseconds, "waiting": self.max_waiting}
+        return {"wait_milliseconds": self.wait_milliseconds, "waiting": self.max_waiting, "attacks": self.attacks}

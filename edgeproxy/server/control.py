@@ -26,12 +26,14 @@ from edgeproxy.server.policies import Policies, route_handlers
 from edgeproxy.server.revisions import Revisions
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.routes import Routes
-from edgeproxy.server.shares import Shares
+from edgeproxy.server.shared_attacks import SharedAttacks
+from edgeproxy.server.shares import Shares, connected
 from edgeproxy.server.sinks import Sinks
 from edgeproxy.server.standing import Standing
 from edgeproxy.server.switches import Switches
 from edgeproxy.server.users import Users
 from edgeproxy.server.values import ValueService
+from edgeproxy.shared import Store
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class Control:
         self.kernel = KernelGuard(self.announcer.bus, printer.event)
         self.shares: Shares | None = None
         self.values = ValueService(lambda: self.shares)
+        self._attacks: tuple[asyncio.Task[None], int, SharedAttacks] | None = None
         self.policies = Policies(loaded, printer.event, self._policies_state, self.values.connect)
         self._switches = Switches(Path(loaded.config.install.state_directory))
         self.fraud = FraudStore(Path(loaded.config.install.state_directory), printer.event)
@@ -76,6 +79,7 @@ class Control:
 
     async def start(self) -> None:
         """Start policies and engine; raise as `run` does, with nothing left running."""
+        store = self._store_for(self.loaded.config)
         hooks = await self.policies.start()
         try:
             tables = await self.routes.read(self.loaded, route_handlers(hooks)) if self.loaded.config.uses_routes else None
@@ -107,22 +111,43 @@ class Control:
         self.standing.run(self.sinks.run)
         self.policies.watch(self.engine)
         await self.kernel.use(self.loaded.config, self.engine.bans)
-        await self._use_shares(self.loaded.config)
+        await self._use_shares(self.loaded.config, store)
         self.announcer.state("node", 1, "serving")
         if self.loaded.config.uses_policies:
             self._policies_state(1, "started")
         self._keep()
 
-    async def _use_shares(self, config: Config) -> None:
-        """Share by the store that a configuration names, if any."""
+    def _store_for(self, config: Config) -> Store | None:
+        """Return the store that a configuration names, if that is another one than before; raise `StorageError` where it cannot be used."""
+        terms = config.shared
+        return connected(terms) if terms and not (self.shares and self.shares.terms == terms) else None
+
+    async def _use_shares(self, config: Config, store: Store | None) -> None:
+        """Share by the store that a configuration names, if any; nothing here may fail."""
         terms = config.shared
         if self.shares and self.shares.terms != terms:
             retired, self.shares = self.shares, None
             await retired.stop()
+            self._share_attacks(None, config)
         if self.shares:
-            await self.shares.keep_only({name for name, limit in config.limit.items() if limit.shared})
-        elif terms:
-            self.shares = Shares(self.engine, terms, config.install.node, self.printer.event, self._shares_state)
+            await self.shares.keep_known()
+            if self._attacks:
+                self._attacks[2].window_seconds = config.authentication.attacks.window_seconds
+        elif terms and store:
+            self.shares = Shares(self.engine, terms, store, config.install.node, self.printer.event, self._shares_state)
+            self._share_attacks(self.shares, config)
+
+    def _share_attacks(self, shares: Shares | None, config: Config) -> None:
+        """Count failures and bans with other nodes, or do so no more."""
+        if self._attacks:
+            task, number, _ = self._attacks
+            task.cancel()
+            self.announcer.bus.unsubscribe(number)
+            self._attacks = None
+        if shares and shares.terms.attacks:
+            attacks = SharedAttacks(self.engine, config.authentication.attacks.window_seconds)
+            number = self.announcer.bus.subscribe(["E_BAN_ADDED", "E_BAN_REMOVED"], attacks.take, "shared attacks")
+            self._attacks = (self.standing.run(lambda: attacks.run(shares)), number, attacks)
 
     def _shares_state(self, status: int, details: str) -> None:
         self.announcer.state("shared", status, details)
@@ -139,6 +164,7 @@ class Control:
             task.cancel()
         await self.kernel.stop()
         if self.shares:
+            self._share_attacks(None, self.loaded.config)
             await self.shares.stop()
         await self.sinks.stop()
         await self.routes.stop()
@@ -202,12 +228,13 @@ class Control:
         anew = policies is not self.policies
         links, drain = (policies.links, [link.id for link in self.policies.links]) if anew else ([], [])
         document = to_document(await self._with_rows(staged), policies.hooks)
+        store = self._store_for(staged.config)
         gone = await asyncio.to_thread(self.engine.reload, document, links, drain, self.routes.switched(tables), self._machines_off())
         self.sinks.use(staged.config.events.sink, staged.config.install.node)
         await self.kernel.use(staged.config, self.engine.bans)
         # A limit that is new may be one that operators set before.
         self._limits.apply(self.engine)
-        await self._use_shares(staged.config)
+        await self._use_shares(staged.config, store)
         if anew:
             policies.watch(self.engine)
             retired, self.policies = self.policies, policies
@@ -325,6 +352,7 @@ class Control:
             "kernel_banned": self.kernel.sources,
             **self.sinks.counters(),
             **(self.shares.counters() if self.shares else {}),
+            "shared_failures_uncounted": self._attacks[2].uncounted if self._attacks else 0,
             "values_asked": self.values.asked,
             "values_failed": self.values.failed,
             "events_told": bus.told,

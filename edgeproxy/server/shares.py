@@ -36,27 +36,37 @@ FENCE = 0.95
 class Shares:
     """What one node does about one store."""
 
-    def __init__(self, engine: _native.Engine, terms: Shared, node: str, log: Log, state: State) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what a node has to do with a store
+        self, engine: _native.Engine, terms: Shared, store: Store, node: str, log: Log, state: State
+    ) -> None:
         self._engine = engine
+        # What another store granted, or by another lease, is nothing here.
+        engine.lapse_shares()
         self._terms = terms
+        self._name = node
         self._log = log
         self._state = state
-        self._store: Store = self._connected()
+        self._store = store
         # Connections of its own: what policies ask must not keep limits waiting.
         self._values: Store | None = None
-        self.node = f"{node}-{uuid.uuid4().hex[:12]}"
-        """Another one after each start: what an earlier process had is not ours."""
+        self.node = self._named()
+        """Another one after each start, and whenever what was granted is void: what that name has in the store is ours no more."""
         self._held: set[Key] = set()
         self._hungry: set[Key] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._urgent = 0
+        self._urgent: set[asyncio.Task[None]] = set()
+        self._quiet = False
+        """Nothing is asked: everything is being told, or this is the end."""
         self._turns = asyncio.Semaphore(2)
         self._doubtful = True
         self._up: bool | None = None
+        self._told = False
+        """The store has heard of this name."""
         self._unsettled = 0.0
         self.asked = self.failures = 0
         self._descriptor = engine.share_descriptor()
-        asyncio.get_running_loop().add_reader(self._descriptor, self._rung)
+        self._listens = False
+        self._listen()
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -86,10 +96,9 @@ class Shares:
 
     async def stop(self) -> None:
         """Give everything back."""
-        asyncio.get_running_loop().remove_reader(self._descriptor)
-        for task in (self._task, *self._tasks):
-            task.cancel()
-        await asyncio.gather(self._task, *self._tasks, return_exceptions=True)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._hush()
         with contextlib.suppress(StoreFailed, TimeoutError):
             async with asyncio.timeout(self._deadline):
                 await self._store.leave(self.node)
@@ -104,12 +113,12 @@ class Shares:
         if self._up is False:
             raise StoreFailed("the store is silent")
         if self._values is None:
-            self._values = self._connected()
+            self._values = connected(self._terms)
         async with asyncio.timeout(self._deadline):
             return await work(self._values)
 
-    def _connected(self) -> Store:
-        return connect(self._terms.place, self._terms.prefix, self._deadline)
+    def _named(self) -> str:
+        return f"{self._name}-{uuid.uuid4().hex[:12]}"
 
     @property
     def _deadline(self) -> float:
@@ -139,9 +148,18 @@ class Shares:
         sent, held = engine.moment(), engine.shares_hold()
         async with asyncio.timeout(self._deadline):
             beat = await self._store.beat(self.node, self._terms.lease_seconds)
+        if self._told and (not held or (not beat.known and not beat.unsettled_seconds)):
+            # Others may have what that name had; what it still has in the store must not come back to life with it.
+            engine.lapse_shares()
+            await self._store.leave(self.node)
+            self.node = self._named()
+            sent = engine.moment()
+            async with asyncio.timeout(self._deadline):
+                beat = await self._store.beat(self.node, self._terms.lease_seconds)
         self._unsettled = beat.unsettled_seconds
         if not beat.known or not held or self._doubtful or beats % TELL_BEATS == TELL_BEATS - 1:
             await self._tell_all()
+        self._told = True
         settled = engine.moment() + round(beat.unsettled_seconds * 1_000_000) if beat.unsettled_seconds else 0
         engine.prolong_shares(sent + round(self._terms.lease_seconds * FENCE * 1_000_000), settled)
         if self._up is not True:
@@ -158,13 +176,24 @@ class Shares:
     async def _tell_all(self) -> None:
         """Tell a store that knows nothing of us, or of which we do not know what it did last, all that we have."""
         # What is under way would be told twice.
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        asked = iter(self._engine.share_all())
-        while batch := list(islice(asked, MOST)):
-            await self._balance(batch)
-        self._doubtful = False
+        await self._hush()
+        try:
+            asked = iter(self._engine.share_all())
+            while batch := list(islice(asked, MOST)):
+                await self._balance(batch)
+            self._doubtful = False
+        finally:
+            self._quiet = False
+            self._listen()
+
+    async def _hush(self) -> None:
+        """End every question under way, and let none begin."""
+        self._quiet = True
+        self._listen()
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
@@ -177,25 +206,38 @@ class Shares:
             self._log("store of shared limits is silent", level="error", values={"store": self._terms.shown, "problem": problem})
             self._state(-1, "the store is silent")
 
+    def _listen(self) -> None:
+        """Hear of requests that wait as long as there is somebody to ask for them: otherwise the descriptor would wake us for nothing."""
+        wanted = not self._quiet and len(self._urgent) < URGENT
+        if wanted and not self._listens:
+            asyncio.get_running_loop().add_reader(self._descriptor, self._rung)
+        elif self._listens and not wanted:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._listens = wanted
+
     def _rung(self) -> None:
-        """Ask for whoever waits, as far as there are connections; the descriptor stays readable for the rest."""
-        while self._urgent < URGENT and (asked := self._engine.share_questions(MOST)):
-            self._urgent += 1
-            self._start(self._answer_urgent(asked))
+        """Ask for whoever waits, as far as there are connections; those that come meanwhile go together with the next."""
+        while not self._quiet and len(self._urgent) < URGENT and (asked := self._engine.share_questions(MOST)):
+            task = self._start(self._answer(asked))
+            self._urgent.add(task)
+            task.add_done_callback(self._urgent_done)
+        self._listen()
 
-    async def _answer_urgent(self, asked: list[Asked]) -> None:
-        try:
-            await self._answer(asked)
-        finally:
-            self._urgent -= 1
-            self._rung()
+    def _urgent_done(self, task: asyncio.Task[None]) -> None:
+        self._urgent.discard(task)
+        self._rung()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _ask(self, asked: Sequence[Asked]) -> None:
+        if self._quiet:
+            # All of it is told anew, or not at all.
+            self._engine.fail_shares([(limit, key) for limit, key, *_ in asked])
+            return
         rest = iter(asked)
         while batch := list(islice(rest, MOST)):
             self._start(self._in_turn(batch))
@@ -246,11 +288,16 @@ class Shares:
             await self._store.balance(self.node, self._terms.lease_seconds, asks)
         self._held.difference_update(keys)
 
-    async def keep_only(self, limits: set[str]) -> None:
-        """Give back what is had of limits that are not shared any more."""
-        gone = iter([(limit, key) for limit, key in self._held if limit not in limits])
+    async def keep_known(self) -> None:
+        """Give back what is had of limits that are not shared any more, or count something else now."""
+        gone = iter(self._engine.shares_unknown(list(self._held)))
         try:
             while batch := list(islice(gone, MOST)):
                 await self._give_back(batch)
         except (StoreFailed, TimeoutError) as error:
             self._failed(error)
+
+
+def connected(terms: Shared) -> Store:
+    """Return the store of these terms, which connects when it is first asked; raise `StorageError` where that is not possible at all."""
+    return connect(terms.place, terms.prefix, terms.deadline_milliseconds / 1_000)

@@ -31,8 +31,8 @@ class Standing:
         self.faults += 1
         self._log("fault in the server", level="error", values=described(error))
 
-    def run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` for as long as the process serves, again and again where it raises."""
+    def run(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Run `work` for as long as the process serves, again and again where it raises; return it, to be cancelled before that."""
 
         async def forever() -> None:
             while True:
@@ -44,6 +44,8 @@ class Standing:
 
         task = asyncio.create_task(forever())
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def stop(self) -> None:
         """End all of it."""

@@ -1,6 +1,7 @@
 """MongoDB: documents that change only where nobody else has changed them since they were read."""
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ TRIES = 10
 SHORT_SECONDS = 1
 """How long whoever looks for places of a key believes what others told since it began to."""
 _told = told_by(PyMongoError, OSError)
+
+
+def _alive(nodes: dict[str, dict[str, Any]], now: datetime) -> set[str]:
+    """Return those nodes whose lease is not over; each has its own."""
+    return {name for name, one in nodes.items() if name and one["at"] + timedelta(seconds=one["lease"]) >= now}
 
 
 class MongoStore:
@@ -66,39 +72,46 @@ class MongoStore:
     @_told
     async def beat(self, node: str, lease_seconds: float) -> Beat:
         """As `Store.beat`."""
-        change = {"$currentDate": {"at": True}, "$inc": {"beats": 1}}
-        found = await self._node(node, change)
-        now: datetime = found["at"]
+        before = {one["_id"]: one async for one in self._nodes.find()}
+        change = {"$currentDate": {"at": True}, "$set": {"lease": lease_seconds}}
+        now: datetime = (await self._node(node, change))["at"]
         self._clock = (now, time.monotonic())
-        begin = {"$setOnInsert": {"at": now}}
+        alive = _alive(before, now)
+        # Nodes that it does not know of any more may have what it granted before.
+        begin = {"$setOnInsert": {"at": now}} if alive else {"$set": {"at": now}}
         born = await self._node("", begin)
-        await self._nodes.delete_many({"_id": {"$ne": ""}, "at": {"$lt": now - timedelta(seconds=10 * lease_seconds)}})
+        if gone := [one for one in before if one not in alive and one not in {"", node}]:
+            await self._nodes.delete_many({"_id": {"$in": gone}, "at": {"$lt": now - timedelta(seconds=10 * lease_seconds)}})
         looked_for = self._short.find({"until": {"$gt": now}}).limit(1_000)
         short = [(one["_id"], (now - one["since"]).total_seconds()) async for one in looked_for]
         left = (born["at"] - now).total_seconds() + lease_seconds
-        return Beat(found["beats"] > 1, max(left, 0.0), short)
+        return Beat(node in alive, max(left, 0.0), short)
 
-    async def _alive(self, lease_seconds: float) -> tuple[set[str], bool]:
+    async def _look(self, lease_seconds: float) -> tuple[set[str], bool]:
         """Return the nodes that are alive, and whether the store has known nodes for long enough."""
         now = await self._now()
-        last = now - timedelta(seconds=lease_seconds)
-        nodes = {one["_id"]: one["at"] async for one in self._nodes.find()}
-        born = nodes.pop("", now)
-        return {node for node, at in nodes.items() if at >= last}, born <= last
+        nodes = {one["_id"]: one async for one in self._nodes.find()}
+        born = nodes[""]["at"] if "" in nodes else now
+        return _alive(nodes, now), born <= now - timedelta(seconds=lease_seconds)
 
     @_told
     async def balance(self, node: str, lease_seconds: float, asks: Sequence[Ask]) -> list[Grant]:
         """As `Store.balance`."""
         found = {one["_id"]: one async for one in self._shares.find({"_id": {"$in": [ask.key for ask in asks]}})}
         # A node says that it is alive before it has anything: whoever has something was there before this is read.
-        alive, settled = await self._alive(lease_seconds)
+        alive, settled = await self._look(lease_seconds)
         turns = asyncio.Semaphore(CONNECTIONS)
 
         async def one(ask: Ask) -> Grant:
             async with turns:
                 return await self._balance(node, lease_seconds, ask, found.get(ask.key), (alive, settled))
 
-        return list(await asyncio.gather(*(one(ask) for ask in asks)))
+        found_all = await asyncio.gather(*(one(ask) for ask in asks), return_exceptions=True)
+        # None of them is under way any more: what they wrote is what the next question finds.
+        for result in found_all:
+            if isinstance(result, BaseException):
+                raise result
+        return [result for result in found_all if isinstance(result, Grant)]
 
     async def _since(self, key: str, now: datetime) -> datetime:
         """Return since when somebody looks for places of a key; now, where that was too long ago to go by."""
@@ -122,9 +135,11 @@ class MongoStore:
                     told = {"since": since, "until": since + timedelta(seconds=2 * SHORT_SECONDS)}
                     await self._short.update_one({"_id": ask.key}, {"$set": told}, upsert=True)
                 return grant
+            await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311 - nobody gains by guessing it
             known = await self._shares.find_one({"_id": ask.key})
-            alive, settled = await self._alive(lease)
-        raise StoreFailed(f"a key was changed by others {TRIES} times while it was to be")
+            alive, settled = await self._look(lease)
+        # Others are faster; what is kept is what was granted before, and more is asked for again.
+        return Grant(ask.keep, 1)
 
     async def _replace(self, key: str, known: dict[str, Any] | None, held: list[dict[str, Any]]) -> bool:
         """Write who has what of a key, unless another was faster."""
@@ -192,6 +207,21 @@ class MongoStore:
         now = await self._now()
         found = self._sets.find({"group": group, "until": {"$gt": now}})
         return {one["member"]: (one["until"] - now).total_seconds() async for one in found}
+
+    async def add_all(self, counts: Sequence[tuple[str, int, float]]) -> list[int]:
+        """As `Store.add_all`."""
+        turns = asyncio.Semaphore(CONNECTIONS)
+
+        async def one(key: str, by: int, seconds: float) -> int:
+            async with turns:
+                return await self.add(key, by, seconds)
+
+        return list(await asyncio.gather(*(one(*count) for count in counts)))
+
+    @_told
+    async def clear(self, keys: Sequence[str]) -> None:
+        """As `Store.clear`."""
+        await self._counts.delete_many({"_id": {"$in": list(keys)}})
 
     async def close(self) -> None:
         """As `Store.close`."""

@@ -17,6 +17,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, now)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - 2000)
 local short = redis.call('ZRANGE', KEYS[1], 0, 999, 'WITHSCORES')
 for at = 2, #short, 2 do short[at] = now - short[at] end
+if redis.call('ZCARD', KEYS[2]) == 0 then redis.call('SET', KEYS[3], now) end
 redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
 redis.call('SETNX', KEYS[3], now)
 local left = tonumber(redis.call('GET', KEYS[3])) + ARGV[2] - now
@@ -117,6 +118,20 @@ class RedisStore:
         """As `Values.members`."""
         found = await self._members([self._key("set", group)])
         return {member: int(left) / 1_000 for member, left in zip(found[::2], found[1::2], strict=True)}
+
+    @_told
+    async def add_all(self, counts: Sequence[tuple[str, int, float]]) -> list[int]:
+        """As `Store.add_all`."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key, by, seconds in counts:
+                await self._add([self._key("count", key)], [by, max(round(seconds * 1_000), 1)], client=pipe)
+            return [int(count) for count in await pipe.execute()]
+
+    @_told
+    async def clear(self, keys: Sequence[str]) -> None:
+        """As `Store.clear`."""
+        if keys:
+            await self._client.delete(*(self._key("count", key) for key in keys))
 
     async def close(self) -> None:
         """As `Store.close`."""

@@ -111,6 +111,14 @@ class Store(Values, Protocol):
         """Give back all that a node has."""
         ...
 
+    async def add_all(self, counts: Sequence[tuple[str, int, float]]) -> list[int]:
+        """As `Values.add` for many counters: key, what is added, and seconds of each."""
+        ...
+
+    async def clear(self, keys: Sequence[str]) -> None:
+        """Let counters begin anew."""
+        ...
+
     async def close(self) -> None:
         """Close the connections."""
         ...

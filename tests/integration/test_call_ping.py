@@ -63,7 +63,6 @@ def test_real_phones_live_through_pings_and_one_that_was_killed_ends_the_call(
         alice.tell("hangup")
         record = proxy.records(1, 10)[0]
         assert (record["outcome"], record["ended_by"]) == ("answered", "caller")
-        assert bob.says("terminated") or bob.says("Call with")
         # A phone that loses its power says no BYE.
         alice.tell("dial", "sip:bob@edge.example")
         end = time.monotonic() + 10

@@ -36,15 +36,24 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @asynccontextmanager
 async def opened(url: str, *, settled: bool = True) -> AsyncIterator[Store]:
-    """Open a store with names of its own, which grants."""
+    """Open a store with names of its own; where it grants, a node watches, since a store that nobody is alive for knows nothing."""
     store = connect(url, f"t{uuid.uuid4().hex[:8]}", 5)
+
+    async def watch() -> None:
+        while True:
+            await store.beat("watcher", LEASE)
+            await asyncio.sleep(LEASE / 5)
+
+    watching = asyncio.create_task(watch()) if settled else None
     try:
         if settled:
-            await store.beat("first", LEASE)
-            await asyncio.sleep(LEASE + 0.05)
-            assert (await store.beat("other", LEASE)).unsettled_seconds == 0
+            await asyncio.sleep(LEASE + 0.3)
+            assert (await store.beat("watcher", LEASE)).unsettled_seconds == 0
         yield store
     finally:
+        if watching:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         await store.close()
 
 
@@ -131,9 +140,18 @@ def test_an_empty_store_grants_nothing_new_for_a_lease_but_takes_what_nodes_have
         assert not beat.known
         assert 0.8 < beat.unsettled_seconds <= LEASE
         assert await store.balance("a", LEASE, [Ask("k", 4, 9, 9, 9, 10)]) == [(4, 0)]
-        await asyncio.sleep(LEASE + 0.05)
-        assert (await store.beat("a", LEASE)).unsettled_seconds == 0
+        for _ in range(6):
+            await asyncio.sleep(LEASE / 5)
+            beat = await store.beat("a", LEASE)
+        assert (beat.known, beat.unsettled_seconds) == (True, 0)
         assert await store.balance("a", LEASE, [Ask("k", 4, 9, 9, 0, 10)]) == [(9, 0)]
+        # Whom it does not know any more may have what it granted: nobody was alive for a while.
+        await asyncio.sleep(LEASE + 0.1)
+        beat = await store.beat("b", LEASE)
+        assert not beat.known
+        assert beat.unsettled_seconds > 0.8
+        assert not (await store.beat("a", LEASE)).known
+        assert (await store.balance("b", LEASE, [Ask("k", 0, 5, 5, 0, 10)]))[0].quota == 0
 
     run(url, work, settled=False)
 
@@ -141,7 +159,7 @@ def test_an_empty_store_grants_nothing_new_for_a_lease_but_takes_what_nodes_have
 def test_many_at_once_get_no_place_twice(url: str) -> None:
     async def work(store: Store) -> None:
         # Old enough for a lease that a busy machine does not outlast.
-        await asyncio.sleep(2)
+        await asyncio.sleep(2.2)
         nodes = [f"n{number}" for number in range(8)]
         for node in nodes:
             await store.beat(node, 3 * LEASE)
@@ -261,8 +279,6 @@ def test_scripts_and_rule_agree(tmp_path: Path) -> None:
 
         async def all_of_it() -> None:
             async with opened(f"redis://127.0.0.1:{port}/0") as store:
-                await store.beat("other", 60)
-                await store.leave("first")
                 await work(store)
 
         asyncio.run(all_of_it())

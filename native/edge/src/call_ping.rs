@@ -65,11 +65,10 @@ impl Numbers {
         }
     }
 
-    /// The number of a request of ours in its name.
-    fn take(&mut self) -> u32 {
+    /// A request of ours in its name takes the next number.
+    fn take(&mut self) {
         self.last = self.last.saturating_add(1);
         self.ahead = self.ahead.saturating_add(1);
-        self.last
     }
 }
 
@@ -115,21 +114,35 @@ impl Edge {
         }
     }
 
-    /// A 2xx to an INVITE or UPDATE passes to `scratch`: what both sides have agreed on, as the other one got it. `sent` is the request
-    /// as it went out.
+    /// The first 2xx to an INVITE or UPDATE passes, as `scratch` says: what both sides have agreed on, and where they are, as the other one
+    /// got it. `sent` is the request as it went out.
     pub(crate) fn note_descriptions(&mut self, call: Key, direction: Direction, sent: &[u8]) {
         if !self.snapshot.settings.call_ping.is_some_and(|settings| settings.reinvite) {
             return;
         }
-        let body = |message: &[u8]| message.windows(4).position(|part| part == b"\r\n\r\n").map(|at| message[at + 4..].to_vec().into_boxed_slice());
-        let (offer, answer) = (body(sent), body(&self.scratch));
+        let told = |_: &mut Self, message: &Message<'_>| {
+            let contact = message.first(HeaderName::Contact).map_or(&[][..], |slot| slot.value.of(message.bytes));
+            (first_contact(contact).into_bytes().into_boxed_slice(), Box::<[u8]>::from(message.body()))
+        };
+        let answer = std::mem::take(&mut self.scratch);
+        let (offered, answered) = (self.with_stored(sent, told), self.with_stored(&answer, told));
+        self.scratch = answer;
+        let (Some(offered), Some(answered)) = (offered, answered) else { return };
         let Some(ends) = self.calls.get_mut(call).and_then(|call| call.ends.as_deref_mut()) else { return };
         let (from, to) = (side(direction), 1 - side(direction));
-        for (side, found) in [(from, offer), (to, answer)] {
-            // An UPDATE or re-INVITE may change nothing but the session's timer.
-            if let Some(found) = found.filter(|found| found.starts_with(b"v=") && found.len() <= DESCRIPTION) {
-                ends.descriptions[side] = found;
+        let describes = |body: &[u8]| body.starts_with(b"v=") && body.len() <= DESCRIPTION;
+        // An offer in the 2xx is answered where nobody looks: what the side that asked has then is not known.
+        let delayed = offered.1.is_empty() && !answered.1.is_empty();
+        for (side, (contact, body)) in [(from, offered), (to, answered)] {
+            if !contact.is_empty() {
+                ends.shown_contacts[side] = contact;
             }
+            if !body.is_empty() {
+                ends.descriptions[side] = if describes(&body) { body } else { Box::default() };
+            }
+        }
+        if delayed {
+            ends.descriptions[from] = Box::default();
         }
     }
 
@@ -165,6 +178,21 @@ impl Edge {
         (transaction.trying_at, transaction.give_up_at) = (Moment::NEVER, Moment::NEVER);
     }
 
+    /// Whether the request of `entry` is such a ping.
+    pub(crate) fn pings_call(&self, entry: Key) -> bool {
+        self.transactions.get(entry).is_some_and(|transaction| matches!(transaction.origin.as_deref(), Some(Origin::CallPing { .. })))
+    }
+
+    /// A provisional response to a ping: that side is there, whatever it says in the end.
+    pub(crate) fn ping_heard(&mut self, now: Now, entry: Key, message: &Message<'_>) {
+        if self.pings_call(entry) && message.head.status_code > 100 {
+            self.answer_origin(now, entry, message.head.status_code, message.bytes);
+            if let Some(transaction) = self.transactions.get_mut(entry) {
+                transaction.origin = Some(Box::new(Origin::Told));
+            }
+        }
+    }
+
     /// When a call is pinged next, if calls are.
     pub(crate) fn next_ping(&mut self, now: Now) -> Moment {
         let Some(settings) = self.snapshot.settings.call_ping else { return Moment::NEVER };
@@ -180,27 +208,36 @@ impl Edge {
         let Some(call) = self.calls.get_mut(key) else { return };
         call.next_ping = next;
         let Some(settings) = settings else { return };
-        let tag = call.dialogs.iter().find(|dialog| dialog.state == DialogState::Confirmed).map(|dialog| dialog.callee_tag.clone());
-        let (Some(tag), Some(callee)) = (tag, call.callee) else { return };
+        let timed = call.session_until != Moment::NEVER;
+        let Some(tag) = call.ends.as_deref().map(|ends| ends.callee_tag.clone()) else { return };
+        // Of several that answered it may be another one that is left.
+        let lives = call.dialogs.iter().any(|dialog| dialog.state == DialogState::Confirmed && dialog.callee_tag == tag);
+        let Some(callee) = call.callee.filter(|_| lives) else { return };
         // To the caller in the callee's name, and the other way round.
         for (from, hop, wanted) in [(Direction::FromCallee, call.arrival, settings.caller), (Direction::FromCaller, callee, settings.callee)] {
             let Some(call) = self.calls.get_mut(key) else { return };
             let Some(ends) = call.ends.as_deref_mut() else { return };
-            let owes = &mut ends.pinged[1 - side(from)];
-            if !wanted || std::mem::replace(owes, true) {
+            if !wanted || ends.pinged[1 - side(from)] {
                 continue;
             }
-            let number = ends.numbers[side(from)].take();
+            // Phones move; what is heard of one within its call says where it is.
+            let hop = ends.moved[1 - side(from)].unwrap_or(hop);
+            let number = ends.numbers[side(from)].last.saturating_add(1);
             let Some(call) = self.calls.get(key) else { return };
             let Some(ends) = call.ends.as_deref() else { return };
-            let description = &ends.descriptions[side(from)];
-            let made = if settings.reinvite && !description.is_empty() {
-                let lines = format!("Contact: {}\r\nContent-Type: application/sdp\r\n", first_contact(&ends.contacts[side(from)]));
+            let (description, contact) = (&ends.descriptions[side(from)], &ends.shown_contacts[side(from)]);
+            // A re-INVITE without a session timer would switch one off that there is (RFC 4028 section 7.4).
+            let made = if settings.reinvite && !timed && !description.is_empty() && !contact.is_empty() {
+                let lines = format!("Contact: {}\r\nContent-Type: application/sdp\r\n", String::from_utf8_lossy(contact));
                 self.within(call, ends, &tag, from, "INVITE", number, &lines, description).map(|request| (Method::Invite, request))
             } else {
                 self.within(call, ends, &tag, from, "OPTIONS", number, "Accept: application/sdp\r\n", b"").map(|request| (Method::Options, request))
             };
             let Some((method, request)) = made else { continue };
+            if let Some(ends) = self.calls.get_mut(key).and_then(|call| call.ends.as_deref_mut()) {
+                ends.numbers[side(from)].take();
+                ends.pinged[1 - side(from)] = true;
+            }
             let target = Target::Address(Address { transport: hop.transport, address: hop.address });
             let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None, loop_hash: None };
             let origin = Origin::CallPing { call: key, to_caller: from == Direction::FromCallee };

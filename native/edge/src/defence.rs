@@ -16,6 +16,35 @@ use crate::hop::Hop;
 use crate::settings::PeerKind;
 use crate::subscriber_settings::{AttackSettings, in_networks};
 
+/// Characters of a user that other nodes are told.
+const SHARED_USER: usize = 128;
+
+/// A failed authentication that other nodes should know of, or a success after some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Where it came from.
+    pub source: IpAddr,
+    /// As whom.
+    pub user: String,
+    /// The pair begins anew.
+    pub cleared: bool,
+}
+
+/// What all nodes together counted.
+#[derive(Clone, Debug)]
+pub struct SharedFailures {
+    /// Where the last one came from.
+    pub source: IpAddr,
+    /// As whom.
+    pub user: String,
+    /// Failures of both together.
+    pub of_pair: u32,
+    /// Of the user from anywhere.
+    pub of_user: u32,
+    /// Of the source as anybody.
+    pub of_source: u32,
+}
+
 /// Counts of all workers.
 #[derive(Debug)]
 pub(crate) struct Defence {
@@ -149,17 +178,57 @@ impl Edge {
             return;
         }
         self.score(now, arrival, |settings| settings.failed_points, "a failed authentication");
+        let counts = self.failure_keys(source, user).map(|key| {
+            let after = self.snapshot.defence.failures.add(key, Self::seconds_of(now), self.snapshot.settings.authentication.attacks.window_seconds);
+            (after.saturating_sub(1), after)
+        });
+        self.share_failure(source, user, false);
+        self.judge_failures(now, source, Some(arrival.transport), user, counts);
+    }
+
+    /// Under what failures of a pair, a user and a source are counted.
+    fn failure_keys(&self, source: IpAddr, user: &[u8]) -> [u64; 3] {
+        [self.key(b"pair", Some(source), user), self.key(b"user", None, user), self.key(b"source", Some(source), b"")]
+    }
+
+    /// Lets other nodes know, where attacks are shared.
+    fn share_failure(&mut self, source: IpAddr, user: &[u8], cleared: bool) {
+        if self.snapshot.settings.shared.is_some_and(|shared| shared.attacks) {
+            let user = String::from_utf8_lossy(user).chars().take(SHARED_USER).collect();
+            self.out.failures.push(Failure { source: source.to_canonical(), user, cleared });
+        }
+    }
+
+    /// What all nodes together counted of failures: what is more than is known here counts here too.
+    pub fn raise_failures(&mut self, now: Now, told: &[SharedFailures]) {
+        let (seconds, window) = (Self::seconds_of(now), self.snapshot.settings.authentication.attacks.window_seconds);
+        for told in told {
+            let keys = self.failure_keys(told.source, told.user.as_bytes());
+            let failures = Arc::clone(&self.snapshot.defence.failures);
+            let raised = |(key, total): (u64, u32)| {
+                let before = failures.get(key, seconds, window);
+                (before, if total > before { failures.add_many(key, total - before, seconds, window) } else { before })
+            };
+            let [pair, user, source] = keys;
+            let counts = [(pair, told.of_pair), (user, told.of_user), (source, told.of_source)].map(raised);
+            self.judge_failures(now, told.source, None, told.user.as_bytes(), counts);
+        }
+    }
+
+    /// Another node listens to `source` no more: neither does this one, unless somebody known comes from there; whether that is new.
+    pub fn ban_with_others(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str) -> bool {
+        self.counts(source) && !self.came_before(now, source, b"") && self.ban_seen(now, source, seconds, reason, None)
+    }
+
+    /// Tells what crossed a threshold, and bans a source that did; `counts` are those of pair, user and source before and after.
+    fn judge_failures(&mut self, now: Now, source: IpAddr, transport: Option<Transport>, user: &[u8], counts: [(u32, u32); 3]) {
         let attacks = self.snapshot.settings.authentication.attacks.clone();
-        let (seconds, window) = (Self::seconds_of(now), attacks.window_seconds);
-        let snapshot = std::sync::Arc::clone(&self.snapshot);
-        let failures = &snapshot.defence.failures;
-        let of_pair = failures.add(self.key(b"pair", Some(source), user), seconds, window);
-        let of_user = failures.add(self.key(b"user", None, user), seconds, window);
-        let of_source = failures.add(self.key(b"source", Some(source), b""), seconds, window);
-        for (scope, count, most) in [("pair", of_pair, attacks.pair_failures), ("user", of_user, attacks.user_failures)] {
-            if count == most {
+        let window = attacks.window_seconds;
+        let [of_pair, of_user, (_, of_source)] = counts;
+        for (scope, (before, count), most) in [("pair", of_pair, attacks.pair_failures), ("user", of_user, attacks.user_failures)] {
+            if before < most && count >= most {
                 self.counters.attacks_noticed.add();
-                let (shown, place) = (self.shown_text(user), self.shown(arrival.address));
+                let (shown, place) = (self.shown_text(user), self.shown_text(source.to_string().as_bytes()));
                 log::warn!(target: "authenticate", "attack: {count} failures in {window} s, {scope}, user {shown}, last from {place}");
                 let user = String::from_utf8_lossy(user).into_owned();
                 self.tell(now, EventKind::AuthAttack, |_| {
@@ -169,7 +238,7 @@ impl Edge {
         }
         // Phones of one office share an address: whoever has come in from there loses what fails, and nothing else.
         if of_source >= attacks.source_failures && !self.came_before(now, source, b"") {
-            self.ban_seen(now, source, attacks.ban_seconds, &format!("{of_source} failed authentications in {window} s"), Some(arrival.transport));
+            self.ban_seen(now, source, attacks.ban_seconds, &format!("{of_source} failed authentications in {window} s"), transport);
         }
     }
 
@@ -183,7 +252,12 @@ impl Edge {
         self.counters.authenticated.add();
         let source = arrival.address.ip();
         self.note_known(now, source, user);
-        self.snapshot.defence.failures.clear(self.key(b"pair", Some(source), user));
+        let (key, failures) = (self.key(b"pair", Some(source), user), &self.snapshot.defence.failures);
+        let failed = failures.get(key, Self::seconds_of(now), self.snapshot.settings.authentication.attacks.window_seconds) > 0;
+        failures.clear(key);
+        if failed {
+            self.share_failure(source, user, true);
+        }
     }
 
     /// `user` came from `source` before.

@@ -1,5 +1,7 @@
 //! Ends a call by command: BYE to both sides of an answered one (RFC 3261 section 15.1), CANCEL and 480 for one that rings.
 
+use std::sync::{Arc, Mutex};
+
 use proto::{Direction, Key, Now};
 use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Span, list_elements, push_unfolded};
@@ -8,6 +10,7 @@ use crate::call::Call;
 use crate::call_ping::Numbers;
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::limit_settings::HeldLimit;
 use crate::origin::Origin;
 use crate::question::Address;
 use crate::route::RouteView;
@@ -32,6 +35,12 @@ pub(crate) struct Ends {
     pub(crate) unsent: [u8; 2],
     /// The description that each side sent last, as the other one got it; kept only where pings offer it again.
     pub(crate) descriptions: [Box<[u8]>; 2],
+    /// And the Contact of each side as the other one got it: a re-INVITE must not name another place.
+    pub(crate) shown_contacts: [Box<[u8]>; 2],
+    /// Where a side was heard from last within the call, if not where it began.
+    pub(crate) moved: [Option<Hop>; 2],
+    /// The callee's tag in the 2xx that Contact and routes are of.
+    pub(crate) callee_tag: Box<[u8]>,
 }
 
 pub(crate) fn side(direction: Direction) -> usize {
@@ -81,6 +90,9 @@ impl Ends {
             pinged: [false; 2],
             unsent: [0; 2],
             descriptions: Default::default(),
+            shown_contacts: Default::default(),
+            moved: [None; 2],
+            callee_tag: Box::default(),
         }))
     }
 }
@@ -94,7 +106,10 @@ impl Edge {
             (Some(direction), Some(contact)) if !contact.is_empty() => ends.contacts[1 - side(direction)] = contact,
             (Some(_), _) => {}
             (None, contact) => match (contact, values(response, HeaderName::RecordRoute)) {
-                (Some(contact), Some(routes)) => (ends.contacts[1], ends.routes[1]) = (contact, routes),
+                (Some(contact), Some(routes)) => {
+                    (ends.contacts[1], ends.routes[1]) = (contact, routes);
+                    ends.callee_tag = response.text(response.head.to.tag).into();
+                }
                 // Of one side nothing is known, so neither can be told.
                 _ => call.ends = None,
             },
@@ -102,9 +117,12 @@ impl Edge {
     }
 
     /// A request within a dialog passes: its number, and where its sender is from now on (RFC 3261 section 12.2).
-    pub(crate) fn note_within(&mut self, call: Key, direction: Direction, message: &Message<'_>) {
-        let Some(ends) = self.calls.get_mut(call).and_then(|call| call.ends.as_mut()) else { return };
+    pub(crate) fn note_within(&mut self, call: Key, direction: Direction, arrival: &Hop, message: &Message<'_>) {
+        let Some(call) = self.calls.get_mut(call) else { return };
+        let began = if direction == Direction::FromCaller { Some(call.arrival) } else { call.callee };
+        let Some(ends) = call.ends.as_mut() else { return };
         let side = side(direction);
+        ends.moved[side] = began.is_none_or(|hop| hop != *arrival).then_some(*arrival);
         ends.numbers[side].note(message.head.method, message.head.cseq);
         if matches!(message.head.method, syntax::Method::Invite | syntax::Method::Update)
             && let Some(contact) = values(message, HeaderName::Contact).filter(|contact| !contact.is_empty())
@@ -153,19 +171,21 @@ impl Edge {
             return false;
         };
         let requests = [to_caller, to_callee];
-        let hops = [call.arrival, callee];
+        let hops = [ends.moved[0].unwrap_or(call.arrival), ends.moved[1].unwrap_or(callee)];
+        let places = self.calls.get_mut(key).map(|call| std::mem::take(&mut call.limits)).unwrap_or_default();
+        let places = Arc::new(Mutex::new(places));
         for (request, hop) in requests.into_iter().zip(hops) {
-            self.send_bye(now, &request, hop);
+            self.send_bye(now, &request, hop, &places);
         }
         true
     }
 
-    fn send_bye(&mut self, now: Now, request: &[u8], hop: Hop) {
+    fn send_bye(&mut self, now: Now, request: &[u8], hop: Hop, places: &Arc<Mutex<SmallVec<[HeldLimit; 2]>>>) {
         let target = Target::Address(Address { transport: hop.transport, address: hop.address });
         let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None, loop_hash: None };
         // Its Route stands as it is written: the first of it is where the hop leads.
         let wait = 64 * self.snapshot.timers.t1;
-        if !self.send_own(now, Origin::Nobody, request, syntax::Method::Bye, RouteView::default(), targets, Some(hop), wait) {
+        if !self.send_own(now, Origin::Bye(Arc::clone(places)), request, syntax::Method::Bye, RouteView::default(), targets, Some(hop), wait) {
             log::warn!(target: "account", "a BYE finds no place among the transactions");
         }
     }

@@ -79,7 +79,7 @@ impl Edge {
         let Some(target) = self.next_hop_within(message, &shape) else {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));
         };
-        self.note_within(shape.call, found.direction, message);
+        self.note_within(shape.call, found.direction, arrival, message);
         let terms = shape.from_peer.and_then(|peer| self.policy_for(PolicyEvent::InDialog, message, peer));
         self.relay(now, arrival, message, key, shape, TargetSet::one(target), false, terms);
     }

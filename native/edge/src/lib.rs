@@ -102,6 +102,7 @@ pub use carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, GatewayH
 pub use counters::{Counters, DECISION_BOUNDS};
 pub use credential::{CredentialAnswer, CredentialQuestion};
 pub use decision::Decisions;
+pub use defence::{Failure, SharedFailures};
 pub use edge::{Edge, EdgeOptions, Routes};
 pub use emergency::EmergencySettings;
 pub use event::{Event, EventKind, EventValue, Listening};

@@ -72,6 +72,8 @@ pub struct SharedSettings {
     pub wait_milliseconds: u64,
     /// Requests that wait at once.
     pub waiting: usize,
+    /// Whether failed authentications of all nodes count together.
+    pub attacks: bool,
 }
 
 /// A field of a request.

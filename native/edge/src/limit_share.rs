@@ -88,6 +88,11 @@ impl Waits {
         self.waits.poll_timeout()
     }
 
+    /// Whether the request at hand has waited: what it costs without regard to others it has paid.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.resumed
+    }
+
     /// A request begins to look for places.
     pub(crate) fn begin(&mut self, now: Now, snapshot: &Snapshot) {
         if !self.resumed {
@@ -108,13 +113,14 @@ impl Edge {
         let table = &ask.limit.state.table;
         let Some(slot) = table.open(&ask.key, || ask.limit.value(ask.most)) else {
             ask.limit.state.untracked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            return Ok(None);
+            return if ask.limit.settings.fails_open { Ok(None) } else { Err(Halt::Refused(ask.limit.refusal())) };
         };
         let hold = |most: u32| table.hold(&ask.key, most, || ask.limit.value(ask.most)).ok();
-        self.within_share(now, snapshot, ask, &slot, hold).map(Some)
+        self.within_share(now, snapshot, ask, &slot, hold, || {}).map(Some)
     }
 
-    /// Tries for a place with what this node may have of a key; `attempt` gets that number.
+    /// Tries for a place with what this node may have of a key; `attempt` gets that number, and `undo` takes back what dropping its
+    /// result does not.
     pub(crate) fn within_share<T>(
         &mut self,
         now: Now,
@@ -122,6 +128,7 @@ impl Edge {
         ask: &Ask<'_>,
         slot: &LimitSlot,
         attempt: impl Fn(u32) -> Option<T>,
+        undo: impl Fn(),
     ) -> Result<T, Halt> {
         let (at, store) = (now.moment.0, &snapshot.limits.store);
         let Some(share) = slot.value().share.as_ref().filter(|_| ask.most > 0) else {
@@ -132,7 +139,9 @@ impl Edge {
             if let Some(done) = attempt(share.granted().min(ask.most)) {
                 let in_use = used(slot, at);
                 // What was given back meanwhile is not ours any more.
-                if in_use <= share.granted() {
+                if in_use > share.granted() {
+                    undo();
+                } else {
                     if share.runs_short(in_use) && !share.is_empty(at) {
                         self.out.shares.push(ShareQuestion(Arc::clone(slot)));
                     }
@@ -289,6 +298,16 @@ impl Snapshot {
         self.limits.store.hush(until);
     }
 
+    /// What another store granted, or by another lease, is void.
+    pub fn lapse_shares(&self) {
+        self.limits.store.lapse();
+    }
+
+    /// Those of the keys that no limit knows.
+    pub fn shares_unknown(&self, keys: Vec<(String, String)>) -> Vec<(String, String)> {
+        keys.into_iter().filter(|(limit, key)| self.share_slot(limit, key).is_none()).collect()
+    }
+
     /// Whether what the store granted holds at `now`.
     pub fn shares_hold(&self, now: u64) -> bool {
         self.limits.store.holds(now)
@@ -330,10 +349,7 @@ impl Snapshot {
         let mut found = Vec::new();
         for (_, slot) in self.share_slots() {
             let Some(share) = slot.value().share.as_ref() else { continue };
-            if lapsed {
-                share.lapse(|| used(&slot, now));
-            }
-            share.fail();
+            share.restate(lapsed, || used(&slot, now));
             // All of them: of what was under way when the store fell silent nobody knows whether it was done.
             found.extend(ask_of(&slot, now, false));
         }

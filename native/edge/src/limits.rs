@@ -15,7 +15,7 @@ use crate::event::EventKind;
 use crate::fraud::FraudDue;
 use crate::gateway_uri::plain_user;
 use crate::hop::Hop;
-use crate::limit_settings::{Counts, HeldLimit, KeyField, KeyPart, Limit, LimitSlot};
+use crate::limit_settings::{Counts, HeldLimit, KeyField, KeyPart, Limit, LimitSlot, used};
 use crate::limit_share::Waits;
 use crate::matching::Refusal;
 use crate::policy::VerdictError;
@@ -94,7 +94,8 @@ impl Edge {
     /// Takes places in all limits, or in none; but for requests that count although they are refused.
     fn take_all(&mut self, now: Now, snapshot: &Snapshot, asks: &[Ask<'_>]) -> Result<(), Halt> {
         let rates = |dear: bool| asks.iter().filter(move |ask| ask.limit.settings.counts == Counts::Rate && ask.limit.settings.counts_refused == dear);
-        for ask in rates(true) {
+        let paid = self.limits.waits.has_waited();
+        for ask in rates(true).filter(|ask| !paid || ask.limit.settings.shared) {
             self.pass(now, snapshot, ask, true)?;
         }
         for ask in rates(false) {
@@ -139,7 +140,12 @@ impl Edge {
         let Some(pipe) = slot.value().pipe.as_ref() else { return Ok(()) };
         let passes = |most: u32| if count { pipe.take(at, most, &snapshot.limits.meters) } else { pipe.has_room(at, most, &snapshot.limits.meters) };
         let found = if limit.settings.shared {
-            self.within_share(now, snapshot, ask, &slot, |most| passes(most).then_some(()))
+            let undo = || {
+                if count {
+                    pipe.take_back(at)
+                }
+            };
+            self.within_share(now, snapshot, ask, &slot, |most| passes(most).then_some(()), undo)
         } else if passes(ask.most) {
             Ok(())
         } else {
@@ -282,6 +288,13 @@ impl Edge {
             return;
         }
         let snapshot = Arc::clone(&self.snapshot);
+        for limit in snapshot.limits.all.iter().filter(|limit| limit.settings.shared && !snapshot.limits.store.holds(at)) {
+            // Otherwise keys go with the next word of the store.
+            let void = |slot: &LimitSlot| slot.value().share.as_ref().is_some_and(|share| share.is_void(at, used(slot, at)));
+            limit.state.table.all().iter().filter(|slot| void(slot)).for_each(|slot| {
+                limit.state.table.retire(slot);
+            });
+        }
         for limit in &snapshot.limits.all {
             if limit.algorithm == Algorithm::Feedback {
                 snapshot.limits.meters.steer(limit.most("", None));

@@ -2,7 +2,7 @@
 //! user agent client (RFC 3261 section 8.1), the answer goes back by the link that the request came by.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::{Key, NonInviteServer, Now, milliseconds};
 use routing::GatewayState;
@@ -12,6 +12,7 @@ use syntax::{Method, Transport};
 use crate::admit::Class;
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::limit_settings::HeldLimit;
 use crate::policy::VerdictError;
 use crate::route::RouteView;
 use crate::target::TargetSet;
@@ -25,8 +26,9 @@ pub(crate) enum Origin {
     Policy { link: u32, token: PolicyToken },
     /// Whoever waited was told.
     Told,
-    /// Nobody: the proxy tells both sides of a call that it is over.
-    Nobody,
+    /// Nobody: the proxy tells both sides of a call that it is over. Its places in limits are others' once one of them knows: a far end
+    /// that counts calls too must not have one more before that.
+    Bye(Arc<Mutex<SmallVec<[HeldLimit; 2]>>>),
     /// The proxy wants to know whether a side of a call is there.
     CallPing { call: Key, to_caller: bool },
     /// The proxy wants to know how a gateway does.
@@ -127,7 +129,7 @@ impl Edge {
         let server = Server::NonInvite(NonInviteServer::new(true));
         let mut transaction = Transaction::new(key, method, server, nowhere, request, shape, targets.targets, now.moment + wait);
         // What policies send counts as new work, what ends a call does not.
-        let last = matches!(origin, Origin::Nobody);
+        let last = matches!(origin, Origin::Bye(_));
         transaction.origin = Some(Box::new(origin));
         let class = if last { Class::Last } else { Class::Registration };
         let full = self.transactions.len() >= class.share(self.transactions.limit());
@@ -156,7 +158,11 @@ impl Edge {
             Origin::Policy { link, token } => (*link, *token),
             Origin::Probe { partition, pool, gateway } => return self.probed(now, *partition, *pool, gateway, status_code),
             Origin::CallPing { call, to_caller } => return self.call_pinged(now, *call, *to_caller, status_code, !message.is_empty()),
-            Origin::Nobody | Origin::Told => return,
+            Origin::Bye(places) => {
+                places.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                return;
+            }
+            Origin::Told => return,
         };
         let mut token = Vec::with_capacity(TOKEN);
         name.write(&mut token);

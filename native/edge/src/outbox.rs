@@ -1,7 +1,7 @@
 //! What the edge wants done, collected over one batch of input.
 
 use crate::decision::Decisions;
-use crate::{CallRecord, CredentialQuestion, Event, Hop, LocationWrite, MediaQuestion, PolicyQuestion, Question, ReachQuestion, ShareQuestion};
+use crate::{CallRecord, CredentialQuestion, Event, Failure, Hop, LocationWrite, MediaQuestion, PolicyQuestion, Question, ReachQuestion, ShareQuestion};
 
 /// One message to send.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct Outbox {
     pub questions: Vec<Question>,
     /// Users whose credentials must be fetched.
     pub credentials: Vec<CredentialQuestion>,
+    /// Failed authentications that other nodes should know of.
+    pub failures: Vec<Failure>,
     /// Keys of limits whose share does not do.
     pub shares: Vec<ShareQuestion>,
     /// Users whom other workers know.

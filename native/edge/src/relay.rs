@@ -331,7 +331,8 @@ impl Edge {
         let mut peer = self.far_peer(&hop, shape.policy);
         // Taken out for as long as the edge is needed whole.
         let uri = if planned { self.take_request_uri(entry) } else { None };
-        let mut numbers = self.numbers_out(now, entry, message, shape, &hop, peer, uri.as_deref());
+        let ping = self.pings_call(entry);
+        let mut numbers = if ping { Default::default() } else { self.numbers_out(now, entry, message, shape, &hop, peer, uri.as_deref()) };
         if let Some(asserted) = self.asserted(entry, peer) {
             let end = usize::from(message.head.headers_end);
             numbers.edits.push((Span::new(end, end), asserted));
@@ -340,7 +341,9 @@ impl Edge {
             let end = usize::from(message.head.headers_end);
             numbers.edits.push((Span::new(end, end), [b"Route: ", &*way.path, b"\r\n"].concat()));
         }
-        if self.snapshot.settings.media.is_some() || !self.media.calls.is_empty() {
+        if ping {
+            // It says what was said before, as it was said.
+        } else if self.snapshot.settings.media.is_some() || !self.media.calls.is_empty() {
             let found = match call {
                 _ if let Some(changes) = self.external_changes(entry, message) => Ok(changes),
                 Some(_) if self.is_external() => Ok(Vec::new()),

@@ -176,6 +176,7 @@ impl Edge {
         let Some(branch) = transaction.branches.get_mut(attempt).filter(|branch| branch.client.is_open()) else { return };
         let wanted = branch.cancel_wanted.take();
         self.note_provisional(now, entry, attempt);
+        self.ping_heard(now, entry, message);
         self.note_answer(now, entry, attempt, code);
         if let Some(reason) = wanted {
             self.send_cancel(now, entry, attempt, &reason);
@@ -224,7 +225,9 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let (call, direction) = (transaction.call, transaction.dialog.unwrap_or(proto::Direction::FromCaller));
         let sent = transaction.branches.get_mut(attempt).map(|branch| std::mem::take(&mut branch.sent)).unwrap_or_default();
-        self.note_descriptions(call, direction, &sent);
+        if outcome == FinalOutcome::First {
+            self.note_descriptions(call, direction, &sent);
+        }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         if let Some(branch) = transaction.branches.get_mut(attempt) {
             branch.cancel_wanted = None;

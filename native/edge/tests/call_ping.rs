@@ -121,7 +121,8 @@ fn a_side_that_is_gone_or_knows_nothing_ends_the_call_both_ways() {
         assert_eq!(call.rig.counters().call_pings_failed.get(), 1);
         let record = call.rig.records.pop();
         assert_eq!(record.map(|record| (record.status_code, record.ended_by)), Some((200, "proxy")));
-        // Its place is another's.
+        // Its place is another's once one side knows.
+        call.answer(&to_core, CORE, 200);
         let next = Request::new("INVITE", "sip:9@example.net").branch("z9hG4bKb").call_id("b").text();
         assert!(!to(&call.rig.receive(PHONE, &next), CORE, "INVITE").is_empty());
     }
@@ -168,4 +169,50 @@ fn a_ping_by_reinvite_offers_what_was_agreed_and_is_acknowledged() {
     assert_eq!(call.rig.edge.sizes().0, 0);
     call.rig.advance(200_000);
     assert_eq!(call.rig.edge.sizes(), (0, 0));
+}
+
+#[test]
+fn a_phone_that_moved_is_pinged_where_it_was_heard_from() {
+    let mut call = answered(pinging(false));
+    let moved = "198.51.100.7:6060";
+    let info = Request::new("INFO", "sip:9@192.0.2.200").branch("z9hG4bKmoved").call_id("a").cseq(11).tags(&call.tag, "t");
+    let sent = call.rig.receive(moved, &info.header(&format!("Route: {}", call.route)).text());
+    assert!(!to(&sent, CORE, "INFO").is_empty(), "{sent:?}");
+    for _ in 0..60 {
+        let sent = call.rig.advance(1_000);
+        assert!(to(&sent, PHONE, "OPTIONS").is_empty());
+        let ping = to(&sent, moved, "OPTIONS");
+        if !ping.is_empty() {
+            assert!(call.answer(&ping, moved, 200).is_empty());
+            return;
+        }
+    }
+    unreachable!("nobody was pinged");
+}
+
+#[test]
+fn what_is_not_known_is_not_offered_again() {
+    // A session timer runs, which a re-INVITE without one would switch off.
+    let mut timed = pinging(true);
+    timed.session_timer = Some(edge::SessionTimerSettings { expires_seconds: 1_800, min_expires_seconds: 90 });
+    let mut call = answered(timed);
+    let update = call.request("UPDATE", 11, "Supported: timer");
+    call.rig.receive(CORE, &response(&update, 200, "t").replace("Content-Length", "Session-Expires: 300;refresher=uac\r\nContent-Length"));
+    let (caller, _) = call.pings("OPTIONS");
+    assert!(!caller.is_empty());
+    // An offer in the 2xx is answered in an ACK: what the caller has then is not known, so its far end gets no re-INVITE in its name.
+    let mut call = answered(pinging(true));
+    let again = call.request("INVITE", 11, "");
+    let body = sdp("192.0.2.200", 6_002);
+    let ok = response(&again, 200, "t").replace("Content-Length: 0\r\n\r\n", "").replace("<sip:bob@203.0.113.9>", "<sip:9@192.0.2.200>");
+    call.rig.receive(CORE, &format!("{ok}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    for _ in 0..60 {
+        let sent = call.rig.advance(1_000);
+        let (to_phone, to_core) = (to(&sent, PHONE, "INVITE"), to(&sent, CORE, "OPTIONS"));
+        if !to_core.is_empty() {
+            assert!(to_phone.ends_with(&body), "{to_phone}");
+            return;
+        }
+    }
+    unreachable!("nobody was pinged");
 }

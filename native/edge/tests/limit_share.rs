@@ -17,7 +17,7 @@ fn sharing(limits: Vec<KeyLimitSettings>) -> RouteSettings {
     let mut settings =
         settings(vec![peer("core", PeerKind::Core, "192.0.2.200", &["sip:192.0.2.200"]), peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])]);
     settings.key_limits = limits;
-    settings.shared = Some(SharedSettings { wait_milliseconds: 500, waiting: 3 });
+    settings.shared = Some(SharedSettings { wait_milliseconds: 500, waiting: 3, attacks: true });
     settings
 }
 

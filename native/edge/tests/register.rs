@@ -866,3 +866,33 @@ fn a_phone_of_ipv6_registers_and_is_called() {
     let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
     assert_eq!((sent[1].to.to_string().as_str(), sent[1].listener), (phone, 1));
 }
+
+#[test]
+fn guesses_at_other_nodes_count_here_and_bans_of_others_spare_who_is_known() {
+    let mut settings = authenticating();
+    settings.shared = Some(edge::SharedSettings { wait_milliseconds: 0, waiting: 0, attacks: true });
+    let mut rig = Rig::new(settings);
+    rig.listen(&["E_AUTH_ATTACK", "E_BAN_ADDED"]);
+    guess(&mut rig, "198.51.100.66:5060", "bob", 3);
+    let told = rig.take_failures();
+    let failures: Vec<_> = told.iter().map(|failure| (failure.source.to_string(), failure.user.as_str(), failure.cleared)).collect();
+    assert!(failures.len() == 3 && failures.iter().all(|failure| (failure.0.as_str(), failure.2) == ("198.51.100.66", false)), "{failures:?}");
+    let user = told[0].user.clone();
+    let source = told[0].source;
+    // Others counted what is missing: the pair is over its limit, once.
+    let shared = edge::SharedFailures { source, user: user.clone(), of_pair: 25, of_user: 25, of_source: 25 };
+    rig.raise_failures(std::slice::from_ref(&shared));
+    rig.raise_failures(&[shared]);
+    assert_eq!(rig.take_events().iter().map(|event| event.values[0].clone()).collect::<Vec<_>>(), ["pair".into()]);
+    assert_eq!(guess(&mut rig, "198.51.100.66:5060", "bob", 1), [403]);
+    // As many as ban a source; a node that heard of fewer than it knows forgets nothing.
+    rig.raise_failures(&[edge::SharedFailures { source, user, of_pair: 1, of_user: 1, of_source: 200 }]);
+    assert_eq!(rig.take_events().iter().filter(|event| event.kind.shape().0 == "E_BAN_ADDED").count(), 1);
+    // A success after failures lets others begin anew for the pair.
+    guess(&mut rig, PHONE, "bob", 1);
+    rig.take_failures();
+    assert_eq!(come_in(&mut rig, PHONE, "good"), 200);
+    assert!(rig.take_failures().iter().any(|failure| failure.cleared));
+    let (known, stranger) = (PHONE.split(':').next().unwrap_or_default(), "198.51.100.77");
+    assert!(!rig.ban_with_others(known, 60) && rig.ban_with_others(stranger, 60));
+}

@@ -30,7 +30,7 @@ impl<V> Slot<V> {
 
     /// Who holds it now.
     pub fn holders(&self) -> u32 {
-        match self.holders.load(Ordering::Relaxed) {
+        match self.holders.load(Ordering::SeqCst) {
             RETIRED => 0,
             holders => holders,
         }
@@ -134,7 +134,7 @@ impl<V: Send + Sync> Keyed<V> {
         loop {
             let Some(slot) = self.slot(key, &make) else { return Err(NotHeld::NoRoom) };
             let add = |holders: u32| (holders < most.min(RETIRED - 1)).then(|| holders + 1);
-            match slot.holders.fetch_update(Ordering::AcqRel, Ordering::Acquire, add) {
+            match slot.holders.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add) {
                 Ok(_) => return Ok(Holder { table: Arc::clone(self), slot }),
                 // Its last holder is about to take it out: nobody waits for that.
                 Err(RETIRED) => self.take_out(&slot),

@@ -145,6 +145,13 @@ impl Pipe {
         passes
     }
 
+    /// Takes back one that passed at `now`, where that can be told: of a sliding window.
+    pub fn take_back(&self, now: u64) {
+        if let Some(slots) = self.slots.as_ref().filter(|_| self.algorithm == Algorithm::SlidingWindow) {
+            slots.take_back(now);
+        }
+    }
+
     /// Counts one that was refused elsewhere, where refusals cost what a call does.
     pub fn charge(&self, now: u64, most: u32) {
         if let Some(slots) = self.slots.as_ref().filter(|_| self.algorithm == Algorithm::SlidingWindow) {

@@ -200,10 +200,18 @@ impl Share {
         self.in_flight.store(false, Ordering::Release);
     }
 
-    /// What was granted is void, but for what is in use.
-    pub fn lapse(&self, used: impl Fn() -> u32) {
-        let in_use = used();
-        self.granted.fetch_min(in_use, Ordering::SeqCst);
+    /// The store is to hear of everything: what is in use is ours, whoever let that in; and what was granted too, unless it is void.
+    pub fn restate(&self, lapsed: bool, used: impl Fn() -> u32) {
+        if lapsed {
+            self.granted.store(0, Ordering::SeqCst);
+        }
+        self.granted.fetch_max(used(), Ordering::SeqCst);
+        self.in_flight.store(false, Ordering::Release);
+    }
+
+    /// Whether it can be forgotten while the store says nothing: nobody has or wants anything of it, and what was granted is void.
+    pub fn is_void(&self, now: u64, used: u32) -> bool {
+        used == 0 && self.waiting.load(Ordering::Acquire) == 0 && now.saturating_sub(self.used_at.load(Ordering::Relaxed)) > IDLE
     }
 
     /// Whether others, who look for places since `since`, should hear of it: nothing was told since then, or some are free to go.
@@ -295,7 +303,9 @@ mod tests {
         let asked = share.ask(SECOND, true, || looks.fetch_add(2, Ordering::Relaxed));
         assert_eq!((asked.map(|ask| ask.keep), share.granted()), (Some(3), 3));
         share.fail();
-        share.lapse(|| 2);
+        share.restate(true, || 2);
         assert_eq!(share.granted(), 2);
+        share.restate(false, || 5);
+        assert_eq!(share.granted(), 5, "what was let in without the store counts too");
     }
 }

@@ -33,7 +33,7 @@ impl Slots {
             Some(number << COUNT_BITS | by(count).min(COUNT))
         };
         // The closure never declines.
-        let _ = place.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        let _ = place.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
     }
 
     /// Counts one.
@@ -48,7 +48,12 @@ impl Slots {
             let age = number.saturating_sub(word >> COUNT_BITS);
             if word >> COUNT_BITS != 0 && age <= STEPS { word & COUNT } else { 0 }
         };
-        self.places.iter().map(|place| counts(place.load(Ordering::Acquire))).sum()
+        self.places.iter().map(|place| counts(place.load(Ordering::SeqCst))).sum()
+    }
+
+    /// Takes one back that was counted at `now`.
+    pub(crate) fn take_back(&self, now: u64) {
+        self.change(now, |count| count.saturating_sub(1));
     }
 
     /// Counts one if there are fewer than `most` then. Of several at once all may be refused where only one was too many, but
@@ -57,7 +62,7 @@ impl Slots {
         self.add(now);
         let fits = self.sum(now) <= most;
         if !fits {
-            self.change(now, |count| count.saturating_sub(1));
+            self.take_back(now);
         }
         fits
     }

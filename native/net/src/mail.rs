@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 
 use edge::{
     Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaAnswer, MediaNotice, QuestionId, Reach, ReachQuestion, Released, Routing,
-    Snapshot, SourceView,
+    SharedFailures, Snapshot, SourceView,
 };
 use ring_queue::Mailbox;
 
@@ -73,6 +73,10 @@ pub(crate) enum Mail {
     RemoveBindings(Box<[u8]>, Option<Box<[u8]>>, Sender<usize>),
     /// Listen to this source no more for so many seconds, and why; tell whether that is new.
     Ban(IpAddr, u32, String, Sender<bool>),
+    /// The same since another node does, unless somebody known comes from there.
+    BanWithOthers(IpAddr, u32, String, Sender<bool>),
+    /// What all nodes together counted of failures.
+    Failures(Vec<SharedFailures>),
     /// Listen to this source again, and why; tell whether it was banned.
     Unban(IpAddr, String, Sender<bool>),
     /// Tell what is known of a source.

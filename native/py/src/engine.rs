@@ -204,6 +204,14 @@ impl Engine {
         self.0.hush_shares(until);
     }
 
+    fn lapse_shares(&self) {
+        self.0.lapse_shares();
+    }
+
+    fn shares_unknown(&self, keys: Vec<(String, String)>) -> Vec<(String, String)> {
+        self.0.shares_unknown(keys)
+    }
+
     fn shares_hold(&self) -> bool {
         self.0.shares_hold()
     }
@@ -240,6 +248,20 @@ impl Engine {
 
     fn ban(&self, py: Python<'_>, source: IpAddr, seconds: u32, reason: &str) -> bool {
         py.detach(|| self.0.ban(source, seconds, reason))
+    }
+
+    fn ban_with_others(&self, py: Python<'_>, source: IpAddr, seconds: u32, reason: &str) -> bool {
+        py.detach(|| self.0.ban_with_others(source, seconds, reason))
+    }
+
+    /// Source, user, and whether the pair begins anew.
+    fn take_failures(&self, limit: usize) -> Vec<(String, String, bool)> {
+        self.0.take_failures(limit).into_iter().map(|failure| (failure.source.to_string(), failure.user, failure.cleared)).collect()
+    }
+
+    fn raise_failures(&self, py: Python<'_>, told: Vec<(IpAddr, String, u32, u32, u32)>) {
+        let told = told.into_iter().map(|(source, user, of_pair, of_user, of_source)| edge::SharedFailures { source, user, of_pair, of_user, of_source });
+        py.detach(|| self.0.raise_failures(told.collect()));
     }
 
     fn unban(&self, py: Python<'_>, source: IpAddr, reason: &str) -> bool {

@@ -62,6 +62,7 @@ pub struct Rig {
     pub credentials: Vec<CredentialQuestion>,
     /// Keys of shared limits that requests found no place of.
     pub shares: Vec<edge::ShareQuestion>,
+    failures: Vec<edge::Failure>,
     /// The media worker.
     pub media: MediaWorker,
     /// Questions for rtpengines.
@@ -125,6 +126,7 @@ impl Rig {
             policy: Vec::new(),
             credentials: Vec::new(),
             shares: Vec::new(),
+            failures: Vec::new(),
             media,
             media_questions: Vec::new(),
             now: Now { moment: Moment(0), wall: WALL },
@@ -322,6 +324,24 @@ impl Rig {
         done
     }
 
+    /// Failed authentications that other nodes should know of.
+    pub fn take_failures(&mut self) -> Vec<edge::Failure> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// What all nodes together counted of failures.
+    pub fn raise_failures(&mut self, told: &[edge::SharedFailures]) {
+        self.edge.raise_failures(self.now, told);
+        self.collect();
+    }
+
+    /// Another node listens to a source no more.
+    pub fn ban_with_others(&mut self, source: &str, seconds: u32) -> bool {
+        let banned = source.parse().is_ok_and(|source| self.edge.ban_with_others(self.now, source, seconds, "test"));
+        self.collect();
+        banned
+    }
+
     /// What to ask the store of shared limits for the keys that requests found no place of.
     pub fn share_asks(&mut self) -> Vec<edge::KeyAsk> {
         edge::share_asks(self.now.moment.0, std::mem::take(&mut self.shares))
@@ -441,6 +461,7 @@ impl Rig {
         self.policy.append(&mut out.policy);
         self.credentials.append(&mut out.credentials);
         self.shares.append(&mut out.shares);
+        self.failures.append(&mut out.failures);
         self.media_questions.append(&mut out.media_questions);
         sent
     }

@@ -80,6 +80,18 @@ impl Engine {
         }
     }
 
+    /// As [`edge::Snapshot::lapse_shares`].
+    pub fn lapse_shares(&self) {
+        if let Some(snapshot) = self.snapshot() {
+            snapshot.lapse_shares();
+        }
+    }
+
+    /// As [`edge::Snapshot::shares_unknown`].
+    pub fn shares_unknown(&self, keys: Vec<(String, String)>) -> Vec<(String, String)> {
+        self.snapshot().map_or_else(Vec::new, |snapshot| snapshot.shares_unknown(keys))
+    }
+
     /// Whether what the store granted still holds.
     pub fn shares_hold(&self) -> bool {
         self.snapshot().is_some_and(|snapshot| snapshot.shares_hold(self.moment()))

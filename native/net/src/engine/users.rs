@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use edge::{Ban, CredentialAnswer, CredentialQuestion, LocationRow, LocationWrite};
+use edge::{Ban, CredentialAnswer, CredentialQuestion, Failure, LocationRow, LocationWrite, SharedFailures};
 
 use super::{Engine, insist};
 use crate::mail::Mail;
@@ -49,6 +49,23 @@ impl Engine {
     /// Listens to a source no more for so many seconds; whether that is new.
     pub fn ban(&self, source: IpAddr, seconds: u32, reason: &str) -> bool {
         self.ask_first(|reply| Mail::Ban(source, seconds, reason.to_owned(), reply))
+    }
+
+    /// The same since another node does, unless somebody known comes from there.
+    pub fn ban_with_others(&self, source: IpAddr, seconds: u32, reason: &str) -> bool {
+        self.ask_first(|reply| Mail::BanWithOthers(source, seconds, reason.to_owned(), reply))
+    }
+
+    /// Takes up to `limit` failed authentications that other nodes should know of.
+    pub fn take_failures(&self, limit: usize) -> Vec<Failure> {
+        self.shared.shares.failures(limit)
+    }
+
+    /// What all nodes together counted of failures.
+    pub fn raise_failures(&self, told: Vec<SharedFailures>) {
+        if let Some(post) = self.shared.posts.first() {
+            insist(post, Mail::Failures(told));
+        }
     }
 
     /// Listens to a source again; whether it was banned.

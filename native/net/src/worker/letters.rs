@@ -89,6 +89,12 @@ impl Worker {
                     self.guarded(now, |edge| added = edge.ban(now, source, seconds, &reason));
                     let _ = reply.send(added);
                 }
+                Mail::BanWithOthers(source, seconds, reason, reply) => {
+                    let mut added = false;
+                    self.guarded(now, |edge| added = edge.ban_with_others(now, source, seconds, &reason));
+                    let _ = reply.send(added);
+                }
+                Mail::Failures(told) => self.guarded(now, |edge| edge.raise_failures(now, &told)),
                 Mail::Unban(source, reason, reply) => {
                     let mut removed = false;
                     self.guarded(now, |edge| removed = edge.unban(now, source, &reason));

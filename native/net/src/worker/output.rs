@@ -87,6 +87,11 @@ impl Worker {
                 self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
             }
         }
+        for failure in self.edge.out.failures.drain(..) {
+            if !self.shared.shares.tell(failure) {
+                self.status.mailbox_full.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         self.edge.out.location.drain(..).for_each(|write| self.shared.users.write(write));
         for question in std::mem::take(&mut self.edge.out.credentials) {
             if !self.shared.users.ask(question.clone()) {
