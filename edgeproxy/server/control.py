@@ -112,6 +112,9 @@ class Control:
         self.policies.watch(self.engine)
         await self.kernel.use(self.loaded.config, self.engine.bans)
         await self._use_shares(self.loaded.config, store)
+        if counted := [name for name, limit in self.loaded.config.limit.items() if limit.counts == "calls"]:
+            # Calls of an earlier process may live on, and are not counted here.
+            self.printer.event("limits of calls begin with the calls that come", values={"limits": counted})
         self.announcer.state("node", 1, "serving")
         if self.loaded.config.uses_policies:
             self._policies_state(1, "started")

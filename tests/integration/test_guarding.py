@@ -138,6 +138,7 @@ def test_calls_at_once_are_limited_listed_changed_and_ended(guarded: Start, star
     assert proxy.stop() == 0
     proxy.start()
     assert json.loads(manage(proxy, "limits", "list", "--json")[1])["set"] == {"callers": {"a@127.0.0.1": 3}}
+    assert [line["limits"] for line in proxy.log if line["event"] == "limits of calls begin with the calls that come"] == [["callers"]] * 2
     assert manage(proxy, "limits", "reset", "callers", "a@127.0.0.1")[0] == 0
     assert json.loads(manage(proxy, "limits", "list", "--json")[1])["set"] == {}
     code, said = manage(proxy, "limits", "set", "nobody", "3")
