@@ -28,7 +28,7 @@ pair_failures = 100
 user_failures = 4
 [shared]
 url = "redis://127.0.0.1:{store}/0"
-lease_seconds = 1
+lease_seconds = 2
 attacks = true
 [events]
 log = ["E_AUTH_ATTACK", "E_BAN_ADDED", "E_BAN_REMOVED"]

@@ -32,7 +32,7 @@ kind = "subscribers"
 match = ["127.0.0.0/24"]
 [shared]
 url = "{url}"
-lease_seconds = 1
+lease_seconds = 2
 retry_seconds = 0.3
 {shared}
 [limit.calls]
@@ -45,7 +45,7 @@ on_store_failure = "{choice}"
 [events]
 log = ["E_CORE_SR_STATUS_CHANGED"]
 """
-LEASE = 1.0
+LEASE = 2.0
 
 
 class Core(Agent):

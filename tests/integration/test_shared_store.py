@@ -20,7 +20,7 @@ from edgeproxy.shared.balance import Held, balance
 from tests.integration import brokers
 from tests.integration.proxy import free_port
 
-LEASE = 1.0
+LEASE = 2.0
 
 
 @pytest.fixture(scope="module", params=["redis", "mongo"])
@@ -159,11 +159,11 @@ def test_an_empty_store_grants_nothing_new_for_a_lease_but_takes_what_nodes_have
 def test_many_at_once_get_no_place_twice(url: str) -> None:
     async def work(store: Store) -> None:
         # Old enough for a lease that a busy machine does not outlast.
-        await asyncio.sleep(2.2)
+        await asyncio.sleep(LEASE)
         nodes = [f"n{number}" for number in range(8)]
         for node in nodes:
-            await store.beat(node, 3 * LEASE)
-        got = await asyncio.gather(*(store.balance(node, 3 * LEASE, [Ask("k", 0, 3, 3, 2, 10)]) for node in nodes))
+            await store.beat(node, 2 * LEASE)
+        got = await asyncio.gather(*(store.balance(node, 2 * LEASE, [Ask("k", 0, 3, 3, 2, 10)]) for node in nodes))
         assert sum(grant.quota for [grant] in got) == 10
 
     run(url, work)
