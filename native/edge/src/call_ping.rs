@@ -1,6 +1,6 @@
 //! Pings within calls: OPTIONS, or a re-INVITE that offers what was agreed before, to each side in the name of the other. They tell phones
-//! that are gone without a word. What we send takes a number of the side in whose name it is, so that side's later requests are renumbered, and their responses back (RFC 3261
-//! section 12.2.1.1 wants numbers to rise).
+//! that are gone without a word. What we send takes a number of the side in whose name it is, so that side's later requests are
+//! renumbered, and their responses back (RFC 3261 section 12.2.1.1 wants numbers to rise).
 
 use proto::{DialogState, Direction, Key, Moment, Now, seconds};
 use serde::Deserialize;
