@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import resource
 import shutil
@@ -275,27 +276,32 @@ def _manage(method: str, path: str, body: dict[str, Any] | None = None) -> int:
 
 
 def scraping(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
-    """The relay with metrics read every second, and without."""
+    """Processor time a second with metrics read ten times a second and without, in turns of so many seconds within one run.
+
+    Two runs of the relay differ by more than the reading costs, and two windows next to each other by as much as one
+    reading a second does: hence ten.
+    """
+    line = [str(ROOT / "target/release/edge-load"), "call", "--rate", str(rate), "--duration", str(2 * rounds * seconds + 4)]
     rows = []
-    for _ in range(rounds):
-        for scraped in (False, True):
-            with Target("edgeproxy") as target:
-                done = threading.Event()
-
-                def scrape(done: threading.Event = done) -> None:
-                    while not done.wait(1):
-                        _manage("GET", "/metrics")
-
-                thread = threading.Thread(target=scrape)
-                if scraped:
-                    thread.start()
-                run = load(target, rate, seconds)
-                done.set()
-                if scraped:
-                    thread.join()
-            rows.append({"scraped": scraped, "rate": rate, **_row(run)})
-            print(f"{rate}/s metrics {'read every second' if scraped else 'not read'} {run.microseconds_per_call:7.1f} us/call", flush=True)
-    return rows
+    # The reader shares the load's processor: on the proxy's it would cost the proxy its caches.
+    os.sched_setaffinity(0, {int(LOAD_CORE)})
+    with Target("edgeproxy") as target:
+        run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *line], stdout=subprocess.PIPE, text=True)
+        time.sleep(2)
+        for _ in range(rounds):
+            for reads in (0, READS):
+                begun, before = time.monotonic(), target.processor_seconds()
+                for number in range(1, seconds * reads + 1):
+                    _manage("GET", "/metrics")
+                    time.sleep(max(0.0, begun + number / reads - time.monotonic()))
+                time.sleep(max(0.0, begun + seconds - time.monotonic()))
+                share = (target.processor_seconds() - before) / (time.monotonic() - begun)
+                rows.append({"reads": reads, "rate": rate, "share": share})
+                print(f"{rate}/s metrics read {reads:2} times a second: {share:7.2%} of a processor", flush=True)
+        run.wait(80)
+        report = json.loads(run.stdout.read() if run.stdout else "{}")
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    return [{**row, "failed": report["failed"], "retransmissions": report["retransmissions"]} for row in rows]
 
 
 def tracing(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
@@ -315,6 +321,45 @@ def tracing(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
                 print(f"{rate}/s trace {kind:9} {run.microseconds_per_call:7.1f} us/call failed {run.report['failed']}", flush=True)
     return rows
 
+
+BUSY = """
+import time
+from edgeproxy.policy import Policy, Relay
+
+policy = Policy()
+
+
+@policy.on_request("INVITE")
+def decide(call):
+    end = time.thread_time() + 0.01
+    while time.thread_time() < end:
+        pass
+    return Relay(("sip:127.0.0.1:5070",))
+"""
+
+
+def policy_processes(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
+    """Decide as many calls as possible with one policy process and with two, more being offered; a handler works for 10 ms.
+
+    It works for so long that proxy and generator leave nearly two processors to the processes.
+    """
+    rows = []
+    text = (ROOT / "bench/load/relay_python.toml").read_text().replace("relay_policy", "busy")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "busy.py").write_text(BUSY)
+        file = Path(folder) / "edge.toml"
+        for _ in range(rounds):
+            for count in (1, 2):
+                file.write_text(text.replace("workers = 1", f"workers = 1\npolicy_processes = {count}"))
+                with Target("edgeproxy-python", cores="0,1", command=[*COMMANDS["edgeproxy"][:2], str(file)]) as target:
+                    run = load(target, rate, seconds, cores="0,1")
+                rows.append({"processes": count, "rate": rate, "decided": run.report["completed"] / seconds})
+                print(f"{count} policy processes, {rate}/s offered: {rows[-1]['decided']:.0f}/s decided", flush=True)
+    return rows
+
+
+READS = 10
+"""How often metrics are read in a second, to tell what one reading costs."""
 
 SPINNER = """
 import time

@@ -132,13 +132,26 @@ def _policy_reloads(done: dict[str, Any]) -> list[str]:
     return _reloads(done, "Reloads that start the policy process anew")
 
 
+def _policy_processes(rows: list[dict[str, Any]]) -> list[str]:
+    one, two = (median(rows, "decided", processes=count) for count in (1, 2))
+    return [
+        "## Two policy processes",
+        "",
+        f"A handler that works for 10 ms, {rows[0]['rate']} calls/s offered, all on two processors: one process decides {one:.0f} a second, "
+        f"two {two:.0f}: {two / one:.2f} times as many.",
+    ]
+
+
 def _scraping(rows: list[dict[str, Any]]) -> list[str]:
-    without, scraped = (median(rows, "cost", scraped=value) for value in (False, True))
-    share = (scraped - without) * rows[0]["rate"] / 1e6
+    reads = rows[1]["reads"]
+    costs = [(after["share"] - before["share"]) / reads for before, after in zip(rows[::2], rows[1::2], strict=True)]
+    without, read = (median(rows, "share", reads=value) for value in (0, reads))
     return [
         "## Metrics",
         "",
-        f"At {rows[0]['rate']} calls/s: {without:.1f} µs a call, {scraped:.1f} µs with metrics read every second: {share:.1%} of a processor.",
+        f"At {rows[0]['rate']} calls/s, {len(costs)} windows each in turn: {without:.2%} of a processor, {read:.2%} with metrics read {reads} "
+        f"times a second; read once a second they cost {statistics.median(costs):.2%} (median over windows next to each other, "
+        f"{min(costs):.2%} to {max(costs):.2%}). {rows[0]['failed']} calls failed.",
     ]
 
 
@@ -341,6 +354,7 @@ SECTIONS: dict[str, Callable[[Any], list[str]]] = {
     "workers": _workers,
     "reloads": _reloads,
     "policy_reloads": _policy_reloads,
+    "policy_processes": _policy_processes,
     "scraping": _scraping,
     "tracing": _tracing,
     "spinning": _spinning,

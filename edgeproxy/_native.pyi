@@ -335,6 +335,10 @@ class Question:
         """How long the verdict may take."""
 
     @property
+    def is_late(self) -> bool:
+        """Whether more than three quarters of that have passed already."""
+
+    @property
     def request(self) -> Request | None:
         """The request, for events that bring one; for `response` the response, whose fields are those of its request."""
 

@@ -74,6 +74,10 @@ class Dispatcher:
                     task.cancel()
 
     def _ask(self, question: Question, request: Request) -> None:
+        if question.is_late:
+            # A process that has more to do than it can would else spend its time on verdicts that come too late, those
+            # behind them included. The worker does at the deadline what the configuration says.
+            return
         event = question.event
         call = self._object(event, question, request)
         loop = self._loop or self._running_loop()

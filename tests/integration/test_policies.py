@@ -230,6 +230,27 @@ def test_two_processes_share_the_work(decided: Local, tmp_path: Path) -> None:
             assert proxy.stop() == 0
 
 
+def test_a_process_that_is_asked_twice_what_it_can_decide_spends_no_time_on_verdicts_that_come_too_late(
+    local: Local, tmp_path: Path
+) -> None:
+    (tmp_path / "busy.py").write_text(
+        "import time\nfrom edgeproxy.policy import Policy, Reject\npolicy = Policy()\n@policy.on_request('INVITE')\ndef decide(call):\n"
+        "    end = time.thread_time() + 0.02\n    while time.thread_time() < end:\n        pass\n    return Reject(486)\n"
+    )
+    with Agent() as caller, Agent() as core:
+        _, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "busy"\ndeadline_seconds = 0.4')
+        decided = late = 0
+        begun = time.monotonic()
+        for number in range(300):
+            caller.send(invite("INVITE", caller.port, "sip:b@127.0.0.1", call_id=f"busy{number}", branch=f"busy{number}"), port)
+            while message := caller.receive(max(0.001, begun + 0.01 * number - time.monotonic())):
+                decided += message.startswith("SIP/2.0 486")
+                late += message.startswith("SIP/2.0 500")
+        # Fifty a second for three seconds is what one process can do at most; with all taken in turn it decided the first 25.
+        assert decided > 75
+        assert decided + late > 200
+
+
 def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path: Path) -> None:
     broken = {
         "syntax": ("x = (\n", "syntax.py:1: SyntaxError"),

@@ -35,6 +35,7 @@ mod watchdog;
 mod worker;
 
 pub use bind::{BindError, inherited};
+pub use clock::monotonic;
 pub use engine::{Engine, LabelledCount, Routes, StartError};
 pub use install::{DnsSettings, Document, InstallSettings, MediaInstall, RecordSettings, StreamSettings};
 pub use logging::{LogLine, drain_log, install_logger, set_log_level};

@@ -29,16 +29,6 @@ pub(crate) fn raise_open_files(wanted: u64) {
     }
 }
 
-/// Processor time of the calling thread in microseconds.
-pub(crate) fn thread_time() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid, writable timespec.
-    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } != 0 {
-        return 0;
-    }
-    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
-}
-
 /// Bytes that a socket's receive buffer holds, overhead of the kernel's among them; 0 where that cannot be told.
 pub(crate) fn receive_memory(descriptor: RawFd) -> u64 {
     let mut figures = [0_u32; 9];

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use edge::{PolicyEvent, PolicyQuestion, PolicyToken};
 use ring_queue::{ByteReader, ByteWriter, Link};
 
+use crate::clock::monotonic;
+
 use std::os::fd::OwnedFd;
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -174,10 +176,11 @@ impl Policies {
     /// Puts questions to their processes, each woken once; those that find no room go to `refused`.
     pub(crate) fn put(&mut self, now: u64, questions: &mut Vec<PolicyQuestion>, refused: &mut dyn FnMut(PolicyToken)) {
         let mut wake: Vec<u32> = Vec::new();
+        let put = monotonic().to_le_bytes();
         for question in questions.drain(..) {
             let decides = question.bytes.first().is_some_and(|event| PolicyEvent::decides(*event));
             let link = self.links.iter_mut().find(|link| link.id == question.link);
-            match link.map(|link| link.questions.push(&[&question.bytes])) {
+            match link.map(|link| link.questions.push(&[&question.bytes, &put])) {
                 Some(Ok(asleep)) => {
                     if asleep && !wake.contains(&question.link) {
                         wake.push(question.link);
@@ -287,18 +290,23 @@ impl PolicyPort {
         }
     }
 
-    /// Takes up to `limit` questions, from the workers in turn.
+    /// Takes up to `limit` questions, from the workers in turn, each with when it was put ([`monotonic`]).
     ///
     /// # Errors
     /// Where a queue is damaged.
-    pub fn take(&mut self, limit: usize) -> io::Result<Vec<Vec<u8>>> {
+    pub fn take(&mut self, limit: usize) -> io::Result<Vec<(Vec<u8>, u64)>> {
         let mut taken = Vec::new();
         let mut empty = 0;
         while taken.len() < limit && empty < self.ends.len() {
             self.next = (self.next + 1) % self.ends.len();
             let mut question = Vec::new();
             if self.ends[self.next].0.pop(&mut question).map_err(io::Error::other)? {
-                taken.push(question);
+                let Some((rest, put)) = question.split_last_chunk() else {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a question without its time"));
+                };
+                let (length, put) = (rest.len(), u64::from_le_bytes(*put));
+                question.truncate(length);
+                taken.push((question, put));
                 empty = 0;
             } else {
                 empty += 1;
@@ -364,7 +372,10 @@ mod tests {
         assert!(crate::wait::is_readable(port.descriptor()) && policies.expects(1) && !policies.expects(ATTENTION));
         port.answer_bell();
         assert!(!crate::wait::is_readable(port.descriptor()));
-        assert_eq!(port.take(10).unwrap().iter().map(|q| q[1]).collect::<Vec<_>>(), *b"ab");
+        let before = monotonic();
+        let taken = port.take(10).unwrap();
+        assert_eq!(taken.iter().map(|(question, _)| &question[1..]).collect::<Vec<_>>(), [b"a", b"b"]);
+        assert!(taken.iter().all(|(_, put)| (before - 1_000_000..=before).contains(put)));
         assert!(!policies.open());
         assert!(port.answer(&[1, 0, 0], b"x") && port.answer(&[1, 0, 0], b"y") && !port.answer(&[7], b""));
         port.flush();

@@ -11,10 +11,10 @@ use mio::Events;
 use proto::Now;
 
 use crate::clock::Clock;
+use crate::clock::thread_time;
 use crate::coalesce::Coalesce;
 use crate::datagram::SendBatch;
 use crate::install::InstallSettings;
-use crate::limits::thread_time;
 use crate::overload::Overload;
 use crate::roster::{Advice, Roster};
 use crate::wait::wait;

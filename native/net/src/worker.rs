@@ -20,9 +20,10 @@ use proto::{Moment, Now};
 
 use self::port::Port;
 use crate::bind::Bound;
+use crate::clock::thread_time;
 use crate::datagram::ReceiveBatch;
 use crate::install::InstallSettings;
-use crate::limits::{thread_time, trim_memory};
+use crate::limits::trim_memory;
 use crate::media::{MediaEnds, MediaSender};
 use crate::policies::{Policies, WorkerLink};
 use crate::sieve::Sieve;

@@ -48,6 +48,8 @@ pub(crate) struct Question {
     status_code: u16,
     token: [u8; TOKEN],
     deadline: u32,
+    /// When it was put; `u64::MAX` where there is no queue to wait in.
+    put: u64,
     request: Option<Py<Request>>,
     /// The record of a call, a response, or what comes back for a request of the policy's own.
     message: Vec<u8>,
@@ -55,8 +57,8 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// Reads a frame; `None` for bytes that are none.
-    pub(crate) fn read(py: Python<'_>, frame: Vec<u8>) -> Option<PyResult<Self>> {
+    /// Reads a frame that was put at a moment; `None` for bytes that are none.
+    pub(crate) fn read(py: Python<'_>, frame: Vec<u8>, put: u64) -> Option<PyResult<Self>> {
         let view = QuestionView::read(&frame)?;
         let (event, status_code, deadline, token) = (view.event, view.status_code, view.deadline, view.token.try_into().ok()?);
         let target = view.target.to_owned();
@@ -65,7 +67,7 @@ impl Question {
         // A response is read like a request: its fields are those of the request that it answers.
         let readable = brings_request || event == PolicyEvent::Response as u8;
         let request = if readable { Some(Py::new(py, Request::of(frame))) } else { None };
-        Some(request.transpose().map(|request| Self { event, status_code, token, deadline, request, message, target }))
+        Some(request.transpose().map(|request| Self { event, status_code, token, deadline, put, request, message, target }))
     }
 }
 
@@ -118,6 +120,11 @@ impl Question {
     }
 
     #[getter]
+    fn is_late(&self) -> bool {
+        net::monotonic().saturating_sub(self.put) > u64::from(self.deadline) / 4 * 3
+    }
+
+    #[getter]
     fn request(&self, py: Python<'_>) -> Option<Py<Request>> {
         self.request.as_ref().map(|request| request.clone_ref(py))
     }
@@ -167,7 +174,7 @@ impl PolicyPort {
 
     fn take(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Question>> {
         let taken = self.port()?.take(limit).map_err(|error| PyOSError::new_err(error.to_string()))?;
-        taken.into_iter().filter_map(|frame| Question::read(py, frame)).collect()
+        taken.into_iter().filter_map(|(frame, put)| Question::read(py, frame, put)).collect()
     }
 
     fn rest(&self) -> PyResult<bool> {

@@ -142,7 +142,7 @@ impl SimulatedEdge {
     /// Takes the questions for policies.
     fn questions(&self, py: Python<'_>) -> PyResult<Vec<Question>> {
         let questions = std::mem::take(&mut self.simulation()?.edge.out.policy);
-        questions.into_iter().filter_map(|question| Question::read(py, question.bytes)).collect()
+        questions.into_iter().filter_map(|question| Question::read(py, question.bytes, u64::MAX)).collect()
     }
 
     /// Puts the questions for policies onto a link, as a worker does; returns how many.
