@@ -42,13 +42,13 @@ class Unbar(msgspec.Struct, forbid_unknown_fields=True):
 async def _stats(request: web.Request) -> web.Response:
     query, control = query_of(request, FraudQuery), request.app[CONTROL]
     rows = await asyncio.to_thread(control.engine.fraud_stats, query.user or None, query.limit)
-    barred = [{"user": user, "left_seconds": left} for user, left in control.engine.barred()]
+    barred = [{"user": user, "left_seconds": left, "node": node} for user, left, node in control.barred()]
     return as_json({"figures": [StatsView(*row) for row in rows], "barred": barred})
 
 
 async def _unbar(request: web.Request) -> web.Response:
     wanted, control = await body_of(request, Unbar), request.app[CONTROL]
-    if not control.engine.unbar(wanted.user):
+    if not control.unbar(wanted.user):
         raise StorageError(f"not barred: {wanted.user}")
     control.printer.event("unbarred by an operator", values={"user": wanted.user})
     control.announcer.bus.publish(make("E_FRD_UNBARRED", time.time_ns() // 1_000, {"user": wanted.user, "reason": "by an operator"}))

@@ -56,7 +56,7 @@ def show_figures(user: str, limit: int, raw: bool, control: Path) -> None:
         head = ["user", "profile", "prefix", "rule", "calls a minute", "total", "at once", "in a row"]
         table(head, [[str(value) for value in msgspec.structs.astuple(row)] for row in found.figures])
         for one in found.barred:
-            click.echo(f"barred: {one['user']}, for {one['left_seconds']} s more")
+            click.echo(f"barred: {one['user']}, for {one['left_seconds']} s more, by {one['node']}")
 
     told(work)
 

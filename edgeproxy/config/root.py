@@ -144,6 +144,8 @@ class Config(msgspec.Struct, frozen=True):
                 )
         if self.shared:
             self.shared.check(("shared",), faults)
+            if self.shared.fraud and not self.fraud:
+                faults.add(("shared", "fraud"), "figures are counted only where there is a [fraud]")
         if self.call_ping:
             self.call_ping.check(("call_ping",), faults)
         if self.session_timer:

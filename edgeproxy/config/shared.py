@@ -30,6 +30,8 @@ class Shared(msgspec.Struct, frozen=True):
     """Requests that wait at once, per worker; one more goes by `on_store_failure`."""
     attacks: bool = False
     """Whether failed authentications of all nodes count together (`[authentication.attacks]`), and what one node bans others do not listen to either, unless somebody known comes from there."""
+    fraud: bool = False
+    """Whether the figures of `[fraud]` are those of all nodes together, and an account that one node barred may not call by others either. Nodes know each other by `install.node`."""
     retry_seconds: Annotated[float, Meta(ge=0.1, le=600)] = 1.0
     """How long a store that did not answer is not asked, and nobody waits for it."""
 

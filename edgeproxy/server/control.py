@@ -27,6 +27,7 @@ from edgeproxy.server.revisions import Revisions
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.routes import Routes
 from edgeproxy.server.shared_attacks import SharedAttacks
+from edgeproxy.server.shared_fraud import SharedFraud
 from edgeproxy.server.shares import Shares, connected
 from edgeproxy.server.sinks import Sinks
 from edgeproxy.server.standing import Standing
@@ -58,6 +59,7 @@ class Control:
         self.shares: Shares | None = None
         self.values = ValueService(lambda: self.shares)
         self._attacks: tuple[asyncio.Task[None], int, SharedAttacks] | None = None
+        self._frauds: tuple[asyncio.Task[None], SharedFraud] | None = None
         self.policies = Policies(loaded, printer.event, self._policies_state, self.values.connect)
         self._switches = Switches(Path(loaded.config.install.state_directory))
         self.fraud = FraudStore(Path(loaded.config.install.state_directory), printer.event)
@@ -131,17 +133,25 @@ class Control:
         if self.shares and self.shares.terms != terms:
             retired, self.shares = self.shares, None
             await retired.stop()
-            self._share_attacks(None, config)
+            self._share_guards(None, config)
         if self.shares:
             await self.shares.keep_known()
-            if self._attacks:
+            if bool(self._frauds) != bool(self.shares.terms.fraud and config.fraud):
+                self._share_guards(self.shares, config)
+            elif self._attacks:
                 self._attacks[2].window_seconds = config.authentication.attacks.window_seconds
         elif terms and store:
             self.shares = Shares(self.engine, terms, store, config.install.node, self.printer.event, self._shares_state)
-            self._share_attacks(self.shares, config)
+            self._share_guards(self.shares, config)
 
-    def _share_attacks(self, shares: Shares | None, config: Config) -> None:
-        """Count failures and bans with other nodes, or do so no more."""
+    def _share_guards(self, shares: Shares | None, config: Config) -> None:
+        """Count failures, bans and fraud with other nodes, or do so no more."""
+        if self._frauds:
+            self._frauds[0].cancel()
+            self._frauds = None
+        if shares and shares.terms.fraud and config.fraud:
+            frauds = SharedFraud(self.engine, config.install.node, self.printer.event)
+            self._frauds = (self.standing.run(lambda: frauds.run(shares)), frauds)
         if self._attacks:
             task, number, _ = self._attacks
             task.cancel()
@@ -167,7 +177,7 @@ class Control:
             task.cancel()
         await self.kernel.stop()
         if self.shares:
-            self._share_attacks(None, self.loaded.config)
+            self._share_guards(None, self.loaded.config)
             await self.shares.stop()
         await self.sinks.stop()
         await self.routes.stop()
@@ -362,6 +372,17 @@ class Control:
             "events_not_taken": bus.dropped,
         }
         return {**self.engine.counters(), **own}
+
+    def barred(self) -> list[tuple[str, int, str]]:
+        """Return accounts that may not call, for how many more seconds, and which node says so."""
+        node = self.loaded.config.install.node
+        others = self._frauds[1].barred if self._frauds else {}
+        return [(user, left, node) for user, left in self.engine.barred()] + [(user, left, by) for user, (left, by) in others.items()]
+
+    def unbar(self, user: str) -> bool:
+        """Let an account call again, by all nodes that share figures; false where it was not barred."""
+        found = self.engine.unbar(user)
+        return bool(self._frauds and self._frauds[1].unbar(user)) or found
 
     def lookups(self) -> dict[str, dict[str, int]]:
         """Return how often each lookup came to what."""

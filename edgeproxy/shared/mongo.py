@@ -44,6 +44,7 @@ class MongoStore:
         database = self._client[urlsplit(url).path.strip("/") or "edgeproxy"]
         self._nodes, self._shares = database[f"{prefix}_nodes"], database[f"{prefix}_shares"]
         self._short, self._counts, self._sets = database[f"{prefix}_short"], database[f"{prefix}_counts"], database[f"{prefix}_sets"]
+        self._said = database[f"{prefix}_said"]
         self._clock: tuple[datetime, float] | None = None
 
     async def _now(self) -> datetime:
@@ -59,7 +60,7 @@ class MongoStore:
         """As `Store.open`."""
         await asyncio.gather(*(self._client.admin.command("ping") for _ in range(CONNECTIONS)))
         # The server forgets what is over; exact ends are looked at here.
-        for one in (self._short, self._counts, self._sets):
+        for one in (self._short, self._counts, self._sets, self._said):
             await one.create_index("until", expireAfterSeconds=60)
 
     async def _node(self, node: str, change: dict[str, Any]) -> dict[str, Any]:
@@ -217,6 +218,18 @@ class MongoStore:
                 return await self.add(key, by, seconds)
 
         return list(await asyncio.gather(*(one(*count) for count in counts)))
+
+    @_told
+    async def publish(self, group: str, name: str, text: str, seconds: float) -> None:
+        """As `Store.publish`."""
+        said = {"group": group, "name": name, "text": text, "until": await self._now() + timedelta(seconds=seconds)}
+        await self._said.update_one({"_id": f"{group}:{name}"}, {"$set": said}, upsert=True)
+
+    @_told
+    async def published(self, group: str) -> dict[str, str]:
+        """As `Store.published`."""
+        found = self._said.find({"group": group, "until": {"$gt": await self._now()}})
+        return {one["name"]: one["text"] async for one in found}
 
     @_told
     async def clear(self, keys: Sequence[str]) -> None:

@@ -128,6 +128,19 @@ class RedisStore:
             return [int(count) for count in await pipe.execute()]
 
     @_told
+    async def publish(self, group: str, name: str, text: str, seconds: float) -> None:
+        """As `Store.publish`."""
+        await self._client.set(self._key("said", f"{group}:{name}"), text, px=round(seconds * 1_000))
+        await self.put(f"said:{group}", [(name, seconds)])
+
+    @_told
+    async def published(self, group: str) -> dict[str, str]:
+        """As `Store.published`."""
+        names = list(await self.members(f"said:{group}"))
+        texts = await self._client.mget([self._key("said", f"{group}:{name}") for name in names]) if names else []
+        return {name: str(text) for name, text in zip(names, texts, strict=True) if text is not None}
+
+    @_told
     async def clear(self, keys: Sequence[str]) -> None:
         """As `Store.clear`."""
         if keys:

@@ -115,6 +115,14 @@ class Store(Values, Protocol):
         """As `Values.add` for many counters: key, what is added, and seconds of each."""
         ...
 
+    async def publish(self, group: str, name: str, text: str, seconds: float) -> None:
+        """Say something under a name, instead of what it said before; it is forgotten after so many seconds."""
+        ...
+
+    async def published(self, group: str) -> dict[str, str]:
+        """Return what each name of a group says."""
+        ...
+
     async def clear(self, keys: Sequence[str]) -> None:
         """Let counters begin anew."""
         ...

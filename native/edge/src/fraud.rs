@@ -1,10 +1,10 @@
 //! Fraud in phase *admit*: what an account does is watched against its profile, and acted upon as the file says.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::collections::{BinaryHeap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use guard::{Alarm, Figure, Fraud, FraudRow, FraudRule, FraudRules, FraudStats, FraudTerms, Level, WatchedCall};
+use guard::{Alarm, Figure, Fraud, FraudRow, FraudRule, FraudRules, FraudStats, FraudTerms, FraudTold, Level, WatchedCall};
 use papaya::HashMap as SharedMap;
 use proto::{Key, Moment, Now, Secret, keyed_hash, seconds};
 use serde::Deserialize;
@@ -125,6 +125,14 @@ pub(crate) struct FraudCounts {
     pub(crate) fraud: Fraud,
     /// Accounts that may not call, until which second since 1970.
     pub(crate) barred: SharedMap<Box<str>, u64>,
+    /// Accounts that other nodes have barred, as they said last.
+    barred_elsewhere: RwLock<HashSet<Box<str>>>,
+}
+
+impl FraudCounts {
+    fn is_barred(&self, user: &str, wall: u64) -> bool {
+        self.barred.pin().get(user).is_some_and(|until| *until > wall) || self.barred_elsewhere.read().unwrap_or_else(PoisonError::into_inner).contains(user)
+    }
 }
 
 /// Fraud as a snapshot has it.
@@ -138,7 +146,7 @@ impl FraudWatch {
     pub(crate) fn after(before: Option<&Self>, settings: Option<&FraudSettings>) -> Option<Self> {
         let settings = settings?;
         let known = before.map(|before| Arc::clone(&before.counts));
-        let fresh = || Arc::new(FraudCounts { fraud: Fraud::new(settings.keys), barred: SharedMap::new() });
+        let fresh = || Arc::new(FraudCounts { fraud: Fraud::new(settings.keys), barred: SharedMap::new(), barred_elsewhere: RwLock::default() });
         known.iter().for_each(|counts| counts.fraud.set_most(settings.keys));
         Some(Self { rules: settings.rules(), terms: settings.terms(), counts: known.unwrap_or_else(fresh) })
     }
@@ -191,7 +199,7 @@ impl Edge {
         }
         let Some(call) = self.watched_by(settings, message, peer) else { return Ok(()) };
         let wall = now.wall / 1_000_000;
-        if !settings.shadow && watch.counts.barred.pin().get(call.user.as_str()).is_some_and(|until| *until > wall) {
+        if !settings.shadow && watch.counts.is_barred(&call.user, wall) {
             self.counters.fraud_barred_calls.add();
             return Err(self.fraud_refusal(settings));
         }
@@ -207,7 +215,7 @@ impl Edge {
             self.act(now, settings, &call.user, alarm);
         }
         let beyond = |level: Level| finding.level.is_some_and(|worst| worst >= level) && settings.actions(level).refuse;
-        let barred = !settings.shadow && watch.counts.barred.pin().get(call.user.as_str()).is_some_and(|until| *until > wall);
+        let barred = !settings.shadow && watch.counts.is_barred(&call.user, wall);
         if barred || [Level::Warning, Level::Critical].into_iter().any(beyond) {
             if let Some(watched) = finding.call.filter(|_| !settings.counts_refused) {
                 watched.take_back();
@@ -367,6 +375,19 @@ impl Snapshot {
         let mut found: Vec<_> = left.collect();
         found.sort_unstable();
         found
+    }
+
+    /// What other nodes are to hear of fraud figures, at `now` microseconds of the monotonic clock; so many rows at most.
+    pub fn fraud_told(&self, now: u64, most: usize) -> Vec<FraudTold> {
+        self.fraud.as_ref().map_or_else(Vec::new, |watch| watch.counts.fraud.told(now, most))
+    }
+
+    /// Takes over what all other nodes say of figures and of accounts that they barred, instead of what they said before.
+    pub fn hear_fraud(&self, told: Vec<FraudTold>, barred: Vec<String>) {
+        let Some(watch) = &self.fraud else { return };
+        watch.counts.fraud.hear(told);
+        let barred = barred.into_iter().map(String::into_boxed_str).collect();
+        *watch.counts.barred_elsewhere.write().unwrap_or_else(PoisonError::into_inner) = barred;
     }
 
     /// Lets an account call again; false where it was not barred.

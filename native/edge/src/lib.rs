@@ -110,7 +110,7 @@ pub use flood::{FloodSettings, SourceView};
 pub use fraud::{FraudActions, FraudRuleSettings, FraudSettings, number_hash};
 pub use gateway_uri::normal as normal_number;
 pub use gruu::Wanted;
-pub use guard::{Ban, Capacity, Caps, FraudStats, Full, Level, PastAlarm, PastCall, replay as replay_fraud};
+pub use guard::{Ban, Capacity, Caps, FraudStats, FraudTold, Full, Level, PastAlarm, PastCall, replay as replay_fraud};
 pub use hide::hide_secrets;
 pub use hop::{ConnectionId, Hop};
 pub use limit_settings::{Counts, KeyLimitSettings, LimitView, SharedSettings};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
+use crate::fraud_others::{FraudOthers, FraudTold};
 use crate::fraud_rules::{Figure, FraudRule, FraudRules};
 use crate::keyed::{Holder, Keyed, NotHeld};
 
@@ -171,6 +172,7 @@ pub struct FraudRow {
 #[derive(Debug)]
 pub struct Fraud {
     table: Arc<Keyed<FraudValue>>,
+    others: FraudOthers,
 }
 
 fn key_of(user: &str, rule: &FraudRule) -> String {
@@ -180,7 +182,7 @@ fn key_of(user: &str, rule: &FraudRule) -> String {
 impl Fraud {
     /// Figures of `keys` users and prefixes at most.
     pub fn new(keys: usize) -> Self {
-        Self { table: Arc::new(Keyed::keeping(keys)) }
+        Self { table: Arc::new(Keyed::keeping(keys)), others: FraudOthers::default() }
     }
 
     /// Keys that are there.
@@ -231,11 +233,12 @@ impl Fraud {
         let bucket = figures.buckets.at(second);
         *bucket = bucket.saturating_add(1);
         let this_second = u32::from(*bucket);
+        let elsewhere = self.others.of(holder.slot().key(), rule.id, time.day, hashed);
         let values = [
-            (Figure::CallsPerMinute, figures.buckets.sum()),
-            (Figure::TotalCalls, figures.total),
-            (Figure::ConcurrentCalls, concurrent),
-            (Figure::SequentialCalls, figures.sequential),
+            (Figure::CallsPerMinute, figures.buckets.sum().saturating_add(elsewhere.minute)),
+            (Figure::TotalCalls, figures.total.saturating_add(elsewhere.total)),
+            (Figure::ConcurrentCalls, concurrent.saturating_add(elsewhere.concurrent)),
+            (Figure::SequentialCalls, figures.sequential.saturating_add(elsewhere.sequential)),
             (Figure::CallsPerSecond, this_second),
         ];
         let (mut alarms, mut worst) = (Alarms::new(), None);
@@ -280,20 +283,44 @@ impl Fraud {
             }
             let mut figures = slot.value().lock();
             figures.buckets.go_on(now / SECOND + 1);
+            let elsewhere = self.others.of(slot.key(), figures.rule, figures.day, figures.last);
             found.push(FraudStats {
                 user: own.to_owned(),
                 profile: profile.parse().unwrap_or_default(),
                 prefix: prefix.to_owned(),
                 rule: figures.rule,
-                calls_per_minute: figures.buckets.sum(),
-                total_calls: figures.total,
-                concurrent_calls: slot.holders(),
-                sequential_calls: figures.sequential,
+                calls_per_minute: figures.buckets.sum().saturating_add(elsewhere.minute),
+                total_calls: figures.total.saturating_add(elsewhere.total),
+                concurrent_calls: slot.holders().saturating_add(elsewhere.concurrent),
+                sequential_calls: figures.sequential.saturating_add(elsewhere.sequential),
             });
         }
         found.sort_by(|a, b| b.total_calls.cmp(&a.total_calls).then_with(|| (&a.user, &a.prefix).cmp(&(&b.user, &b.prefix))));
         found.truncate(most);
         found
+    }
+
+    /// What other nodes are to hear: so many users and prefixes at most, those that call now first, then those with the most calls.
+    pub fn told(&self, now: u64, most: usize) -> Vec<FraudTold> {
+        let second = now / SECOND + 1;
+        let mut told: Vec<FraudTold> = Vec::new();
+        for slot in self.table.all() {
+            let mut figures = slot.value().lock();
+            figures.buckets.go_on(second);
+            let (rule, day, total, sequential, last) = (figures.rule, figures.day, figures.total, figures.sequential, figures.last);
+            let (minute, concurrent) = (figures.buckets.sum(), slot.holders());
+            told.push(FraudTold { key: slot.key().to_owned(), rule, day, total, minute, concurrent, sequential, last });
+        }
+        if told.len() > most {
+            told.sort_unstable_by_key(|row| std::cmp::Reverse((row.minute.max(row.concurrent) > 0, row.total)));
+            told.truncate(most);
+        }
+        told
+    }
+
+    /// Takes over what all other nodes say, instead of what they said before.
+    pub fn hear(&self, told: Vec<FraudTold>) {
+        self.others.hear(told);
     }
 
     /// Has room for `keys` users and prefixes from now on.
@@ -434,6 +461,49 @@ mod tests {
         assert_eq!(told(201, "9008"), [("calls-per-minute", Level::Warning, 2, 2)]);
         assert_eq!(bench.0.stats(Some("alice"), 201 * SECOND, 10)[0].total_calls, 8);
         assert!(bench.call(202, "123").1.is_empty() && bench.0.len() == 2, "another prefix, another count");
+    }
+
+    #[test]
+    fn what_other_nodes_count_is_added_and_a_node_that_is_gone_is_not() {
+        let thresholds = [[5, 0], [0, 30], [3, 0], [4, 0], [0; 2], [0; 2]];
+        let (here, there) = (bench(thresholds), bench(thresholds));
+        let hears = |rows: &[FraudTold]| here.0.hear(rows.to_vec());
+        let (_kept, _) = there.call(0, "9001");
+        let (kept, _) = there.call(1, "9001");
+        let told = there.0.told(SECOND, 10);
+        assert_eq!((told[0].total, told[0].minute, told[0].concurrent, told[0].sequential), (2, 2, 2, 2));
+        hears(&told);
+        assert_eq!(here.call(2, "9001").1, [("concurrent-calls", Level::Warning, 3, 3)]);
+        // Two there and two here of the same number; those of another number are no row.
+        assert_eq!(here.call(3, "9001").1, [("sequential-calls", Level::Warning, 4, 4)]);
+        assert_eq!(here.call(4, "9002").1, [("calls-per-minute", Level::Warning, 5, 5)]);
+        let stats = &here.0.stats(None, 4 * SECOND, 1)[0];
+        assert_eq!((stats.calls_per_minute, stats.total_calls, stats.concurrent_calls, stats.sequential_calls), (5, 5, 2, 1));
+        // Totals of another rule or day are not ours, the last minute is.
+        hears(&[FraudTold { day: told[0].day + 1, total: 900, ..told[0].clone() }, FraudTold { rule: 8, total: 900, ..told[0].clone() }]);
+        assert_eq!(here.call(5, "9003").1, []);
+        let stats = &here.0.stats(None, 5 * SECOND, 1)[0];
+        assert_eq!((stats.calls_per_minute, stats.total_calls), (8, 4));
+        hears(&[]);
+        assert_eq!(here.0.stats(None, 5 * SECOND, 1)[0].calls_per_minute, 4);
+        // What was refused is not told any more.
+        kept.unwrap().take_back();
+        assert_eq!((there.0.told(SECOND, 10)[0].total, there.0.told(SECOND, 10)[0].concurrent), (1, 1));
+    }
+
+    #[test]
+    fn those_who_call_now_are_told_first_then_those_with_most_calls() {
+        let bench = bench([[0; 2]; 6]);
+        for (second, calls, prefix) in [(0, 1, "1"), (0, 3, "9001"), (100, 1, "")] {
+            let user = format!("user{prefix}");
+            for _ in 0..calls {
+                bench.0.begin(&bench.1, bench.2, second * SECOND, NOON, &user, 1, "123", 7);
+            }
+        }
+        let told =
+            |most| bench.0.told(110 * SECOND, most).into_iter().map(|row| row.key.chars().take_while(|c| *c != PARTED).collect()).collect::<Vec<String>>();
+        assert_eq!((told(1), told(2)), (vec!["user".to_owned()], vec!["user".to_owned(), "user9001".to_owned()]));
+        assert_eq!(told(10).len(), 3);
     }
 
     #[test]

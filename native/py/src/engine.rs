@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::errors::to_py;
-use crate::fraud::StatsRow;
+use crate::fraud::{StatsRow, ToldRow};
 use crate::policy::PolicyLink;
 use crate::routes::{RouteTables, machines, switch_machine};
 use crate::shares::{Asked, Given, asked, given};
@@ -294,6 +294,27 @@ impl Engine {
 
     fn unbar(&self, user: &str) -> bool {
         self.0.snapshot().is_some_and(|snapshot| snapshot.unbar(user))
+    }
+
+    fn fraud_told(&self, py: Python<'_>, most: usize) -> Vec<ToldRow> {
+        let Some(snapshot) = self.0.snapshot() else { return Vec::new() };
+        let told = py.detach(|| snapshot.fraud_told(self.0.moment(), most));
+        told.into_iter().map(|t| (t.key, t.rule, t.day, t.total, t.minute, t.concurrent, t.sequential, t.last)).collect()
+    }
+
+    fn hear_fraud(&self, py: Python<'_>, told: Vec<ToldRow>, barred: Vec<String>) {
+        let Some(snapshot) = self.0.snapshot() else { return };
+        let told = told.into_iter().map(|(key, rule, day, total, minute, concurrent, sequential, last)| edge::FraudTold {
+            key,
+            rule,
+            day,
+            total,
+            minute,
+            concurrent,
+            sequential,
+            last,
+        });
+        py.detach(|| snapshot.hear_fraud(told.collect(), barred));
     }
 
     fn fraud_kept(&self, py: Python<'_>) -> Vec<u8> {

@@ -1,0 +1,124 @@
+"""Fraud at two proxies that share a store: what a user does at both counts together, and a bar holds at both."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration import brokers
+from tests.integration.agent import Agent, answer, invite
+from tests.integration.proxy import Proxy, free_port, manage
+
+TOML = """
+[install]
+node = "{node}"
+state_directory = "STATE"
+[install.listener.udp]
+address = "udp:127.0.0.1:{port}"
+[peer.core]
+kind = "core"
+match = ["127.0.0.1:{core}"]
+to = ["sip:127.0.0.1:{core}"]
+[peer.phones]
+kind = "subscribers"
+match = ["127.0.0.0/24"]
+[shared]
+url = "{url}"
+lease_seconds = 2
+retry_seconds = 0.3
+fraud = true
+[fraud]
+rows = false
+profile = 1
+[fraud.critical]
+bar = true
+[[fraud.rule]]
+ruleid = 7
+profileid = 1
+prefix = "900"
+total_calls_critical = 4
+sequential_calls_warning = 3
+[events]
+log = ["E_FRD_WARNING", "E_FRD_CRITICAL", "E_FRD_BARRED", "E_CORE_SR_STATUS_CHANGED"]
+"""
+USER = "a@127.0.0.1"
+
+
+def _call(phone: Agent, port: int, call_id: str, core: Agent | None = None) -> str:
+    """Call, busy where the core gets the call; return the final response's status."""
+    phone.send(invite("INVITE", phone.port, f"sip:9001@127.0.0.1:{port}", call_id=call_id, branch=call_id), port)
+    if core:
+        core.send(answer(core.receive_until("INVITE", having=f"Call-ID: {call_id}"), "486 Busy"), port)
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        message = phone.receive(end - time.monotonic())
+        if f"Call-ID: {call_id}" in message and not message.startswith("SIP/2.0 100"):
+            phone.send(invite("ACK", phone.port, f"sip:9001@127.0.0.1:{port}", call_id=call_id, branch=call_id), port)
+            return message.split()[1]
+    return ""
+
+
+def _shown(proxy: Proxy) -> tuple[int, list[tuple[str, str]]]:
+    shown = json.loads(manage(proxy, "fraud", "show", "--json")[1])
+    total = shown["figures"][0]["total_calls"] if shown["figures"] else 0
+    return total, [(one["user"], one["node"]) for one in shown["barred"]]
+
+
+def _until(proxy: Proxy, expected: tuple[int, list[tuple[str, str]]]) -> None:
+    """Wait until figures and bars of a node are as expected."""
+    end = time.monotonic() + 6
+    while (found := _shown(proxy)) != expected and time.monotonic() < end:
+        time.sleep(0.1)
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["redis", "mongo"])
+def test_calls_at_two_nodes_count_together_and_a_bar_holds_at_both(kind: str, start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    with getattr(brokers, kind)(tmp_path) as store, Agent("127.0.0.7") as phone, Agent() as core:
+        url = f"redis://127.0.0.1:{store}/0" if kind == "redis" else f"mongodb://127.0.0.1:{store}/edge"
+        ports = [free_port(), free_port()]
+        proxies = [
+            start_proxy(TOML.format(node=f"n{number}", port=port, core=core.port, url=url), name=f"n{number}")
+            for number, port in enumerate(ports)
+        ]
+        assert _call(phone, ports[0], "a", core) == "486"
+        assert _call(phone, ports[0], "b", core) == "486"
+        assert _call(phone, ports[1], "warm", core) == "486"
+        _until(proxies[1], (3, []))
+        # The fourth of all is the second of this node.
+        assert _call(phone, ports[1], "d") == "403"
+        (critical,) = proxies[1].told("E_FRD_CRITICAL")
+        assert (critical["param"], critical["value"], critical["user"]) == ("total-calls", 4, USER)
+        # All of them called the same number, one node after the other.
+        (warning,) = proxies[1].told("E_FRD_WARNING")
+        assert (warning["param"], warning["value"]) == ("sequential-calls", 4)
+        assert len(proxies[1].told("E_FRD_BARRED")) == 1
+        # The call that was refused does not count; the bar of one holds at the other.
+        _until(proxies[0], (3, [(USER, "n1")]))
+        assert _call(phone, ports[0], "e") == "403"
+        assert not any(line.get("event") == "E_FRD_BARRED" for line in proxies[0].log)
+        # What an operator does at one holds at both.
+        assert manage(proxies[0], "fraud", "unbar", USER)[0] == 0
+        _until(proxies[1], (3, []))
+        _until(proxies[0], (3, []))
+        # A node that is gone takes its calls with it once it has been silent for a while.
+        assert proxies[1].stop() == 0
+        _until(proxies[0], (2, []))
+        assert _call(phone, ports[0], "f", core) == "486"
+
+
+def test_without_its_store_a_node_counts_alone(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    with Agent("127.0.0.7") as phone, Agent() as core:
+        port = free_port()
+        with brokers.redis(tmp_path) as store:
+            toml = TOML.format(node="n0", port=port, core=core.port, url=f"redis://127.0.0.1:{store}/0")
+            proxy = start_proxy(toml)
+            assert _call(phone, port, "a", core) == "486"
+        for call_id in ("b", "c"):
+            assert _call(phone, port, call_id, core) == "486"
+        assert _call(phone, port, "d") == "403"
+        assert _shown(proxy) == (3, [(USER, "n0")])
+        assert manage(proxy, "fraud", "unbar", USER)[0] == 0
+        assert _shown(proxy) == (3, [])
