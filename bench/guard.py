@@ -14,6 +14,8 @@ from load_run import load
 
 from target import COMMANDS, LOAD_CORE, ROOT, Target
 
+CALLERS = ("--callers", "2000")
+"""A thousand trusted sources and a thousand limited ones, as `guard.toml` has them."""
 GUARD = ROOT / "bench/load/guard.toml"
 FLOORS = str(ROOT / "target/release/floors")
 
@@ -23,13 +25,16 @@ def _command(file: Path) -> list[str]:
 
 
 def cost(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
-    """The plain relay and the relay with sampling, a rate, a call limit and a fraud profile, in turns, beside the bare forwarder."""
+    """The plain relay and the relay with sampling, a rate, a call limit and a fraud profile, in turns, beside the bare forwarder.
+
+    Calls come from a thousand trusted sources and a thousand limited ones in turn.
+    """
     rows = []
     for number in range(rounds):
         for name in ("floor", "edgeproxy", "edgeproxy-guard"):
             with Target(name, command=_command(GUARD) if name == "edgeproxy-guard" else None) as target:
-                load(target, min(rate, 500), 1)
-                run = load(target, rate, seconds)
+                load(target, min(rate, 500), 1, words=CALLERS)
+                run = load(target, rate, seconds, words=CALLERS)
                 memory = target.memory_bytes()
             rows.append({"target": name, "rate": rate, "round": number, "cost": run.microseconds_per_call, "memory": memory, **run.report})
             print(f"{name:18} {rate}/s {run.microseconds_per_call:.1f} us/call, failed {run.report['failed']}", flush=True)

@@ -214,7 +214,8 @@ def workers(rate: int, seconds: int, rounds: int) -> list[dict[str, Any]]:
 def reloads(count: int, rate: int, name: str = "relay.toml") -> dict[str, Any]:
     """So many reloads in a row under load, every other one with a peer more: calls that fail, and memory before and after.
 
-    With policies each of them starts a process anew, since handlers may go by peers.
+    With policies each of them starts a process anew, since handlers may go by peers. Memory is without the queues that processes
+    share: their pages are touched one after the other, whether there are reloads or not.
     """
     text = (ROOT / "bench/load" / name).read_text()
     line = [str(ROOT / "target/release/edge-load"), "call", "--rate", str(rate), "--duration"]
@@ -229,7 +230,7 @@ def reloads(count: int, rate: int, name: str = "relay.toml") -> dict[str, Any]:
                 _manage("POST", "/reload", {"path": str(files[number % 2])})
             # What lingers of calls is no matter of reloads.
             time.sleep(45)
-            before = target.memory_bytes()
+            before = target.anonymous_bytes()
             run = subprocess.Popen(["taskset", "-c", LOAD_CORE, *line, "20"], stdout=subprocess.PIPE, text=True)
             begun = time.monotonic()
             times = []
@@ -246,7 +247,7 @@ def reloads(count: int, rate: int, name: str = "relay.toml") -> dict[str, Any]:
             run.wait(80)
             failed += _lost(run)
             time.sleep(45)
-            after = target.memory_bytes()
+            after = target.anonymous_bytes()
     print(
         f"{count} reloads in {seconds:.0f} s under {rate} calls/s: failed {failed}, memory {before >> 10} to {after >> 10} KiB", flush=True
     )
@@ -353,7 +354,9 @@ def policy_processes(rate: int, seconds: int, rounds: int) -> list[dict[str, Any
                 file.write_text(text.replace("workers = 1", f"workers = 1\npolicy_processes = {count}"))
                 with Target("edgeproxy-python", cores="0,1", command=[*COMMANDS["edgeproxy"][:2], str(file)]) as target:
                     run = load(target, rate, seconds, cores="0,1")
-                rows.append({"processes": count, "rate": rate, "decided": run.report["completed"] / seconds})
+                rows.append(
+                    {"processes": count, "rate": rate, "decided": statistics.mean(run.report["completed_by_second"][2 : seconds - 1])}
+                )
                 print(f"{count} policy processes, {rate}/s offered: {rows[-1]['decided']:.0f}/s decided", flush=True)
     return rows
 

@@ -108,13 +108,20 @@ class Target:
 
     def memory_bytes(self) -> int:
         """Return the proportional set size of all processes."""
+        return self._memory("Pss:")
+
+    def anonymous_bytes(self) -> int:
+        """Return what no file and no shared queue stands behind, of all processes: what may leak."""
+        return self._memory("Anonymous:")
+
+    def _memory(self, field: str) -> int:
         total = 0
         for pid in self.pids():
             try:
                 text = Path(f"/proc/{pid}/smaps_rollup").read_text()
             except OSError:
                 continue
-            total += next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
+            total += next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(field)), 0)
         return total
 
     def stop(self) -> None:

@@ -140,10 +140,10 @@ class Engine:
     def unbar(self, user: str) -> bool:
         """Let an account call again; false where it was not barred."""
 
-    def fraud_told(self, most: int) -> list[tuple[str, int, int, int, int, int, int, int]]:
-        """Return what other nodes are to hear, those that call now first: key, rule, day, calls in all, within the last minute, at once, in a row, and a hash of the number of those."""
+    def fraud_told(self, most: int) -> list[tuple[str, int, int, int, int, int, int, int, int]]:
+        """Return what other nodes are to hear, those that call now first: key, rule, day, calls in all, within the last minute, at once, in a row, a hash of the number of those, and which thresholds were told."""
 
-    def hear_fraud(self, told: list[tuple[str, int, int, int, int, int, int, int]], barred: list[str]) -> None:
+    def hear_fraud(self, told: list[tuple[str, int, int, int, int, int, int, int, int]], barred: list[str]) -> None:
         """Take over what all other nodes say, and whom they barred, instead of what they said before."""
 
     def fraud_kept(self) -> bytes:

@@ -48,7 +48,7 @@ class Chain:
         """
         request = call.request
         # A rule names its handler, whatever the method.
-        key = (event, call.handler if isinstance(call, ChosenRule) else request.method, request.peer)
+        key = (event, call.handler if event == "route" and isinstance(call, ChosenRule) else request.method, request.peer)
         steps = self._found.get(key)
         if steps is None:
             steps = self.handlers(*key)

@@ -100,6 +100,9 @@ class Dispatcher:
 
     def _object(self, event: str, question: Question, request: Request) -> Call:
         """Return what the handlers of a hook take."""
+        if event == "request":
+            # First, since nearly all are.
+            return Call(request, question.token, self._send)
         if event == "branch":
             return Branch(request, question.token, self._send, question.target, question.status_code)
         if event == "route":

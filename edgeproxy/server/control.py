@@ -131,14 +131,12 @@ class Control:
         """Share by the store that a configuration names, if any; nothing here may fail."""
         terms = config.shared
         if self.shares and self.shares.terms != terms:
+            self._share_guards(None, config)
             retired, self.shares = self.shares, None
             await retired.stop()
-            self._share_guards(None, config)
         if self.shares:
             await self.shares.keep_known()
-            if bool(self._frauds) != bool(self.shares.terms.fraud and config.fraud):
-                self._share_guards(self.shares, config)
-            elif self._attacks:
+            if self._attacks:
                 self._attacks[2].window_seconds = config.authentication.attacks.window_seconds
         elif terms and store:
             self.shares = Shares(self.engine, terms, store, config.install.node, self.printer.event, self._shares_state)
@@ -366,6 +364,7 @@ class Control:
             **self.sinks.counters(),
             **(self.shares.counters() if self.shares else {}),
             "shared_failures_uncounted": self._attacks[2].uncounted if self._attacks else 0,
+            "shared_fraud_failures": self._frauds[1].failures if self._frauds else 0,
             "values_asked": self.values.asked,
             "values_failed": self.values.failed,
             "events_told": bus.told,

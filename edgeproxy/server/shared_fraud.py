@@ -2,9 +2,12 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from edgeproxy import _native
 from edgeproxy.server.shares import Shares
@@ -12,20 +15,28 @@ from edgeproxy.shared import Store, StoreFailed
 
 ROUND_SECONDS = 1.0
 KEPT_SECONDS = 5.0
-"""How long what a node said counts without another word from it."""
+"""How long what a node counted is added without another word from it."""
 MOST = 2_000
-"""Users and prefixes that a node tells of, those who call now first."""
+"""Users and prefixes that a node tells of, those who call now first, and bars, those that last longest."""
 GROUP, UNBARRED = "fraud", "unbarred"
 UNBARRED_SECONDS = 60
 """How long a node may be silent and still hear that an account may call again."""
-Row = tuple[str, int, int, int, int, int, int, int]
+UNBARRED_AT_ONCE = 10
+LIFTED_SECONDS = 3.0
+"""How long a node that barred an account may still say so after another lifted that."""
+_PARTED = "\x1f"
+_Count = Annotated[int, Meta(ge=0, lt=1 << 32)]
+_Row = tuple[
+    str, _Count, Annotated[int, Meta(ge=0, lt=1 << 32)], _Count, _Count, _Count, _Count, int, Annotated[int, Meta(ge=0, lt=1 << 16)]
+]
 
 
 class _Said(msgspec.Struct):
     """What one node says."""
 
-    rows: list[Row]
-    barred: list[tuple[str, int]]
+    process: str
+    rows: list[_Row]
+    barred: list[tuple[str, _Count]]
 
 
 class SharedFraud:
@@ -34,20 +45,41 @@ class SharedFraud:
     def __init__(self, engine: _native.Engine, node: str, log: Callable[..., None]) -> None:
         self._engine = engine
         self._node = node
+        self._process = uuid.uuid4().hex
         self._log = log
         self._heard_at = time.monotonic()
+        self._rows: list[_Row] = []
+        self._bars: dict[str, dict[str, float]] = {}
+        """Of each other node, until when it barred whom: that holds though the node may be gone for a while."""
         self._unbar: set[str] = set()
         """Accounts that may call again, which others are to be told."""
-        self._unbarred: set[str] = set()
-        """Those of others, as this node knows."""
-        self._unreadable: set[str] = set()
-        self.barred: dict[str, tuple[int, str]] = {}
+        self._lifted: dict[str, float] = {}
+        """Those whose bar was lifted a moment ago, until when the word of who barred them does not count."""
+        self._words: set[str] | None = None
+        """What was said of lifted bars, as this node knows; None before it looked."""
+        self._faults: set[str] = set()
+        """What is wrong, as it was told once."""
+        self.failures = 0
+        """Rounds in which the store did not answer."""
+
+    @property
+    def barred(self) -> dict[str, tuple[int, str]]:
         """Accounts that others barred: for how many more seconds, and by which node."""
+        now = time.monotonic()
+        return {
+            user: (round(until - now), node)
+            for node, bars in self._bars.items()
+            for user, until in bars.items()
+            if until - now >= 1 and self._lifted.get(user, 0.0) < now
+        }
 
     def unbar(self, user: str) -> bool:
         """Let an account call again by every node; false where none of the others barred it."""
+        found = user in self.barred
         self._unbar.add(user)
-        return self.barred.pop(user, None) is not None
+        self._lift(user)
+        self._use()
+        return found
 
     async def run(self, shares: Shares) -> None:
         """Tell and hear until cancelled."""
@@ -55,46 +87,91 @@ class SharedFraud:
             while True:
                 try:
                     await self._round(shares)
-                except (StoreFailed, TimeoutError):
-                    # The store's silence is told elsewhere; after a while each node counts alone.
+                    self._mended("store")
+                except (StoreFailed, TimeoutError) as error:
+                    self.failures += 1
+                    self._fault("store", "fraud figures of other nodes are not heard", str(error) or "no answer in time")
                     if time.monotonic() - self._heard_at > KEPT_SECONDS:
-                        self._forget()
+                        self._rows = []
+                        self._use()
                 await asyncio.sleep(ROUND_SECONDS)
         finally:
-            self._forget()
+            self._engine.hear_fraud([], [])
 
-    def _forget(self) -> None:
-        self.barred = {}
-        self._engine.hear_fraud([], [])
+    def _use(self) -> None:
+        self._engine.hear_fraud(self._rows, list(self.barred))
+
+    def _lift(self, user: str) -> None:
+        self._lifted[user] = time.monotonic() + LIFTED_SECONDS
+        for bars in self._bars.values():
+            bars.pop(user, None)
+
+    def _fault(self, what: str, text: str, problem: str) -> None:
+        """Log what is wrong, once until it is mended."""
+        if what not in self._faults:
+            self._faults.add(what)
+            self._log(text, level="error", values={"node": what, "problem": problem})
+
+    def _mended(self, what: str) -> None:
+        self._faults.discard(what)
 
     async def _round(self, shares: Shares) -> None:
-        await shares.use(self._tell_unbarred)
-        said = _Said(self._engine.fraud_told(MOST), self._engine.barred()[:MOST])
-        text = msgspec.json.encode(said).decode()
+        await shares.use(self._hear_unbarred)
+        for user in list(self._unbar)[:UNBARRED_AT_ONCE]:
+            await shares.use(lambda store, user=user: self._tell_unbarred(store, user))  # type: ignore[misc]
+        rows = await asyncio.to_thread(self._engine.fraud_told, MOST)
+        barred = sorted(self._engine.barred(), key=lambda bar: -bar[1])[:MOST]
+        text = msgspec.json.encode(_Said(self._process, rows, barred)).decode()
         await shares.use(lambda store: store.publish(GROUP, self._node, text, KEPT_SECONDS))
         heard = await shares.use(lambda store: store.published(GROUP))
-        others = {node: found for node, text in heard.items() if node != self._node and (found := self._read(node, text))}
-        self.barred = {user: (left, node) for node, said in others.items() for user, left in said.barred if user not in self._unbar}
-        self._engine.hear_fraud([row for said in others.values() for row in said.rows], list(self.barred))
-        self._heard_at = time.monotonic()
+        self._hear(heard)
+
+    def _hear(self, heard: dict[str, str]) -> None:
+        now = time.monotonic()
+        self._rows = []
+        for node, text in heard.items():
+            said = self._read(node, text)
+            if said is None:
+                continue
+            if node == self._node:
+                if said.process != self._process:
+                    self._fault(node, "another node that shares figures has the same name", "expected install.node to differ")
+                continue
+            self._rows += said.rows
+            self._bars[node] = {user: now + left for user, left in said.barred}
+        self._lifted = {user: until for user, until in self._lifted.items() if until > now}
+        self._bars = {
+            node: left for node, bars in self._bars.items() if (left := {user: until for user, until in bars.items() if until > now})
+        }
+        self._heard_at = now
+        self._use()
 
     def _read(self, node: str, text: str) -> _Said | None:
         try:
             found = msgspec.json.decode(text, type=_Said)
         except msgspec.MsgspecError as error:
-            if node not in self._unreadable:
-                self._unreadable.add(node)
-                self._log("fraud figures of another node cannot be read", level="error", values={"node": node, "problem": str(error)})
+            self._fault(node, "fraud figures of another node cannot be read", str(error))
             return None
-        self._unreadable.discard(node)
+        if not all(0 <= row[7] < 1 << 64 for row in found.rows):
+            self._fault(node, "fraud figures of another node cannot be read", "expected hashes of 64 bits")
+            return None
+        if found.process == self._process or node != self._node:
+            self._mended(node)
         return found
 
-    async def _tell_unbarred(self, store: Store) -> None:
-        if told := list(self._unbar):
-            await store.put(UNBARRED, [(user, UNBARRED_SECONDS) for user in told])
-            self._unbar.difference_update(told)
-            self._unbarred.update(told)
-        there = await store.members(UNBARRED)
-        for user in there.keys() - self._unbarred:
+    async def _hear_unbarred(self, store: Store) -> None:
+        words = set(await store.members(UNBARRED))
+        # What was said before this node looked may be older than the bars that it kept.
+        news = words - self._words if self._words is not None else set()
+        for word in news:
+            user = word.partition(_PARTED)[0]
             self._engine.unbar(user)
-        self._unbarred = set(there)
+            self._lift(user)
+        self._words = words
+
+    async def _tell_unbarred(self, store: Store, user: str) -> None:
+        word = f"{user}{_PARTED}{uuid.uuid4().hex}"
+        await store.put(UNBARRED, [(word, UNBARRED_SECONDS)])
+        self._unbar.discard(user)
+        if self._words is not None:
+            self._words.add(word)

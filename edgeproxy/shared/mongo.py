@@ -19,6 +19,8 @@ TRIES = 10
 """Times that a document is changed anew where others were faster."""
 SHORT_SECONDS = 1
 """How long whoever looks for places of a key believes what others told since it began to."""
+CLOCK_SECONDS = 30
+"""How long the server's time is reckoned on from one answer: machines are suspended, and clocks are set."""
 _told = told_by(PyMongoError, OSError)
 
 
@@ -49,7 +51,7 @@ class MongoStore:
 
     async def _now(self) -> datetime:
         """Return the server's time, or a little earlier."""
-        if self._clock is None:
+        if self._clock is None or time.monotonic() - self._clock[1] > CLOCK_SECONDS:
             hello = await self._client.admin.command("hello")
             self._clock = (hello["localTime"], time.monotonic())
         at, since = self._clock

@@ -239,16 +239,20 @@ def test_a_process_that_is_asked_twice_what_it_can_decide_spends_no_time_on_verd
     )
     with Agent() as caller, Agent() as core:
         _, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "busy"\ndeadline_seconds = 0.4')
-        decided = late = 0
+        decided, late = set(), set()
         begun = time.monotonic()
         for number in range(300):
             caller.send(invite("INVITE", caller.port, "sip:b@127.0.0.1", call_id=f"busy{number}", branch=f"busy{number}"), port)
             while message := caller.receive(max(0.001, begun + 0.01 * number - time.monotonic())):
-                decided += message.startswith("SIP/2.0 486")
-                late += message.startswith("SIP/2.0 500")
-        # Fifty a second for three seconds is what one process can do at most; with all taken in turn it decided the first 25.
-        assert decided > 75
-        assert decided + late > 200
+                # Nobody acknowledges: each comes several times.
+                (call_id,) = values(message, "Call-ID")
+                if message.startswith("SIP/2.0 486"):
+                    decided.add(call_id)
+                elif message.startswith("SIP/2.0 500"):
+                    late.add(call_id)
+        # Fifty a second for three seconds is what one process can do at most; with all taken in turn it decided the first 40.
+        assert len(decided) > 70
+        assert len(decided | late) > 200
 
 
 def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path: Path) -> None:

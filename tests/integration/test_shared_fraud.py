@@ -39,7 +39,7 @@ ruleid = 7
 profileid = 1
 prefix = "900"
 total_calls_critical = 4
-sequential_calls_warning = 3
+sequential_calls_warning = 4
 [events]
 log = ["E_FRD_WARNING", "E_FRD_CRITICAL", "E_FRD_BARRED", "E_CORE_SR_STATUS_CHANGED"]
 """
@@ -68,7 +68,7 @@ def _shown(proxy: Proxy) -> tuple[int, list[tuple[str, str]]]:
 
 def _until(proxy: Proxy, expected: tuple[int, list[tuple[str, str]]]) -> None:
     """Wait until figures and bars of a node are as expected."""
-    end = time.monotonic() + 6
+    end = time.monotonic() + 10
     while (found := _shown(proxy)) != expected and time.monotonic() < end:
         time.sleep(0.1)
     assert found == expected
@@ -99,14 +99,48 @@ def test_calls_at_two_nodes_count_together_and_a_bar_holds_at_both(kind: str, st
         _until(proxies[0], (3, [(USER, "n1")]))
         assert _call(phone, ports[0], "e") == "403"
         assert not any(line.get("event") == "E_FRD_BARRED" for line in proxies[0].log)
-        # What an operator does at one holds at both.
+        # What an operator does at one holds at both, and what the other has told and done is no news.
         assert manage(proxies[0], "fraud", "unbar", USER)[0] == 0
-        _until(proxies[1], (3, []))
-        _until(proxies[0], (3, []))
+        for proxy in proxies:
+            _until(proxy, (3, []))
+        for number in range(2):
+            assert _call(phone, ports[number], f"free{number}", core) == "486"
+        _until(proxies[0], (5, []))
+        assert [manage(proxy, "fraud", "unbar", USER)[0] for proxy in proxies] == [1, 1]
+        assert not any(line["event"] == "E_FRD_CRITICAL" for line in proxies[0].log)
         # A node that is gone takes its calls with it once it has been silent for a while.
         assert proxies[1].stop() == 0
-        _until(proxies[0], (2, []))
+        _until(proxies[0], (3, []))
         assert _call(phone, ports[0], "f", core) == "486"
+
+
+def test_a_bar_outlives_the_node_that_said_so_and_is_lifted_again_and_again(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    with brokers.redis(tmp_path) as store, Agent("127.0.0.7") as phone, Agent() as core:
+        ports = [free_port(), free_port()]
+        proxies = [
+            start_proxy(
+                TOML.format(node=f"n{number}", port=port, core=core.port, url=f"redis://127.0.0.1:{store}/0").replace(
+                    "rows = false", "rows = false\neach_call = true"
+                ),
+                name=f"n{number}",
+            )
+            for number, port in enumerate(ports)
+        ]
+        for call_id in ("a", "b", "c"):
+            assert _call(phone, ports[1], call_id, core) == "486"
+        for number in range(2):
+            # Each call beyond the threshold is told, and bars anew; each word of an operator is a new one.
+            assert _call(phone, ports[1], f"bad{number}") == "403"
+            _until(proxies[0], (0, [(USER, "n1")]))
+            assert manage(proxies[0], "fraud", "unbar", USER)[0] == 0
+            for proxy in proxies:
+                _until(proxy, (0 if proxy is proxies[0] else 3, []))
+        assert _call(phone, ports[1], "worse") == "403"
+        _until(proxies[0], (0, [(USER, "n1")]))
+        assert proxies[1].stop() == 0
+        time.sleep(7)
+        assert _call(phone, ports[0], "still") == "403"
+        assert _shown(proxies[0])[1] == [(USER, "n1")]
 
 
 def test_without_its_store_a_node_counts_alone(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:

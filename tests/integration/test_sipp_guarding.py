@@ -1,13 +1,14 @@
 """SIPp as heavy customer, fraudster and flood: each is held to what it may, and nobody else notices."""
 
 import re
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from tests.integration.proxy import Proxy, free_port
+from tests.integration.proxy import Proxy, free_port, is_bound
 from tests.sipp.catalogue import ANSWERED, BYE, CALL, FLOWS, HANG_UP, Flow
 from tests.sipp.runner import Sipp
 from tests.sipp.steps import pause, request
@@ -43,6 +44,9 @@ def guarded(start_proxy: Callable[..., Proxy], start_sipp: Callable[..., Sipp]) 
         port, core = free_port(), free_port()
         proxy = start_proxy(TOML.format(port=port, core=core, extra=extra))
         start_sipp(HOLDS.xml("core")[1], "core", address="127.0.0.1", port=core, remote="127.0.0.1", calls=1_000_000)
+        end = time.monotonic() + 5
+        while not is_bound(core) and time.monotonic() < end:
+            time.sleep(0.02)
 
         def customer(address: str, flow: Flow, calls: int, rate: int, number: str = "49301") -> Sipp:
             xml = flow.xml("customer")[0].replace("[service]", number)

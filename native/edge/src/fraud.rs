@@ -386,8 +386,9 @@ impl Snapshot {
     pub fn hear_fraud(&self, told: Vec<FraudTold>, barred: Vec<String>) {
         let Some(watch) = &self.fraud else { return };
         watch.counts.fraud.hear(told);
-        let barred = barred.into_iter().map(String::into_boxed_str).collect();
-        *watch.counts.barred_elsewhere.write().unwrap_or_else(PoisonError::into_inner) = barred;
+        let barred: HashSet<Box<str>> = barred.into_iter().map(String::into_boxed_str).collect();
+        let before = std::mem::replace(&mut *watch.counts.barred_elsewhere.write().unwrap_or_else(PoisonError::into_inner), barred);
+        drop(before);
     }
 
     /// Lets an account call again; false where it was not barred.

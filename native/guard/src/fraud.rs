@@ -252,8 +252,10 @@ impl Fraud {
                     continue;
                 }
                 worst = worst.max(Some(level));
-                if terms.each_call || figures.told & bit == 0 {
-                    figures.told |= bit;
+                // What another node has told is no news, and its bar may have been lifted since.
+                let news = (figures.told | elsewhere.told) & bit == 0;
+                figures.told |= bit;
+                if terms.each_call || news {
                     alarms.push(Alarm { figure, level, value, threshold });
                 }
             }
@@ -303,19 +305,27 @@ impl Fraud {
     /// What other nodes are to hear: so many users and prefixes at most, those that call now first, then those with the most calls.
     pub fn told(&self, now: u64, most: usize) -> Vec<FraudTold> {
         let second = now / SECOND + 1;
-        let mut told: Vec<FraudTold> = Vec::new();
-        for slot in self.table.all() {
+        let mut slots = self.table.all();
+        if slots.len() > most {
+            slots.sort_by_cached_key(|slot| {
+                let mut figures = slot.value().lock();
+                figures.buckets.go_on(second);
+                std::cmp::Reverse((figures.buckets.sum().max(slot.holders()) > 0, figures.total))
+            });
+            slots.truncate(most);
+        }
+        let row = |slot: &Arc<crate::keyed::Slot<FraudValue>>| {
             let mut figures = slot.value().lock();
             figures.buckets.go_on(second);
             let (rule, day, total, sequential, last) = (figures.rule, figures.day, figures.total, figures.sequential, figures.last);
             let (minute, concurrent) = (figures.buckets.sum(), slot.holders());
-            told.push(FraudTold { key: slot.key().to_owned(), rule, day, total, minute, concurrent, sequential, last });
-        }
-        if told.len() > most {
-            told.sort_unstable_by_key(|row| std::cmp::Reverse((row.minute.max(row.concurrent) > 0, row.total)));
-            told.truncate(most);
-        }
-        told
+            // A figure that fell is looked at with the next call only.
+            let fell = |figure: Figure, value: u32| if value == 0 { Self::bits(figure) } else { 0 };
+            let over = fell(Figure::CallsPerMinute, minute) | fell(Figure::CallsPerSecond, minute) | fell(Figure::ConcurrentCalls, concurrent);
+            let told = figures.told & !over;
+            FraudTold { key: slot.key().to_owned(), rule, day, total, minute, concurrent, sequential, last, told }
+        };
+        slots.iter().map(row).collect()
     }
 
     /// Takes over what all other nodes say, instead of what they said before.
@@ -486,6 +496,12 @@ mod tests {
         assert_eq!((stats.calls_per_minute, stats.total_calls), (8, 4));
         hears(&[]);
         assert_eq!(here.0.stats(None, 5 * SECOND, 1)[0].calls_per_minute, 4);
+        // A crossing that another node has told is no news.
+        hears(&[FraudTold { told: 3 << (2 * Figure::SequentialCalls as u16), ..told[0].clone() }]);
+        for second in [70, 71, 72, 73] {
+            assert_eq!(here.call(second, "9005").1.iter().filter(|alarm| alarm.0 == "sequential-calls").count(), 0);
+        }
+        assert_eq!(here.0.stats(None, 73 * SECOND, 1)[0].sequential_calls, 4);
         // What was refused is not told any more.
         kept.unwrap().take_back();
         assert_eq!((there.0.told(SECOND, 10)[0].total, there.0.told(SECOND, 10)[0].concurrent), (1, 1));

@@ -24,6 +24,8 @@ pub struct FraudTold {
     pub sequential: u32,
     /// A hash of that number.
     pub last: u64,
+    /// Thresholds that it has told of and that it is beyond still: two bits for each figure.
+    pub told: u16,
 }
 
 /// What all others have besides, for one call.
@@ -33,6 +35,7 @@ pub(crate) struct Elsewhere {
     pub(crate) minute: u32,
     pub(crate) concurrent: u32,
     pub(crate) sequential: u32,
+    pub(crate) told: u16,
 }
 
 type Told = HashMap<String, SmallVec<[FraudTold; 1]>>;
@@ -48,7 +51,9 @@ impl FraudOthers {
         for row in told {
             heard.entry(row.key.clone()).or_default().push(row);
         }
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(heard);
+        let before = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), Arc::new(heard));
+        // Whoever holds it last frees it: not under the lock.
+        drop(before);
     }
 
     /// What they have of a key. Totals are of the same rule and day, calls in a row of the same number.
@@ -59,6 +64,7 @@ impl FraudOthers {
             sum.minute = sum.minute.saturating_add(row.minute);
             sum.concurrent = sum.concurrent.saturating_add(row.concurrent);
             if (row.rule, row.day) == (rule, day) {
+                sum.told |= row.told;
                 sum.total = sum.total.saturating_add(row.total);
                 let row_of_calls = if row.last == number { row.sequential } else { 0 };
                 sum.sequential = sum.sequential.saturating_add(row_of_calls);

@@ -17,6 +17,8 @@ static NEXT: AtomicU32 = AtomicU32::new(1);
 const VERDICTS: usize = 512;
 /// After so many microseconds nobody waits actively for a verdict any more.
 const ATTENTION: u64 = 20_000;
+/// After so many microseconds without a question what is still open was not put to a handler, or its verdict is not awaited actively.
+const FORGOTTEN: u64 = 1_000_000;
 
 /// The way to one policy process: made before that is started, so that it can inherit the descriptors.
 pub struct PolicyLink {
@@ -176,6 +178,9 @@ impl Policies {
     /// Puts questions to their processes, each woken once; those that find no room go to `refused`.
     pub(crate) fn put(&mut self, now: u64, questions: &mut Vec<PolicyQuestion>, refused: &mut dyn FnMut(PolicyToken)) {
         let mut wake: Vec<u32> = Vec::new();
+        if now.saturating_sub(self.asked) > FORGOTTEN {
+            self.open = 0;
+        }
         let put = monotonic().to_le_bytes();
         for question in questions.drain(..) {
             let decides = question.bytes.first().is_some_and(|event| PolicyEvent::decides(*event));

@@ -299,12 +299,12 @@ impl Engine {
     fn fraud_told(&self, py: Python<'_>, most: usize) -> Vec<ToldRow> {
         let Some(snapshot) = self.0.snapshot() else { return Vec::new() };
         let told = py.detach(|| snapshot.fraud_told(self.0.moment(), most));
-        told.into_iter().map(|t| (t.key, t.rule, t.day, t.total, t.minute, t.concurrent, t.sequential, t.last)).collect()
+        told.into_iter().map(|t| (t.key, t.rule, t.day, t.total, t.minute, t.concurrent, t.sequential, t.last, t.told)).collect()
     }
 
     fn hear_fraud(&self, py: Python<'_>, told: Vec<ToldRow>, barred: Vec<String>) {
         let Some(snapshot) = self.0.snapshot() else { return };
-        let told = told.into_iter().map(|(key, rule, day, total, minute, concurrent, sequential, last)| edge::FraudTold {
+        let rows = told.into_iter().map(|(key, rule, day, total, minute, concurrent, sequential, last, told)| edge::FraudTold {
             key,
             rule,
             day,
@@ -313,8 +313,9 @@ impl Engine {
             concurrent,
             sequential,
             last,
+            told,
         });
-        py.detach(|| snapshot.hear_fraud(told.collect(), barred));
+        py.detach(|| snapshot.hear_fraud(rows.collect(), barred));
     }
 
     fn fraud_kept(&self, py: Python<'_>) -> Vec<u8> {

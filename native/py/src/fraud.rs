@@ -5,8 +5,8 @@ use pyo3::prelude::*;
 
 /// User, profile, prefix, rule, calls a minute, in all, at once, in a row.
 pub(crate) type StatsRow = (String, u32, String, u32, u32, u32, u32, u32);
-/// The key of a user and prefix, rule, day, calls in all, within a minute, at once, in a row, and the number of those.
-pub(crate) type ToldRow = (String, u32, i64, u32, u32, u32, u32, u64);
+/// The key of a user and prefix, rule, day, calls in all, within a minute, at once, in a row, the number of those, and what was told.
+pub(crate) type ToldRow = (String, u32, i64, u32, u32, u32, u32, u64, u16);
 /// When it began, was answered and ended in microseconds since 1970, who called whom, and by which profile.
 type PastCall = (u64, u64, u64, String, String, u32);
 /// When, which call, which rule, the figure, whether it is critical, value and threshold.

@@ -11,7 +11,7 @@ use crate::shared::{ByteReader, ByteWriter, Region, queue_bytes};
 const FRONT: usize = 192;
 const SIZES: usize = 8;
 const HEARTBEAT: usize = 64;
-const VERSION: u64 = 0x6564_6765_0000_0001;
+const VERSION: u64 = 0x6564_6765_0000_0002;
 
 /// The memory of one link.
 #[derive(Clone)]

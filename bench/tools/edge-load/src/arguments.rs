@@ -29,6 +29,8 @@ pub(crate) struct Arguments {
     pub(crate) refused_every: usize,
     pub(crate) cancelled_every: usize,
     pub(crate) killed_every: usize,
+    /// Addresses that calls come from in turn: of 127.1.0.0/16 and 127.2.0.0/16, as many each; 0 for the caller's own.
+    pub(crate) callers: usize,
     /// Digits of the numbers called; 0 calls a service.
     pub(crate) digits: u32,
     /// The domain that is registered at; empty: that of the target.
@@ -43,7 +45,7 @@ pub(crate) struct Arguments {
     pub(crate) streams: usize,
 }
 
-const USAGE: &str = "usage: edge-load [call|register|garbage|media] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--domain NAME] [--users N] [--password PREFIX] [--setup sip|aborted|ng:A:P|ports:FIRST] [--streams N] [--refused-every N] [--cancelled-every N] [--killed-every N]";
+const USAGE: &str = "usage: edge-load [call|register|garbage|media] [--target A:P] [--caller A:P] [--callee A:P] [--rate N] [--duration SECONDS] [--hold-ms N] [--transport udp|tcp] [--digits N] [--callers N] [--domain NAME] [--users N] [--password PREFIX] [--setup sip|aborted|ng:A:P|ports:FIRST] [--streams N] [--refused-every N] [--cancelled-every N] [--killed-every N]";
 
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -60,6 +62,7 @@ impl Arguments {
             refused_every: 0,
             cancelled_every: 0,
             killed_every: 0,
+            callers: 0,
             digits: 0,
             domain: String::new(),
             users: 0,
@@ -113,6 +116,10 @@ impl Arguments {
                         "--cancelled-every" => arguments.cancelled_every = every,
                         _ => arguments.killed_every = every,
                     }
+                }
+                "--callers" => {
+                    let text = value()?;
+                    arguments.callers = text.parse().ok().filter(|callers| *callers <= 100_000).ok_or_else(|| fault(&text))?;
                 }
                 "--digits" => {
                     let text = value()?;

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -90,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<Report> {
         },
         // The callee first: a forwarder may connect to it as soon as the caller does.
         callee: if arguments.reliable { Network::listen(arguments.callee)? } else { Network::datagrams(arguments.callee)? },
-        caller: if arguments.reliable { Network::connect(arguments.target)? } else { Network::datagrams(arguments.caller)? },
+        caller: if arguments.reliable { Network::connect(arguments.target)? } else { Network::datagrams(caller_socket(arguments))? },
         target: arguments.target.to_string(),
         arguments,
         calls: HashMap::new(),
@@ -123,7 +124,28 @@ fn is_nth(number: usize, every: usize) -> bool {
     every > 0 && number % every == every - 1
 }
 
+/// Where callers listen: at every address, where there are several.
+fn caller_socket(arguments: &Arguments) -> SocketAddr {
+    if arguments.callers > 0 { SocketAddr::from((Ipv4Addr::UNSPECIFIED, arguments.caller.port())) } else { arguments.caller }
+}
+
 impl Run<'_> {
+    /// The places of a call.
+    fn places(&self, number: usize) -> Places {
+        if self.arguments.callers == 0 {
+            return self.places;
+        }
+        let index = number % self.arguments.callers;
+        let (network, host) = (1 + index % 2, index / 2);
+        let address = Ipv4Addr::new(127, network as u8, (host / 250) as u8, (1 + host % 250) as u8);
+        Places { caller: SocketAddr::from((address, self.places.caller.port())), ..self.places }
+    }
+
+    fn send_as_caller(&mut self, number: usize, bytes: Vec<u8>) {
+        let Places { caller, target, .. } = self.places(number);
+        self.caller.send_from(bytes, caller, target);
+    }
+
     fn now(&self) -> u64 {
         self.start.elapsed().as_micros() as u64
     }
@@ -176,14 +198,14 @@ impl Run<'_> {
 
     /// Sends what the state of the call wants sent.
     fn send_request(&mut self, number: usize) {
-        let mut bytes = self.caller.buffer();
+        let (mut bytes, places) = (self.caller.buffer(), self.places(number));
         let Some(call) = self.calls.get(&number) else { return };
         match (self.arguments.scenario, call.state) {
-            (Scenario::Register, _) => register(&mut bytes, &self.places, &self.registrant(number), number, &call.credentials),
-            (_, State::Ending) => in_dialog(&mut bytes, &self.places, number, "BYE", 2, &call.dialog),
-            _ => invite(&mut bytes, &self.places, number),
+            (Scenario::Register, _) => register(&mut bytes, &places, &self.registrant(number), number, &call.credentials),
+            (_, State::Ending) => in_dialog(&mut bytes, &places, number, "BYE", 2, &call.dialog),
+            _ => invite(&mut bytes, &places, number),
         }
-        self.caller.send(bytes, self.places.target);
+        self.send_as_caller(number, bytes);
     }
 
     fn registrant(&self, number: usize) -> Registrant<'_> {
@@ -297,7 +319,7 @@ impl Run<'_> {
 
     fn caller_takes(&mut self, response: &[u8]) {
         let Some((code, number, method)) = read_response(response, &self.places) else { return };
-        let now = self.now();
+        let (now, places) = (self.now(), self.places(number));
         let Some(call) = self.calls.get_mut(&number) else {
             self.report.answers_retransmitted += u64::from(code >= 200);
             return;
@@ -323,8 +345,8 @@ impl Run<'_> {
                 call.state = State::Proceeding;
                 if is_nth(number, self.arguments.cancelled_every) {
                     let mut bytes = self.caller.buffer();
-                    cancel(&mut bytes, &self.places, number);
-                    self.caller.send(bytes, self.places.target);
+                    cancel(&mut bytes, &places, number);
+                    self.send_as_caller(number, bytes);
                 }
             }
             (b"INVITE", 200..=299) => {
@@ -338,13 +360,13 @@ impl Run<'_> {
                     self.report.answers_retransmitted += 1;
                 }
                 let mut bytes = self.caller.buffer();
-                in_dialog(&mut bytes, &self.places, number, "ACK", 1, &call.dialog);
-                self.caller.send(bytes, self.places.target);
+                in_dialog(&mut bytes, &places, number, "ACK", 1, &call.dialog);
+                self.send_as_caller(number, bytes);
             }
             (b"INVITE", 300..) => {
                 let mut bytes = self.caller.buffer();
-                ack_refusal(&mut bytes, &self.places, number, response);
-                self.caller.send(bytes, self.places.target);
+                ack_refusal(&mut bytes, &places, number, response);
+                self.send_as_caller(number, bytes);
                 self.report.refused += 1;
                 self.report.refused_with_retry_after += u64::from(memchr::memmem::find(response, b"\r\nRetry-After: ").is_some());
                 self.calls.remove(&number);

@@ -1,16 +1,18 @@
 //! A UDP socket that reads and writes many datagrams at once.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
 const BATCH: usize = 64;
 const DATAGRAM: usize = 4_096;
+/// A control message with the address that a datagram comes from: its head, and what it says rounded up to whole words.
+type Control = [u64; 4];
 
 pub(crate) struct Datagrams {
     socket: UdpSocket,
     buffers: Vec<u8>,
-    waiting: Vec<(Vec<u8>, SocketAddr)>,
+    waiting: Vec<(Vec<u8>, SocketAddr, Option<Ipv4Addr>)>,
 }
 
 impl Datagrams {
@@ -26,23 +28,35 @@ impl Datagrams {
     }
 
     pub(crate) fn send(&mut self, bytes: Vec<u8>, to: SocketAddr) {
-        self.waiting.push((bytes, to));
+        self.waiting.push((bytes, to, None));
+    }
+
+    /// Sends from an address of this machine; the socket must be bound to none of its own.
+    pub(crate) fn send_from(&mut self, bytes: Vec<u8>, from: Ipv4Addr, to: SocketAddr) {
+        self.waiting.push((bytes, to, Some(from)));
     }
 
     pub(crate) fn flush(&mut self, spare: &mut Vec<Vec<u8>>) {
         let mut start = 0;
         while start < self.waiting.len() {
             let end = (start + BATCH).min(self.waiting.len());
-            let mut addresses: Vec<libc::sockaddr_in> = self.waiting[start..end].iter().map(|(_, to)| address(*to)).collect();
+            let mut addresses: Vec<libc::sockaddr_in> = self.waiting[start..end].iter().map(|(_, to, _)| address(*to)).collect();
+            let mut controls: Vec<Option<Control>> = self.waiting[start..end].iter().map(|(.., from)| from.map(control)).collect();
             let mut vectors: Vec<libc::iovec> =
-                self.waiting[start..end].iter().map(|(bytes, _)| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }).collect();
+                self.waiting[start..end].iter().map(|(bytes, ..)| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }).collect();
             let mut headers: Vec<libc::mmsghdr> = addresses.iter_mut().zip(&mut vectors).map(|(name, vector)| header(name, vector)).collect();
-            // SAFETY: every header points to an address, vector and payload that live until after the call.
+            for (header, control) in headers.iter_mut().zip(&mut controls) {
+                if let Some(control) = control {
+                    header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+                    header.msg_hdr.msg_controllen = size_of::<Control>();
+                }
+            }
+            // SAFETY: every header points to an address, vector, payload and control message that live until after the call.
             let sent = unsafe { libc::sendmmsg(self.socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, 0) };
             // An error of an earlier datagram is reported here; what was to be sent now goes out at the next try.
             start += if sent > 0 { sent as usize } else { usize::from(io::Error::last_os_error().raw_os_error() != Some(libc::ECONNREFUSED)) };
         }
-        for (mut bytes, _) in self.waiting.drain(..) {
+        for (mut bytes, ..) in self.waiting.drain(..) {
             bytes.clear();
             spare.push(bytes);
         }
@@ -89,4 +103,11 @@ fn header(name: &mut libc::sockaddr_in, vector: &mut libc::iovec) -> libc::mmsgh
     header.msg_hdr.msg_iov = vector;
     header.msg_hdr.msg_iovlen = 1;
     header
+}
+
+/// `IP_PKTINFO` with an address to send from, as ip(7) and cmsg(3) lay it out on 64 bits.
+fn control(from: Ipv4Addr) -> Control {
+    let head = size_of::<libc::cmsghdr>() + size_of::<libc::in_pktinfo>();
+    let kind = u64::from(libc::IPPROTO_IP as u32) | u64::from(libc::IP_PKTINFO as u32) << 32;
+    [head as u64, kind, u64::from(u32::from_ne_bytes(from.octets())) << 32, 0]
 }

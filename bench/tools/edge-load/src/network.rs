@@ -1,7 +1,7 @@
 //! How one side of the load sends and receives.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::datagram::Datagrams;
 use crate::stream::Streams;
@@ -42,6 +42,14 @@ impl Network {
                 bytes.clear();
                 self.spare.push(bytes);
             }
+        }
+    }
+
+    /// As [`Network::send`], from one of the addresses of this machine where the socket has none of its own.
+    pub(crate) fn send_from(&mut self, bytes: Vec<u8>, from: SocketAddr, to: SocketAddr) {
+        match (&mut self.kind, from.ip()) {
+            (Kind::Datagram(datagrams), IpAddr::V4(from)) if from != Ipv4Addr::LOCALHOST => datagrams.send_from(bytes, from, to),
+            _ => self.send(bytes, to),
         }
     }
 
