@@ -37,7 +37,7 @@ class KeyLimit(msgspec.Struct, frozen=True):
     by_policy: bool = False
     """Whether only policies ask for it, by `call.limit(name, key)`."""
     algorithm: Literal["tail_drop", "sliding_window", "red", "network", "feedback"] | None = None
-    """By default `tail_drop`, and `sliding_window` where nodes share the limit, which is the only one that can be. `tail_drop`: never more than `most` in any window; 8 bytes for each of `most`. `sliding_window`: the same in steps of a fiftieth, up to one step too strict; 400 bytes. `red`: once more are offered they are thinned out evenly, and never more than `most` pass. `network`: all are refused while more than `most` bytes wait. `feedback`: as many are refused as keep the load at `most` percent."""
+    """By default `tail_drop`, and `sliding_window` where nodes share the limit, which is the only one that can be. `tail_drop`: never more than `most` in any window; up to 8 bytes for each of `most`. `sliding_window`: the same in steps of a fiftieth, up to one step too strict; 400 bytes. `red`: once more are offered they are thinned out evenly, and never more than `most` pass. `network`: all are refused while more than `most` bytes wait. `feedback`: as many are refused as keep the load at `most` percent."""
     window_seconds: Annotated[float, Meta(ge=0.1, le=86_400)] = 1.0
     """The window of a rate."""
     counts_refused: bool = False

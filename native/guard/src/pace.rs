@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use zerocopy::FromZeros;
+
 const SECOND: u64 = 1_000_000;
 /// Bits of a place that hold its time: microseconds for nine years.
 const TIME_BITS: u32 = 48;
@@ -28,14 +30,19 @@ enum Place {
 }
 
 impl Pace {
-    /// One for so many calls a second, 1 at least. It holds eight bytes for each.
+    /// One for so many calls a second, 1 at least. It holds eight bytes for each, once there were as many.
     pub fn new(per_second: u16) -> Self {
         Self::over(per_second, SECOND)
     }
 
     /// One for so many calls, 1 at least, in any `window` of so many microseconds.
     pub fn over(most: u16, window: u64) -> Self {
-        Self { window, places: (0..most.max(1)).map(|_| AtomicU64::new(0)).collect(), next: AtomicU64::new(0) }
+        let count = usize::from(most.max(1));
+        // Zeroed by the system: of a pace that is never reached only the pages that were used take memory. There may be one for each
+        // of many keys.
+        let places = <[AtomicU64]>::new_box_zeroed_with_elems(count);
+        let places = places.unwrap_or_else(|_| (0..count).map(|_| AtomicU64::new(0)).collect());
+        Self { window, places, next: AtomicU64::new(0) }
     }
 
     /// How many there were in the window that ends now.
