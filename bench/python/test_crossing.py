@@ -1,6 +1,7 @@
 """The crossing alone: 64 questions through shared memory, a handler that does next to nothing, 64 verdicts back.
 
-The figure is that of a batch; divided by 64 it is the cost of a request without the handler's own work.
+The figure is that of a batch; divided by 64 it is the cost of a request without the handler's own work. Both ends run in a
+callback of the loop, as a policy process runs its own; the turn of the loop itself, one for a batch, is not in it.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from edgeproxy import _native
@@ -54,7 +56,7 @@ class Crossing:
         for _ in range(BATCH):
             self.edge.receive(request("INVITE"), "192.0.2.77:5060", "public")
 
-    async def cross(self) -> None:
+    def cross(self) -> None:
         """Put, take, handle, answer, wake: as worker and process do."""
         assert self.edge.put_questions(self.link) == BATCH
         self.port.answer_bell()
@@ -65,20 +67,23 @@ class Crossing:
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as made:
-        yield made
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    made = uvloop.new_event_loop()
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize("handler", [plain, coroutine])
-def test_a_batch_of_64(handler: object, runner: asyncio.Runner, benchmark: BenchmarkFixture) -> None:
+def test_a_batch_of_64(handler: object, loop: asyncio.AbstractEventLoop, benchmark: BenchmarkFixture) -> None:
     crossing = Crossing(handler)
 
     def setup() -> None:
         crossing.edge.take_verdicts()
         crossing.prepare()
 
-    benchmark.pedantic(lambda: runner.run(crossing.cross()), setup=setup, rounds=300)
+    loop.call_soon(lambda: benchmark.pedantic(crossing.cross, setup=setup, rounds=300))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
     assert crossing.edge.take_verdicts() == BATCH
     benchmark.extra_info["microseconds_per_request"] = round(benchmark.stats.stats.median / BATCH * 1e6, 2)
 

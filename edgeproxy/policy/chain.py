@@ -57,15 +57,18 @@ class Chain:
                 self._found[key] = steps
         for index, (hook, options) in enumerate(steps):
             made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
-            # Verdicts first: to ask whether something is a coroutine of any kind costs more than the rest of this loop.
-            if isinstance(made, Verdict):
+            # By exact type first, then verdicts: to ask whether something is a coroutine of any kind costs more than the rest of this loop.
+            if type(made) is not CoroutineType and isinstance(made, Verdict):
                 if not isinstance(made, Continue):
                     return made, None
             # Of any kind: those of compiled modules are of a type of their own.
             elif type(made) is CoroutineType or isinstance(made, Coroutine):
-                others = steps[index + 1 :]
-                value, task = start(_rest(made, call, others) if others else made, loop, call.why_ended)
-                return (CONTINUE, task) if task else (checked(value, hook), None)
+                if index + 1 < len(steps):
+                    made = _rest(made, call, steps[index + 1 :])
+                value, task = start(made, loop, call.why_ended)
+                if task:
+                    return CONTINUE, task
+                return value if isinstance(value, Verdict) else checked(value, hook), None
             else:
                 checked(made, hook)
         return CONTINUE, None
