@@ -114,7 +114,7 @@ class KernelBans:
                 await _nft(f"add table inet {self._settings.table}\ndelete table inet {self._settings.table}\n")
 
     def _table(self) -> str:
-        name, rate = self._settings.table, self._settings.udp_packets_per_second
+        name, rate = self._settings.table, self._settings.udp_packets_per_minute
         size, ports = self._settings.max_sources, ", ".join(map(str, self._ports))
         lines = [f"add table inet {name}", f"delete table inet {name}", f"table inet {name} {{"]
         for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
@@ -124,7 +124,7 @@ class KernelBans:
         lines += ["  chain guard {", "    type filter hook prerouting priority -310; policy accept;"]
         for address, version in (("ip", 4), ("ip6", 6)):
             lines.append(f"    {address} saddr @all{version} th dport {{ {ports} }} counter drop")
-            meter = f"update @meter{version} {{ {address} saddr limit rate over {rate}/second burst {max(rate, 5)} packets }}"
+            meter = f"update @meter{version} {{ {address} saddr limit rate over {rate}/minute burst {max(rate // 60, 5)} packets }}"
             lines.append(f"    {address} saddr @udp{version} udp dport {{ {ports} }} {meter} counter drop")
         return "\n".join([*lines, "  }", "}", ""])
 

@@ -28,7 +28,7 @@ block_seconds = 30
 malformed_points = 0
 [flood.kernel]
 enabled = true
-udp_packets_per_second = 5
+udp_packets_per_minute = 300
 check_seconds = 1
 """
 
