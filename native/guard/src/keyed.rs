@@ -236,7 +236,10 @@ mod tests {
             let workers: Vec<_> = (0..4).map(|seed| scope.spawn(work(seed))).collect();
             workers.into_iter().map(|worker| worker.join().unwrap_or_default()).sum()
         });
-        assert!(admitted > 60_000 && most.load(Ordering::SeqCst) == 2, "{admitted} {most:?}");
+        // Whether two were ever inside at once is the scheduler's choice: a thread may run through in one slice.
+        assert!(admitted > 60_000 && most.load(Ordering::SeqCst) <= 2, "{admitted} {most:?}");
         assert!(table.is_empty() && table.all().is_empty());
+        let both = [table.hold("x", 2, || ()), table.hold("x", 2, || ())];
+        assert!(both.iter().all(Result::is_ok) && table.hold("x", 2, || ()).is_err(), "as many may hold as before, and no more");
     }
 }
