@@ -18,7 +18,7 @@ from typing import Any
 
 from load_run import Run, load
 
-from target import COMMANDS, LOAD_CORE, ROOT, Target
+from target import COMMANDS, LOAD_CORE, PROXY_CORE, ROOT, Target
 
 SHARE = 0.25
 TARGETS = ["floor", "edgeproxy", "kamailio"]
@@ -39,6 +39,8 @@ def cost(rates: list[int], seconds: int, rounds: int, targets: list[str] | None 
                     run = load(target, rate, seconds)
                     split = target.processor_seconds_by_process()
                     decisions = _decisions() if name == "edgeproxy-python" else {}
+                if decisions:
+                    decisions["bare_wake_microseconds"] = _bare_wake(rate, seconds)
                 shares = {pid: (split[pid] - before.get(pid, 0)) / max(run.report["attempted"], 1) * 1e6 for pid in split}
                 rows.append(
                     {
@@ -57,7 +59,13 @@ def cost(rates: list[int], seconds: int, rounds: int, targets: list[str] | None 
     return rows
 
 
-def _decisions() -> dict[str, int]:
+def _bare_wake(rate: int, seconds: int) -> float:
+    """Return the median time to ask another process on the same processor and be answered, with nothing decided."""
+    line = ["taskset", "-c", PROXY_CORE, str(ROOT / "target/release/floors"), "wake", str(rate), str(seconds)]
+    return float(json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)["p50"])
+
+
+def _decisions() -> dict[str, float]:
     """Return the times within which half and 99 % of the decisions were made, as upper bounds in microseconds."""
     control = Path("/tmp/edgeproxy-bench/control.sock")  # noqa: S108
     line = [str(Path(sys.executable).with_name("edgeproxy")), "metrics", "--control", str(control)]

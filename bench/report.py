@@ -11,12 +11,17 @@ from report_rows import cost_table, median, total
 
 def _python(rows: list[dict[str, Any]]) -> list[str]:
     lines = cost_table(rows, "The same with a handler in Python that decides every INVITE, all processes counted")
-    lines += ["", "| calls/s | proxy | policy process | decisions p50 up to | p99 up to |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| calls/s | proxy | policy process | decisions p50 up to | p99 up to | a bare question and answer p50 |",
+        "|---|---|---|---|---|---|",
+    ]
     for rate in sorted({row["rate"] for row in rows}):
         mine = [row for row in rows if row["target"] == "edgeproxy-python" and row["rate"] == rate]
         parts = [statistics.median(row["split"][index] for row in mine) for index in (0, 1)]
         times = " | ".join(f"{statistics.median(row[f'decision_{p}_microseconds'] for row in mine):.0f} µs" for p in ("p50", "p99"))
-        lines.append(f"| {rate} | {parts[0]:.1f} µs | {parts[1]:.1f} µs | {times} |")
+        bare = statistics.median(row["bare_wake_microseconds"] for row in mine)
+        lines.append(f"| {rate} | {parts[0]:.1f} µs | {parts[1]:.1f} µs | {times} | {bare:.1f} µs |")
     return lines
 
 

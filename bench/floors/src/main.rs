@@ -5,11 +5,13 @@
 //! `floors send LISTEN TO RATE`: sends so many datagrams of four bytes a second, each by itself.
 //! `floors tcp LISTEN CALLEE`: every connection is joined with one of its own to the callee.
 //! `floors relay epoll|uring FIRST_PORT STREAMS CALLER CALLEE`: relays media between ports of 127.0.0.1, two a stream.
+//! `floors wake RATE SECONDS`: asks another process so often, and prints how long it took to be answered.
 //! `floors sink LISTEN`: takes what comes and does nothing with it.
 //! `floors flood TO RATE SECONDS SOURCES`: sends so many requests a second, 0 for all that it can, from so many addresses.
 
 mod flood;
 mod relay;
+mod wake;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -22,6 +24,12 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == "relay") {
         return told(media(&arguments));
     }
+    let count = |index: usize| arguments.get(index).and_then(|text| text.parse::<u64>().ok());
+    match (arguments.first().map(String::as_str), count(1), count(2)) {
+        (Some("wake"), Some(rate), Some(seconds)) => return told(wake::wake(rate, seconds)),
+        (Some("echo"), None, None) => return told(wake::echo()),
+        _ => {}
+    }
     let place = |index: usize| arguments.get(index).and_then(|text| text.parse::<SocketAddr>().ok());
     let number = |index: usize, otherwise: u32| arguments.get(index).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let done = match (arguments.first().map(String::as_str), place(1), place(2), place(3)) {
@@ -32,7 +40,7 @@ fn main() -> ExitCode {
         (Some("sink"), Some(listen), None, None) => flood::sink(listen),
         (Some("flood"), Some(to), None, None) => flood::flood(to, number(2, 0), u64::from(number(3, 5)), number(4, 1).max(1)),
         _ => Err(io::Error::other(
-            "usage: floors udp LISTEN CALLER CALLEE | floors answer LISTEN | floors send LISTEN TO RATE | floors tcp LISTEN CALLEE | floors sink LISTEN | floors flood TO RATE SECONDS SOURCES",
+            "usage: floors udp LISTEN CALLER CALLEE | floors answer LISTEN | floors send LISTEN TO RATE | floors tcp LISTEN CALLEE | floors wake RATE SECONDS | floors sink LISTEN | floors flood TO RATE SECONDS SOURCES",
         )),
     };
     told(done)

@@ -7,7 +7,7 @@ use syntax::Method;
 use crate::peer_counters::PeerCounts;
 
 /// Upper bounds of the times that decisions of policies take, in microseconds.
-pub const DECISION_BOUNDS: [u64; 12] = [50, 100, 150, 250, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000];
+pub const DECISION_BOUNDS: [u64; 16] = [50, 75, 100, 125, 150, 175, 200, 250, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000];
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {

@@ -42,9 +42,11 @@ impl PolicyLink {
         let (link, memory) = Link::create(workers, queue_bytes)?;
         let (reader, writer) = io::pipe()?;
         let worker_bells = (0..workers).map(|_| io::pipe()).collect::<io::Result<Vec<_>>>()?;
-        // Who rings must never wait: a bell that is full of rings has been rung.
-        crate::wait::set_nonblocking(&writer)?;
-        worker_bells.iter().try_for_each(|(_, writer)| crate::wait::set_nonblocking(writer))?;
+        // Who rings must never wait: a bell that is full of rings has been rung. Nor who takes that back.
+        for (reader, writer) in worker_bells.iter().map(|(reader, writer)| (reader, writer)).chain([(&reader, &writer)]) {
+            crate::wait::set_nonblocking(reader)?;
+            crate::wait::set_nonblocking(writer)?;
+        }
         Ok(Self { damaged: Arc::default(), id: NEXT.fetch_add(1, Ordering::Relaxed), link, memory, bell: (reader, Arc::new(writer)), worker_bells })
     }
 
@@ -73,6 +75,15 @@ impl PolicyLink {
         let (questions, verdicts) = self.link.worker_end(worker);
         let bell = self.worker_bells.get(worker).ok_or_else(|| io::Error::other("a link for fewer workers"))?.0.try_clone()?;
         Ok(WorkerLink { id: self.id, takes: true, questions, verdicts, bell, process: Arc::clone(&self.bell.1), damaged: Arc::clone(&self.damaged) })
+    }
+}
+
+/// Takes back what was rung; nothing where nobody rang.
+fn answer(bell: &mut PipeReader) {
+    if let Err(error) = bell.read(&mut [0; 64])
+        && error.kind() != io::ErrorKind::WouldBlock
+    {
+        log::error!(target: "policy", "cannot read a wake-up: {error}");
     }
 }
 
@@ -139,14 +150,7 @@ impl Policies {
 
     /// Takes back what processes rang.
     pub(crate) fn answer_bells(&mut self) {
-        for link in &mut self.links {
-            // Read only where poll said so: one who rang has written a byte.
-            if crate::wait::is_readable(link.bell.as_raw_fd())
-                && let Err(error) = link.bell.read(&mut [0; 64])
-            {
-                log::error!(target: "policy", "cannot read a wake-up: {error}");
-            }
-        }
+        self.links.iter_mut().for_each(|link| answer(&mut link.bell));
     }
 
     /// Hands every verdict that came to `take`; a link that is damaged is dropped.
@@ -288,11 +292,7 @@ impl PolicyPort {
 
     /// Takes back what workers rang.
     pub fn answer_bell(&mut self) {
-        if crate::wait::is_readable(self.bell.as_raw_fd())
-            && let Err(error) = self.bell.read(&mut [0; 64])
-        {
-            log::error!(target: "policy", "cannot read a wake-up: {error}");
-        }
+        answer(&mut self.bell);
     }
 
     /// Takes up to `limit` questions, from the workers in turn, each with when it was put ([`monotonic`]).
