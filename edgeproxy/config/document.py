@@ -131,9 +131,7 @@ def _pool(peer: Peer) -> dict[str, Any] | None:
         return None
     return {
         "balance": pool.balance,
-        "weights": pool.weights,
-        "probe": pool.probe,
-        "machine_calls": pool.calls_of(len(peer.to)),
+        "machines": [machine._asdict() for machine in pool.machines_of(len(peer.to))],
         "machine_calls_per_second": pool.machine_calls_per_second,
     }
 

@@ -1,7 +1,7 @@
 """`[peer.NAME]`: who may send requests, and where they go."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, field
@@ -14,6 +14,8 @@ from edgeproxy.config.positions import KeyPath
 
 _URI = re.compile(r"^sips?:(?:[^@\s<>]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?(?:;[^\s<>]*)?$")
 StatusCode = Annotated[int, Meta(ge=300, le=599)]
+NEVER_PROBED, PROBED_WHILE_DOWN, ALWAYS_PROBED = 0, 1, 2
+"""`probe_mode` of gateways and machines."""
 MachineCalls = Annotated[int, Meta(ge=0, le=4_294_967_295)]
 
 
@@ -24,6 +26,23 @@ def target_problem(uri: str) -> str:
     if uri.startswith("sips:") or re.search(r";transport=(?!udp|tcp)", uri, re.IGNORECASE):
         return f"expected transport udp or tcp, got: {uri}"
     return ""
+
+
+class Machine(NamedTuple):
+    """What one machine of a pool has of its own, beside its URI."""
+
+    weight: int
+    """Its share of the calls."""
+    calls: int
+    """Concurrent calls that it may have; 0: any number."""
+    probe_mode: int
+    """0: never probed, 1: while it is down, 2: always."""
+    socket: str = ""
+    """The listener to send from: its name, or `transport:address:port`; empty: any."""
+    attrs: str = ""
+    """Opaque; policies read it."""
+    begins_down: bool = False
+    """Whether one that was not known before is down until a probe or an operator brings it up."""
 
 
 class Pool(msgspec.Struct, frozen=True):
@@ -43,17 +62,30 @@ class Pool(msgspec.Struct, frozen=True):
     """The machines are the rows of the table `load_balancer` with this `group_id`, in place of `to`, each with as many calls as `resource` says."""
     resource: str = "pstn"
     """Which of `load_balancer.resources` (`pstn=30;transc=5`) bounds the calls of a machine, and is its weight."""
-    probe: bool = True
-    """Whether the machines are probed as `[routing.probe]` says; else one that failed is tried again after `routing.health.retry_seconds`."""
+    probe: bool | None = None
+    """Whether the machines are probed as `[routing.probe]` says; else one that failed is tried again after `routing.health.retry_seconds`. Absent: those of `to` are, those of the database as their `probe_mode` says."""
 
     @property
     def is_provisioned(self) -> bool:
         """Whether its machines are in the database."""
         return self.dispatcher is not None or self.load_balancer is not None
 
-    def calls_of(self, count: int) -> list[int]:
-        """Return the most calls of each of `count` machines."""
-        return self.machine_calls if isinstance(self.machine_calls, list) else [self.machine_calls] * count
+    def machines_of(self, count: int) -> list[Machine]:
+        """Return what each of `count` machines has of its own."""
+        calls = self.machine_calls if isinstance(self.machine_calls, list) else [self.machine_calls] * count
+        probe = NEVER_PROBED if self.probe is False else ALWAYS_PROBED
+        return [Machine(weight, most, probe) for weight, most in zip(self.weights or [1] * count, calls, strict=True)]
+
+
+class ProvisionedPool(Pool, frozen=True):
+    """A pool whose machines were read from the database."""
+
+    machines: tuple[Machine, ...] = ()
+    """In the order of `to`."""
+
+    def machines_of(self, count: int) -> list[Machine]:
+        """Return what each of `count` machines has of its own."""
+        return list(self.machines[:count])
 
 
 class Peer(msgspec.Struct, frozen=True):

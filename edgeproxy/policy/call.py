@@ -415,12 +415,13 @@ def _display_name(value: str) -> str:
 class Branch(Call):
     """One attempt that is about to be made. What is changed here goes out with this attempt only."""
 
-    __slots__ = ("number", "target")
+    __slots__ = ("attrs", "carrier_attrs", "number", "target", "to_gateway")
 
     def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool], target: str, number: int) -> None:
         super().__init__(request, token, send)
-        self.target = target
-        """Where it goes: `transport:address:port`."""
+        self.target, self.to_gateway, self.attrs, self.carrier_attrs = target.split("\x1f", 3)
+        """Where it goes: `transport:address:port`; the gateway (`dr_gateways.gwid`) or machine of a pool that this is, with its `attrs`, and
+        `dr_carriers.attrs` of the carrier that it was found by. The last three are empty where there is none."""
         self.number = number
         """Which attempt of its request it is, from 1."""
 

@@ -1,11 +1,13 @@
 """Peers, domains, aliases, exemptions, limits and fraud rules with what the database says of them."""
 
+from collections.abc import Collection
+
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from edgeproxy.config import Config, Loaded
 from edgeproxy.config.database import database_url
-from edgeproxy.config.peer import Peer
+from edgeproxy.config.peer import ALWAYS_PROBED, NEVER_PROBED, Peer, ProvisionedPool
 from edgeproxy.errors import StorageError
 from edgeproxy.storage import open_engine, prepare
 from edgeproxy.storage.aliases import read_aliases
@@ -54,7 +56,11 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
                 for name, limit in config.limit.items()
             }
             config = msgspec.structs.replace(config, limit=limits)
-        peers = {name: await _with_rows(engine, name, peer, faults) if peer.uses_rows else peer for name, peer in config.peer.items()}
+        listeners = config.install.listener
+        places = {*listeners, *(listener.address for listener in listeners.values())}
+        peers = {
+            name: await _with_rows(engine, name, peer, places, faults) if peer.uses_rows else peer for name, peer in config.peer.items()
+        }
     finally:
         await engine.dispose()
     if faults and config.routing.bad_rows == "refuse":
@@ -62,19 +68,21 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
     return msgspec.structs.replace(config, peer=peers), faults
 
 
-async def _with_rows(engine: AsyncEngine, name: str, peer: Peer, faults: list[RowFault]) -> Peer:
+async def _with_rows(engine: AsyncEngine, name: str, peer: Peer, places: Collection[str], faults: list[RowFault]) -> Peer:
     if peer.match_group is not None:
         peer = msgspec.structs.replace(peer, match=[*peer.match, *await read_addresses(engine, peer.match_group, faults)])
     pool = peer.pool
     if pool is None or not pool.is_provisioned:
         return peer
     if pool.dispatcher is not None:
-        machines = await read_dispatcher(engine, pool.dispatcher, faults)
-        bounded = pool.machine_calls
+        found = await read_dispatcher(engine, pool.dispatcher, places, faults)
+        most = pool.machine_calls if isinstance(pool.machine_calls, int) else 0
+        found = {uri: machine._replace(calls=most) for uri, machine in found.items()}
     else:
-        machines = await read_load_balancer(engine, pool.load_balancer or 0, pool.resource, faults)
-        bounded = [machine.calls for machine in machines]
-    if not machines:
+        found = await read_load_balancer(engine, pool.load_balancer or 0, pool.resource, faults)
+    if not found:
         raise StorageError(f"peer {name}: no machine of its pool is in the database")
-    pool = msgspec.structs.replace(pool, weights=[machine.weight for machine in machines], machine_calls=bounded)
-    return msgspec.structs.replace(peer, to=[machine.uri for machine in machines], pool=pool)
+    if pool.probe is not None:
+        found = {uri: machine._replace(probe_mode=ALWAYS_PROBED if pool.probe else NEVER_PROBED) for uri, machine in found.items()}
+    pool = ProvisionedPool(**msgspec.structs.asdict(pool), machines=tuple(found.values()))
+    return msgspec.structs.replace(peer, to=list(found), pool=pool)

@@ -1,7 +1,7 @@
 """Rows that say who peers are and where their calls go: `address`, `dispatcher`, `load_balancer`; and which domains are ours: `domain`."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import column, select, table
@@ -9,10 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from edgeproxy.config.address import check_host, check_pattern
-from edgeproxy.config.peer import target_problem
+from edgeproxy.config.peer import PROBED_WHILE_DOWN, Machine, target_problem
 from edgeproxy.storage.database import told
 
-_INACTIVE = 1
+_INACTIVE, _DOWN = 1, 2
+_PROBE_MODES = range(3)
 
 
 class RowFault(NamedTuple):
@@ -24,17 +25,11 @@ class RowFault(NamedTuple):
     problem: str
 
 
-class Machine(NamedTuple):
-    """One machine of a pool."""
-
-    uri: str
-    weight: int
-    calls: int
-
-
+Machines = dict[str, Machine]
+"""Machines of a pool by their URIs, in order."""
 _COLUMNS = {
-    "dispatcher": ("id", "setid", "destination", "state", "weight", "priority"),
-    "load_balancer": ("id", "group_id", "dst_uri", "resources"),
+    "dispatcher": ("id", "setid", "destination", "socket", "state", "probe_mode", "weight", "priority", "attrs"),
+    "load_balancer": ("id", "group_id", "dst_uri", "resources", "probe_mode", "attrs"),
     "address": ("id", "grp", "ip", "mask", "port", "proto", "pattern"),
 }
 
@@ -69,26 +64,31 @@ async def read_domains(engine: AsyncEngine, faults: list[RowFault]) -> list[str]
     return domains
 
 
-async def read_dispatcher(engine: AsyncEngine, set_id: int, faults: list[RowFault]) -> list[Machine]:
-    """Return the machines of a set, those of the highest priority first; what cannot be used is told. Raise `StorageError`."""
+async def read_dispatcher(engine: AsyncEngine, set_id: int, places: Collection[str], faults: list[RowFault]) -> Machines:
+    """Return the machines of a set, those of the highest priority first; what cannot be used is told. `places` are the names and addresses of listeners. Raise `StorageError`."""
     rows = await _rows(engine, "dispatcher", "setid", set_id)
-    machines = []
+    machines: list[tuple[str, Machine]] = []
     for row in sorted(rows, key=lambda row: -int(row["priority"] or 0)):
-        uri, weight = _uri(row["destination"]), str(row["weight"] or "1").strip()
-        if int(row["state"] or 0) == _INACTIVE:
+        uri, weight, socket = _uri(row["destination"]), str(row["weight"] or "1").strip(), str(row["socket"] or "").strip()
+        state, probe = int(row["state"] or 0), _probe_mode("dispatcher", row, faults)
+        if state == _INACTIVE:
             continue
         if problem := target_problem(uri):
             faults.append(RowFault("dispatcher", str(row["id"]), "destination", problem))
         elif not weight.isdecimal() or int(weight) > 65_535:
             faults.append(RowFault("dispatcher", str(row["id"]), "weight", f"expected 0 to 65535, got: {weight}"))
         else:
-            machines.append(Machine(uri, int(weight), 0))
+            if socket and not {socket, f"{socket}:5060"} & {*places}:
+                faults.append(RowFault("dispatcher", str(row["id"]), "socket", f"no such listener: {socket}; calls go by any"))
+            # One that begins down and is never probed would stay so.
+            probe = max(probe, PROBED_WHILE_DOWN) if state == _DOWN else probe
+            machines.append((uri, Machine(int(weight), 0, probe, socket, str(row["attrs"] or ""), begins_down=state == _DOWN)))
     return _once("dispatcher", machines, faults)
 
 
-async def read_load_balancer(engine: AsyncEngine, group: int, resource: str, faults: list[RowFault]) -> list[Machine]:
+async def read_load_balancer(engine: AsyncEngine, group: int, resource: str, faults: list[RowFault]) -> Machines:
     """Return the machines of a group with what they have of a resource; what cannot be used is told. Raise `StorageError`."""
-    machines = []
+    machines: list[tuple[str, Machine]] = []
     for row in await _rows(engine, "load_balancer", "group_id", group):
         uri = _uri(row["dst_uri"])
         parts = [part.partition("=") for part in str(row["resources"] or "").replace(",", ";").split(";") if part.strip()]
@@ -101,7 +101,8 @@ async def read_load_balancer(engine: AsyncEngine, group: int, resource: str, fau
                 RowFault("load_balancer", str(row["id"]), "resources", f"expected {resource}=1 to 65535, got: {row['resources']}")
             )
         else:
-            machines.append(Machine(uri, int(calls), int(calls)))
+            probe = _probe_mode("load_balancer", row, faults)
+            machines.append((uri, Machine(int(calls), int(calls), probe, attrs=str(row["attrs"] or ""))))
     return _once("load_balancer", machines, faults)
 
 
@@ -176,10 +177,18 @@ def _uri(value: object) -> str:
     return text if text.startswith(("sip:", "sips:")) else f"sip:{text}"
 
 
-def _once(name: str, machines: list[Machine], faults: list[RowFault]) -> list[Machine]:
-    found: dict[str, Machine] = {}
-    for machine in machines:
-        if machine.uri in found:
-            faults.append(RowFault(name, machine.uri, "id", "a second row of this machine"))
-        found.setdefault(machine.uri, machine)
-    return list(found.values())
+def _probe_mode(name: str, row: Mapping[str, Any], faults: list[RowFault]) -> int:
+    mode = int(row["probe_mode"] or 0)
+    if mode not in _PROBE_MODES:
+        faults.append(RowFault(name, str(row["id"]), "probe_mode", f"expected 0, 1 or 2, got: {mode}"))
+        return 0
+    return mode
+
+
+def _once(name: str, machines: list[tuple[str, Machine]], faults: list[RowFault]) -> Machines:
+    found: Machines = {}
+    for uri, machine in machines:
+        if uri in found:
+            faults.append(RowFault(name, uri, "id", "a second row of this machine"))
+        found.setdefault(uri, machine)
+    return found

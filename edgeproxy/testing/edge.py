@@ -93,14 +93,16 @@ class SimulatedEdge:
     ) -> None:
         """Route by `rules` (prefix: list of gateways) of group 0 over `gateways` (name: address) and `carriers` (name: list).
 
-        `handlers` (prefix: name) are asked about rules, as `Policy.on_route` declares them.
+        `handlers` (prefix: name) are asked about rules, as `Policy.on_route` declares them. `attrs` of each is `of` with its name or prefix.
 
         The configuration needs a `[route.NAME]`. Raise `ValueError` for what cannot be used.
         """
         named = handlers or {}
         load = _native.RouteLoad([""], "", sorted(self._handlers))
-        load.add("", "gateways", block("gateways", ({"gwid": name, "address": address} for name, address in gateways.items())))
-        load.add("", "carriers", block("carriers", ({"carrierid": name, "gwlist": text} for name, text in (carriers or {}).items())))
+        there = ({"gwid": name, "address": address, "attrs": f"of {name}"} for name, address in gateways.items())
+        load.add("", "gateways", block("gateways", there))
+        by = ({"carrierid": name, "gwlist": text, "attrs": f"of {name}"} for name, text in (carriers or {}).items())
+        load.add("", "carriers", block("carriers", by))
         rows = (
             {"ruleid": number, "prefix": prefix, "gwlist": text, "routeid": named.get(prefix, ""), "attrs": f"of {prefix}"}
             for number, (prefix, text) in enumerate(rules.items(), 1)

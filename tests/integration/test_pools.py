@@ -97,19 +97,20 @@ def test_a_drained_machine_gets_no_calls_until_it_is_enabled_also_over_a_restart
 
 
 def test_machines_and_addresses_of_the_database_serve_and_are_read_anew(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
-    file, port = tmp_path / "peers.db", free_port()
+    file, port, inside = tmp_path / "peers.db", free_port(), free_port()
     asyncio.run(upgrade(f"sqlite:///{file}"))
     toml = f"""
 [install]
 state_directory = "STATE"
 [install.listener.udp]
 address = "udp:127.0.0.1:{port}"
+[install.listener.inside]
+address = "udp:127.0.0.1:{inside}"
 [peer.core]
 kind = "core"
 [peer.core.pool]
 dispatcher = 3
 balance = "order"
-probe = false
 [peer.callers]
 kind = "trusted"
 match_group = 1
@@ -125,15 +126,19 @@ match_group = 1
         row("INSERT INTO address (grp, ip, port) VALUES (1, '127.0.0.1', ?)", caller.port)
         proxy = start_proxy(toml, environment={**os.environ, "EDGEPROXY_DATABASE": f"sqlite:///{file}"})
         caller.send(invite("INVITE", caller.port, "sip:1@x", call_id="d1", branch="d1"), port)
-        assert first.receive_until("INVITE sip:1@x", 3)
+        assert f"\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};" in first.receive_until("INVITE sip:1@x", 3)
         stranger.send(invite("INVITE", stranger.port, "sip:2@x", call_id="d2", branch="d2"), port)
         assert stranger.receive_until("SIP/2.0 403", 3)
-        row("INSERT INTO dispatcher (setid, destination, priority) VALUES (3, ?, 5)", f"sip:127.0.0.1:{second.port}")
+        row(
+            "INSERT INTO dispatcher (setid, destination, priority, socket) VALUES (3, ?, 5, ?)",
+            f"sip:127.0.0.1:{second.port}",
+            f"udp:127.0.0.1:{inside}",
+        )
         row("INSERT INTO address (grp, ip, port) VALUES (1, '127.0.0.1', ?)", stranger.port)
         row("INSERT INTO address (grp, ip, proto) VALUES (1, '127.0.0.9', 'ws')")
         assert manage(proxy, "routes", "reload")[0] == 0
         stranger.send(invite("INVITE", stranger.port, "sip:3@x", call_id="d3", branch="d3"), port)
-        assert second.receive_until("INVITE sip:3@x", 3)
+        assert f"\r\nVia: SIP/2.0/UDP 127.0.0.1:{inside};" in second.receive_until("INVITE sip:3@x", 3)
         assert json.loads(manage(proxy, "status")[1])["peer_faults"] == ["address 3 proto expected any, udp or tcp, got: ws"]
         # Nobody is left: what served before goes on.
         row("DELETE FROM dispatcher")

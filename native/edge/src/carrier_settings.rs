@@ -18,18 +18,32 @@ pub enum Balance {
     FewestCalls,
 }
 
+/// What is one machine's own in a pool.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineSettings {
+    /// Its share of the calls.
+    pub weight: u16,
+    /// Concurrent calls; 0 for any number.
+    pub calls: u32,
+    /// 0: it is never probed, 1: while it is down, 2: always.
+    pub probe_mode: u8,
+    /// The listener to send from: its name, or `transport:address:port`; empty for any.
+    pub socket: String,
+    /// Opaque.
+    pub attrs: String,
+    /// Whether a new one is down until a probe or an operator brings it up.
+    pub begins_down: bool,
+}
+
 /// A pool of machines, `[peer.NAME.pool]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSettings {
     /// How calls are shared.
     pub balance: Balance,
-    /// Weights of the machines, in the order of `to`.
-    pub weights: Vec<u16>,
-    /// Whether they are probed.
-    pub probe: bool,
-    /// Concurrent calls of the machines, in the order of `to`; 0 for any number.
-    pub machine_calls: Vec<u32>,
+    /// The machines, in the order of `to`.
+    pub machines: Vec<MachineSettings>,
     /// New calls of each machine in any second; 0 for any number.
     pub machine_calls_per_second: u16,
 }

@@ -98,7 +98,7 @@ pub use ::media::{
 pub use admit::Shedding;
 pub use call::{CallSummary, CallView, decode_call};
 pub use call_ping::CallPingSettings;
-pub use carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, GatewayHealthSettings, PoolSettings, QualitySettings};
+pub use carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, GatewayHealthSettings, MachineSettings, PoolSettings, QualitySettings};
 pub use counters::{Counters, DECISION_BOUNDS};
 pub use credential::{CredentialAnswer, CredentialQuestion};
 pub use decision::Decisions;

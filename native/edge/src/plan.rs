@@ -95,6 +95,14 @@ impl Plan {
         format!("{}\x1f{}\x1f{}", self.table().handler(rule), rule.id, self.table().attrs(rule))
     }
 
+    /// The gateway at hand with its attributes and those of the carrier that it was found by, as they cross.
+    pub(crate) fn gateway_in_words(&self) -> String {
+        let Some(pick) = self.current else { return String::new() };
+        let Some(gateway) = self.table().gateways.get(pick.gateway as usize) else { return String::new() };
+        let carrier = pick.carrier.and_then(|carrier| self.table().carriers.get(carrier as usize)).map_or("", |carrier| &carrier.attrs);
+        format!("{}\x1f{}\x1f{carrier}", gateway.id(), gateway.attrs)
+    }
+
     /// The name of the gateway at hand.
     pub(crate) fn gateway_name(&self) -> &str {
         self.current.and_then(|pick| self.table().gateways.get(pick.gateway as usize)).map_or("", |gateway| gateway.id())

@@ -189,7 +189,10 @@ impl Edge {
             PolicyEvent::Rule => transaction.plan.as_ref().map_or_else(String::new, |plan| plan.rule_in_words()),
             _ => transaction.plan.as_ref().map_or_else(String::new, |plan| plan.gateway_name().to_owned()),
         };
-        let target = state.pending.map_or_else(gateway, |(address, _)| address.to_string());
+        let target = state.pending.map_or_else(gateway, |(address, _)| {
+            let by = transaction.plan.as_ref().map(|plan| plan.gateway_in_words()).filter(|words| !words.is_empty());
+            format!("{address}\x1f{}", by.as_deref().unwrap_or("\x1f\x1f"))
+        });
         let question = self.question(entry, event, status_code, deadline, trace, transaction.questions, &target, message);
         if let Some(question) = question {
             self.out.policy.push(question);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use routing::{ProbeMode, Sort, Table};
+use routing::{Machine, ProbeMode, Sort, Table};
 
-use crate::carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, RouteTerms};
+use crate::carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, MachineSettings, RouteTerms};
 use crate::routing_table::Routing;
 use crate::settings::PeerSettings;
 
@@ -20,18 +20,29 @@ impl Pool {
     /// The pool of a peer that has one; what `before` knows of its machines goes on.
     pub(crate) fn new(index: u16, peer: &PeerSettings, before: Option<&Self>) -> Option<Self> {
         let pool = peer.pool.as_ref().filter(|_| !peer.to.is_empty())?;
-        let weight = |place: usize| pool.weights.get(place).copied().unwrap_or(1);
-        let calls = |place: usize| pool.machine_calls.get(place).copied().unwrap_or(0);
-        let machines: Vec<(String, u16, u32)> = peer.to.iter().enumerate().map(|(place, uri)| (uri.clone(), weight(place), calls(place))).collect();
+        // One that nothing is said of is like any other.
+        let others = MachineSettings { weight: 1, ..MachineSettings::default() };
+        let machines = peer.to.iter().zip(pool.machines.iter().chain(std::iter::repeat(&others))).map(|(uri, own)| Machine {
+            uri: uri.clone(),
+            weight: own.weight,
+            max_calls: own.calls,
+            probe: match own.probe_mode {
+                0 => ProbeMode::Never,
+                1 => ProbeMode::WhileDown,
+                _ => ProbeMode::Always,
+            },
+            socket: own.socket.clone(),
+            attrs: own.attrs.clone(),
+            begins_down: own.begins_down,
+        });
         let sort = match pool.balance {
             Balance::Order => Sort::Order,
             Balance::Weight => Sort::Weight,
             Balance::CallId | Balance::Account => Sort::Hash,
             Balance::FewestCalls => Sort::Calls,
         };
-        let probe = if pool.probe { ProbeMode::Always } else { ProbeMode::Never };
         let known = before.and_then(|before| before.routing.table(""));
-        let table = Table::pool(&machines, sort, probe, pool.machine_calls_per_second, known.map(AsRef::as_ref));
+        let table = Table::pool(machines.collect(), sort, pool.machine_calls_per_second, known.map(AsRef::as_ref));
         let settings = CarrierRouteSettings {
             name: peer.name.clone(),
             partition: String::new(),

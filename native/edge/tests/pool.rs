@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use edge::{Balance, PeerKind, PolicySettings, PoolSettings, RouteSettings};
+use edge::{Balance, MachineSettings, PeerKind, PolicySettings, PoolSettings, RouteSettings};
 use serde_json::json;
 use testkit::{Request, Rig, Sent, header, packed, peer, response, settings};
 
@@ -12,8 +12,13 @@ const MACHINES: [&str; 3] = ["sip:10.0.0.1", "sip:10.0.0.2", "sip:10.0.0.3"];
 
 fn with(balance: Balance, weights: &[u16], machines: &[&str]) -> RouteSettings {
     let mut core = peer("core", PeerKind::Core, "10.0.0.0/24", machines);
-    core.pool = Some(PoolSettings { balance, weights: weights.to_vec(), probe: false, machine_calls: Vec::new(), machine_calls_per_second: 0 });
+    let machine = |place: usize| MachineSettings { weight: weights.get(place).copied().unwrap_or(1), ..MachineSettings::default() };
+    core.pool = Some(PoolSettings { balance, machines: (0..machines.len()).map(machine).collect(), machine_calls_per_second: 0 });
     settings(vec![core, peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])])
+}
+
+fn each_has(terms: &mut RouteSettings, own: impl Fn(&mut MachineSettings)) {
+    terms.peers[0].pool.as_mut().unwrap().machines.iter_mut().for_each(own);
 }
 
 fn invite(number: u32, from: &str) -> String {
@@ -121,7 +126,7 @@ fn a_machine_that_is_drained_keeps_its_calls_over_a_reload_and_gets_no_new_ones(
 #[test]
 fn a_machine_that_is_full_is_passed_over_and_nothing_but_calls_counts() {
     let mut terms = with(Balance::Order, &[], &MACHINES[..2]);
-    terms.peers[0].pool = terms.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls: vec![2; 3], ..pool });
+    each_has(&mut terms, |machine| machine.calls = 2);
     let mut rig = Rig::new(terms);
     let live = |rig: &Rig, index| rig.pools()[0].1.gateway_capacity("", index).unwrap().live();
     let first = place(&mut rig, 1, "alice");
@@ -134,7 +139,7 @@ fn a_machine_that_is_full_is_passed_over_and_nothing_but_calls_counts() {
     assert_eq!((live(&rig, 0), live(&rig, 1)), (2, 2));
     // Over a reload the calls go on counting, by what the new configuration allows.
     let mut wider = with(Balance::Order, &[], &MACHINES[..2]);
-    wider.peers[0].pool = wider.peers[0].pool.clone().map(|pool| PoolSettings { machine_calls: vec![3; 3], ..pool });
+    each_has(&mut wider, |machine| machine.calls = 3);
     rig.reload(wider).unwrap();
     assert_eq!(place(&mut rig, 6, "alice").to.ip().to_string(), "10.0.0.1");
     assert_eq!(place(&mut rig, 7, "alice").to.ip().to_string(), "10.0.0.2");
@@ -205,4 +210,18 @@ fn a_policy_that_edits_and_goes_on_stays_with_the_pool() {
     let verdict = json!({"kind": "continue", "edits": [{"action": "set", "name": "X-Note", "value": "x"}]});
     let sent = outgoing(rig.verdict(&question, &packed(&verdict))).unwrap();
     assert_eq!((sent.to.to_string().as_str(), header(&sent.text, "X-Note")), ("10.0.0.1:5060", "x"));
+}
+
+#[test]
+fn a_machine_that_begins_down_serves_once_it_is_brought_up_and_keeps_what_it_is_over_a_reload() {
+    let mut terms = with(Balance::Order, &[], &MACHINES[..2]);
+    terms.peers[0].pool.as_mut().unwrap().machines[0].begins_down = true;
+    let mut rig = Rig::new(terms.clone());
+    assert_eq!(place(&mut rig, 1, "alice").to.ip().to_string(), "10.0.0.2");
+    let state = std::sync::Arc::clone(&rig.pools()[0].1.table("").unwrap().gateways[0].state);
+    state.switch(false);
+    state.switch(true);
+    assert_eq!(place(&mut rig, 2, "alice").to.ip().to_string(), "10.0.0.1");
+    rig.reload(terms).unwrap();
+    assert_eq!(place(&mut rig, 3, "alice").to.ip().to_string(), "10.0.0.1");
 }

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use edge::{
-    Balance, Capacity, Counts, Engage, Forking, FraudRuleSettings, FraudSettings, NgKind, PeerKind, PolicySettings, PoolSettings, RtpengineSettings, SessionId,
-    SessionReport, SessionTimerSettings, Shedding,
+    Balance, Capacity, Counts, Engage, Forking, FraudRuleSettings, FraudSettings, MachineSettings, NgKind, PeerKind, PolicySettings, PoolSettings,
+    RtpengineSettings, SessionId, SessionReport, SessionTimerSettings, Shedding,
 };
 use proptest::prelude::*;
 use testkit::{
@@ -99,8 +99,8 @@ impl World {
             phones.route = "pstn".to_owned();
             core.gateway_types = vec![-1];
         } else if way == 2 {
-            core.pool =
-                Some(PoolSettings { balance: Balance::FewestCalls, weights: Vec::new(), probe: true, machine_calls: vec![2; 3], machine_calls_per_second: 3 });
+            let machine = MachineSettings { weight: 1, calls: 2, probe_mode: 2, ..MachineSettings::default() };
+            core.pool = Some(PoolSettings { balance: Balance::FewestCalls, machines: vec![machine; 3], machine_calls_per_second: 3 });
         }
         let users = way == 3;
         let relays = way >= 4;

@@ -27,5 +27,5 @@ pub use recurrence::Recurrence;
 pub use retry::{Outcome, RetryRules};
 pub use search::{Guide, Pick, Search, SearchOptions, Whitelist};
 pub use state::{Down, GatewayState, HealthRules, ProbeMode, Trial};
-pub use table::{Rule, Sort, Table};
+pub use table::{Machine, Rule, Sort, Table};
 pub use translation::{Becomes, Fits, LONGEST_NUMBER, NumberRule, NumberRules, pattern};

@@ -62,6 +62,25 @@ pub struct Rule {
     pub(crate) last: bool,
 }
 
+/// One machine of a pool.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its SIP URI.
+    pub uri: String,
+    /// Its share of the calls.
+    pub weight: u16,
+    /// Concurrent calls that it may have; 0 for any number.
+    pub max_calls: u32,
+    /// When it is probed.
+    pub probe: ProbeMode,
+    /// As [`Gateway::socket`].
+    pub socket: String,
+    /// Opaque.
+    pub attrs: String,
+    /// Whether one that was not known before is down until a probe or an operator brings it up.
+    pub begins_down: bool,
+}
+
 /// User and, where it matters, domain.
 pub(crate) type Caller = (Box<[u8]>, Option<Box<[u8]>>);
 
@@ -95,30 +114,37 @@ pub struct Table {
 }
 
 impl Table {
-    /// A pool of machines by their URIs, weights and most calls, as one default rule of group 0, each with the same calls a second;
-    /// what `before` knows of them goes on.
-    pub fn pool(machines: &[(String, u16, u32)], sort: Sort, probe: ProbeMode, calls_per_second: u16, before: Option<&Self>) -> Self {
+    /// A pool of machines as one default rule of group 0, each with the same calls a second; what `before` knows of them goes on.
+    pub fn pool(machines: Vec<Machine>, sort: Sort, calls_per_second: u16, before: Option<&Self>) -> Self {
         let mut table = Self { texts: vec!["".into()], handlers: vec!["".into()], ..Self::default() };
-        for (uri, weight, max_calls) in machines {
-            let known = before.and_then(|before| before.gateways.get(before.gateway(uri)? as usize)).map(|gateway| Arc::clone(&gateway.state));
+        for machine in machines {
+            let uri: Box<str> = machine.uri.into();
+            let known = before.and_then(|before| before.gateways.get(before.gateway(&uri)? as usize)).map(|gateway| Arc::clone(&gateway.state));
+            let state = known.unwrap_or_else(|| {
+                let state = GatewayState::new(&uri);
+                if machine.begins_down {
+                    state.provision_down();
+                }
+                Arc::new(state)
+            });
             let index = table.gateways.len() as u32;
-            table.gateway_names.insert(uri.as_str().into(), index);
+            table.gateway_names.insert(uri.as_ref().into(), index);
             table.destinations.push(index);
-            table.weights.push(*weight);
+            table.weights.push(machine.weight);
             table.gateways.push(Gateway {
-                state: known.unwrap_or_else(|| Arc::new(GatewayState::new(uri))),
+                state,
                 kind: 0,
-                uri: uri.as_str().into(),
+                uri,
                 strip: 0,
                 prefix: "".into(),
-                attrs: "".into(),
-                probe,
-                socket: "".into(),
-                max_calls: *max_calls,
+                attrs: machine.attrs.into(),
+                probe: machine.probe,
+                socket: machine.socket.into(),
+                max_calls: machine.max_calls,
                 calls_per_second,
             });
         }
-        let count = machines.len() as u16;
+        let count = table.gateways.len() as u16;
         table.rules.push(Rule { id: 0, priority: 0, destinations: 0, recurrence: NONE, attrs: 0, count, handler: 0, profile: 0, sort, last: true });
         let root = table.trie.add(&table.alphabet, &[SortKey { packed: 0, group: 0, priority: 0, rule: 0 }], 0, |_| false);
         table.groups.insert(0, root);

@@ -277,6 +277,35 @@ def test_a_branch_whose_policy_fails_leaves_those_that_ring_alone() -> None:
         assert (record["outcome"], record["status_code"]) == ("failed", 486)
 
 
+def test_a_branch_tells_which_gateway_it_is_and_what_rows_say_of_it() -> None:
+    told = []
+
+    def look(branch: Branch) -> Verdict:
+        told.append((branch.target, branch.to_gateway, branch.attrs, branch.carrier_attrs))
+        return CONTINUE
+
+    policy = hooked("on_branch", look)
+
+    @policy.on_request("INVITE")
+    async def route(call: Call) -> Verdict:
+        async for _ in call.route("4930"):
+            pass
+        return call.best_response(otherwise=Reject(480))
+
+    with SimulatedEdge(
+        policy, configuration=f'{TWO_CORES}[peer.pstn]\nkind = "gateway"\ngateway_types = [-1]\n[route.pstn]\ngroup = 0\n'
+    ) as edge:
+        edge.provision({"a": "203.0.113.1", "b": "203.0.113.2"}, {"49": "a,#c"}, carriers={"c": "b"})
+        edge.respond(edge.receive(request("INVITE")), 503)
+    with SimulatedEdge(hooked("on_branch", look), configuration=TWO_CORES) as edge:
+        edge.receive(request("INVITE"))
+    assert told == [
+        ("udp:203.0.113.1:5060", "a", "of a", ""),
+        ("udp:203.0.113.2:5060", "b", "of b", "of c"),
+        (f"udp:{CORE}", "", "", ""),
+    ]
+
+
 def test_no_branch_is_begun_after_a_global_refusal() -> None:
     async def look(branch: Branch) -> Verdict:
         if branch.number == 2:

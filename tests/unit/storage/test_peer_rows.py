@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config import load_text
+from edgeproxy.config.peer import Machine
 from edgeproxy.errors import StorageError
 from edgeproxy.server.peer_rows import with_rows
 from edgeproxy.storage import upgrade
@@ -33,8 +34,11 @@ ROWS = (
     "INSERT INTO dispatcher (id, setid, destination, priority, weight, state) VALUES (1, 3, 'sip:10.0.0.2', 0, '2', 0), "
     "(2, 3, '10.0.0.3:5070', 9, '1', 2), (3, 3, 'sip:10.0.0.4', 0, '1', 1), (4, 3, 'sips:10.0.0.5', 0, '1', 0), "
     "(5, 3, 'sip:10.0.0.6', 0, 'x', 0), (6, 3, 'sip:10.0.0.2', 0, '5', 0), (7, 4, 'sip:10.9.9.9', 0, '1', 0)",
-    "INSERT INTO load_balancer (id, group_id, dst_uri, resources) VALUES (1, 1, 'sip:10.1.0.1', 'pstn=5; transc=30'), "
-    "(2, 1, 'sip:10.1.0.2', 'pstn=5'), (3, 1, 'sip:10.1.0.3', 'transc=70000')",
+    "UPDATE dispatcher SET probe_mode = 2, socket = 'udp:127.0.0.1', attrs = 'rack=2' WHERE id = 1",
+    "UPDATE dispatcher SET socket = 'udp:192.0.2.9:5060' WHERE id = 2",
+    "UPDATE dispatcher SET probe_mode = 5 WHERE id = 5",
+    "INSERT INTO load_balancer (id, group_id, dst_uri, resources, probe_mode, attrs) VALUES (1, 1, 'sip:10.1.0.1', 'pstn=5; transc=30', 1, 'dsp'), "
+    "(2, 1, 'sip:10.1.0.2', 'pstn=5', 0, NULL), (3, 1, 'sip:10.1.0.3', 'transc=70000', 0, NULL)",
     "INSERT INTO address (id, grp, ip, mask, port, proto, pattern) VALUES (1, 4, '10.0.0.77', 32, 5060, 'udp', NULL), "
     "(2, 4, '10.5.5.5', 24, 0, 'any', NULL), (3, 4, '2001:db8::5', 128, 0, 'ANY', ''), (4, 4, '10.0.0.300', 32, 0, 'any', NULL), "
     "(5, 4, '10.0.0.8', 32, 0, 'tls', NULL), (6, 4, '10.0.0.9', 32, 0, 'udp', 'sip:*@a;user=phone'), (9, 4, '10.0.0.10', 32, 0, 'any', 'sip:[ab]*'), "
@@ -62,23 +66,32 @@ def test_rows_say_who_peers_are_and_where_their_calls_go(database: str, tmp_path
     assert core.to == ["sip:10.0.0.3:5070", "sip:10.0.0.2"]
     assert core.pool is not None
     assert media.pool is not None
-    assert (core.pool.weights, core.pool.machine_calls) == ([1, 2], 7)
-    assert (media.to, media.pool.weights, media.pool.machine_calls) == (["sip:10.1.0.1"], [30], [30])
+    # One that begins down is probed while it is, whatever its row says.
+    assert core.pool.machines_of(2) == [
+        Machine(1, 7, 1, "udp:192.0.2.9:5060", begins_down=True),
+        Machine(2, 7, 2, "udp:127.0.0.1", "rack=2"),
+    ]
+    assert (media.to, media.pool.machines_of(1)) == (["sip:10.1.0.1"], [Machine(30, 30, 1, attrs="dsp")])
     assert media.match == ["10.1.0.0/24;transport=tcp"]
     assert [(fault.table, fault.row, fault.column) for fault in faults] == [
         ("address", "4", "ip"),
         ("address", "5", "proto"),
         ("address", "7", "port"),
         ("address", "9", "pattern"),
+        ("dispatcher", "2", "socket"),
         ("dispatcher", "4", "destination"),
+        ("dispatcher", "5", "probe_mode"),
         ("dispatcher", "5", "weight"),
         ("dispatcher", "sip:10.0.0.2", "id"),
         ("load_balancer", "2", "resources"),
         ("load_balancer", "3", "resources"),
     ]
     assert faults[1] == RowFault("address", "5", "proto", "expected any, udp or tcp, got: tls")
-    with pytest.raises(StorageError, match="9 rows cannot be used, first: address 4 ip"):
+    with pytest.raises(StorageError, match="11 rows cannot be used, first: address 4 ip"):
         asyncio.run(with_rows(load_text(f'{TOML}[routing]\nbad_rows = "refuse"\n', "edge.toml")))
+    probed = asyncio.run(with_rows(load_text(TOML.replace("machine_calls = 7", "probe = false"), "edge.toml")))[0].peer["core"].pool
+    assert probed is not None
+    assert [(machine.calls, machine.probe_mode) for machine in probed.machines_of(2)] == [(0, 0), (0, 0)]
     with pytest.raises(StorageError, match="peer core: no machine of its pool"):
         asyncio.run(with_rows(load_text(TOML.replace("dispatcher = 3", "dispatcher = 8"), "edge.toml")))
 
