@@ -282,6 +282,10 @@ class PolicyLink:
         """How often the process told that it is alive."""
 
     @property
+    def work(self) -> tuple[int, int, int]:
+        """Questions that the process took, microseconds that they had waited by then, and microseconds that handling them took."""
+
+    @property
     def is_damaged(self) -> bool:
         """Whether a worker found its queue damaged and forgot the link."""
 

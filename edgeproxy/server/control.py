@@ -22,7 +22,7 @@ from edgeproxy.server.fraud_store import FraudStore
 from edgeproxy.server.kernel_bans import KernelGuard
 from edgeproxy.server.limits import Limits
 from edgeproxy.server.logs import LogPrinter
-from edgeproxy.server.policies import Policies, route_handlers
+from edgeproxy.server.policies import WORK, Policies, route_handlers
 from edgeproxy.server.revisions import Revisions
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.routes import Routes
@@ -75,6 +75,7 @@ class Control:
         self.peer_faults: list[str] = []
         """Rows of `address`, `dispatcher` and `load_balancer` that cannot be used."""
         self._past_lookups: Counter[tuple[str, str]] = Counter()
+        self._past_work: Counter[str] = Counter()
         self._revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -250,6 +251,7 @@ class Control:
             policies.watch(self.engine)
             retired, self.policies = self.policies, policies
             self._past_lookups += retired.lookups
+            self._past_work += retired.work
             self._later(retired.stop(self.loaded.config.tuning.policy.drain_seconds))
         return gone
 
@@ -353,6 +355,8 @@ class Control:
         bus = self.announcer.bus
         own = {
             "policy_restarts": self.policies.restarts,
+            **dict.fromkeys(WORK, 0),
+            **(self._past_work + self.policies.work),
             "server_faults": self.standing.faults,
             "route_loads": self.routes.loads,
             "route_load_failures": self.routes.failures,

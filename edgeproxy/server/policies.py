@@ -25,6 +25,8 @@ Values = Callable[[], socket.socket]
 State = Callable[[int, str], None]
 """Is told how the processes do: negative is not ready, with the reason."""
 _HELLO_BYTES = 1 << 24
+WORK = ("policy_questions_taken", "policy_wait_microseconds", "policy_handling_microseconds")
+"""Counters of what policy processes do, in the order in which a link tells them."""
 MOST_EVENT_BYTES = 1 << 20
 """Events that wait to be read by a policy process; more are dropped."""
 _LEAST_RESTART_SECONDS = 0.2
@@ -147,6 +149,8 @@ class PolicyProcess:
         self.lookups: Counter[tuple[str, str]] = Counter()
         """How often each lookup came to what, over all that ran in this place."""
         self._before: Counter[tuple[str, str]] = Counter()
+        self._worked: Counter[str] = Counter()
+        """By those that ran here before."""
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -168,6 +172,12 @@ class PolicyProcess:
                 continue
             now = Counter({(name, outcome): count for name, counts in told.items() for outcome, count in counts.items()})
             self.lookups = self._before + now
+
+    @property
+    def work(self) -> Counter[str]:
+        """Questions taken, how long they waited and how long they were handled, over all that ran in this place."""
+        link = self._link
+        return self._worked + Counter(dict(zip(WORK, link.work, strict=True))) if link else self._worked
 
     @property
     def link(self) -> "_native.PolicyLink | None":
@@ -236,6 +246,7 @@ class PolicyProcess:
         return True
 
     def _remove(self) -> None:
+        self._worked = self.work
         if self._engine and self._link:
             self._engine.remove_policy_link(self._link.id)
         self._link = None
@@ -303,6 +314,11 @@ class Policies:
     def tell(self, event: Event) -> bool:
         """Tell the handlers of one process of an event; false where it was dropped."""
         return any(process.tell(event) for process in self._processes)
+
+    @property
+    def work(self) -> Counter[str]:
+        """What all of them did."""
+        return sum((process.work for process in self._processes), Counter())
 
     @property
     def lookups(self) -> Counter[tuple[str, str]]:

@@ -188,6 +188,29 @@ def test_reloads_that_replace_the_process_leave_no_descriptor_open(decided: Loca
         assert len(children(proxy)) == 1
 
 
+def test_what_processes_did_is_counted_over_all_that_came_and_went(decided: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = decided(core=core.port, extra="drain_seconds = 0")
+        names = ("policy_questions_taken", "policy_wait_microseconds", "policy_handling_microseconds")
+        before = [0, 0, 0]
+        text = proxy.file.read_text()
+        for turn in ("the first", "after it ended", "after a reload"):
+            call(caller, core, port, turn.replace(" ", "-"))
+            counters = proxy.counters()
+            now = [counters[name] for name in names]
+            assert all(new > old for new, old in zip(now, before, strict=True)), turn
+            assert counters["policy_handling_microseconds"] < 5_000_000
+            before = now
+            if turn == "the first":
+                assert outcome(caller, port, "exit", "exit").startswith("SIP/2.0 500")
+                deadline = time.monotonic() + 10
+                while not outcome(caller, port, "reject", f"again{time.monotonic()}", wait=1).startswith("SIP/2.0 486"):
+                    assert time.monotonic() < deadline
+            elif turn == "after it ended":
+                proxy.file.write_text(text + '[peer.more]\nkind = "gateway"\nmatch = ["192.0.2.1"]\n')
+                assert manage(proxy, "reload")[0] == 0
+
+
 def test_a_policy_that_floods_its_queue_harms_nobody_else(local: Local, tmp_path: Path) -> None:
     (tmp_path / "flood.py").write_text(
         "import threading\nfrom edgeproxy.policy import CONTINUE, Policy\npolicy = Policy()\n"

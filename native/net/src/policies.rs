@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use edge::{PolicyEvent, PolicyQuestion, PolicyToken};
-use ring_queue::{ByteReader, ByteWriter, Link};
+use ring_queue::{ByteReader, ByteWriter, Link, Work};
 
 use crate::clock::monotonic;
 
@@ -64,6 +64,11 @@ impl PolicyLink {
     /// How often the process told that it is alive.
     pub fn beats(&self) -> u64 {
         self.link.beats()
+    }
+
+    /// What the process has done.
+    pub fn work(&self) -> Work {
+        self.link.work()
     }
 
     /// Whether a worker found its queue damaged and forgot the link.
@@ -259,6 +264,9 @@ pub struct PolicyPort {
     worker_bells: Vec<PipeWriter>,
     wake: Vec<bool>,
     next: usize,
+    work: Work,
+    /// When the batch at hand was taken.
+    began: Option<u64>,
 }
 
 impl PolicyPort {
@@ -277,7 +285,7 @@ impl PolicyPort {
             return Err(missing());
         }
         let ends = (0..link.workers()).map(|worker| link.policy_end(worker)).collect();
-        Ok(Self { wake: vec![false; link.workers()], link, bell, ends, worker_bells, next: 0 })
+        Ok(Self { wake: vec![false; link.workers()], link, bell, ends, worker_bells, next: 0, work: Work::default(), began: None })
     }
 
     /// Readable while a worker rang.
@@ -302,6 +310,7 @@ impl PolicyPort {
     pub fn take(&mut self, limit: usize) -> io::Result<Vec<(Vec<u8>, u64)>> {
         let mut taken = Vec::new();
         let mut empty = 0;
+        let now = monotonic();
         while taken.len() < limit && empty < self.ends.len() {
             self.next = (self.next + 1) % self.ends.len();
             let mut question = Vec::new();
@@ -311,12 +320,15 @@ impl PolicyPort {
                 };
                 let (length, put) = (rest.len(), u64::from_le_bytes(*put));
                 question.truncate(length);
+                self.work.taken += 1;
+                self.work.waited += now.saturating_sub(put);
                 taken.push((question, put));
                 empty = 0;
             } else {
                 empty += 1;
             }
         }
+        self.began = (!taken.is_empty()).then_some(now);
         Ok(taken)
     }
 
@@ -340,6 +352,10 @@ impl PolicyPort {
 
     /// Wakes the workers that verdicts were queued for.
     pub fn flush(&mut self) {
+        if let Some(began) = self.began.take() {
+            self.work.handled += monotonic().saturating_sub(began);
+            self.link.tell(self.work);
+        }
         for (wake, mut bell) in self.wake.iter_mut().zip(&self.worker_bells) {
             if std::mem::take(wake)
                 && let Err(error) = bell.write(&[0])
@@ -389,6 +405,11 @@ mod tests {
         let mut verdicts = Vec::new();
         assert_eq!(policies.take(&mut Vec::new(), &mut |_, bytes| verdicts.push(bytes[3])), 2);
         assert!(verdicts == b"xy" && !policies.expects(1));
+        // Told with the batch, and once.
+        let work = link.work();
+        assert!(work.taken == 2 && work.waited < 2_000_000 && work.handled < 1_000_000);
+        port.flush();
+        assert!(port.take(10).unwrap().is_empty() && link.work() == work);
     }
 
     #[test]

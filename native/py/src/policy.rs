@@ -31,6 +31,13 @@ impl PolicyLink {
         self.0.beats()
     }
 
+    /// Questions taken, microseconds that they waited, microseconds of handling.
+    #[getter]
+    fn work(&self) -> (u64, u64, u64) {
+        let work = self.0.work();
+        (work.taken, work.waited, work.handled)
+    }
+
     #[getter]
     fn is_damaged(&self) -> bool {
         self.0.is_damaged()

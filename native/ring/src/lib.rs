@@ -94,7 +94,7 @@ mod link;
 mod shared;
 
 #[cfg(not(loom))]
-pub use link::Link;
+pub use link::{Link, Work};
 #[cfg(not(loom))]
 pub use mailbox::Mailbox;
 #[cfg(not(loom))]

@@ -7,11 +7,25 @@ use std::sync::atomic::Ordering;
 
 use crate::shared::{ByteReader, ByteWriter, Region, queue_bytes};
 
-/// First bytes of the memory: the encoding's version and the sizes, then the heartbeat on a line of its own.
+/// First bytes of the memory: the encoding's version and the sizes, then on a line of their own what the policy process tells of itself.
 const FRONT: usize = 192;
 const SIZES: usize = 8;
 const HEARTBEAT: usize = 64;
+const TAKEN: usize = 72;
+const WAITED: usize = 80;
+const HANDLED: usize = 88;
 const VERSION: u64 = 0x6564_6765_0000_0002;
+
+/// What a policy process did so far, as it tells by its link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Questions that it took.
+    pub taken: u64,
+    /// Microseconds that they had waited until then, in all.
+    pub waited: u64,
+    /// Microseconds from taking a batch to its last verdict, or to where its handlers wait for something.
+    pub handled: u64,
+}
 
 /// The memory of one link.
 #[derive(Clone)]
@@ -72,6 +86,19 @@ impl Link {
         self.region.word(HEARTBEAT).fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Tells what the process has done.
+    pub fn tell(&self, work: Work) {
+        for (place, value) in [(TAKEN, work.taken), (WAITED, work.waited), (HANDLED, work.handled)] {
+            self.region.word(place).store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// What it told last.
+    pub fn work(&self) -> Work {
+        let [taken, waited, handled] = [TAKEN, WAITED, HANDLED].map(|place| self.region.word(place).load(Ordering::Relaxed));
+        Work { taken, waited, handled }
+    }
+
     /// How often it told that.
     pub fn beats(&self) -> u64 {
         self.region.word(HEARTBEAT).load(Ordering::Relaxed)
@@ -101,7 +128,9 @@ mod tests {
             assert!(verdicts.pop(&mut into).unwrap() && into == [100 + worker as u8]);
         }
         there.beat();
-        assert_eq!(here.beats(), 1);
+        let work = Work { taken: 3, waited: 200, handled: 90 };
+        there.tell(work);
+        assert_eq!((here.beats(), here.work()), (1, work));
     }
 
     #[test]
