@@ -23,6 +23,7 @@ __all__ = [
     "event_shapes",
     "give_up_capabilities",
     "install_logger",
+    "look_up",
     "may_bind_low",
     "pattern_fault",
     "replay_fraud",
@@ -499,11 +500,14 @@ class RouteLoad:
     def mean(self, partition: str, spans: list[tuple[int, int]], problem: str | None = None) -> None:
         """Give the next recurrence its spans (seconds since 1970, ends left out), or say what is wrong with it."""
 
-    def finish(self, resolved: list[tuple[str, str]]) -> tuple[RouteTables, list[tuple[str, str, str, str]], int]:
-        """Sort everything into tables; return them, the first thousand faults (table, row, column, problem), and how many there are.
+    def finish(self) -> tuple[RouteTables, list[tuple[str, str, str, str]], int]:
+        """Sort everything into tables; return them, the first thousand faults (table, row, column, problem), and how many there are."""
 
-        `resolved` tells addresses of gateways that have names: host and address.
-        """
+def look_up(settings: bytes, names: list[tuple[str, int, str]]) -> list[tuple[tuple[str, int, str], list[tuple[str, int, str]]]]:
+    """Return each name with address, port and transport of where it leads (RFC 3263), none where it leads nowhere; waits 10 s at most.
+
+    `settings` is what `edgeproxy.config.document.dns_document` makes. Raise `ValueError` for other settings, `OSError` where names cannot be looked up at all.
+    """
 
 @final
 class RouteTables:
@@ -512,11 +516,11 @@ class RouteTables:
     def sizes(self) -> list[tuple[str, int, int, int, int]]:
         """Return for each partition its name, rules, gateways, carriers, and the bytes of rules and prefixes."""
 
-    def names_to_resolve(self) -> list[str]:
-        """Return the hosts of gateways that are names."""
+    def names_to_resolve(self) -> list[tuple[str, int, str]]:
+        """Return the names of gateways that have no address: host, port or 0, transport or nothing."""
 
-    def with_addresses(self, resolved: list[tuple[str, str]]) -> RouteTables:
-        """Return the same tables with these addresses of gateways that have names."""
+    def with_addresses(self, resolved: list[tuple[tuple[str, int, str], list[tuple[str, int, str]]]]) -> RouteTables:
+        """Return the same tables with where gateways are that have names: each name with address, port and transport of its places."""
 
     def sockets(self) -> list[tuple[str, str]]:
         """Return the gateways that name a listener to send from, with that."""

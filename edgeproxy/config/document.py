@@ -18,8 +18,17 @@ def to_document(config: Config, hooks: Sequence[Mapping[str, Any]] = ()) -> byte
     return msgspec.msgpack.encode({"install": _install(config), "routing": {**_routing(config), "policies": hooks}})
 
 
+def dns_document(config: Config) -> bytes:
+    """Return the MessagePack document of how names are looked up, for `_native.look_up`."""
+    return msgspec.msgpack.encode(_dns(config))
+
+
+def _dns(config: Config) -> dict[str, Any]:
+    return {**msgspec.to_builtins(config.dns), "servers": [_server(server) for server in config.dns.servers]}
+
+
 def _install(config: Config) -> dict[str, Any]:
-    install, tuning, dns, records = config.install, config.tuning, config.dns, config.records
+    install, tuning, records = config.install, config.tuning, config.records
     default_path = str(Path(install.state_directory) / "records" / "calls.jsonl")
     return {
         "workers": install.workers,
@@ -36,7 +45,7 @@ def _install(config: Config) -> dict[str, Any]:
         "events": tuning.event_queue,
         "overload_milliseconds": tuning.overload_milliseconds,
         "stream": msgspec.to_builtins(tuning.tcp),
-        "dns": {**msgspec.to_builtins(dns), "servers": [_server(server) for server in dns.servers]},
+        "dns": _dns(config),
         "records": {
             "path": (records.path or default_path) if records.enabled else "",
             "rotate_bytes": records.rotate_bytes,

@@ -61,7 +61,7 @@ async def read_tables(
     finally:
         await engine.dispose()
     timed = [await asyncio.to_thread(_give_meaning, load, source.partition) for source in sources]
-    tables, faults, count = await asyncio.to_thread(load.finish, [])
+    tables, faults, count = await asyncio.to_thread(load.finish)
     listeners = loaded.config.install.listener
     places = {*listeners, *(listener.address for listener in listeners.values())}
     for gateway, socket in tables.sockets():

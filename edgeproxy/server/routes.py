@@ -11,10 +11,15 @@ import msgspec
 from edgeproxy import _native
 from edgeproxy.config import Loaded
 from edgeproxy.config.database import database_url
+from edgeproxy.config.document import dns_document
 from edgeproxy.errors import StorageError
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.switches import Switches
 
+GatewayName = tuple[str, int, str]
+"""Host, port (0: none) and transport (empty: none), as a gateway's URI has them."""
+Resolved = list[tuple[GatewayName, list[tuple[str, int, str]]]]
+"""Names with address, port and transport of where they lead (RFC 3263)."""
 Log = Callable[..., None]
 State = Callable[[int, str], None]
 RENEW_SECONDS = 86_400.0
@@ -39,7 +44,9 @@ class Routes:
         self._handlers: Sequence[str] = ()
         """Those that rules may name, and those of tables that were read last."""
         self._read_handlers: Sequence[str] = ()
-        self._addresses: dict[str, list[str]] = {}
+        self._addresses: dict[GatewayName, list[tuple[str, int, str]]] = {}
+        self._nowhere: list[str] = []
+        """Hosts of gateways that had no address when they were last looked up, nor before."""
         self.report = RouteReport()
         self.problem = ""
         """Why the last load failed; empty where it did not."""
@@ -98,7 +105,7 @@ class Routes:
         except StorageError:
             self.report = msgspec.structs.replace(self.report, fault_count=report.fault_count, faults=report.faults)
             raise
-        tables = tables.with_addresses(await self._addresses_of(tables))
+        tables = tables.with_addresses(await self._addresses_of(loaded, tables))
         self.report = report
         return tables
 
@@ -132,7 +139,7 @@ class Routes:
             return
         self._loaded = loaded
         if not loaded.config.uses_routes:
-            self._engine.set_routes(_native.RouteLoad([]).finish([])[0])
+            self._engine.set_routes(_native.RouteLoad([]).finish()[0])
             self._tables = self._loaded = None
             self._handlers = ()
             self.report, self.problem = RouteReport(), ""
@@ -167,21 +174,31 @@ class Routes:
     async def _resolve(self) -> None:
         while True:
             await asyncio.sleep(self._loaded.config.routing.resolve_seconds if self._loaded else 300)
-            tables = self._tables
-            if tables is None or self._engine is None or not tables.names_to_resolve():
+            tables, loaded = self._tables, self._loaded
+            if tables is None or loaded is None or self._engine is None or not tables.names_to_resolve():
                 continue
-            found = await self._addresses_of(tables)
+            found = await self._addresses_of(loaded, tables)
             async with self._turn:
                 if self._tables is tables:
                     self._tables = tables.with_addresses(found)
                     self._engine.set_routes(self._tables)
 
-    async def _addresses_of(self, tables: "_native.RouteTables") -> list[tuple[str, str]]:
-        """Return the addresses of gateways that have names; a name that cannot be looked up keeps those that it had."""
+    async def _addresses_of(self, loaded: Loaded, tables: "_native.RouteTables") -> Resolved:
+        """Return where gateways are that have names; a name that cannot be looked up keeps what it had."""
         names = tables.names_to_resolve()
-        found = await asyncio.gather(*map(resolve, names))
-        self._addresses |= {name: addresses for name, addresses in zip(names, found, strict=True) if addresses}
-        return [(name, address) for name in names for address in self._addresses.get(name, [])]
+        try:
+            found = await asyncio.to_thread(_native.look_up, dns_document(loaded.config), names) if names else []
+        except OSError as error:
+            found = []
+            self._log("names of gateways cannot be looked up", level="error", values={"error": str(error)})
+        before, self._addresses = self._addresses, dict(found)
+        self._addresses |= {name: before[name] for name in names if name in before and not self._addresses.get(name)}
+        nowhere = sorted({name[0] for name in names if not self._addresses.get(name)})
+        if nowhere and nowhere != self._nowhere:
+            values = {"names": nowhere[:20], "count": len(nowhere)}
+            self._log("gateways whose names lead nowhere are not known as senders", level="warning", values=values)
+        self._nowhere = nowhere
+        return list(self._addresses.items())
 
     def switch(self, partition: str, kind: str, name: str, on: bool) -> None:
         """Switch a gateway or carrier for good; raise `StorageError` where there is none of this name."""
@@ -233,12 +250,3 @@ class Routes:
         """Return how the tables do."""
         state = "none" if self._tables is None else "stale" if self.problem else "ready"
         return {"state": state, "problem": self.problem, **msgspec.to_builtins(self.report)}
-
-
-async def resolve(name: str) -> list[str]:
-    """Return the addresses of a name, none where it has none now."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(name, None)
-    except OSError:
-        return []
-    return sorted({str(entry[4][0]) for entry in found})

@@ -108,7 +108,7 @@ class SimulatedEdge:
             for number, (prefix, text) in enumerate(rules.items(), 1)
         )
         load.add("", "rules", block("rules", rows))
-        tables, faults, _ = load.finish([])
+        tables, faults, _ = load.finish()
         if faults:
             raise ValueError(", ".join(f"{table} {row}: {column}: {problem}" for table, row, column, problem in faults))
         self._edge.set_routes(tables)

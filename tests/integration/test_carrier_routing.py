@@ -13,8 +13,10 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from dnslib.server import DNSServer
 
 from tests.integration.agent import Agent, answer, invite
+from tests.integration.name_server import Zone
 from tests.integration.provision import provision
 from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
 from tests.sipp.catalogue import FLOWS
@@ -348,6 +350,28 @@ def test_t16_lets_known_numbers_in(start_proxy: Start, tmp_path: Path) -> None:
         carrier.send(invite("INVITE", carrier.port, "sip:49301@x", call_id="c2", branch="c2"), port)
         assert carrier.receive_until("SIP/2.0 404 Unknown DID")
     assert proxy.counters()["route_misses"] == 1
+
+
+def test_a_carrier_that_is_a_name_only_is_known_by_where_its_srv_records_lead(start_proxy: Start, tmp_path: Path) -> None:
+    with Agent() as asterisk, Agent() as carrier, Agent() as stranger:
+        port, dns_port = free_port(), free_port()
+        server = DNSServer(Zone([carrier.port]), port=dns_port, address="127.0.0.1")
+        server.start_thread()
+        environment = provision(tmp_path / "routes.db", {"a": "core.test"}, [("0", "4930", "a")])
+        try:
+            start_proxy(
+                f'[install]\nstate_directory = "STATE"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n[dns]\nservers = ["127.0.0.1:{dns_port}"]\n'
+                f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{asterisk.port}"]\nto = ["sip:127.0.0.1:{asterisk.port}"]\n'
+                '[peer.pstn]\nkind = "gateway"\ngateway_types = [-1]\n[route.out]\n',
+                environment={**os.environ, **environment},
+            )
+            carrier.send(invite("INVITE", carrier.port, "sip:1@x", call_id="srv", branch="srv"), port)
+            assert asterisk.receive_until("INVITE sip:1@x", 3)
+            stranger.send(invite("INVITE", stranger.port, "sip:2@x", call_id="none", branch="none"), port)
+            assert stranger.receive_until("SIP/2.0 403", 3)
+        finally:
+            server.stop()
+            server.server.server_close()
 
 
 class _Lrn(BaseHTTPRequestHandler):

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dnslib import AAAA, QTYPE, RR, SRV, A, DNSRecord
+from dnslib import DNSRecord
 from dnslib.server import DNSHandler, DNSServer
 
 from tests.integration.agent import Agent, answer, bye, call, invite, values
 from tests.integration.mutation import mutated
+from tests.integration.name_server import Zone
 from tests.integration.proxy import EDGEPROXY, Proxy, free_port
 
 Local = Callable[..., tuple[Proxy, int, int]]
@@ -138,27 +139,6 @@ def test_ipv4_to_ipv6(start_proxy: Callable[..., Proxy]) -> None:
         ending = bye(caller, core, ok, "c1").replace(f"sip:b@127.0.0.1:{core.port}", f"sip:b@[::1]:{core.port}")
         caller.send(ending, port)
         assert core.receive_until("BYE")
-
-
-class Zone:
-    """Answers like a small zone; `silent` answers nothing."""
-
-    def __init__(self, ports: list[int], *, silent: bool = False) -> None:
-        self.ports, self.silent = ports, silent
-
-    def resolve(self, request: object, _handler: object) -> object:
-        if self.silent:
-            time.sleep(60)
-        reply = request.reply()  # type: ignore[attr-defined]
-        name, kind = str(request.q.qname), QTYPE[request.q.qtype]  # type: ignore[attr-defined]
-        if kind == "SRV" and name == "_sip._udp.core.test.":
-            for priority, port in enumerate(self.ports):
-                reply.add_answer(RR(name, QTYPE.SRV, ttl=60, rdata=SRV(priority, 1, port, "host.core.test.")))
-        if kind == "A" and name == "host.core.test.":
-            reply.add_answer(RR(name, QTYPE.A, ttl=60, rdata=A("127.0.0.1")))
-        if kind == "AAAA" and name == "none.core.test.":
-            reply.add_answer(RR(name, QTYPE.AAAA, ttl=60, rdata=AAAA("::1")))
-        return reply
 
 
 class Truncating(DNSHandler):

@@ -134,4 +134,5 @@ pub use settings::{
     TimerSettings, TraceSettings,
 };
 pub use subscriber_settings::{AttackSettings, AuthenticationSettings, ContactSettings, KeepAliveSettings, NatSettings, RegistrarMode, RegistrarSettings};
+pub use target::HostName;
 pub use verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

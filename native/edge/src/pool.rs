@@ -1,5 +1,6 @@
 //! Pools of machines of one kind: a peer's `to` with a choice among them and with health, as gateways have it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use routing::{Machine, ProbeMode, Sort, Table};
@@ -68,7 +69,7 @@ impl Pool {
         let terms = RouteTerms { pool: Some((index, pool.balance)), ..RouteTerms::new(&settings) };
         Some(Self {
             peer: peer.name.clone(),
-            routing: Arc::new(Routing::new(vec![(String::new(), Arc::new(table))], &[], before.map(|before| &*before.routing))),
+            routing: Arc::new(Routing::new(vec![(String::new(), Arc::new(table))], &HashMap::new(), before.map(|before| &*before.routing))),
             terms: Arc::new(terms),
         })
     }

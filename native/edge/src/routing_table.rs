@@ -1,6 +1,6 @@
 //! What is provisioned for carrier routing, as all workers read it: tables of rules, where gateways are, and who sends from there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use syntax::{Span, Transport, Uri};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::question::Address;
 use crate::settings::ListenerSettings;
-use crate::target::Target;
+use crate::target::{HostName, Target};
 
 /// Rules with the gateways that they lead to.
 pub(crate) struct Partition {
@@ -50,9 +51,9 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// Puts tables together by the names of their partitions; `resolved` tells addresses of gateways that have names, and calls
-    /// that `before` counts go on counting.
-    pub fn new(tables: Vec<(String, Arc<Table>)>, resolved: &[(String, IpAddr)], before: Option<&Self>) -> Self {
+    /// Puts tables together by the names of their partitions; `resolved` tells where gateways are that have names (RFC 3263), and
+    /// calls that `before` counts go on counting.
+    pub fn new(tables: Vec<(String, Arc<Table>)>, resolved: &HashMap<HostName, Vec<Address>>, before: Option<&Self>) -> Self {
         let mut routing = Self::default();
         for (name, table) in tables {
             let mut hops = Vec::with_capacity(table.gateways.len());
@@ -62,18 +63,15 @@ impl Routing {
                 // The table has only URIs that can be read.
                 let Ok(uri) = Uri::parse(bytes, Span::new(0, bytes.len())) else { continue };
                 let target = Target::of_uri(bytes, &uri);
-                let (transport, port, addresses) = match &target {
-                    Target::Address(address) => (address.transport, address.address.port(), vec![address.address.ip()]),
-                    Target::Name(name) => {
-                        let transport = name.transport.unwrap_or(Transport::Udp);
-                        let there = resolved.iter().filter(|(host, _)| *host == name.host).map(|(_, ip)| *ip).collect();
-                        (transport, name.port.unwrap_or(transport.default_port()), there)
-                    }
+                let addresses = match &target {
+                    Target::Address(address) => std::slice::from_ref(address),
+                    Target::Name(name) => resolved.get(&**name).map_or(&[][..], Vec::as_slice),
                     // A gateway is no user of ours.
-                    Target::Record(_) | Target::Contact(_) | Target::Phone(_) => (Transport::Udp, 0, Vec::new()),
+                    Target::Record(_) | Target::Contact(_) | Target::Phone(_) => &[],
                 };
-                for ip in addresses {
-                    routing.sources.entry(ip.to_canonical()).or_default().push(Source { port, transport, kind: gateway.kind, gateway: (place, index as u32) });
+                for Address { transport, address } in addresses {
+                    let source = Source { port: address.port(), transport: *transport, kind: gateway.kind, gateway: (place, index as u32) };
+                    routing.sources.entry(address.ip().to_canonical()).or_default().push(source);
                 }
                 hops.push(GatewayHop { target, socket: gateway.socket.clone() });
             }
@@ -131,16 +129,11 @@ impl Routing {
         all.filter(|gateway| !gateway.socket.is_empty()).map(|gateway| (gateway.id(), &*gateway.socket))
     }
 
-    /// Hosts of gateways that are names, each once.
-    pub fn hosts(&self) -> Vec<String> {
-        let name = |hop: &GatewayHop| match &hop.target {
-            Target::Name(name) => Some(name.host.clone()),
-            _ => None,
-        };
-        let mut hosts: Vec<String> = self.partitions.iter().flat_map(|partition| partition.hops.iter().filter_map(name)).collect();
-        hosts.sort();
-        hosts.dedup();
-        hosts
+    /// Names of gateways that have no address, each once.
+    pub fn host_names(&self) -> HashSet<&HostName> {
+        let hops = self.partitions.iter().flat_map(|partition| &partition.hops);
+        let names = hops.filter_map(|hop| if let Target::Name(name) = &hop.target { Some(&**name) } else { None });
+        names.collect()
     }
 
     /// Whether a gateway is at `ip`, and at `port` where that is named.

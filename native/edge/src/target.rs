@@ -14,11 +14,14 @@ use crate::route::RouteView;
 use crate::settings::PeerKind;
 
 /// A host that must be resolved first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostName {
-    pub(crate) host: String,
-    pub(crate) port: Option<u16>,
-    pub(crate) transport: Option<Transport>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostName {
+    /// The name.
+    pub host: String,
+    /// The port, where the URI has one.
+    pub port: Option<u16>,
+    /// The transport, where the URI has one.
+    pub transport: Option<Transport>,
 }
 
 /// One place where a request may go.

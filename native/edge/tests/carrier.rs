@@ -1,6 +1,7 @@
 //! Calls by provisioned rules, on simulated time.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use edge::{CallerGroups, CarrierRouteSettings, PeerKind, PolicyEvent, PolicySettings, QuestionView, RouteSettings};
@@ -342,7 +343,7 @@ fn quality_of_a_rule_that_is_gone_is_forgotten_with_it() {
     let mut builder = Builder::new(LoadOptions::default(), rig.routing().table("").map(Arc::clone));
     builder.gateways(b"a\x1f0\x1f203.0.113.1\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f\x1f\x1e");
     builder.rules(b"8\x1f0\x1f49\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e");
-    let next = edge::Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &[], None);
+    let next = edge::Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &HashMap::new(), None);
     next.forget_gone();
     assert_eq!(quality.all().len(), 0);
 }
@@ -381,7 +382,7 @@ fn a_caller_goes_by_the_rules_of_its_own_group() {
     builder.rules(b"1\x1f0\x1f49\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e2\x1f3\x1f49\x1f\x1f0\x1f\x1fb\x1f\x1f\x1f\x1e");
     let loaded = builder.finish();
     assert_eq!(loaded.faults, []);
-    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[], None));
+    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &HashMap::new(), None));
     let mut number = 0;
     let mut goes_to = |rig: &mut Rig, user: &str| {
         number += 1;
@@ -542,7 +543,7 @@ fn the_addresses_of_one_gateway_share_its_place() {
     let mut builder = Builder::new(LoadOptions::default(), None);
     builder.gateways(b"a\x1f0\x1fgw.example.net\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f1\x1f1\x1e");
     builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e");
-    let routing = edge::Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &[], None);
+    let routing = edge::Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &HashMap::new(), None);
     let place = routing.gateway_capacity("", 0).unwrap().clone();
     rig.set_routing(routing);
     rig.receive(CORE, &invite("sip:4930@edge", 1).text());
@@ -566,7 +567,7 @@ fn with_caps(a: (u32, u16), b: (u32, u16), carrier: (u32, u16)) -> edge::Routing
     builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1f#one\x1f\x1f\x1f\x1e8\x1f0\x1f1\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e");
     let loaded = builder.finish();
     assert_eq!(loaded.faults, []);
-    edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[], None)
+    edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &HashMap::new(), None)
 }
 
 #[test]
@@ -623,7 +624,7 @@ fn by_quality() -> Rig {
     builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1fa,b\x1fQ\x1f1\x1f\x1e");
     let loaded = builder.finish();
     assert_eq!(loaded.faults, []);
-    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[], None));
+    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(loaded.table))], &HashMap::new(), None));
     rig
 }
 

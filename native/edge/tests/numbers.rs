@@ -1,6 +1,7 @@
 //! Numbers at the border, on simulated time: those of a peer made ours, ours made a gateway's, and answers as the caller knows them.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use edge::{
@@ -62,7 +63,7 @@ fn rig_with(terms: RouteSettings) -> Rig {
     builder.rules(b"1\x1f0\x1f\x1f\x1f0\x1f\x1fa,b\x1f\x1f\x1f\x1e");
     let loaded = builder.finish();
     assert_eq!(loaded.faults, []);
-    rig.set_routing(Routing::new(vec![(String::new(), Arc::new(loaded.table))], &[], None));
+    rig.set_routing(Routing::new(vec![(String::new(), Arc::new(loaded.table))], &HashMap::new(), None));
     rig
 }
 
@@ -99,7 +100,7 @@ fn numbers_become_ours_in_all_places_and_answers_have_the_callers_own() {
 #[test]
 fn a_local_answer_and_a_100_name_the_caller_as_it_named_itself() {
     let mut rig = rig_with(terms());
-    rig.set_routing(Routing::new(vec![(String::new(), Arc::new(Builder::new(LoadOptions::default(), None).finish().table))], &[], None));
+    rig.set_routing(Routing::new(vec![(String::new(), Arc::new(Builder::new(LoadOptions::default(), None).finish().table))], &HashMap::new(), None));
     let sent = rig.receive(CORE, &with_from("sip:030123@edge", "sip:040999@core"));
     assert_eq!(sent.last().unwrap().status_code(), 404);
     assert!(sent.iter().all(|sent| header(&sent.text, "From").starts_with("sip:040999@core;tag=")));

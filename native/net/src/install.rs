@@ -122,6 +122,16 @@ pub struct Document {
     pub routing: RouteSettings,
 }
 
+impl DnsSettings {
+    /// Reads what [`Document::read`] reads as `dns` of `install`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read(bytes: &[u8]) -> Result<Self, rmp_serde::decode::Error> {
+        Self::deserialize(&mut rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable())
+    }
+}
+
 impl Document {
     /// Reads the MessagePack document; addresses are text in it.
     ///

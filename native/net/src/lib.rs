@@ -42,4 +42,5 @@ pub use logging::{LogLine, drain_log, install_logger, set_log_level};
 pub use policies::{PolicyExchange, PolicyLink, PolicyPort};
 pub use privileges::{become_user, give_up_capabilities, may_bind_low};
 pub use records::record_text;
+pub use resolve::look_up;
 pub use trace::{TraceEntry, TraceKind};

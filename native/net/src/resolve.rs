@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edge::{Address, Answer, Question};
+use edge::{Address, Answer, HostName, Question};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
@@ -123,7 +123,8 @@ async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, pos
         let (posts, last) = (posts.clone(), Arc::clone(&last));
         tokio::spawn(async move {
             // A zone may name hundreds of servers that never answer.
-            let found = tokio::time::timeout(patience, resolve(&lookups, &question)).await;
+            let name = HostName { host: question.host.clone(), port: question.port, transport: question.transport };
+            let found = tokio::time::timeout(patience, resolve(&lookups, &name, &question.offered)).await;
             drop(place);
             let silent = found.is_err() || lookups.silent.load(Ordering::Relaxed);
             let mut addresses = found.unwrap_or_default();
@@ -140,30 +141,29 @@ async fn serve(resolver: TokioResolver, mut inbox: mpsc::Receiver<Question>, pos
 }
 
 /// RFC 3263 section 4: transport, then port and hosts, then addresses, in the order to try them.
-async fn resolve(lookups: &Lookups, question: &Question) -> Vec<Address> {
-    let offered = |transport: Transport| question.offered.contains(&transport);
-    if let Some(port) = question.port {
-        let transport = question.transport.unwrap_or(Transport::Udp);
-        return hosts(lookups, &question.host, transport, port).await;
+async fn resolve(lookups: &Lookups, name: &HostName, offered: &[Transport]) -> Vec<Address> {
+    if let Some(port) = name.port {
+        let transport = name.transport.unwrap_or(Transport::Udp);
+        return hosts(lookups, &name.host, transport, port).await;
     }
     let mut services: Vec<(Transport, String)> = Vec::new();
-    match question.transport {
-        Some(transport) => services.push((transport, service_name(transport, &question.host))),
+    match name.transport {
+        Some(transport) => services.push((transport, service_name(transport, &name.host))),
         None => {
-            for (service, target) in naptr(lookups, &question.host).await {
-                services.extend(transport_of(&service).filter(|t| offered(*t)).map(|t| (t, target)));
+            for (service, target) in naptr(lookups, &name.host).await {
+                services.extend(transport_of(&service).filter(|t| offered.contains(t)).map(|t| (t, target)));
             }
             if services.is_empty() {
-                let defaults = [Transport::Udp, Transport::Tcp].into_iter().filter(|t| offered(*t));
-                services.extend(defaults.map(|t| (t, service_name(t, &question.host))));
+                let defaults = [Transport::Udp, Transport::Tcp].into_iter().filter(|t| offered.contains(t));
+                services.extend(defaults.map(|t| (t, service_name(t, &name.host))));
             }
         }
     }
     let mut found = Vec::new();
     // Many records often name few hosts, and nobody tries more addresses than this.
     let mut known: HashMap<String, Vec<Address>> = HashMap::new();
-    'services: for (transport, name) in services {
-        for (host, port) in srv(lookups, &name).await {
+    'services: for (transport, service) in services {
+        for (host, port) in srv(lookups, &service).await {
             if found.len() >= ADDRESSES {
                 break 'services;
             }
@@ -176,10 +176,36 @@ async fn resolve(lookups: &Lookups, question: &Question) -> Vec<Address> {
         }
     }
     if found.is_empty() {
-        let transport = question.transport.unwrap_or(Transport::Udp);
-        return hosts(lookups, &question.host, transport, transport.default_port()).await;
+        let transport = name.transport.unwrap_or(Transport::Udp);
+        return hosts(lookups, &name.host, transport, transport.default_port()).await;
     }
     found
+}
+
+/// Where each of these names is now, over whatever transport; nothing for one that cannot be looked up. Waits for all of them, ten
+/// seconds at most, on the thread that asks.
+///
+/// # Errors
+/// Where name resolution cannot run at all.
+pub fn look_up(settings: &DnsSettings, names: Vec<HostName>) -> io::Result<HashMap<HostName, Vec<Address>>> {
+    let resolver = Arc::new(build(settings)?);
+    let places = Arc::new(Semaphore::new(settings.questions));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut asked = tokio::task::JoinSet::new();
+        for name in names {
+            let (lookups, places) = (Lookups { resolver: Arc::clone(&resolver), silent: AtomicBool::new(false) }, Arc::clone(&places));
+            asked.spawn(async move {
+                let looked = async {
+                    let _place = places.acquire().await.ok()?;
+                    Some(resolve(&lookups, &name, &[Transport::Udp, Transport::Tcp]).await)
+                };
+                let found = tokio::time::timeout_at(deadline.into(), looked).await;
+                (name, found.ok().flatten().unwrap_or_default())
+            });
+        }
+        Ok(asked.join_all().await.into_iter().collect())
+    })
 }
 
 fn service_name(transport: Transport, host: &str) -> String {

@@ -28,7 +28,7 @@ mod _native {
     #[pymodule_export]
     use crate::request::{Request, Uri};
     #[pymodule_export]
-    use crate::routes::{RouteLoad, RouteTables};
+    use crate::routes::{RouteLoad, RouteTables, look_up};
     #[pymodule_export]
     use crate::simulated::SimulatedEdge;
     #[pymodule_export]

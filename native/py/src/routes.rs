@@ -1,14 +1,16 @@
 //! Rules and gateways on their way from a database into the engine.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use edge::{Capacity, Full, HealthRules, Routing};
-use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
+use edge::{Address, Capacity, Full, HealthRules, HostName, Routing};
+use pyo3::exceptions::{PyKeyError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use routing::{Alphabet, Builder, Down, Gateway, GatewayState, LoadOptions, Present, QualityRules, SearchOptions, Whitelist, explain};
 use serde_json::{Value, json};
+use syntax::Transport;
 
 /// A load under way: rows of each partition, given in blocks.
 #[pyclass(frozen)]
@@ -31,8 +33,35 @@ impl RouteLoad {
 
 /// A table's name, the row, the column, what is wrong.
 type FaultParts = (&'static str, String, &'static str, String);
-/// Addresses of gateways that have names: host and address.
-type Resolved = Vec<(String, String)>;
+/// A name of gateways: host, port or 0, transport or nothing.
+type Name = (String, u16, String);
+/// Where gateways are that have names: the name, then address, port and transport.
+type Resolved = Vec<(Name, Vec<(String, u16, String)>)>;
+
+fn host_name((host, port, transport): Name) -> HostName {
+    HostName { host, port: Some(port).filter(|port| *port != 0), transport: Transport::from_bytes(transport.as_bytes()) }
+}
+
+fn name_parts(name: &HostName) -> Name {
+    (name.host.clone(), name.port.unwrap_or(0), name.transport.map_or("", Transport::as_str).to_owned())
+}
+
+fn addresses(resolved: Resolved) -> HashMap<HostName, Vec<Address>> {
+    let address = |(ip, port, transport): (String, u16, String)| {
+        Some(Address { transport: Transport::from_bytes(transport.as_bytes())?, address: SocketAddr::new(ip.parse().ok()?, port) })
+    };
+    resolved.into_iter().map(|(name, there)| (host_name(name), there.into_iter().filter_map(address).collect())).collect()
+}
+
+/// Looks names of gateways up (RFC 3263): where each is now, nothing for one that has no address.
+#[pyfunction]
+pub(crate) fn look_up(py: Python<'_>, settings: &[u8], names: Vec<Name>) -> PyResult<Resolved> {
+    let settings = net::DnsSettings::read(settings).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let found = py.detach(|| net::look_up(&settings, names.into_iter().map(host_name).collect()));
+    let found = found.map_err(|error| PyOSError::new_err(error.to_string()))?;
+    let place = |place: &Address| (place.address.ip().to_string(), place.address.port(), place.transport.as_str().to_owned());
+    Ok(found.iter().map(|(name, there)| (name_parts(name), there.iter().map(place).collect())).collect())
+}
 
 #[pymethods]
 impl RouteLoad {
@@ -76,8 +105,7 @@ impl RouteLoad {
     }
 
     /// Sorts everything into tables; returns them with the faults that were found, a thousand at most, and their number.
-    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
-    fn finish(&self, py: Python<'_>, resolved: Resolved) -> PyResult<(RouteTables, Vec<FaultParts>, usize)> {
+    fn finish(&self, py: Python<'_>) -> PyResult<(RouteTables, Vec<FaultParts>, usize)> {
         let builders = std::mem::take(&mut *self.builders()?);
         Ok(py.detach(|| {
             let (mut tables, mut faults, mut count) = (Vec::new(), Vec::new(), 0);
@@ -87,8 +115,7 @@ impl RouteLoad {
                 count += loaded.fault_count;
                 tables.push((name, Arc::new(loaded.table)));
             }
-            let resolved: Vec<(String, IpAddr)> = resolved.iter().filter_map(|(host, ip)| Some((host.clone(), ip.parse().ok()?))).collect();
-            (RouteTables(Arc::new(Routing::new(tables, &resolved, self.before.as_deref()))), faults, count)
+            (RouteTables(Arc::new(Routing::new(tables, &HashMap::new(), self.before.as_deref()))), faults, count)
         }))
     }
 }
@@ -238,9 +265,9 @@ impl RouteTables {
         self.0.names().filter_map(sizes).collect()
     }
 
-    /// Hosts of gateways that are names.
-    fn names_to_resolve(&self) -> Vec<String> {
-        self.0.hosts()
+    /// Names of gateways that have no address.
+    fn names_to_resolve(&self) -> Vec<Name> {
+        self.0.host_names().into_iter().map(name_parts).collect()
     }
 
     /// Gateways that name a listener to send from, with that.
@@ -274,10 +301,8 @@ impl RouteTables {
     }
 
     /// The same tables with other addresses of gateways that have names.
-    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
     fn with_addresses(&self, resolved: Resolved) -> Self {
-        let resolved: Vec<(String, IpAddr)> = resolved.iter().filter_map(|(host, ip)| Some((host.clone(), ip.parse().ok()?))).collect();
         let tables = self.0.names().filter_map(|name| Some((name.to_owned(), Arc::clone(self.0.table(name)?)))).collect();
-        Self(Arc::new(Routing::new(tables, &resolved, Some(&*self.0))))
+        Self(Arc::new(Routing::new(tables, &addresses(resolved), Some(&*self.0))))
     }
 }

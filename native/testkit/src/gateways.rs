@@ -1,5 +1,6 @@
 //! Rules and gateways as they are provisioned.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use edge::Routing;
@@ -22,5 +23,5 @@ pub fn gateways(gateways: &[[&str; 5]], carriers: &[[&str; 2]], rules: &[[&str; 
         let id = (index + 1).to_string();
         builder.rules(&block(&[&[&id, "0", prefix, "", "0", "", list, "", "", ""]]));
     }
-    Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &[], None)
+    Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &HashMap::new(), None)
 }

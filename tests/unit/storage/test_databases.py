@@ -41,7 +41,7 @@ def read(url: str) -> tuple[_native.RouteTables, list[tuple[str, str, str, str]]
         await engine.dispose()
         for _ in load.recurrences(""):
             load.mean("", [(0, 1)])
-        tables, faults, count = load.finish([])
+        tables, faults, count = load.finish()
         assert count == len(faults)
         return tables, faults
 
@@ -99,7 +99,7 @@ def test_rows_are_read_as_they_were_taken(database: str, tmp_path: Path) -> None
         None,
     ]
     assert tables.find("", 0, "4930", 1) == 5
-    assert tables.names_to_resolve() == ["gw.example.net"]
+    assert tables.names_to_resolve() == [("gw.example.net", 5070, "")]
 
 
 def test_dial_plans_and_groups_of_callers_are_read_and_their_faults_named(database: str, tmp_path: Path) -> None:

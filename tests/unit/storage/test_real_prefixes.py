@@ -20,7 +20,7 @@ async def _read(url: str) -> _native.RouteTables:
     async for block in read_rows(engine, Source("", url, DEFAULT_TABLES)):
         load.add("", block.kind, block.rows)
     await engine.dispose()
-    tables, faults, count = load.finish([])
+    tables, faults, count = load.finish()
     assert (faults, count) == ([], 0)
     return tables
 
