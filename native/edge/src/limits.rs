@@ -93,10 +93,22 @@ impl Edge {
 
     /// Takes places in all limits, or in none; but for requests that count although they are refused.
     fn take_all(&mut self, now: Now, snapshot: &Snapshot, asks: &[Ask<'_>]) -> Result<(), Halt> {
+        let mut charged = SmallVec::<[LimitSlot; 2]>::new();
+        let taken = self.take_each(now, snapshot, asks, &mut charged);
+        if let Err(Halt::Waits(_)) = taken {
+            // Whoever waits for one limit pays for the others when it goes on, once.
+            charged.iter().filter_map(|slot| slot.value().pipe.as_ref()).for_each(|pipe| pipe.take_back(now.moment.0));
+        }
+        taken
+    }
+
+    /// The same; `charged` gets what counts although the request may still be refused or wait, of limits that nodes share.
+    fn take_each(&mut self, now: Now, snapshot: &Snapshot, asks: &[Ask<'_>], charged: &mut SmallVec<[LimitSlot; 2]>) -> Result<(), Halt> {
         let rates = |dear: bool| asks.iter().filter(move |ask| ask.limit.settings.counts == Counts::Rate && ask.limit.settings.counts_refused == dear);
         let paid = self.limits.waits.has_waited();
         for ask in rates(true).filter(|ask| !paid || ask.limit.settings.shared) {
             self.pass(now, snapshot, ask, true)?;
+            charged.extend(ask.limit.state.table.get(&ask.key).filter(|_| ask.limit.settings.shared));
         }
         for ask in rates(false) {
             self.pass(now, snapshot, ask, false)?;

@@ -178,6 +178,19 @@ fn a_rate_is_shared_as_calls_are() {
 }
 
 #[test]
+fn who_waits_for_one_limit_is_charged_once_by_another_that_counts_refusals() {
+    let rate = KeyLimitSettings { name: "rate".to_owned(), algorithm: "sliding_window".to_owned(), counts_refused: true, ..shared(Counts::Rate, 10, false) };
+    let mut rig = answering(vec![rate, shared(Counts::Calls, 10, false)]);
+    assert!(call(&mut rig, "a").is_empty(), "for the rate");
+    rig.share_asks();
+    assert!(rig.give_shares(&[("rate", "k", 5, 0)]).is_empty(), "for the calls");
+    rig.share_asks();
+    assert_eq!(passed(&rig.give_shares(&[("all", "k", 5, 0)])), 1);
+    let used = |rig: &Rig| rig.snapshot().limit_views(None, rig.now().moment.0).iter().map(|view| (view.limit.clone(), view.used)).collect::<Vec<_>>();
+    assert_eq!(used(&rig), [("all".to_owned(), 1), ("rate".to_owned(), 1)]);
+}
+
+#[test]
 fn a_cancel_or_a_drain_while_a_call_waits_leaves_nothing() {
     let mut rig = answering(vec![shared(Counts::Calls, 10, false)]);
     assert!(call(&mut rig, "a").is_empty());
