@@ -34,7 +34,7 @@ impl EmergencySettings {
         }
         let Some(dialled) = [&b"sip:"[..], b"sips:", b"tel:"].into_iter().find_map(behind) else { return false };
         let user = dialled.split(|byte| matches!(byte, b'@' | b';' | b':' | b'?')).next().unwrap_or_default();
-        self.numbers.iter().any(|number| number.as_bytes() == user)
+        self.numbers.iter().any(|number| dialled_digits(number.as_bytes()).eq(dialled_digits(user)))
     }
 
     /// Whether these are the first bytes of an INVITE that asks for help.
@@ -42,6 +42,21 @@ impl EmergencySettings {
         let uri = bytes.strip_prefix(b"INVITE ").and_then(|rest| rest.get(..rest.len().min(256))).and_then(|rest| rest.split(|byte| *byte == b' ').next());
         uri.is_some_and(|uri| self.names(uri))
     }
+}
+
+/// What was dialled: escapes stand for what they escape (RFC 3261 section 19.1.4), and what only parts digits stands for nothing
+/// (RFC 3966 section 5.1.1).
+fn dialled_digits(user: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = user;
+    std::iter::from_fn(move || {
+        let (first, behind) = rest.split_first()?;
+        let escaped = (*first == b'%').then(|| behind.split_at_checked(2)).flatten();
+        let escaped = escaped.and_then(|(digits, behind)| Some((u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?, behind)));
+        let (byte, behind) = escaped.unwrap_or((*first, behind));
+        rest = behind;
+        Some(byte)
+    })
+    .filter(|byte| !b"-.()".contains(byte))
 }
 
 impl Edge {
@@ -90,10 +105,34 @@ mod tests {
     #[test]
     fn what_asks_for_help_is_known_by_its_first_bytes() {
         let settings = EmergencySettings { numbers: vec!["112".to_owned(), "911".to_owned()], ..Default::default() };
-        for uri in ["urn:service:sos", "URN:service:SOS.fire", "sip:112@example.net;user=phone", "sips:911", "tel:112;phone-context=+49", "sip:112:x@h"] {
+        for uri in [
+            "urn:service:sos",
+            "URN:service:SOS.fire",
+            "sip:112@example.net;user=phone",
+            "sips:911",
+            "tel:112;phone-context=+49",
+            "sip:112:x@h",
+            "sip:%3112@h",
+            "sip:1%312@h",
+            "tel:1-1-2",
+            "sip:(112)@h",
+            "sip:9.1-1@h",
+        ] {
             assert!(settings.names(uri.as_bytes()) && settings.begins(format!("INVITE {uri} SIP/2.0\r\n").as_bytes()), "{uri}");
         }
-        for uri in ["urn:service:sosx", "urn:service:counseling", "sip:1122@h", "sip:x@112", "tel:+112", "sip:", "112"] {
+        for uri in [
+            "urn:service:sosx",
+            "urn:service:counseling",
+            "sip:1122@h",
+            "sip:x@112",
+            "tel:+112",
+            "sip:",
+            "112",
+            "sip:%311@h",
+            "sip:11%@h",
+            "sip:%31122@h",
+            "sip:%2D1122@h",
+        ] {
             assert!(!settings.names(uri.as_bytes()), "{uri}");
         }
         assert!(!settings.begins(b"REGISTER sip:112@h SIP/2.0\r\n") && !settings.begins(b"INVITE") && !settings.begins(b""));

@@ -92,6 +92,23 @@ fn what_is_refused_by_one_limit_takes_nothing_from_another() {
 }
 
 #[test]
+fn red_thins_out_evenly_what_is_offered() {
+    let mut red = limit("pace", Counts::Rate, "{source}", 10);
+    red.algorithm = "red".to_owned();
+    let mut rig = Rig::new(limited(vec![red]));
+    let mut through: Vec<bool> = Vec::new();
+    for number in 0..200 {
+        through.push(passed(&call(&mut rig, &format!("r{number}"))));
+        rig.advance(20);
+    }
+    // Fifty a second, of which ten may pass: after the first second one in five, and never many in a row.
+    for second in through[50..].chunks(50) {
+        assert!((8..=11).contains(&second.iter().filter(|passes| **passes).count()), "{second:?}");
+        assert!(second.chunks(10).all(|part| (1..=3).contains(&part.iter().filter(|passes| **passes).count())), "{second:?}");
+    }
+}
+
+#[test]
 fn refused_requests_cost_as_much_where_that_is_wished() {
     let mut dear = limit("pace", Counts::Rate, "{caller_user}", 2);
     dear.counts_refused = true;

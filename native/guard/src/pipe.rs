@@ -111,10 +111,11 @@ impl Pipe {
     pub fn has_room(&self, now: u64, most: u32, meters: &Meters) -> bool {
         match self.algorithm {
             _ if most == 0 => false,
-            Algorithm::TailDrop | Algorithm::Red => self.pace_for(most).is_some_and(|pace| pace.has_room(now)),
+            Algorithm::TailDrop => self.pace_for(most).is_some_and(|pace| pace.has_room(now)),
             Algorithm::SlidingWindow => self.passed(now) < u64::from(most),
             Algorithm::Network => meters.waiting_bytes.load(Ordering::Relaxed) <= u64::from(most),
-            Algorithm::Feedback => true,
+            // They go by all that is offered: what is refused unseen would make the offer look as small as what passes.
+            Algorithm::Red | Algorithm::Feedback => true,
         }
     }
 
