@@ -108,6 +108,8 @@ pub(crate) struct Call {
     pub(crate) arrival: Hop,
     /// The connection or address that the callee answered from.
     pub(crate) callee: Option<Hop>,
+    /// Where each of `dialogs` was heard from first; nothing once the call is answered.
+    pub(crate) early: Vec<Hop>,
     pub(crate) from_peer: Option<u16>,
     pub(crate) started: Now,
     pub(crate) answered: Option<Now>,
@@ -161,6 +163,7 @@ impl Call {
             attempts: SmallVec::new(),
             arrival: *arrival,
             callee: None,
+            early: Vec::new(),
             from_peer,
             started: now,
             answered: None,
@@ -194,15 +197,26 @@ impl Call {
     }
 
     /// Notes a dialog by its callee's tag; a state never goes back. False where there are `most` already.
-    pub(crate) fn note_dialog(&mut self, callee_tag: &[u8], state: DialogState, most: usize) -> bool {
+    pub(crate) fn note_dialog(&mut self, callee_tag: &[u8], state: DialogState, arrival: &Hop, most: usize) -> bool {
         let full = self.dialogs.len() >= most;
         match self.dialogs.iter_mut().find(|d| *d.callee_tag == *callee_tag) {
             Some(dialog) if dialog.state == DialogState::Early => dialog.state = state,
             Some(_) => {}
             None if full => return false,
-            None => self.dialogs.push(Dialog { callee_tag: callee_tag.into(), state }),
+            None => {
+                if self.early.len() == self.dialogs.len() && self.answered.is_none() {
+                    self.early.push(*arrival);
+                }
+                self.dialogs.push(Dialog { callee_tag: callee_tag.into(), state });
+            }
         }
         true
+    }
+
+    /// Where the callee of a dialog is: where it answered from, or before that where it rang.
+    pub(crate) fn callee_of(&self, callee_tag: &[u8]) -> Option<Hop> {
+        let place = || self.dialogs.iter().position(|dialog| *dialog.callee_tag == *callee_tag);
+        self.callee.or_else(|| self.early.get(place()?).copied())
     }
 
     /// Whether a dialog with this callee's tag is known and not over.

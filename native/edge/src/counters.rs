@@ -174,6 +174,8 @@ counters! {
     fail_overs,
     /// Attempts whose far end never answered.
     attempts_unanswered,
+    /// 2xx of attempts that were given up before they answered: passed on all the same.
+    attempts_answered_late,
     /// Attempts that the transport refused.
     attempts_undeliverable,
     /// Flows that failed where another one of the same user agent was tried (RFC 5626).

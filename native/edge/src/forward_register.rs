@@ -32,7 +32,11 @@ impl Edge {
     /// Whether a REGISTER for the core may go on; if not it has been answered, or waits.
     pub(crate) fn may_forward_register(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> bool {
         let user = self.user_of(message);
-        let refusal = if self.may_try(now, arrival.address.ip(), &user) == MayTry::Yes {
+        let believed = self.snapshot.settings.peers[usize::from(peer)].allow_routes;
+        let refusal = if !believed && message.named(b"Path").next().is_some() {
+            // The core would send calls along it, and we would pass them on wherever it leads (RFC 3327 section 6).
+            Refusal::new(403, "register")
+        } else if self.may_try(now, arrival.address.ip(), &user) == MayTry::Yes {
             let most = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.contacts.most);
             match read_contacts(message, most).and_then(|contacts| Ok((self.check_contacts(now, arrival, message, &contacts.list)?, contacts))) {
                 Ok((goes_on, contacts)) => return goes_on && !self.answer_refresh(now, arrival, message, &contacts),

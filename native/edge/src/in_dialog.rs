@@ -1,10 +1,13 @@
 //! In-dialog requests: they follow their dialog, or, where we hold none any more, the sealed token in their Route.
 
+use std::net::IpAddr;
+
 use proto::{Direction, Key, Now, RouteToken};
 use syntax::{Message, Method};
 
 use crate::call::Call;
 use crate::edge::Edge;
+use crate::hang_up::side;
 use crate::hop::Hop;
 use crate::matching::Refusal;
 use crate::question::Address;
@@ -105,7 +108,7 @@ impl Edge {
         // After a restart the token's slot may be that of another call.
         let live = self.live_call(token, message);
         let flow = live.and_then(|call| match found.direction {
-            Direction::FromCaller => call.callee,
+            Direction::FromCaller => call.callee_of(message.text(message.head.to.tag)),
             Direction::FromCallee => Some(call.arrival),
         });
         Shape {
@@ -139,8 +142,16 @@ impl Edge {
         let ip = address.address.ip().to_canonical();
         let phone_of_another = !is_phone(shape.from_peer) && there.is_some() && there == bound;
         phone_of_another
+            || shape.dialog.is_some_and(|direction| self.has_moved_to(shape.call, direction, ip))
             || shape.flow.is_some_and(|flow| flow.address.ip().to_canonical() == ip)
             || bound.is_some_and(|index| self.covers(index, ip) && !(is_phone(bound) && there == bound))
+    }
+
+    /// Whether the side that a request goes to sends from `ip` by now: phones move within a call, and their Contact with them
+    /// (RFC 3261 section 12.2).
+    fn has_moved_to(&self, call: Key, direction: Direction, ip: IpAddr) -> bool {
+        let ends = self.calls.get(call).and_then(|call| call.ends.as_ref());
+        ends.and_then(|ends| ends.moved[1 - side(direction)]).is_some_and(|hop| hop.address.ip().to_canonical() == ip)
     }
 
     /// Under what a call is found by its Call-ID and caller's tag.

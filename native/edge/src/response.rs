@@ -137,13 +137,13 @@ impl Edge {
     }
 
     /// Notes the dialog of a response; false where its call has too many, so that the response must go no further.
-    fn admit_dialog(&mut self, now: Now, entry: Key, message: &Message<'_>, state: DialogState) -> bool {
+    fn admit_dialog(&mut self, now: Now, arrival: &Hop, entry: Key, message: &Message<'_>, state: DialogState) -> bool {
         let most = self.snapshot.settings.limits.dialogs;
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return true };
         let key = transaction.call;
         let Some(call) = self.calls.get_mut(key) else { return true };
         let first = call.dialogs.is_empty() && call.answered.is_none();
-        let admitted = message.head.to.tag.is_empty() || call.note_dialog(message.text(message.head.to.tag), state, most);
+        let admitted = message.head.to.tag.is_empty() || call.note_dialog(message.text(message.head.to.tag), state, arrival, most);
         if first && state == DialogState::Early && !message.head.to.tag.is_empty() {
             self.tell_state(now, key, message.text(message.head.to.tag), 1, 2);
         }
@@ -173,7 +173,18 @@ impl Edge {
     fn provisional(&mut self, now: Now, arrival: &Hop, entry: Key, attempt: usize, message: &Message<'_>) {
         let code = message.head.status_code;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
-        let Some(branch) = transaction.branches.get_mut(attempt).filter(|branch| branch.client.is_open()) else { return };
+        let Some(branch) = transaction.branches.get_mut(attempt) else { return };
+        if branch.client.is_abandoned() {
+            // Others are tried by now, or the caller was told: it must not go on ringing (section 9.1).
+            if !branch.cancelled {
+                let reason = branch.cancel_wanted.take().unwrap_or_else(|| Box::new(CancelReason::Timeout));
+                self.send_cancel(now, entry, attempt, &reason);
+            }
+            return;
+        }
+        if !branch.client.is_open() {
+            return;
+        }
         let wanted = branch.cancel_wanted.take();
         self.note_provisional(now, entry, attempt);
         self.ping_heard(now, entry, message);
@@ -182,7 +193,11 @@ impl Edge {
             self.send_cancel(now, entry, attempt, &reason);
         }
         let service = self.transactions.get(entry).and_then(|transaction| transaction.policy.as_ref()).is_some_and(|state| state.service);
-        if code == 100 || service || !self.strip_via(now, arrival, entry, attempt, message) || !self.admit_dialog(now, entry, message, DialogState::Early) {
+        if code == 100
+            || service
+            || !self.strip_via(now, arrival, entry, attempt, message)
+            || !self.admit_dialog(now, arrival, entry, message, DialogState::Early)
+        {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -208,9 +223,17 @@ impl Edge {
         let Some(branch) = transaction.branches.get_mut(attempt) else { return };
         let Client::Invite(client) = &mut branch.client else { return };
         let outcome = client.handle_final(now.moment, code, &timers);
-        if !matches!(outcome, FinalOutcome::First | FinalOutcome::AnotherSuccess) {
-            return;
+        // The answer of one that was given up is as good as any, as long as the caller has none.
+        let first = match outcome {
+            FinalOutcome::First => true,
+            FinalOutcome::Late => matches!(&transaction.server, Server::Invite(server) if server.is_proceeding()),
+            FinalOutcome::AnotherSuccess => false,
+            FinalOutcome::Repeated | FinalOutcome::Ignore => return,
+        };
+        if outcome == FinalOutcome::Late {
+            self.counters.attempts_answered_late.add();
         }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         if transaction.origin.is_some() {
             return self.acknowledge_ping(now, entry, attempt, message);
         }
@@ -219,13 +242,13 @@ impl Edge {
         }
         let before = self.transactions.get(entry).and_then(|transaction| self.calls.get(transaction.call));
         let rang = before.is_some_and(|call| !call.dialogs.is_empty());
-        if !self.admit_dialog(now, entry, message, DialogState::Confirmed) {
+        if !self.admit_dialog(now, arrival, entry, message, DialogState::Confirmed) {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let (call, direction) = (transaction.call, transaction.dialog.unwrap_or(proto::Direction::FromCaller));
         let sent = transaction.branches.get_mut(attempt).map(|branch| std::mem::take(&mut branch.sent)).unwrap_or_default();
-        if outcome == FinalOutcome::First {
+        if first {
             self.note_descriptions(call, direction, &sent);
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -260,7 +283,7 @@ impl Edge {
         transaction.best = None;
         (transaction.trying_at, transaction.give_up_at) = (proto::Moment::NEVER, proto::Moment::NEVER);
         let call_key = transaction.call;
-        if outcome == FinalOutcome::First {
+        if first {
             if !self.media.calls.is_empty() && self.transactions.get(entry).is_some_and(|t| t.dialog.is_none()) {
                 self.close_other_attempts(call_key, attempt);
             }
@@ -280,6 +303,7 @@ impl Edge {
         {
             call.answered = Some(now);
             call.callee = Some(*arrival);
+            call.early = Vec::new();
             call.next_ping = next_ping;
             let old = if rang { 2 } else { 1 };
             self.arm_call(call_key);
@@ -294,8 +318,9 @@ impl Edge {
         let mut code = message.head.status_code;
         let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) else { return };
         let Client::Invite(client) = &mut branch.client else { return };
-        match client.handle_final(now.moment, code, &timers) {
-            FinalOutcome::First => {}
+        let outcome = client.handle_final(now.moment, code, &timers);
+        match outcome {
+            FinalOutcome::First | FinalOutcome::Late => {}
             FinalOutcome::Repeated => return self.out.send(branch.hop, &branch.sent),
             FinalOutcome::AnotherSuccess | FinalOutcome::Ignore => return,
         }
@@ -317,6 +342,10 @@ impl Edge {
             && let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt))
         {
             branch.sent = ack.into_boxed_slice();
+        }
+        if outcome == FinalOutcome::Late {
+            // That it did not answer has been taken for its refusal already.
+            return self.close_silent_attempt(entry, attempt);
         }
         let rang = self.rang(entry, attempt);
         self.note_answer(now, entry, attempt, code);

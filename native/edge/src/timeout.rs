@@ -124,6 +124,7 @@ impl Edge {
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let caller_cancelled = transaction.caller_cancelled;
         let Some(branch) = transaction.branches.get_mut(attempt) else { return };
+        let was_abandoned = branch.client.is_abandoned();
         let action = match &mut branch.client {
             Client::Invite(client) => client.handle_timeout(now.moment, &timers),
             Client::NonInvite(client) => client.handle_timeout(now.moment, &timers),
@@ -134,9 +135,19 @@ impl Edge {
                 self.counters.retransmissions_sent.add();
                 self.out.send(branch.hop, &branch.sent);
             }
-            ClientAction::Terminated => branch.sent = Box::default(),
-            ClientAction::NoAnswer => {
+            ClientAction::Terminated => {
                 branch.sent = Box::default();
+                if was_abandoned {
+                    self.close_silent_attempt(entry, attempt);
+                }
+            }
+            ClientAction::NoAnswer => {
+                // What was sent is kept for a CANCEL and an ACK: who has the INVITE may ring later, and answer.
+                let service = transaction.policy.as_ref().is_some_and(|state| state.service);
+                if !branch.client.is_abandoned() || service || transaction.origin.is_some() {
+                    branch.client.handle_transport_error();
+                    branch.sent = Box::default();
+                }
                 let peer = branch.peer;
                 let target = Address { transport: branch.hop.transport, address: branch.hop.address };
                 let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
@@ -195,7 +206,10 @@ impl Edge {
         // As long as its name has other addresses, nothing is said against the gateway.
         let last = self.transactions.get(entry).is_some_and(|transaction| transaction.addresses.is_empty());
         self.end_attempt(now, entry, attempt, outcome, last.then_some(outcome));
-        self.close_silent_attempt(entry, attempt);
+        let abandoned = self.transactions.get(entry).and_then(|t| t.branches.get(attempt)).is_some_and(|branch| branch.client.is_abandoned());
+        if !abandoned {
+            self.close_silent_attempt(entry, attempt);
+        }
         self.note_answer(now, entry, attempt, status_code);
         let silent = matches!(outcome, Outcome::Silence | Outcome::Unreachable);
         if !(silent && self.try_next_flow(entry, attempt)) {

@@ -41,6 +41,11 @@ impl Client {
         }
     }
 
+    /// Whether it was given up without any answer, and may be answered still.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Invite(client) if client.is_abandoned())
+    }
+
     pub(crate) fn is_terminated(&self) -> bool {
         match self {
             Self::Invite(client) => client.is_terminated(),

@@ -58,7 +58,13 @@ fn who_is_not_believed_asserts_nothing_to_anybody() {
     settings.peers.push(peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[]));
     settings.peers[0].to = vec!["sip:192.0.2.200".to_owned()];
     let mut rig = Rig::new(settings);
-    let request = Request::new("INVITE", "sip:1@192.0.2.1").header(ASSERTED).header("P-Charging-Vector: icid-value=1").header("Diversion: <sip:x@y>");
+    let request = Request::new("INVITE", "sip:1@192.0.2.1")
+        .header(ASSERTED)
+        .header("P-Charging-Vector: icid-value=1")
+        .header("P-Charging-Function-Addresses: ccf=192.0.2.9")
+        .header("P-Served-User: <sip:x@y>")
+        .header("Diversion: <sip:x@y>");
     let text = rig.receive("198.51.100.7:5060", &request.text())[1].text.clone();
-    assert_eq!(["P-Asserted-Identity", "P-Charging-Vector", "Diversion"].map(|name| header(&text, name)), [""; 3]);
+    let names = ["P-Asserted-Identity", "P-Charging-Vector", "P-Charging-Function-Addresses", "P-Served-User", "Diversion"];
+    assert_eq!(names.map(|name| header(&text, name)), [""; 5]);
 }

@@ -664,6 +664,75 @@ fn a_poisoned_contact_does_not_reach_the_core() {
 }
 
 #[test]
+fn a_phones_path_does_not_reach_the_core_either() {
+    for mode in [RegistrarMode::Contact, RegistrarMode::Path] {
+        let mut rig = Rig::new(forwarding(mode));
+        let lines = ["Contact: <sip:bob@198.51.100.7>", "Path: <sip:203.0.113.1;lr>"];
+        let sent = rig.receive(PHONE, &Register::new(1).lines(&lines).text());
+        assert!(sent.len() == 1 && sent[0].status_code() == 403, "{sent:?}");
+        let mut settings = forwarding(mode);
+        settings.peers.iter_mut().for_each(|peer| peer.allow_routes = true);
+        let sent = Rig::new(settings).receive(PHONE, &Register::new(1).lines(&lines).text());
+        assert!(sent.iter().any(|sent| sent.to.to_string() == CORE), "an element that is believed may say how it is reached");
+    }
+}
+
+fn among_phones() -> RouteSettings {
+    let mut settings = served();
+    settings.peers.remove(0);
+    settings
+}
+
+/// A call of a phone at .8 to bob at .7, neither behind a NAT; the INVITE as bob got it.
+fn called_in_the_open(rig: &mut Rig) -> String {
+    one(rig.receive(PHONE, &Register::new(1).text()));
+    let request = Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 198.51.100.8").text();
+    let sent = rig.receive("198.51.100.8:5060", &request);
+    sent.iter().find(|sent| sent.to.to_string() == PHONE).unwrap().text.clone()
+}
+
+/// A request within that call.
+fn within(method: &str, told: &str, sender: &str, uri: &str, cseq: u32) -> String {
+    let mut routes = headers(told, "Record-Route");
+    let (from, to) = if sender == "198.51.100.8" { ("alice", "bob") } else { ("bob", "alice") };
+    if from == "bob" {
+        routes.reverse();
+    }
+    let request = Request::new(method, uri).via(&format!("SIP/2.0/UDP {sender}")).tags(from, to).cseq(cseq).branch(&format!("z9hG4bK-{method}-{cseq}"));
+    request.header(&format!("Route: {}", routes.join(", "))).text()
+}
+
+#[test]
+fn a_phone_that_rings_is_reached_within_its_early_dialog() {
+    let mut rig = Rig::new(among_phones());
+    let invite = called_in_the_open(&mut rig);
+    let sent = rig.receive(PHONE, &response(&invite, 183, "bob").replace("sip:bob@203.0.113.9", "sip:bob@198.51.100.7"));
+    let ringing = sent.iter().find(|sent| sent.status_code() == 183).unwrap().text.clone();
+    for (method, cseq) in [("PRACK", 2), ("UPDATE", 3)] {
+        let sent = rig.receive("198.51.100.8:5060", &within(method, &ringing, "198.51.100.8", "sip:bob@198.51.100.7", cseq));
+        assert_eq!((sent.len(), sent[0].to.to_string().as_str()), (1, PHONE), "{method}: {sent:?}");
+    }
+    let sent = rig.receive("198.51.100.8:5060", &within("INFO", &ringing, "198.51.100.8", "sip:bob@203.0.113.77", 4));
+    assert!(sent.len() == 1 && sent[0].status_code() == 500, "nobody else is");
+}
+
+#[test]
+fn a_phone_that_moves_within_a_call_is_reached_where_it_went() {
+    let mut rig = Rig::new(among_phones());
+    let invite = called_in_the_open(&mut rig);
+    let sent = rig.receive(PHONE, &response(&invite, 200, "bob").replace("sip:bob@203.0.113.9", "sip:bob@198.51.100.7"));
+    let ok = sent[0].text.clone();
+    let info = within("INFO", &ok, "198.51.100.8", "sip:bob@198.51.100.70", 2);
+    assert_eq!(rig.receive("198.51.100.8:5060", &info).pop().unwrap().status_code(), 500, "it is not there");
+    let moved = within("INFO", &ok, "198.51.100.70", "sip:alice@198.51.100.8", 1);
+    assert_eq!(rig.receive("198.51.100.70:5060", &moved)[0].to.to_string(), "198.51.100.8:5060");
+    for (uri, cseq) in [("sip:bob@198.51.100.70", 3), ("sip:bob@198.51.100.7", 4)] {
+        let sent = rig.receive("198.51.100.8:5060", &within("INFO", &ok, "198.51.100.8", uri, cseq));
+        assert_eq!(sent[0].to.ip().to_string(), uri[8..], "where it went, and where its Contact may still be");
+    }
+}
+
+#[test]
 fn under_overload_a_registration_goes_on_where_nothing_must_be_fetched_for_it() {
     let mut rig = Rig::new(authenticating());
     assert_eq!(come_in(&mut rig, PHONE, "before"), 200);

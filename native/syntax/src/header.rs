@@ -32,6 +32,10 @@ pub enum HeaderName {
     PAssertedIdentity,
     PPreferredIdentity,
     PChargingVector,
+    PChargingFunctionAddresses,
+    PServedUser,
+    PProfileKey,
+    PUserDatabase,
     RemotePartyId,
     Diversion,
     HistoryInfo,
@@ -39,11 +43,11 @@ pub enum HeaderName {
 
 impl HeaderName {
     /// How many variants there are.
-    pub const COUNT: usize = 29;
+    pub const COUNT: usize = 33;
 
     /// The known header field of this name, compared without case; [`HeaderName::Other`] else.
     pub fn from_bytes(name: &[u8]) -> Self {
-        let mut lower = [0u8; 20];
+        let mut lower = [0u8; 29];
         let Some(lower) = lower.get_mut(..name.len()) else { return Self::Other };
         for (to, from) in lower.iter_mut().zip(name) {
             *to = from.to_ascii_lowercase();
@@ -74,6 +78,10 @@ impl HeaderName {
             b"p-asserted-identity" => Self::PAssertedIdentity,
             b"p-preferred-identity" => Self::PPreferredIdentity,
             b"p-charging-vector" => Self::PChargingVector,
+            b"p-charging-function-addresses" => Self::PChargingFunctionAddresses,
+            b"p-served-user" => Self::PServedUser,
+            b"p-profile-key" => Self::PProfileKey,
+            b"p-user-database" => Self::PUserDatabase,
             b"remote-party-id" => Self::RemotePartyId,
             b"diversion" => Self::Diversion,
             b"history-info" => Self::HistoryInfo,
@@ -86,9 +94,21 @@ impl HeaderName {
         matches!(self, Self::PAssertedIdentity | Self::RemotePartyId)
     }
 
-    /// Whether only an element of the trust domain may set this (RFC 3325 section 5, RFC 5806, RFC 7044).
+    /// Whether only an element of the trust domain may set this (RFC 3325 section 5, RFC 4457, RFC 5002, RFC 5502, RFC 5806, RFC 7044,
+    /// RFC 7315 sections 4.5 and 4.6).
     pub const fn needs_trust(self) -> bool {
-        matches!(self, Self::PAssertedIdentity | Self::PChargingVector | Self::RemotePartyId | Self::Diversion | Self::HistoryInfo)
+        matches!(
+            self,
+            Self::PAssertedIdentity
+                | Self::PChargingVector
+                | Self::PChargingFunctionAddresses
+                | Self::PServedUser
+                | Self::PProfileKey
+                | Self::PUserDatabase
+                | Self::RemotePartyId
+                | Self::Diversion
+                | Self::HistoryInfo
+        )
     }
 }
 
@@ -101,7 +121,7 @@ mod tests {
         assert_eq!(HeaderName::from_bytes(b"cAlL-iD"), HeaderName::CallId);
         assert_eq!(HeaderName::from_bytes(b"I"), HeaderName::CallId);
         assert_eq!(HeaderName::from_bytes(b"P-Preferred-Identity"), HeaderName::PPreferredIdentity);
-        assert_eq!(HeaderName::from_bytes(b"A-name-of-more-than-twenty-bytes"), HeaderName::Other);
+        assert_eq!(HeaderName::from_bytes(b"A-name-of-more-than-thirty-bytes"), HeaderName::Other);
         assert_eq!(HeaderName::from_bytes(b""), HeaderName::Other);
     }
 }

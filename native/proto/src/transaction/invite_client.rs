@@ -7,6 +7,8 @@ use crate::Moment;
 enum State {
     Calling,
     Proceeding,
+    /// Given up without any answer, which may come all the same.
+    Abandoned,
     Completed,
     Accepted,
     Terminated,
@@ -21,6 +23,8 @@ pub enum FinalOutcome {
     AnotherSuccess,
     /// A retransmitted refusal: acknowledge it again and pass nothing on.
     Repeated,
+    /// Of one that was given up long before timer B: a 2xx is passed on, a refusal acknowledged and passed on to nobody.
+    Late,
     /// Too late to mean anything.
     Ignore,
 }
@@ -30,8 +34,10 @@ pub enum FinalOutcome {
 /// ```text
 /// Calling --1xx--> Proceeding --300-699--> Completed --D--> Terminated
 ///    | A: resend       |  `-------2xx----> Accepted ---M--> Terminated
-///    `--B: no answer   `--C: no final answer
+///    |                 `--C: no final answer
+///    `--first answer: no answer--> Abandoned --200-699--> Accepted or Completed
 /// ```
+/// `first answer` may be shorter than timer B: then the far end, which has the request, may answer later.
 #[derive(Clone, Copy, Debug)]
 pub struct InviteClient {
     state: State,
@@ -56,7 +62,7 @@ impl InviteClient {
                 self.retransmit_at = Moment::NEVER;
                 self.give_up_at = now + final_answer;
             }
-            State::Completed | State::Accepted | State::Terminated => {}
+            State::Abandoned | State::Completed | State::Accepted | State::Terminated => {}
         }
     }
 
@@ -71,6 +77,11 @@ impl InviteClient {
                 self.give_up_at = if self.reliable && !success { now } else { now + timers.linger };
                 FinalOutcome::First
             }
+            State::Abandoned => {
+                self.state = if success { State::Accepted } else { State::Completed };
+                self.give_up_at = if self.reliable && !success { now } else { now + timers.linger };
+                FinalOutcome::Late
+            }
             State::Completed if !success => FinalOutcome::Repeated,
             State::Accepted if success => FinalOutcome::AnotherSuccess,
             State::Completed | State::Accepted | State::Terminated => FinalOutcome::Ignore,
@@ -81,6 +92,8 @@ impl InviteClient {
     pub fn handle_cancel_sent(&mut self, now: Moment, timers: &SipTimers) {
         match self.state {
             State::Calling | State::Proceeding => self.give_up_at = self.give_up_at.min(now + 64 * timers.t1),
+            // Its refusal is still to be acknowledged.
+            State::Abandoned => self.give_up_at = now + 64 * timers.t1,
             State::Completed | State::Accepted | State::Terminated => {}
         }
     }
@@ -95,7 +108,8 @@ impl InviteClient {
     pub fn handle_timeout(&mut self, now: Moment, timers: &SipTimers) -> ClientAction {
         match self.state {
             State::Calling if now >= self.give_up_at => {
-                self.handle_transport_error();
+                (self.state, self.retransmit_at) = (State::Abandoned, Moment::NEVER);
+                self.give_up_at = now + timers.linger;
                 ClientAction::NoAnswer
             }
             State::Calling if now >= self.retransmit_at => {
@@ -107,11 +121,11 @@ impl InviteClient {
                 self.give_up_at = now + 64 * timers.t1;
                 ClientAction::NoFinalAnswer
             }
-            State::Completed | State::Accepted if now >= self.give_up_at => {
+            State::Abandoned | State::Completed | State::Accepted if now >= self.give_up_at => {
                 self.handle_transport_error();
                 ClientAction::Terminated
             }
-            State::Calling | State::Proceeding | State::Completed | State::Accepted | State::Terminated => ClientAction::Wait,
+            State::Calling | State::Proceeding | State::Abandoned | State::Completed | State::Accepted | State::Terminated => ClientAction::Wait,
         }
     }
 
@@ -128,6 +142,11 @@ impl InviteClient {
     /// Whether a provisional response has come and no final one: only then may a CANCEL go out (RFC 3261 section 9.1).
     pub fn is_proceeding(&self) -> bool {
         self.state == State::Proceeding
+    }
+
+    /// Whether it was given up without any answer, and may be answered still.
+    pub fn is_abandoned(&self) -> bool {
+        self.state == State::Abandoned
     }
 
     /// Whether nothing more can come.
@@ -158,8 +177,28 @@ mod tests {
         let seen = run(&mut client, Moment(seconds(100)));
         let sent: Vec<_> = seen.iter().filter(|(_, a)| *a == ClientAction::Retransmit).map(|(t, _)| *t).collect();
         assert_eq!(sent, [500, 1_500, 3_500, 7_500, 15_500, 31_500]);
-        assert_eq!(seen.last(), Some(&(32_000, ClientAction::NoAnswer)));
+        assert_eq!(seen[6..], [(32_000, ClientAction::NoAnswer), (64_000, ClientAction::Terminated)]);
         assert!(client.is_terminated());
+    }
+
+    #[test]
+    fn an_answer_after_it_was_given_up_is_late_and_no_news() {
+        let given_up = || {
+            let mut client = InviteClient::new(Moment(0), false, seconds(1), &T);
+            assert_eq!(run(&mut client, Moment(seconds(1))).last(), Some(&(1_000, ClientAction::NoAnswer)));
+            assert!(client.is_abandoned() && !client.is_open() && !client.is_terminated());
+            client
+        };
+        let mut client = given_up();
+        client.handle_provisional(Moment(seconds(2)), T.c);
+        assert!(client.is_abandoned(), "nobody waits for it any more");
+        assert_eq!(client.handle_final(Moment(seconds(3)), 200, &T), FinalOutcome::Late);
+        assert_eq!(client.handle_final(Moment(seconds(3)), 200, &T), FinalOutcome::AnotherSuccess);
+        let mut client = given_up();
+        client.handle_cancel_sent(Moment(seconds(20)), &T);
+        assert_eq!(client.handle_final(Moment(seconds(50)), 487, &T), FinalOutcome::Late);
+        assert_eq!(client.handle_final(Moment(seconds(51)), 487, &T), FinalOutcome::Repeated);
+        assert_eq!(run(&mut client, Moment(seconds(90))), [(82_000, ClientAction::Terminated)]);
     }
 
     #[test]
