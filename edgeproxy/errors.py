@@ -25,6 +25,10 @@ class StorageError(EdgeProxyError):
     """The database cannot be read, or does not have what is needed."""
 
 
+class RowRefused(StorageError):  # noqa: N818 - the database is well, a row is not
+    """The database is there and takes others, but not what this row says."""
+
+
 class CallEnded(EdgeProxyError):  # noqa: N818 - an end is no error
     """Raised in a handler whose request is over: the caller gave up, or the time for it has run out."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import _native
-from edgeproxy.errors import StorageError
+from edgeproxy.errors import RowRefused, StorageError
 
 if TYPE_CHECKING:
     from edgeproxy.storage.location import LocationTable
@@ -105,11 +105,10 @@ class LocationStore:
         return False
 
     async def _put(self, table: "LocationTable", part: dict[int, "_native.BindingRow | None"]) -> None:
-        """Write `part`; where the database is there and refuses it, halves of it, down to the row that it does not take."""
+        """Write `part`; where the database refuses a row of it, halves of it, down to that row. Raise `StorageError` where it takes nothing."""
         try:
             await table.write([row for row in part.values() if row is not None], [number for number, row in part.items() if row is None])
-        except StorageError as error:
-            await table.look()
+        except RowRefused as error:
             if len(part) <= 1:
                 self.refused += 1
                 self._log("a binding cannot be written", level="error", values={"problem": str(error)})

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 from sqlalchemy import DateTime, column, delete, insert, select, table, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from edgeproxy.errors import RowRefused
 from edgeproxy.storage.database import told
 
 _COLUMNS = (
@@ -87,16 +88,8 @@ class LocationTable:
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
 
-    async def look(self) -> None:
-        """See whether the table is there; raise `StorageError` where it is not."""
-        try:
-            async with self._engine.connect() as connection:
-                await connection.execute(select(self._source.c.contact_id).limit(1))
-        except (SQLAlchemyError, OSError) as error:
-            raise told(self._engine, error) from error
-
     async def write(self, rows: Sequence[Binding], gone: Sequence[int]) -> None:
-        """Put rows and remove others in one transaction; raise `StorageError`, and then nothing was changed."""
+        """Put rows and remove others in one transaction; raise `RowRefused` where one of them cannot be put, else `StorageError`, and then nothing was changed."""
         ids = [row.contact_id for row in rows] + list(gone)
         try:
             async with self._engine.begin() as connection:
@@ -106,7 +99,8 @@ class LocationTable:
                     there = self._source.c
                     await connection.execute(insert(self._source), [{k: v for k, v in _row(row).items() if k in there} for row in rows])
         except (SQLAlchemyError, OSError) as error:
-            raise told(self._engine, error) from error
+            problem = told(self._engine, error)
+            raise (RowRefused(str(problem)) if _is_of_a_row(error) else problem) from error
 
     async def rename(self, numbers: Sequence[tuple[int, int]]) -> None:
         """Give rows of another registrar the numbers that they have here: old and new; raise `StorageError`."""
@@ -125,6 +119,15 @@ class LocationTable:
                 await connection.execute(delete(self._source).where(self._source.c.expires < before, self._source.c.expires > 0))
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
+
+
+def _is_of_a_row(error: Exception) -> bool:
+    """Whether a database refused what a row says. One that is locked, full, read-only or gone would refuse any."""
+    if isinstance(error, DataError | IntegrityError):
+        return True
+    # PostgreSQL's driver has few classes; its codes (SQL:2023 part 2, subclause 24.1) tell data and integrity from the rest.
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return str(state)[:2] in {"22", "23"}
 
 
 def _seconds(value: object) -> int:

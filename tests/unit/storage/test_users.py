@@ -1,15 +1,17 @@
 """Subscribers and bindings in SQLite, PostgreSQL and MariaDB alike; those of OpenSIPS taken over."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeproxy import _native
-from edgeproxy.errors import StorageError
+from edgeproxy.errors import RowRefused, StorageError
 from edgeproxy.server.location_store import LocationStore
 from edgeproxy.storage import open_engine, require, upgrade
 from edgeproxy.storage.location import LocationTable
@@ -182,6 +184,41 @@ def test_a_database_without_the_table_is_told(database: str) -> None:
     asyncio.run(work())
 
 
+def test_a_row_that_cannot_be_put_is_told_from_a_database_that_takes_nothing(database: str) -> None:
+    asyncio.run(upgrade(database))
+
+    async def work() -> None:
+        async with location(database) as table:
+            with pytest.raises(RowRefused):
+                await table.write([binding("a"), binding("a")], [])
+            assert await all_of(table) == {}
+
+    asyncio.run(work())
+
+
+def test_a_locked_database_loses_no_binding(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/location.db"
+    asyncio.run(upgrade(url))
+    lock = sqlite3.connect(tmp_path / "location.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    store = LocationStore(lambda *_, **__: None, lambda *_: None)
+    engine: Any = Engine([[(1, binding("a")), (2, binding("b"))]])
+
+    async def work() -> None:
+        async with location(url) as table:
+            store.use(table)
+            with pytest.raises(StorageError, match="locked"):
+                await store.write(engine)
+            assert (store.status()["refused"], store.status()["waiting"]) == (0, 2)
+            lock.execute("COMMIT")
+            while await store.write(engine):
+                pass
+            assert sorted(await all_of(table)) == ["a", "b"]
+
+    asyncio.run(work())
+    lock.close()
+
+
 class Broken(LocationTable):
     """A table that takes nothing until it is told to."""
 
@@ -189,13 +226,11 @@ class Broken(LocationTable):
         self.broken = True
         self.rows: list[str] = []
 
-    async def look(self) -> None:
+    async def write(self, rows: Any, gone: Any) -> None:
         if self.broken:
             raise StorageError("database: gone")
-
-    async def write(self, rows: Any, gone: Any) -> None:
-        if self.broken or any(row.user == "odd" for row in rows):
-            raise StorageError("database: gone")
+        if any(row.user == "odd" for row in rows):
+            raise RowRefused("database: odd")
         self.rows.extend([row.user for row in rows] + [str(number) for number in gone])
 
 
