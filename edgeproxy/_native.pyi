@@ -169,11 +169,11 @@ class Engine:
     def user_descriptor(self) -> int:
         """Return the descriptor that is readable while workers want credentials."""
 
-    def credential_questions(self, limit: int) -> list[tuple[int, str, str, str]]:
-        """Take questions for credentials, `limit` at most: worker, user, domain, realm."""
+    def credential_questions(self, limit: int) -> list[tuple[int, str, str, str, str]]:
+        """Take questions for credentials, `limit` at most: worker, user, domain, realm, and the name that a clear password is hashed with."""
 
     def give_credentials(
-        self, answers: Sequence[tuple[tuple[int, str, str, str], bool, tuple[str, str, str, str, Sequence[tuple[str, str]]] | None]]
+        self, answers: Sequence[tuple[tuple[int, str, str, str, str], bool, tuple[str, str, str, str, Sequence[tuple[str, str]]] | None]]
     ) -> None:
         """Answer questions: whether the database could be asked, and clear password with HA1 by MD5, SHA-256 and SHA-512-256 and attributes, or None for nobody."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Log = Callable[..., None]
 State = Callable[[int, str], None]
-Told = tuple[tuple[int, str, str, str], bool, tuple[str, str, str, str, Sequence[tuple[str, str]]] | None]
+Told = tuple[tuple[int, str, str, str, str], bool, tuple[str, str, str, str, Sequence[tuple[str, str]]] | None]
 MOST = 5_000
 """Users asked for at once."""
 PAUSE_SECONDS = 1.0
@@ -69,11 +69,11 @@ class CredentialService:
                 answers = [(question, False, None) for question in questions]
             engine.give_credentials(answers)
 
-    async def _told(self, questions: list[tuple[int, str, str, str]]) -> list[Told]:
+    async def _told(self, questions: list[tuple[int, str, str, str, str]]) -> list[Told]:
         table = self._table
         if table is None or time.monotonic() < self._silent_until:
             return [(question, False, None) for question in questions]
-        users = list({(user, domain) for _, user, domain, _ in questions})
+        users = list({(user, domain) for _, user, domain, _, _ in questions})
         try:
             async with asyncio.timeout(self._deadline):
                 found = await table.fetch(users)

@@ -7,7 +7,7 @@ use syntax::{Credentials, CredentialsError, HeaderName, Message, Method, Span, U
 
 use crate::account_attributes::{ALSO, Account, Attributes};
 use crate::admit::Shedding;
-use crate::credential::Known;
+use crate::credential::{Known, Wanted};
 use crate::defence::MayTry;
 use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
@@ -19,6 +19,8 @@ use crate::subscriber_settings::{RegistrarMode, canonical};
 struct Claim<'a> {
     credentials: Credentials,
     user: Cow<'a, [u8]>,
+    /// The user's name as it stands in the credentials, perhaps with the domain.
+    named: Cow<'a, [u8]>,
     domain: Vec<u8>,
     realm: Vec<u8>,
     peer: u16,
@@ -136,9 +138,9 @@ impl Edge {
         // user@domain in the user name is a habit of some phones.
         let user = match whole.iter().rposition(|byte| *byte == b'@') {
             Some(at) if whole[at + 1..].eq_ignore_ascii_case(domain) => Cow::Owned(whole[..at].to_vec()),
-            _ => whole,
+            _ => whole.clone(),
         };
-        self.weigh(now, arrival, message, &Claim { credentials, user, domain: domain.to_vec(), realm: realm.to_vec(), peer })
+        self.weigh(now, arrival, message, &Claim { credentials, user, named: whole, domain: domain.to_vec(), realm: realm.to_vec(), peer })
     }
 
     fn malformed(&self) -> Finding {
@@ -168,15 +170,16 @@ impl Edge {
             self.counters.refused_attackers.add();
             return Finding::Refuse(Refusal::new(403, "authenticate"));
         }
-        let key = self.credential_key(&claim.user, &claim.domain, &claim.realm);
-        let Some(known) = self.credentials(now, key, &claim.user, &claim.domain, &claim.realm) else {
+        let wanted = Wanted { user: &claim.user, domain: &claim.domain, realm: &claim.realm, named: &claim.named };
+        let key = self.credential_key(&wanted);
+        let Some(known) = self.credentials(now, key, &wanted) else {
             if self.shedding == Shedding::Registrations {
                 self.counters.shed_overload.add();
                 return Finding::Refuse(self.shed());
             }
             let wait = self.snapshot.subscribers.as_ref().map_or(0, |subscribers| subscribers.deadline);
             if self.park(now, arrival, message, key, wait) {
-                self.ask_credentials(&claim.user, &claim.domain, &claim.realm);
+                self.ask_credentials(&wanted);
             }
             return Finding::Parked;
         };

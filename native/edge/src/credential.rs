@@ -19,6 +19,16 @@ pub struct CredentialQuestion {
     pub domain: String,
     /// The realm that a clear password is hashed with.
     pub realm: String,
+    /// The name that it is hashed with, as the phone gives it (RFC 7616 section 3.4.2): with or without its domain.
+    pub named: String,
+}
+
+/// The same, as a request says it.
+pub(crate) struct Wanted<'a> {
+    pub(crate) user: &'a [u8],
+    pub(crate) domain: &'a [u8],
+    pub(crate) realm: &'a [u8],
+    pub(crate) named: &'a [u8],
 }
 
 /// What the database says of a user.
@@ -126,30 +136,38 @@ impl CredentialCache {
 }
 
 impl Edge {
-    pub(crate) fn credential_key(&self, user: &[u8], domain: &[u8], realm: &[u8]) -> u128 {
-        proto::keyed_hash(&self.options.process_secret, &[b"credential", user, domain, realm])
+    pub(crate) fn credential_key(&self, wanted: &Wanted<'_>) -> u128 {
+        proto::keyed_hash(&self.options.process_secret, &[b"credential", wanted.named, wanted.domain, wanted.realm])
     }
 
     /// What is known of a user; `None` where it must be waited for. What is no longer fresh is asked for anew meanwhile.
-    pub(crate) fn credentials(&mut self, now: Now, key: u128, user: &[u8], domain: &[u8], realm: &[u8]) -> Option<Known> {
+    pub(crate) fn credentials(&mut self, now: Now, key: u128, wanted: &Wanted<'_>) -> Option<Known> {
         let (fresh, stale) = self.snapshot.subscribers.as_ref().map_or((0, 0), |subscribers| (subscribers.fresh, subscribers.stale));
         let (known, ask) = self.users.credentials.get(key, now.moment, fresh, stale)?;
         if ask {
-            self.ask_credentials(user, domain, realm);
+            self.ask_credentials(wanted);
         }
         Some(known)
     }
 
-    pub(crate) fn ask_credentials(&mut self, user: &[u8], domain: &[u8], realm: &[u8]) {
+    pub(crate) fn ask_credentials(&mut self, wanted: &Wanted<'_>) {
         self.counters.credential_questions.add();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        self.out.credentials.push(CredentialQuestion { worker: self.options.worker, user: text(user), domain: text(domain), realm: text(realm) });
+        let Wanted { user, domain, realm, named } = wanted;
+        self.out.credentials.push(CredentialQuestion {
+            worker: self.options.worker,
+            user: text(user),
+            domain: text(domain),
+            realm: text(realm),
+            named: text(named),
+        });
     }
 
     /// Takes what the database says of a user, and takes up what waited for it.
     pub fn handle_credentials(&mut self, now: Now, question: &CredentialQuestion, answer: &CredentialAnswer) {
-        let (user, domain, realm) = (question.user.as_bytes(), question.domain.as_bytes(), question.realm.as_bytes());
-        let key = self.credential_key(user, domain, realm);
+        let CredentialQuestion { user, domain, realm, named, .. } = question;
+        let wanted = Wanted { user: user.as_bytes(), domain: domain.as_bytes(), realm: realm.as_bytes(), named: named.as_bytes() };
+        let key = self.credential_key(&wanted);
         let limit = self.snapshot.settings.authentication.credentials;
         let ha1s = match answer {
             CredentialAnswer::Unavailable => {
@@ -158,7 +176,7 @@ impl Edge {
                 return self.unpark(now, key, false);
             }
             CredentialAnswer::Unknown => None,
-            CredentialAnswer::Found(password, stored, _) => Some(self.ha1s(user, realm, password, stored)),
+            CredentialAnswer::Found(password, stored, _) => Some(self.ha1s(wanted.named, wanted.realm, password, stored)),
         };
         let attributes = if let CredentialAnswer::Found(_, _, pairs) = answer { Attributes::new(pairs) } else { Attributes::default() };
         self.users.credentials.put(key, ha1s, attributes, now.moment, limit);

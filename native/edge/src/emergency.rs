@@ -3,7 +3,7 @@
 
 use proto::Now;
 use serde::Deserialize;
-use syntax::{Message, Method};
+use syntax::{Message, Method, unescaped};
 
 use crate::edge::Edge;
 use crate::event::EventKind;
@@ -47,16 +47,7 @@ impl EmergencySettings {
 /// What was dialled: escapes stand for what they escape (RFC 3261 section 19.1.4), and what only parts digits stands for nothing
 /// (RFC 3966 section 5.1.1).
 fn dialled_digits(user: &[u8]) -> impl Iterator<Item = u8> {
-    let mut rest = user;
-    std::iter::from_fn(move || {
-        let (first, behind) = rest.split_first()?;
-        let escaped = (*first == b'%').then(|| behind.split_at_checked(2)).flatten();
-        let escaped = escaped.and_then(|(digits, behind)| Some((u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?, behind)));
-        let (byte, behind) = escaped.unwrap_or((*first, behind));
-        rest = behind;
-        Some(byte)
-    })
-    .filter(|byte| !b"-.()".contains(byte))
+    unescaped(user).filter(|byte| !b"-.()".contains(byte))
 }
 
 impl Edge {

@@ -25,17 +25,7 @@ pub(crate) fn routing_number(table: &Table, message: &Message<'_>, uri: &Uri) ->
 
 /// A user part without escapes.
 pub(crate) fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((byte, behind)) = rest.split_first() {
-        rest = behind;
-        let escaped = if *byte == b'%' { behind.get(..2).and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()) } else { None };
-        plain.push(escaped.unwrap_or(*byte));
-        if escaped.is_some() {
-            rest = &behind[2..];
-        }
-    }
-    plain
+    syntax::unescaped(text).collect()
 }
 
 /// A user part as keys have it: without escapes and parameters, and of a number only what is dialled.

@@ -250,6 +250,29 @@ fn who_knows_the_password_registers_with_either_algorithm() {
 }
 
 #[test]
+fn a_name_with_its_domain_is_hashed_as_it_is_sent() {
+    let mut rig = Rig::new(authenticating());
+    let offered = challenges(&one(rig.receive(PHONE, &Register::new(1).text())))[0].to_owned();
+    let line = |user: &str, count| format!("Authorization: {}", answer(&offered, "REGISTER", "sip:example.net", user, "secret", count));
+    assert!(rig.receive(PHONE, &Register::new(2).lines(&[&line("bob@Example.net", 1)]).text()).is_empty());
+    assert_eq!((rig.credentials[0].user.as_str(), rig.credentials[0].named.as_str()), ("bob", "bob@Example.net"));
+    assert_eq!(code(rig.credentials(&found("secret"))), 200);
+    assert!(rig.receive(PHONE, &Register::new(3).lines(&[&line("bob", 2)]).text()).is_empty(), "another hash");
+    assert_eq!(code(rig.credentials(&found("secret"))), 200);
+    assert_eq!(rig.counters().authentication_failed.get(), 0);
+}
+
+#[test]
+fn a_contact_written_another_way_is_the_same_binding() {
+    let mut rig = Rig::new(served());
+    one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@198.51.100.7;transport=UDP;x=1>"]).text()));
+    let ok = one(rig.receive(PHONE, &Register::new(2).lines(&["Contact: <sip:%62ob@198.51.100.7;X=1;transport=udp>"]).text()));
+    assert_eq!(headers(&ok, "Contact").len(), 1);
+    let ok = one(rig.receive(PHONE, &Register::new(3).lines(&["Contact: <SIP:bob@198.51.100.7;x=1;Transport=udp>;expires=0"]).text()));
+    assert_eq!(headers(&ok, "Contact").len(), 0);
+}
+
+#[test]
 fn a_wrong_password_and_an_unknown_user_look_alike() {
     let mut answers = Vec::new();
     for known in [found("other"), CredentialAnswer::Unknown] {

@@ -1,7 +1,7 @@
 //! What a REGISTER does to the bindings of its address of record (RFC 3261 section 10.3, steps 6 to 8): all of it, or nothing.
 
 use smallvec::SmallVec;
-use syntax::{Span, Uri, uri_param};
+use syntax::{Span, Uri, same_uri, uri_param};
 
 use crate::{Binding, Flow};
 
@@ -125,7 +125,7 @@ fn find(bindings: &[Binding], contact: &Contact<'_>) -> Option<usize> {
     let of_instance = (!contact.instance.is_empty()).then(|| bindings.iter().position(of_instance)).flatten();
     let of_device = || contact.push.and_then(|push| bindings.iter().position(|binding| binding.reg_id == 0 && push_of(binding.contact()) == Some(push)));
     // Two phones behind two NATs may well have one URI: a flow is taken over by its instance only.
-    of_instance.or_else(of_device).or_else(|| bindings.iter().position(|binding| binding.reg_id == 0 && binding.contact() == contact.uri))
+    of_instance.or_else(of_device).or_else(|| bindings.iter().position(|binding| binding.reg_id == 0 && same_uri(binding.contact(), contact.uri)))
 }
 
 /// Seconds granted, 0 for one that is to go. `random` shortens it by chance.
@@ -195,7 +195,7 @@ fn foresee(bindings: &[Binding], request: &Registration<'_>, rules: &RegistrarRu
                 may_change(&bindings[found], request)?;
             }
             None if seconds > 0 => {
-                let repeated = request.contacts[..index].iter().any(|other| other.uri == contact.uri && other.reg_id == contact.reg_id);
+                let repeated = request.contacts[..index].iter().any(|other| same_uri(other.uri, contact.uri) && other.reg_id == contact.reg_id);
                 fresh += usize::from(!repeated);
             }
             None => {}

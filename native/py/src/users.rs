@@ -91,24 +91,24 @@ pub(crate) fn contact_id(user: &str, domain: &str, contact: &str, instance: &str
     edge::contact_id(format!("{user}@{domain}").as_bytes(), contact.as_bytes(), instance.as_bytes(), if instance.is_empty() { 0 } else { reg_id })
 }
 
-/// Worker, user, domain and realm.
-pub(crate) type Wanted = (u8, String, String, String);
+/// Worker, user, domain, realm, and the user's name as a clear password is hashed with it.
+pub(crate) type Wanted = (u8, String, String, String, String);
 /// What the database says of a user: the clear password, HA1 by MD5, SHA-256 and SHA-512-256, and attributes by name.
 pub(crate) type Known = (String, String, String, String, Vec<(String, String)>);
 /// A question; whether the database could be asked; and what it says, nothing for nobody.
 pub(crate) type Told = (Wanted, bool, Option<Known>);
 
 pub(crate) fn wanted(question: CredentialQuestion) -> Wanted {
-    (question.worker, question.user, question.domain, question.realm)
+    (question.worker, question.user, question.domain, question.realm, question.named)
 }
 
-pub(crate) fn told(((worker, user, domain, realm), available, found): Told) -> (CredentialQuestion, CredentialAnswer) {
+pub(crate) fn told(((worker, user, domain, realm, named), available, found): Told) -> (CredentialQuestion, CredentialAnswer) {
     let answer = match found {
         _ if !available => CredentialAnswer::Unavailable,
         Some((password, md5, sha256, sha512, attributes)) => CredentialAnswer::Found(password, [md5, sha256, sha512], attributes),
         None => CredentialAnswer::Unknown,
     };
-    (CredentialQuestion { worker, user, domain, realm }, answer)
+    (CredentialQuestion { worker, user, domain, realm, named }, answer)
 }
 
 /// A write as number and row; no row where it is to go.

@@ -17,15 +17,21 @@ Contact: <sip:alice@192.0.2.4>\r\nX-Unknown: kept\r\nContent-Type: application/s
 #[test]
 fn parsing_does_not_allocate() {
     let mut head = Box::new(Head::default());
+    // The harness has a thread of its own, which allocates at times: what the parser allocates, it allocates every time.
+    let least = (0..10).map(|_| allocations(&mut head)).min();
+    assert_eq!(least, Some(0));
+}
+
+fn allocations(head: &mut Head) -> usize {
     let region = Region::new(ALLOCATOR);
     for cut in 0..=INVITE.len() {
-        let bytes = INVITE.get(..cut).unwrap();
-        if parse(bytes, &Limits::STANDARD, &mut head).is_ok() {
-            let message = Message::new(bytes, &head);
+        let bytes = INVITE.get(..cut).unwrap_or_default();
+        if parse(bytes, &Limits::STANDARD, head).is_ok() {
+            let message = Message::new(bytes, head);
             assert_eq!(message.elements(HeaderName::Route).filter_map(|span| parse_name_addr(bytes, span)).count(), 2);
             assert!(sdp_lines(bytes, head.body).count() <= 2);
         }
     }
-    assert!(parse(INVITE, &Limits::STANDARD, &mut head).is_ok());
-    assert_eq!(region.change().allocations, 0);
+    assert!(parse(INVITE, &Limits::STANDARD, head).is_ok());
+    region.change().allocations
 }
