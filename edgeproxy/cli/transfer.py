@@ -34,7 +34,8 @@ def import_csv(url: str, kind: str, file: Path, replace: bool, skip_bad: bool, i
     """Take rows of FILE (CSV whose first line names the columns) into the database at URL."""
 
     def work() -> None:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
+        # As bytes: what cannot be read is told with its line by the import itself.
+        with file.open("rb") as lines:
             total = max(sum(1 for _ in lines) - 1, 0)
         with progress(f"importing {kind}", total) as step:
             done = asyncio.run(import_rows(url, kind, file, replace=replace, skip_bad=skip_bad, foreign=into_opensips, step=step))

@@ -75,8 +75,17 @@ def _checked(kind: Any, data: Any, path: KeyPath, faults: Faults) -> Any:
     except msgspec.ValidationError as error:
         problem = re.sub(r" - at `.*`$", "", str(error))
         shown = "..." if "password" in path[-1] or "secret" in path[-1] else repr(data)
-        faults.add(path, f"{problem[0].lower()}{problem[1:]}, got: {shown}")
+        choices = ", ".join(map(str, _choices(kind)))
+        faults.add(path, f"{problem[0].lower()}{problem[1:]}, got: {shown}", f"valid here: {choices}" if choices else "")
     return data
+
+
+def _choices(kind: Any) -> list[object]:
+    """Return the values of every `Literal` in a type."""
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return list(arguments)
+    return [choice for argument in arguments for choice in _choices(argument)]
 
 
 def _is_optional(kind: Any) -> bool:

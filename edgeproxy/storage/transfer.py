@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Float, Integer, Table, delete, insert, select
+from sqlalchemy import Connection, Float, Integer, Table, UniqueConstraint, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeproxy.errors import StorageError
@@ -26,6 +26,8 @@ KINDS: dict[str, Table] = {
     "rules": rules,
 }
 _ROWS = 5_000
+_MOST = 2**31 - 1
+"""What an integer column of every database takes."""
 _TOLD = 1_000
 """Faults that are told one by one; more are counted."""
 
@@ -46,6 +48,16 @@ class _Reader:
         self._table = KINDS[kind]
         self.fault_count = 0
         self.faults: list[str] = []
+        unique = [constraint.columns.keys() for constraint in self._table.constraints if isinstance(constraint, UniqueConstraint)]
+        keys = (tuple(names) for names in (self._table.primary_key.columns.keys(), *unique))
+        self._seen: dict[tuple[str, ...], dict[tuple[Any, ...], int]] = {names: {} for names in keys}
+        """By the columns that tell rows apart: values, and the line that has them; 0 for those that were in the database before."""
+
+    def know(self, connection: Connection) -> None:
+        """Learn which rows are there already: a second one of a name would be refused by the database, and all others with it."""
+        for names in self._seen:
+            key = [self._table.columns[name] for name in names]
+            self._seen[names].update(dict.fromkeys(map(tuple, connection.execute(select(*key))), 0))
 
     def fault(self, line: int, column: str, problem: str) -> None:
         self.fault_count += 1
@@ -78,7 +90,7 @@ class _Reader:
 
     def _row(self, line: int, row: dict[str, Any]) -> dict[str, Any] | None:
         if None in row or None in row.values():
-            self.fault(line, "row", f"expected {len(self._table.columns)} columns at most, as many as the first line names")
+            self.fault(line, "row", f"expected {len(row) - (None in row)} columns, as many as the first line names")
             return None
         found: dict[str, Any] = {}
         for name, text in row.items():
@@ -93,7 +105,10 @@ class _Reader:
                 try:
                     found[name] = int(text) if isinstance(column.type, Integer) else float(text)
                 except ValueError:
-                    self.fault(line, name, f"expected a number, got: {text}")
+                    self.fault(line, name, f"expected a number, got: {text[:80]}")
+                    return None
+                if isinstance(column.type, Integer) and not -_MOST - 1 <= found[name] <= _MOST:
+                    self.fault(line, name, f"expected a number from {-_MOST - 1} to {_MOST}, got: {text[:80]}")
                     return None
             else:
                 length = getattr(column.type, "length", None) or 0
@@ -101,7 +116,22 @@ class _Reader:
                     self.fault(line, name, f"expected {length} printable characters at most, got: {text[:80]}")
                     return None
                 found[name] = text
-        return found
+        return None if self._is_repeated(line, found) else found
+
+    def _is_repeated(self, line: int, row: dict[str, Any]) -> bool:
+        for names, seen in self._seen.items():
+            key = tuple(row.get(name) for name in names)
+            if None in key:
+                # Without a number the database gives one.
+                continue
+            if (before := seen.setdefault(key, line)) != line:
+                self.fault(
+                    line,
+                    names[0],
+                    f"a second row of {' '.join(map(str, key))}, {f'the first is in line {before}' if before else 'the first is in the database'}",
+                )
+                return True
+        return False
 
 
 def _default(column: Any) -> Any:
@@ -129,6 +159,8 @@ async def import_rows(  # noqa: PLR0913
             raise StorageError(f"the database is {found.value}\nhint: edgeproxy db upgrade URL")
         if replace:
             connection.execute(delete(table))
+        else:
+            reader.know(connection)
         count = 0
         left = reader.rows(step)
         while rows := list(islice(left, _ROWS)):
