@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from edgeproxy.config.document import dns_document
 from edgeproxy.errors import StorageError
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.switches import Switches
+from edgeproxy.storage.recurrence import DAYS
 
 GatewayName = tuple[str, int, str]
 """Host, port (0: none) and transport (empty: none), as a gateway's URI has them."""
@@ -234,8 +235,11 @@ class Routes:
         if name not in routes:
             raise StorageError(f"no such route: {name}; there are {', '.join(routes) or 'none'}")
         terms = routes[name]
+        now = datetime.now(UTC)
+        if at and self._has_recurrences and not now - timedelta(days=1) < at < now + timedelta(days=DAYS - 2):
+            raise StorageError(f"at: time recurrences are known from yesterday on for {DAYS} days only, got: {at.isoformat()}")
         flags = (terms.fall_back, terms.whole_number, terms.by_weight)
-        moment = int((at or datetime.now(UTC)).timestamp())
+        moment = int((at or now).timestamp())
         wanted = terms.group if group is None else group
         translated = self._engine.translate(self._tables, peer, number, moment) if peer else None
         number_rule, number = translated or ("", number)

@@ -1,12 +1,15 @@
 """Where gateways are that have names, as those who call."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeproxy import _native
 from edgeproxy.config import load_text
+from edgeproxy.errors import StorageError
 from edgeproxy.server import routes as module
 from edgeproxy.server.routes import GatewayName, Resolved, Routes
 from edgeproxy.server.switches import Switches
@@ -56,3 +59,13 @@ def test_where_names_cannot_be_looked_up_at_all_everything_stays(monkeypatch: py
 def test_other_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="expected struct DnsSettings"):
         _native.look_up(b"\xc0", [])
+
+
+def test_no_explanation_is_given_for_a_time_that_recurrences_do_not_reach(tmp_path: Path) -> None:
+    routes: Any = Routes(lambda *_, **__: None, lambda *_: None, Switches(tmp_path))
+    routes._loaded = load_text(f"{LOADED.text}[route.pstn]\n", "edge.toml")
+    routes._tables = routes._engine = object()
+    routes._has_recurrences = True
+    for year in (2020, 2090):
+        with pytest.raises(StorageError, match=f"known from yesterday on for 400 days only, got: {year}-03-29"):
+            routes.explain("4930", "", None, datetime(year, 3, 29, tzinfo=UTC))
