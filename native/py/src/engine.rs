@@ -71,7 +71,8 @@ impl Engine {
     ) -> PyResult<String> {
         let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
         let now = self.0.moment();
-        py.detach(|| tables.explain(partition, group, number, flags, &whitelist, at, now, &health))
+        let quality = self.0.quality().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
+        py.detach(|| tables.explain(partition, group, number, flags, &whitelist, at, now, &health, &quality))
     }
 
     /// The rule for a number that a peer sends, with what that makes of it.

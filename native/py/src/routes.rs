@@ -136,6 +136,7 @@ impl RouteTables {
         at: i64,
         now: u64,
         health: &HealthRules,
+        quality: &QualityRules,
     ) -> PyResult<String> {
         let table = self.0.table(partition).ok_or_else(|| PyKeyError::new_err(partition.to_owned()))?;
         let number = String::from_utf8_lossy(&edge::normal_number(table, number.as_bytes())).into_owned();
@@ -147,7 +148,7 @@ impl RouteTables {
             key: 0,
         };
         let full = |pick| self.0.is_full(partition, pick).then_some(Full::Calls.reason());
-        let present = Present { now, health, full: &full };
+        let present = Present { now, health, quality, full: &full };
         serde_json::to_string(&explain(table, group, &number, &options, at, &present)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 

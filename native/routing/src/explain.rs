@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
+use crate::quality::{QualityRules, Worth};
 use crate::search::{Pick, SearchOptions};
 use crate::state::HealthRules;
-use crate::table::{CARRIER, Sort, Table};
+use crate::table::{CARRIER, Rule, Sort, Table};
 
 /// One rule that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,6 +66,8 @@ pub struct Present<'a> {
     pub now: u64,
     /// When gateways count as down.
     pub health: &'a HealthRules,
+    /// How quality decides.
+    pub quality: &'a QualityRules,
     /// Why a gateway takes no call by a carrier, if it takes none.
     pub full: &'a dyn Fn(Pick) -> Option<&'static str>,
 }
@@ -121,13 +124,14 @@ pub fn explain(table: &Table, group: u32, number: &str, options: &SearchOptions,
 }
 
 fn destinations(table: &Table, rule: u32, number: &[u8], options: &SearchOptions, present: &Present<'_>) -> Vec<DestinationStep> {
-    let mut steps = Vec::new();
+    let mut steps: Vec<DestinationStep> = Vec::new();
+    let by_quality = Some(&table.rules[rule as usize]).filter(|rule| rule.sort == Sort::Quality && !options.by_weight);
     let allowed = |destination: u32| options.whitelist.as_ref().is_none_or(|list| list.has(destination));
     for (destination, weight) in table.destinations_of(&table.rules[rule as usize]) {
         let index = destination & !CARRIER;
         if destination & CARRIER == 0 {
             let fault = if allowed(destination) { None } else { Some("not in the whitelist") };
-            steps.extend(step(table, Pick { gateway: index, carrier: None }, weight, number, fault, present));
+            steps.extend(step(table, by_quality, Pick { gateway: index, carrier: None }, weight, number, fault, present));
             continue;
         }
         let Some(carrier) = table.carriers.get(index as usize) else { continue };
@@ -138,15 +142,34 @@ fn destinations(table: &Table, rule: u32, number: &[u8], options: &SearchOptions
         let mut first = true;
         for (gateway, weight) in &carrier.gateways {
             let skipped = if carrier.first_only && !first { Some("the carrier gives only its first usable gateway") } else { fault };
-            let made = step(table, Pick { gateway: *gateway, carrier: Some(index) }, *weight, number, skipped, present);
+            let made = step(table, by_quality, Pick { gateway: *gateway, carrier: Some(index) }, *weight, number, skipped, present);
             first &= made.as_ref().is_none_or(|step| !step.used);
             steps.extend(made);
         }
     }
+    if let Some(rule) = by_quality.filter(|_| present.quality.best_first && steps.iter().all(|step| step.carrier.is_empty())) {
+        let score = |step: &DestinationStep| if let Worth::Score(score) = worth(table, rule, &step.gateway, present) { score } else { -1.0 };
+        steps.sort_by(|one, other| score(other).total_cmp(&score(one)));
+    }
     steps
 }
 
-fn step(table: &Table, pick: Pick, weight: u16, number: &[u8], fault: Option<&str>, present: &Present<'_>) -> Option<DestinationStep> {
+/// What a gateway is worth to a rule that is sorted by quality; as much as any where it had no calls.
+fn worth(table: &Table, rule: &Rule, gateway: &str, present: &Present<'_>) -> Worth {
+    let profile = table.profile(rule);
+    let pair = table.quality.known(rule.id, gateway);
+    pair.zip(profile).map_or(Worth::Score(1.0), |(pair, profile)| pair.worth(present.now, present.quality, profile))
+}
+
+fn step(
+    table: &Table,
+    by_quality: Option<&Rule>,
+    pick: Pick,
+    weight: u16,
+    number: &[u8],
+    fault: Option<&str>,
+    present: &Present<'_>,
+) -> Option<DestinationStep> {
     let gateway = table.gateways.get(pick.gateway as usize)?;
     let carrier = pick.carrier.and_then(|index| table.carriers.get(index as usize)).map_or("", |carrier| &carrier.id);
     let state = &gateway.state;
@@ -154,7 +177,15 @@ fn step(table: &Table, pick: Pick, weight: u16, number: &[u8], fault: Option<&st
         Some(fault) => (false, fault.to_owned()),
         None if state.is_off() => (false, "switched off by an operator".to_owned()),
         None if !state.is_usable(present.now, gateway.is_probed(), present.health) => (false, format!("down: {}", state.down().reason())),
-        None => (present.full)(pick).map_or_else(|| (true, "usable".to_owned()), |why| (false, format!("it has {why}"))),
+        None => match ((present.full)(pick), by_quality.map(|rule| worth(table, rule, gateway.id(), present))) {
+            (Some(why), _) => (false, format!("it has {why}")),
+            (None, Some(Worth::Nothing)) => (false, "switched off for this rule".to_owned()),
+            (None, Some(Worth::Probation)) => {
+                (false, format!("its quality is critical: it gets {} of 1,000 calls, and those that nobody else takes", present.quality.probation_permille))
+            }
+            (None, Some(Worth::Score(score))) if score < 1.0 => (true, format!("usable, with a quality of {score:.2}")),
+            (None, _) => (true, "usable".to_owned()),
+        },
     };
     Some(DestinationStep {
         gateway: gateway.id().to_owned(),

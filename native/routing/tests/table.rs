@@ -376,7 +376,7 @@ fn an_explanation_tells_why_and_why_not() {
     .table;
     table.gateways[3].state.switch(false);
     let full = |pick: Pick| (pick.carrier.is_none() && pick.gateway == 3).then_some("enough");
-    let present = Present { now: 0, health: &HEALTH, full: &full };
+    let present = Present { now: 0, health: &HEALTH, quality: &QUALITY, full: &full };
     let told = explain(&table, 0, "4930", &SearchOptions::default(), 0, &present);
     let rules: Vec<_> = told.rules.iter().map(|rule| (rule.rule, rule.used)).collect();
     assert_eq!(rules, [(2, false), (3, true), (4, false), (1, false)]);
@@ -437,6 +437,27 @@ fn scores_are_weights_of_a_draw_or_an_order() {
     // Of equals the first stays first.
     let table = with_quality("c,a,b", &[]);
     assert_eq!(firsts(&table, QualityRules { best_first: true, ..rules }, 100), HashMap::from([("c".to_owned(), 100)]));
+}
+
+#[test]
+fn an_explanation_tells_what_quality_does() {
+    let table = with_quality("a,b,c", &[]);
+    failed(&table, "a");
+    let told = |rules: &QualityRules| -> Vec<(String, bool, String)> {
+        let full = |_: Pick| None;
+        let present = Present { now: 0, health: &HEALTH, quality: rules, full: &full };
+        let found = explain(&table, 0, "1", &SearchOptions::default(), 0, &present);
+        found.rules[0].destinations.iter().map(|step| (step.gateway.clone(), step.used, step.why.clone())).collect()
+    };
+    let line = |gateway: &str, used: bool, why: &str| (gateway.to_owned(), used, why.to_owned());
+    let best_first = QualityRules { drop: false, best_first: true, ..QUALITY };
+    let wanted = [line("b", true, "usable"), line("c", true, "usable"), line("a", true, "usable, with a quality of 0.25")];
+    assert_eq!(told(&best_first), wanted);
+    let pair = table.quality.known(1, "a").unwrap();
+    pair.judge(0, &QUALITY, table.profile(table.rule(0).unwrap()).unwrap());
+    assert_eq!(told(&QUALITY)[0], line("a", false, "its quality is critical: it gets 50 of 1,000 calls, and those that nobody else takes"));
+    pair.switch(false);
+    assert_eq!(told(&best_first)[2], line("a", false, "switched off for this rule"));
 }
 
 #[test]
