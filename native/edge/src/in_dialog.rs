@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 
 use proto::{Direction, Key, Now, RouteToken};
-use syntax::{Message, Method};
+use syntax::{Message, Method, Uri};
 
 use crate::call::Call;
 use crate::edge::Edge;
+use crate::gruu::Wanted;
 use crate::hang_up::side;
 use crate::hop::Hop;
 use crate::matching::Refusal;
 use crate::question::Address;
+use crate::reach::Reach;
 use crate::route::RouteView;
 use crate::settings::PeerKind;
 use crate::target::{Target, TargetSet};
@@ -94,10 +96,28 @@ impl Edge {
         if let Some(target) = self.marked_target(message, shape) {
             return Some(target);
         }
+        if let Some(target) = self.registered_phone(message, shape) {
+            return Some(target);
+        }
         if shape.route.next.is_none() && shape.route.request_uri_is_own {
             return shape.flow.map(|flow| Target::Address(Address { transport: flow.transport, address: flow.address }));
         }
         Self::next_hop(message, &shape.route)
+    }
+
+    /// The phone of a dialog between phones that began before we did: nobody knows any more where it answered from, but its user
+    /// may have it among the bindings, by the Contact that it gave the other side.
+    fn registered_phone(&self, message: &Message<'_>, shape: &Shape) -> Option<Target> {
+        let phone = |peer: Option<u16>| peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].kind == PeerKind::Subscribers);
+        let bound = shape.bound_to.and_then(|id| self.snapshot.peer_by_id(id));
+        if shape.call != Key::NONE || shape.route.next.is_some() || !phone(bound) || !phone(shape.from_peer) {
+            return None;
+        }
+        let to = Uri::parse(message.bytes, message.head.to.uri).ok().filter(|to| self.serves(message.text(to.host)))?;
+        let aor = self.address_of_record(message.bytes, &to)?;
+        let uri = shape.route.swapped.unwrap_or(message.head.request_uri);
+        let way = Reach::somewhere(message.text(uri.whole).into());
+        Some(Target::Phone(Box::new((Wanted::any(self.account_of(&aor)), way))))
     }
 
     /// How requests of this direction leave: by the listener, and if possible the connection, that the dialog began with.

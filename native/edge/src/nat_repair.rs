@@ -21,17 +21,7 @@ const PARAM: &[u8] = b";edge-flow=";
 impl Reach {
     /// The way along `hop`, with this Request-URI.
     pub(crate) fn by(uri: Box<[u8]>, hop: Hop) -> Self {
-        Self {
-            uri,
-            path: Box::default(),
-            hop: Some(hop),
-            listener: hop.listener,
-            q: 1_000,
-            made: 0,
-            instance: Box::default(),
-            spare: Vec::new(),
-            flow_only: false,
-        }
+        Self { hop: Some(hop), listener: hop.listener, q: 1_000, ..Self::somewhere(uri) }
     }
 }
 

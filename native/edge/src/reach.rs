@@ -2,14 +2,14 @@
 //! (RFC 3261 section 16.5: by preference, those of the same one at once).
 
 use proto::{Binding, Key, Now, milliseconds};
-use syntax::{Message, Method, Span, Uri, list_elements, parse_name_addr};
+use syntax::{Message, Method, Span, Uri, list_elements, parse_name_addr, same_uri};
 
 use crate::edge::Edge;
 use crate::gruu::{Device, Wanted};
 use crate::hop::Hop;
 use crate::identify::DEFAULT_BREADTH;
 use crate::outbound::gather;
-use crate::question::QuestionId;
+use crate::question::{Address, QuestionId};
 use crate::settings::Forking;
 use crate::target::Target;
 use crate::transaction::{WaitKind, Waiting};
@@ -71,6 +71,22 @@ impl Reach {
             spare: Vec::new(),
             flow_only: false,
         }
+    }
+
+    /// A phone that is wherever its Contact is registered.
+    pub(crate) fn somewhere(uri: Box<[u8]>) -> Self {
+        Self { uri, path: Box::default(), hop: None, listener: 0, q: 0, made: 0, instance: Box::default(), spare: Vec::new(), flow_only: false }
+    }
+
+    /// The same by the address that its Contact names, where it has no other way.
+    fn fixed(self) -> Self {
+        let hop = match self.target() {
+            Some(Target::Address(Address { transport, address })) if self.path.is_empty() => {
+                Some(Hop { listener: self.listener, transport, address, connection: None })
+            }
+            _ => None,
+        };
+        Self { hop: self.hop.or(hop), ..self }
     }
 
     /// The next hop where no flow says it: that of the first Path value, or of the Contact.
@@ -147,7 +163,12 @@ impl Edge {
     fn take_newest(&mut self, entry: Key, found: Vec<Reach>, way: Reach, by_device: bool) {
         // Two phones of one user may have the same address inside; the mark says which, unless its phone was heard again elsewhere.
         let newer = |other: &Reach| (by_device || other.uri == way.uri && other.made >= way.made) && other.hop.is_some();
-        let newest = found.into_iter().filter(newer).max_by_key(|other| other.made).unwrap_or(way);
+        let newest = if way.hop.is_none() {
+            // Of this one only the Contact is known: where that is registered, that is where it leads.
+            found.into_iter().filter(|other| same_uri(&other.uri, &way.uri)).max_by_key(|other| other.made).map_or(way, Reach::fixed)
+        } else {
+            found.into_iter().filter(newer).max_by_key(|other| other.made).unwrap_or(way)
+        };
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.targets.push(Target::Contact(Box::new(newest)));
         }

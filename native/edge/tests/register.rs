@@ -722,7 +722,9 @@ fn within(method: &str, told: &str, sender: &str, uri: &str, cseq: u32) -> Strin
         routes.reverse();
     }
     let request = Request::new(method, uri).via(&format!("SIP/2.0/UDP {sender}")).tags(from, to).cseq(cseq).branch(&format!("z9hG4bK-{method}-{cseq}"));
-    request.header(&format!("Route: {}", routes.join(", "))).text()
+    let text = request.header(&format!("Route: {}", routes.join(", "))).text();
+    let swapped = |text: &str| text.replace("From: <sip:alice@", "From: <sip:bob@").replace("To: <sip:bob@", "To: <sip:alice@");
+    if from == "bob" { swapped(&text) } else { text }
 }
 
 #[test]
@@ -737,6 +739,28 @@ fn a_phone_that_rings_is_reached_within_its_early_dialog() {
     }
     let sent = rig.receive("198.51.100.8:5060", &within("INFO", &ringing, "198.51.100.8", "sip:bob@203.0.113.77", 4));
     assert!(sent.len() == 1 && sent[0].status_code() == 500, "nobody else is");
+}
+
+#[test]
+fn a_call_between_phones_goes_on_after_a_restart_by_their_bindings() {
+    let mut rig = Rig::new(among_phones());
+    let mut caller = Register { user: "alice", call_id: "reg-2", via: "198.51.100.8:5060", ..Register::new(1) }.lines(&["Contact: <sip:alice@198.51.100.8>"]);
+    one(rig.receive("198.51.100.8:5060", &caller.text()));
+    let invite = called_in_the_open(&mut rig);
+    let sent = rig.receive(PHONE, &response(&invite, 200, "bob").replace("sip:bob@203.0.113.9", "sip:bob@198.51.100.7"));
+    let ok = sent[0].text.clone();
+    let mut next = Rig::new(among_phones());
+    let lost = within("INFO", &ok, "198.51.100.8", "sip:bob@198.51.100.7", 2);
+    assert_eq!(next.receive("198.51.100.8:5060", &lost).pop().unwrap().status_code(), 500, "nobody is registered");
+    caller.cseq = 2;
+    one(next.receive("198.51.100.8:5060", &caller.text()));
+    one(next.receive(PHONE, &Register::new(2).text()));
+    let to_bob = within("INFO", &ok, "198.51.100.8", "sip:bob@198.51.100.7", 3);
+    assert_eq!(next.receive("198.51.100.8:5060", &to_bob)[0].to.to_string(), PHONE);
+    let to_alice = within("BYE", &ok, "198.51.100.7", "sip:alice@198.51.100.8", 1);
+    assert_eq!(next.receive(PHONE, &to_alice)[0].to.to_string(), "198.51.100.8:5060");
+    let elsewhere = within("INFO", &ok, "198.51.100.8", "sip:bob@203.0.113.77", 4);
+    assert_eq!(next.receive("198.51.100.8:5060", &elsewhere).pop().unwrap().status_code(), 500, "no binding leads there");
 }
 
 #[test]
