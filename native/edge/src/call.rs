@@ -109,7 +109,7 @@ pub(crate) struct Call {
     /// The connection or address that the callee answered from.
     pub(crate) callee: Option<Hop>,
     /// Where each of `dialogs` was heard from first; nothing once the call is answered.
-    pub(crate) early: Vec<Hop>,
+    pub(crate) early: SmallVec<[Hop; 1]>,
     pub(crate) from_peer: Option<u16>,
     pub(crate) started: Now,
     pub(crate) answered: Option<Now>,
@@ -163,7 +163,7 @@ impl Call {
             attempts: SmallVec::new(),
             arrival: *arrival,
             callee: None,
-            early: Vec::new(),
+            early: SmallVec::new(),
             from_peer,
             started: now,
             answered: None,

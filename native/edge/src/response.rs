@@ -230,12 +230,11 @@ impl Edge {
             FinalOutcome::AnotherSuccess => false,
             FinalOutcome::Repeated | FinalOutcome::Ignore => return,
         };
-        if outcome == FinalOutcome::Late {
-            self.counters.attempts_answered_late.add();
-        }
-        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         if transaction.origin.is_some() {
             return self.acknowledge_ping(now, entry, attempt, message);
+        }
+        if outcome == FinalOutcome::Late {
+            self.counters.attempts_answered_late.add();
         }
         if !self.strip_via(now, arrival, entry, attempt, message) {
             return;
@@ -303,7 +302,7 @@ impl Edge {
         {
             call.answered = Some(now);
             call.callee = Some(*arrival);
-            call.early = Vec::new();
+            call.early.clear();
             call.next_ping = next_ping;
             let old = if rang { 2 } else { 1 };
             self.arm_call(call_key);

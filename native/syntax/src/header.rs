@@ -47,7 +47,7 @@ impl HeaderName {
 
     /// The known header field of this name, compared without case; [`HeaderName::Other`] else.
     pub fn from_bytes(name: &[u8]) -> Self {
-        let mut lower = [0u8; 29];
+        let mut lower = [0u8; 32];
         let Some(lower) = lower.get_mut(..name.len()) else { return Self::Other };
         for (to, from) in lower.iter_mut().zip(name) {
             *to = from.to_ascii_lowercase();
