@@ -56,7 +56,7 @@ def _install(config: Config) -> dict[str, Any]:
             "workers": install.media_workers,
             "first_port": install.media_ports[0],
             "last_port": install.media_ports[1],
-            "ready": install.ready_pairs,
+            "ready": install.ready_pairs(config.media.streams if config.media else 1),
             "dscp": install.media_dscp,
             "mailbox": tuning.mailbox_messages,
         },

@@ -75,7 +75,7 @@ class Install(msgspec.Struct, frozen=True):
     media_ports: tuple[Port, Port] = (30_000, 39_999)
     """First and last port for media, at each address; a stream takes four. Firewalls must let UDP in there."""
     media_ready: Annotated[int, Meta(ge=1, le=4_096)] = 256
-    """Pairs of ports kept bound for each worker at each address, so that no call waits for one; two for each stream of a call that begins."""
+    """Pairs of ports kept bound for each worker at each address, so that no call waits for one; two for each stream of a call that begins. At least two for each of `media.streams` are."""
     media_dscp: Annotated[int, Meta(ge=0, le=63)] = 46
     """Class in which media is sent (RFC 2474); 46 is expedited forwarding, 0 none."""
     pin_processors: list[Annotated[int, Meta(ge=0, le=1023)]] = field(default_factory=list)
@@ -115,9 +115,8 @@ class Install(msgspec.Struct, frozen=True):
         if pairs < 2 * max(self.media_workers, 1) * self.workers:
             faults.add(path, f"expected two pairs of ports for each worker and media worker, got: {first} to {last}")
 
-    @property
-    def ready_pairs(self) -> int:
-        """How many pairs of ports each worker finds ready at each address: no more than half of all, so that they can be shared."""
+    def ready_pairs(self, streams: int) -> int:
+        """How many pairs of ports each worker finds ready at each address: as many as a call with so many streams needs, and no more than half of all, so that they can be shared."""
         first, last = self.media_ports
         share = (last + 1 - first) // 2 // max(self.media_workers, 1) // (2 * self.workers)
-        return max(1, min(self.media_ready, share))
+        return max(1, min(max(self.media_ready, 2 * streams), share))

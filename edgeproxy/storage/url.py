@@ -18,10 +18,15 @@ def driver_url(url: str) -> URL:
     scheme, _, rest = url.partition(":")
     if scheme not in _DRIVERS:
         raise StorageError(f"database: expected a sqlite:///, postgresql:// or mysql:// URL, got: {scheme}:")
+    form = "///FILE" if scheme == "sqlite" else "//USER:PASSWORD@HOST/DATABASE"
     try:
-        return make_url(f"{_DRIVERS[scheme]}:{rest}")
+        place = make_url(f"{_DRIVERS[scheme]}:{rest}")
     except ArgumentError:
-        raise StorageError(f"database: expected {scheme}://USER:PASSWORD@HOST/DATABASE") from None
+        raise StorageError(f"database: expected {scheme}:{form}") from None
+    if scheme == "sqlite" and place.host:
+        # Two slashes name a machine, which no file has.
+        raise StorageError(f"database: expected {scheme}:{form}, got: {url}")
+    return place
 
 
 def shown(url: str) -> str:

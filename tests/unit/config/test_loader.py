@@ -53,3 +53,8 @@ def test_defaults_are_within_their_own_bounds() -> None:
     text = '[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n'
     config = load_text(text, "edge.toml").config
     assert msgspec.convert(msgspec.to_builtins(config), Config) == config
+
+
+def test_as_many_ports_are_ready_as_a_call_with_all_its_streams_needs() -> None:
+    toml = '[install]\nmedia_ready = 1\n[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[media]\nstreams = 5\n'
+    assert msgspec.msgpack.decode(to_document(load_text(toml, "edge.toml").config))["install"]["media"]["ready"] == 10

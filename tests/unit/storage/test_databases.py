@@ -78,6 +78,11 @@ def test_rows_that_are_there_already_and_numbers_that_no_column_takes_are_named(
     ]
 
 
+def test_a_sqlite_url_with_two_slashes_is_refused_with_the_right_form() -> None:
+    with pytest.raises(StorageError, match=r"expected sqlite:///FILE, got: sqlite://relative\.db"):
+        asyncio.run(check_database("sqlite://relative.db"))
+
+
 def test_an_empty_one_is_made_and_a_second_time_nothing_happens(database: str) -> None:
     assert asyncio.run(check_database(database))[0] is Standing.EMPTY
     assert asyncio.run(upgrade(database)) is Standing.EMPTY
