@@ -5,6 +5,7 @@ end left out; several are joined by `&` (and), `/` (or), `!` (not) and parenthes
 is to end at 06:00 ends at 06:00 also in the night in which clocks change.
 """
 
+import bisect
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, tzinfo
@@ -145,7 +146,7 @@ def _expand_one(atom: str, first: datetime, last: datetime, zone: tzinfo) -> lis
     freq = given.get("freq", "").lower()
 
     def clock(moment: datetime) -> int:
-        return _seconds(moment.replace(tzinfo=zone))
+        return _clock(moment, zone)
 
     if not freq:
         if bad := [name for name in _FIELDS[4:] if given.get(name)]:
@@ -160,6 +161,19 @@ def _expand_one(atom: str, first: datetime, last: datetime, zone: tzinfo) -> lis
     ends = ((moment, moment + length if length else _end_of(freq, moment)) for moment in starts)
     limit = clock(until) + 1 if until else _LAST
     return [(clock(begin), min(clock(stop), limit)) for begin, stop in ends if clock(begin) < limit]
+
+
+def _clock(moment: datetime, zone: tzinfo) -> int:
+    """Return when the clocks of `zone` show `moment`; where they leave it out, when they go over it."""
+    at = _seconds(moment.replace(tzinfo=zone))
+
+    def shown(seconds: int) -> datetime:
+        return datetime.fromtimestamp(seconds, zone).replace(tzinfo=None)
+
+    if shown(at) == moment:
+        return at
+    before = at - 86_400
+    return before + bisect.bisect_left(range(2 * 86_400), moment, key=lambda after: shown(before + after))
 
 
 def _zone(name: str) -> tzinfo:

@@ -14,7 +14,7 @@ use crate::hop::Hop;
 use crate::identify::Original;
 use crate::matching::Refusal;
 use crate::number_settings::{GatewayNumberSettings, NumberField, NumberRuleSettings, NumberScheme, NumberSetSettings, NumberUseSettings};
-use crate::route::RouteView;
+use crate::route::{RouteView, has_param};
 use crate::settings::{RouteSettings, SettingsError};
 use crate::transaction::Shape;
 
@@ -123,6 +123,11 @@ fn compile(set: &NumberSetSettings) -> Result<NumberSet, SettingsError> {
             (_, Some(pattern)) => Fits::Pattern(routing::pattern(pattern, false).map_err(|problem| fault(&problem))?),
             (prefix, None) => Fits::Prefix(prefix.as_deref().unwrap_or_default().as_bytes().into()),
         };
+        if let (Fits::Pattern(found), Some(template)) = (&fits, &rule.replace)
+            && let Some(group) = routing::unknown_group(found, template.as_bytes())
+        {
+            return Err(fault(&format!("{template}, whose pattern has no group {group}")));
+        }
         let becomes = match &rule.replace {
             Some(template) => Becomes::Made(None, template.as_bytes().into()),
             None => Becomes::Stripped(rule.strip, rule.add.as_bytes().into()),
@@ -202,20 +207,19 @@ impl NumberTerms {
         if let (None, Some(refuse)) = (&found, refuse) {
             return Err(refuse.clone());
         }
+        // What is no number, and a local one that is of no place, no tel: URI can say (RFC 3966 section 5.1.5).
+        let needs_sip = |made: &[u8]| !is_telephone(made) || !is_global(made) && !has_param(bytes, uri, b"phone-context");
         let turns = match self.scheme {
-            NumberScheme::Keep => false,
+            NumberScheme::Keep => is_tel && found.as_deref().is_some_and(|made| made != number && needs_sip(made)),
             NumberScheme::Sip => is_tel,
-            NumberScheme::Tel => !is_tel && is_global(found.as_deref().unwrap_or(&number)),
+            NumberScheme::Tel if is_tel => found.as_deref().is_some_and(|made| made != number && needs_sip(made)),
+            NumberScheme::Tel => is_global(found.as_deref().unwrap_or(&number)),
         };
         let same = found.as_ref().is_none_or(|made| *made == number);
         if same && !turns {
             return Ok(None);
         }
         let made = found.unwrap_or(number);
-        if is_tel && !turns && !is_telephone(&made) {
-            // No tel: URI can say that.
-            return Ok(None);
-        }
         // A number of the world is one of no place (RFC 3966 section 5.1.4).
         let local = if is_tel && is_global(&made) { b"phone-context".as_slice() } else { b"" };
         let params = without(uri.params.of(bytes), local);
@@ -239,9 +243,7 @@ impl NumberTerms {
             out.extend_from_slice(Span::new(uri.whole.start(), uri.user.start()).of(bytes));
             push_user(&made, &mut out);
             out.extend_from_slice(parameters);
-            let rest = Span::new(uri.user.end(), uri.whole.end()).of(bytes);
-            // A user part may not be empty (RFC 3261 section 25.1): then there is none.
-            out.extend_from_slice(if made.is_empty() && parameters.is_empty() { rest.strip_prefix(b"@").unwrap_or(rest) } else { rest });
+            out.extend_from_slice(Span::new(uri.user.end(), uri.whole.end()).of(bytes));
         }
         Ok(Some(out))
     }

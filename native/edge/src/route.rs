@@ -153,6 +153,6 @@ pub(crate) fn element_uri(bytes: &[u8], element: Span) -> Option<Uri> {
     Uri::parse(bytes, parsed.uri).ok().filter(|uri| !uri.host.is_empty())
 }
 
-fn has_param(bytes: &[u8], uri: &Uri, name: &[u8]) -> bool {
+pub(crate) fn has_param(bytes: &[u8], uri: &Uri, name: &[u8]) -> bool {
     uri.params.of(bytes).split(|b| *b == b';').any(|p| p.split(|b| *b == b'=').next().is_some_and(|n| n.eq_ignore_ascii_case(name)))
 }

@@ -131,7 +131,7 @@ fn what_goes_to_a_peer_has_its_form_and_a_gateways_own_comes_first() {
         GATEWAY,
         &invite("sip:+4930123@edge").call_id("in").branch("z9hG4bK-in").text().replace("From: <sip:alice@example.net>", "From: <tel:+12125551>"),
     );
-    assert_eq!((inbound.first_line(), header(&inbound.text, "From")), ("INVITE sip:030123@edge SIP/2.0", "<tel:0012125551>;tag=alice"));
+    assert_eq!((inbound.first_line(), header(&inbound.text, "From")), ("INVITE sip:030123@edge SIP/2.0", "<sip:0012125551@192.0.2.1:5060;user=phone>;tag=alice"));
 }
 
 #[test]
@@ -190,6 +190,47 @@ fn a_request_that_comes_back_as_it_came_is_a_loop_though_numbers_were_changed_tw
     let back = sent.text.replacen("INVITE sip:12125551@", "INVITE sip:0012125551@", 1);
     let answer = rig.receive(GATEWAY, &back).pop().unwrap();
     assert_eq!(answer.status_code(), 482, "{}", answer.text);
+}
+
+#[test]
+fn a_tel_uri_that_could_not_say_a_number_becomes_a_sip_uri() {
+    let mut rig = rig_with(terms());
+    for (number, (from, wanted)) in [
+        // A local number needs its context (RFC 3966 section 5.1.5): where it has one, it stays.
+        ("<tel:+4930123>", "<sip:030123@192.0.2.1:5060;user=phone>;tag=alice"),
+        ("<tel:+4930123;isub=1>", "<sip:030123;isub=1@192.0.2.1:5060;user=phone>;tag=alice"),
+        ("<tel:+12125551;phone-context=+49>", "<tel:0012125551;phone-context=+49>;tag=alice"),
+        // What no rule changes is left as it is.
+        ("<tel:7>", "<tel:7>;tag=alice"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = invite("sip:+4930123@edge").call_id(&number.to_string()).branch(&format!("z9hG4bK-{number}")).text();
+        let sent = call(&mut rig, GATEWAY, &text.replace("From: <sip:alice@example.net>", &format!("From: {from}")));
+        assert_eq!(header(&sent.text, "From"), wanted, "{from}");
+    }
+    let mut settings = terms();
+    settings.peers[1].numbers_out = used("american", NumberScheme::Tel);
+    let mut rig = rig_with(settings);
+    let sent = call(&mut rig, CORE, &with_from("sip:030123@edge", "<tel:+12125551>"));
+    assert_eq!(header(&sent.text, "From"), "<sip:011-212-5551@192.0.2.1:5060;user=phone>;tag=alice");
+}
+
+#[test]
+fn a_rule_that_would_leave_nothing_of_a_number_is_not_for_it() {
+    let mut settings = terms();
+    settings.number_sets[0].rules = vec![prefix("0", 4, "")];
+    settings.number_sets[0].refuse = Some((484, String::new()));
+    let mut rig = rig_with(settings.clone());
+    for (number, (user, wanted)) in
+        [("0123", "SIP/2.0 484 Address Incomplete"), ("012", "SIP/2.0 484 Address Incomplete"), ("01234", "INVITE sip:4@203.0.113.1 SIP/2.0")].into_iter().enumerate()
+    {
+        let text = invite(&format!("sip:{user}@edge")).call_id(&number.to_string()).branch(&format!("z9hG4bK-{number}")).text();
+        assert_eq!(rig.receive(CORE, &text).pop().unwrap().first_line(), wanted, "{user}");
+    }
+    settings.number_sets[2].rules[0].replace = Some("\\1\\3".to_owned());
+    assert!(rig.reload(settings).unwrap_err().to_string().contains("numbers.american.rules.0: not a rule: \\1\\3, whose pattern has no group 3"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::recurrence::Recurrence;
 use crate::row::{number, rows, trimmed};
 use crate::state::{GatewayState, ProbeMode};
 use crate::table::{CARRIER, Rule, Sort, Table};
-use crate::translation::{Becomes, Fits, NumberRule, pattern};
+use crate::translation::{Becomes, Fits, NumberRule, pattern, unknown_group};
 use crate::trie::{NONE, SortKey};
 
 /// Faults that are told one by one; more are counted.
@@ -292,6 +292,13 @@ impl Builder {
             (true, false) => Becomes::Made(None, replacement.into()),
             (false, false) => Becomes::Made(Some(compiled("subst_exp", substitution)?), replacement.into()),
         };
+        let groups_of = match (&becomes, &fits) {
+            (Becomes::Made(Some(found), _), _) | (Becomes::Made(None, _), Fits::Pattern(found)) => Some(found),
+            _ => None,
+        };
+        if let Some(group) = groups_of.and_then(|found| unknown_group(found, replacement)) {
+            return Err(("repl_exp", format!("the expression has no group {group}, got: {}", lossy(replacement))));
+        }
         let recurrence = Some(self.recurrence(trimmed(recurrence))).filter(|index| *index != NONE);
         self.translations.push((plan, order, NumberRule { name: lossy(trimmed(id)).into(), fits, becomes, recurrence }));
         Ok(())

@@ -29,6 +29,12 @@ pub enum Becomes {
     Same,
 }
 
+/// The first group that `template` speaks of and `pattern` does not have.
+pub fn unknown_group(pattern: &Regex, template: &[u8]) -> Option<usize> {
+    let named = template.windows(2).filter(|pair| pair[0] == b'\\' && pair[1].is_ascii_digit());
+    named.map(|pair| usize::from(pair[1] - b'0')).find(|group| *group >= pattern.captures_len())
+}
+
 /// One rule.
 #[derive(Clone, Debug)]
 pub struct NumberRule {
@@ -52,8 +58,13 @@ pub fn pattern(text: &str, any_case: bool) -> Result<Regex, String> {
 }
 
 impl NumberRule {
-    /// The number as this rule makes it; `None` where the rule is not for it.
+    /// The number as this rule makes it; `None` where the rule is not for it. One that would leave nothing of a number is not
+    /// for it: there is no URI with a user part that is empty (RFC 3261 section 25.1).
     fn apply(&self, number: &[u8]) -> Option<Vec<u8>> {
+        self.made(number).filter(|made| !made.is_empty())
+    }
+
+    fn made(&self, number: &[u8]) -> Option<Vec<u8>> {
         let fits = match &self.fits {
             Fits::Prefix(prefix) => number.starts_with(prefix),
             Fits::Whole(whole, false) => *number == **whole,
@@ -64,7 +75,7 @@ impl NumberRule {
             return None;
         }
         match &self.becomes {
-            Becomes::Stripped(count, front) => Some([front, number.get(usize::from(*count)..).unwrap_or_default()].concat()),
+            Becomes::Stripped(count, front) => Some([front, number.get(usize::from(*count)..)?].concat()),
             Becomes::Same => Some(number.to_vec()),
             Becomes::Made(other, template) => {
                 let found = match (other, &self.fits) {
@@ -125,7 +136,10 @@ mod tests {
         let table = [
             (rule(prefix("00"), Becomes::Stripped(2, (*b"+").into())), "004930", Some("+4930")),
             (rule(prefix("00"), Becomes::Stripped(2, (*b"+").into())), "04930", None),
-            (rule(prefix("0"), Becomes::Stripped(9, (*b"").into())), "01", Some("")),
+            (rule(prefix("0"), Becomes::Stripped(9, (*b"4").into())), "01", None),
+            (rule(prefix("0"), Becomes::Stripped(2, (*b"4").into())), "01", Some("4")),
+            (rule(prefix("0"), Becomes::Stripped(2, (*b"").into())), "01", None),
+            (rule(found("^(..)(.)?$"), template("\\2")), "12", None),
             (rule(Fits::Whole((*b"Echo").into(), true), Becomes::Same), "eCHO", Some("eCHO")),
             (rule(Fits::Whole((*b"Echo").into(), false), Becomes::Same), "echo", None),
             (rule(Fits::Whole((*b"112").into(), false), template("\\1sos")), "112", Some("\\1sos")),
@@ -146,6 +160,7 @@ mod tests {
         let rules = NumberRules(vec![timed, rule(Fits::Prefix((*b"").into()), Becomes::Stripped(1, (*b"").into()))]);
         assert_eq!(rules.translate(b"01", |index| index == 3), Some(("timed", b"01".to_vec())));
         assert_eq!(rules.translate(b"01", |_| false), Some(("1", b"1".to_vec())));
+        assert_eq!(rules.translate(b"1", |_| false), None);
         assert_eq!(rules.translate(b"", |_| true), None);
         assert_eq!(rules.translate(&[b'1'; LONGEST_NUMBER + 1], |_| true), None);
     }
@@ -155,5 +170,12 @@ mod tests {
         assert!(pattern("(?=1)", false).unwrap_err().contains("look-around"));
         assert!(pattern("(", false).is_err());
         assert!(pattern("(.{1000}){1000}", false).is_err());
+    }
+
+    #[test]
+    fn groups_that_there_are_not_are_found() {
+        let two = pattern("^(.)(.)", false).unwrap();
+        assert_eq!(unknown_group(&two, b"\\0\\1\\2\\"), None);
+        assert_eq!(unknown_group(&two, b"+\\1\\3"), Some(3));
     }
 }

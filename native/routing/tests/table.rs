@@ -332,13 +332,15 @@ fn dial_plans_are_asked_in_their_order_and_bad_rows_are_named() {
         &["8", "8", "1", "2", "1", "0", "", "", "", "0"],
         &["9", "8", "1", "0", "1", "0", "(", "x", "", "0"],
         &["10", "x", "1", "0", "1", "0", "", "", "", "0"],
+        &["11", "8", "1", "1", "^(.)", "0", "", "\\1\\2", "", "0"],
+        &["12", "8", "1", "0", "1", "0", "^1", "\\1", "", "0"],
     ]));
     assert_eq!(builder.recurrence_texts(), ["t", "bad"]);
     builder.mean(Ok(vec![(5, 6)]));
     builder.mean(Err("no such thing".to_owned()));
     let Loaded { table, faults, .. } = builder.finish();
     let told: Vec<(&str, &str, &str)> = faults.iter().map(|fault| (fault.table, fault.row.as_str(), fault.column)).collect();
-    let wanted = [("7", "match_exp"), ("8", "match_op"), ("9", "subst_exp"), ("10", "dpid"), ("6", "timerec")];
+    let wanted = [("7", "match_exp"), ("8", "match_op"), ("9", "subst_exp"), ("10", "dpid"), ("11", "repl_exp"), ("12", "repl_exp"), ("6", "timerec")];
     assert_eq!(told, wanted.map(|(row, column)| ("dialplan", row, column)));
     let made = |plan, number: &str, now| table.translate(plan, number.as_bytes(), now).map(|(row, made)| (row.to_owned(), String::from_utf8(made).unwrap()));
     let some = |row: &str, made: &str| Some((row.to_owned(), made.to_owned()));

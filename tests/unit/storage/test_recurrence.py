@@ -89,6 +89,15 @@ def test_every_minute_is_as_the_clocks_of_the_zone_say(text: str, zone: ZoneInfo
         assert holds(spans, moment) == wanted(local), (moment, local)
 
 
+@pytest.mark.parametrize(("begin", "end"), [("0230", "0315"), ("0100", "0230"), ("0210", "0250"), ("0130", "0300")])
+def test_what_begins_or_ends_in_an_hour_that_clocks_leave_out_does_so_when_they_go_over_it(begin: str, end: str) -> None:
+    spans = expand(f"Europe/Rome|20200101T{begin}00|20200101T{end}00||daily", NOW)
+    midnight = datetime(2026, 3, 29, tzinfo=ROME).astimezone(UTC)
+    for minute in range(12 * 60):
+        moment = midnight + timedelta(minutes=minute)
+        assert holds(spans, moment) == (begin <= f"{moment.astimezone(ROME):%H%M}" < end), moment
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
