@@ -28,6 +28,7 @@ __all__ = [
     "pattern_fault",
     "replay_fraud",
     "set_log_level",
+    "unknown_group",
 ]
 
 @final
@@ -525,6 +526,9 @@ class RouteTables:
     def sockets(self) -> list[tuple[str, str]]:
         """Return the gateways that name a listener to send from, with that."""
 
+    def has(self, partition: str, name: str) -> bool:
+        """Return whether a partition has a gateway of this name, or with `#` in front a carrier."""
+
     def switch(self, partition: str, kind: str, name: str, on: bool, fresh: bool) -> bool:
         """Switch a `gateway` or `carrier`, with `fresh` bring up one that is down; return whether there is one of this name."""
 
@@ -640,6 +644,9 @@ def check_document(document: bytes) -> None:
 
 def pattern_fault(pattern: str) -> str | None:
     """Return what is wrong with a regular expression for numbers; None where nothing is."""
+
+def unknown_group(pattern: str, template: str) -> int | None:
+    """Return the first group that `template` speaks of and `pattern`, a regular expression for numbers, does not have."""
 
 def replay_fraud(document: bytes, calls: list[tuple[int, int, int, str, str, int]]) -> list[tuple[int, int, int, str, bool, int, int]]:
     """Return what the fraud part of a document would have said of calls.

@@ -32,7 +32,7 @@ def explain(number: str, route: str, group: int | None, peer: str, moment: str, 
 
     def work() -> None:
         given = {"number": number, "route": route, "peer": peer, "at": moment, **({} if group is None else {"group": str(group)})}
-        answer = ask(control, "GET", "/routes/explain", query={key: value for key, value in given.items() if value})
+        answer = ask(control, "GET", "/routes/explain", query={key: value for key, value in given.items() if value or key == "number"})
         if raw:
             show(answer)
         else:

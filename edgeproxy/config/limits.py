@@ -68,6 +68,8 @@ class KeyLimit(msgspec.Struct, frozen=True):
                 faults.add((*path, "methods"), f"expected one of {', '.join(_METHODS)}, got: {method}")
         if not self.methods or (self.counts == "calls" and self.methods != ["INVITE"]):
             faults.add((*path, "methods"), "calls begin with INVITE only" if self.methods else "expected at least one method")
+        if self.counts == "calls" and self.algorithm:
+            faults.add((*path, "algorithm"), f"only rates have one: calls that are there are counted, got: {self.algorithm}")
         if self.status_code == 503:
             faults.add((*path, "status_code"), "503 tells the sender to stop sending at all: expected another one")
         if not self.reason_phrase.isprintable():

@@ -70,7 +70,8 @@ class Sink(msgspec.Struct, frozen=True):
         if self.command:
             return self.command[0]
         place = self.place
-        return f"{place.scheme}:{place.netloc.rpartition('@')[2] or ''}{place.path}"
+        host = f"//{place.netloc.rpartition('@')[2]}" if place.netloc else ""
+        return f"{place.scheme}:{host}{place.path}"
 
     def option(self, name: str, otherwise: str = "") -> str:
         """Return an option of `to`."""

@@ -85,6 +85,9 @@ def _check_patterns(config: Config, faults: Faults) -> None:
             if rule.pattern is not None and (problem := _native.pattern_fault(rule.pattern)):
                 path = ("numbers", name, "rules", str(place), "pattern")
                 faults.add(path, f"expected a regular expression, got: {rule.pattern}", problem)
+            elif rule.pattern is not None and rule.replace and (group := _native.unknown_group(rule.pattern, rule.replace)):
+                path = ("numbers", name, "rules", str(place), "replace")
+                faults.add(path, f"`pattern` has no group {group}, got: {rule.replace}")
 
 
 def _check_sinks(config: Config, faults: Faults) -> None:
@@ -92,6 +95,8 @@ def _check_sinks(config: Config, faults: Faults) -> None:
         path = ("events", "sink", name)
         if extra := missing_extra(sink):
             faults.add((*path, "to"), f"{sink.place.scheme} needs the extra {extra}", f"pip install edgeproxy[{extra}]")
+        if sink.place.scheme == "file" and not Path(sink.place.path).parent.is_dir():
+            faults.add((*path, "to"), f"no such directory: {Path(sink.place.path).parent}")
         if sink.command and not os.access(sink.command[0], os.X_OK):
             faults.add((*path, "command"), f"no program that may be run, got: {sink.command[0]}")
 

@@ -68,6 +68,9 @@ async def read_tables(
         if socket not in places and f"{socket}:5060" not in places:
             count += 1
             faults.append(("dr_gateways", gateway, "socket", f"no such listener: {socket}; calls go by any"))
+    unknown = _unknown_names(loaded, tables)
+    count += len(unknown)
+    faults += unknown
     report = RouteReport(
         loaded_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 3),
@@ -77,6 +80,22 @@ async def read_tables(
         faults=[Fault(*parts) for parts in faults],
     )
     return tables, report, any(timed)
+
+
+def _unknown_names(loaded: Loaded, tables: "_native.RouteTables") -> list[tuple[str, str, str, str]]:
+    """Return what routes of the file name and the database does not have."""
+    found = []
+    partitions = {size[0] for size in tables.sizes()}
+    for name, route in loaded.config.route.items():
+        if route.partition not in partitions:
+            found.append(("[route]", name, "partition", f"no such partition: {route.partition}; calls get its answer `not_found`"))
+            continue
+        found += [
+            ("[route]", name, "whitelist", f"no such gateway or #carrier: {wanted}")
+            for wanted in route.whitelist
+            if not tables.has(route.partition, wanted)
+        ]
+    return found
 
 
 async def check_tables(loaded: Loaded, handlers: Sequence[str]) -> None:

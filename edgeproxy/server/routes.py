@@ -29,6 +29,11 @@ _RETIRE_SECONDS = 5.0
 """How long replaced tables are held, so that no worker is the one that gives their memory back."""
 
 
+def _names_of_routes(loaded: Loaded) -> dict[str, tuple[str, list[str]]]:
+    """Return what each route of the file names of the tables."""
+    return {name: (route.partition, route.whitelist) for name, route in loaded.config.route.items()}
+
+
 class Routes:
     """The tables that serve, and how they came."""
 
@@ -68,6 +73,7 @@ class Routes:
             handlers == self._handlers
             and loaded.config.optional_tables <= before.config.optional_tables
             and before.config.routing == loaded.config.routing
+            and _names_of_routes(before) == _names_of_routes(loaded)
             and database_url(before.config) == database_url(loaded.config)
         )
 

@@ -253,6 +253,8 @@ def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], g
         extra='[api]\nmetrics_listen = "127.0.0.1:METRICS"'.replace("METRICS", str(metrics := free_port())),
     )
     assert outcome(proxy, port, "4930", "c1").startswith("486")
+    code, told = manage(proxy, "routes", "explain", "")
+    assert (code, "number" in told and "length >= 1" in told) == (1, True), told
     told = manage(proxy, "routes", "explain", "+4930")[1].splitlines()
     assert told == [
         "route pstn: number 4930 in group 0",
@@ -545,3 +547,26 @@ def test_a_pattern_that_cannot_be_used_is_told_with_its_line(tmp_path: Path) -> 
     assert done.returncode != 0
     assert f"{file}:6: numbers.x.rules.0.pattern: expected a regular expression, got: (?=1)" in done.stderr
     assert "look-around" in done.stderr
+    file.write_text(file.read_text().replace('pattern = "(?=1)"', "pattern = '^0(.*)$', replace = '+\\1\\2'"))
+    done = subprocess.run([EDGEPROXY, "check", str(file)], capture_output=True, text=True, check=False)
+    assert f"{file}:6: numbers.x.rules.0.replace: `pattern` has no group 2, got: +\\1\\2" in done.stderr
+
+
+def test_what_a_route_names_and_the_database_has_not_is_told(routed: Callable[..., tuple[Proxy, int]]) -> None:
+    route = 'whitelist = ["a", "b", "#a", "#one"]\n[route.other]\npartition = "elsewhere"'
+    proxy, _ = routed({"a": free_port()}, [("0", "49", "a")], route=route)
+
+    def faults() -> list[tuple[str, ...]]:
+        report = json.loads(manage(proxy, "status")[1])["routes"]
+        assert report["fault_count"] == len(report["faults"])
+        return [tuple(fault.values()) for fault in report["faults"]]
+
+    assert faults() == [
+        ("[route]", "pstn", "whitelist", "no such gateway or #carrier: b"),
+        ("[route]", "pstn", "whitelist", "no such gateway or #carrier: #a"),
+        ("[route]", "pstn", "whitelist", "no such gateway or #carrier: #one"),
+        ("[route]", "other", "partition", "no such partition: elsewhere; calls get its answer `not_found`"),
+    ]
+    proxy.file.write_text(proxy.file.read_text().replace('"b", "#a", "#one"', '"c"').replace('"elsewhere"', '""'))
+    assert manage(proxy, "reload")[0] == 0
+    assert faults() == [("[route]", "pstn", "whitelist", "no such gateway or #carrier: c")]

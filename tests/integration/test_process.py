@@ -398,6 +398,15 @@ def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
     assert all(f"{file}:2: install.listener.a.address: not an address of this machine" in text for text in _fails(file))
 
 
+def test_a_sink_whose_directory_is_not_there_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "sinks.toml"
+    file.write_text(
+        f'[install]\nstate_directory = "{tmp_path}/state"\n[install.listener.a]\naddress = "udp:127.0.0.1:{free_port()}"\n'
+        f'[events.sink.lines]\nto = "file:{tmp_path}/none/events"\nevents = ["*"]\n'
+    )
+    assert all(f"{file}:6: events.sink.lines.to: no such directory: {tmp_path}/none" in text for text in _fails(file))
+
+
 def test_an_address_in_use_is_refused_before_anything_starts(tmp_path: Path, local: Local) -> None:
     _, port, _ = local()
     file = tmp_path / "second.toml"

@@ -294,6 +294,8 @@ def test_sinks_come_and_go_at_run_time_and_with_reloads(telling: Start, tmp_path
         assert manage(proxy, "events", "subscribe", "late", url, "X_TRIED", "--expires", "60")[0] == 0
         raised(proxy)
         until(lambda: len(hooks.taken) == 1)
+        places = [one["to"] for one in json.loads(manage(proxy, "events", "sinks")[1])["sinks"]]
+        assert places == [url, f"file:{tmp_path}/first"]
         for words, wanted in [
             (("subscribe", "out", url, "X_TRIED"), "events.sink.out is one of the file"),
             (("subscribe", "bad", "gopher://x", "X_TRIED"), "to: expected one of http"),

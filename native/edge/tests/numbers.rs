@@ -131,7 +131,10 @@ fn what_goes_to_a_peer_has_its_form_and_a_gateways_own_comes_first() {
         GATEWAY,
         &invite("sip:+4930123@edge").call_id("in").branch("z9hG4bK-in").text().replace("From: <sip:alice@example.net>", "From: <tel:+12125551>"),
     );
-    assert_eq!((inbound.first_line(), header(&inbound.text, "From")), ("INVITE sip:030123@edge SIP/2.0", "<sip:0012125551@192.0.2.1:5060;user=phone>;tag=alice"));
+    assert_eq!(
+        (inbound.first_line(), header(&inbound.text, "From")),
+        ("INVITE sip:030123@edge SIP/2.0", "<sip:0012125551@192.0.2.1:5060;user=phone>;tag=alice")
+    );
 }
 
 #[test]
@@ -224,7 +227,9 @@ fn a_rule_that_would_leave_nothing_of_a_number_is_not_for_it() {
     settings.number_sets[0].refuse = Some((484, String::new()));
     let mut rig = rig_with(settings.clone());
     for (number, (user, wanted)) in
-        [("0123", "SIP/2.0 484 Address Incomplete"), ("012", "SIP/2.0 484 Address Incomplete"), ("01234", "INVITE sip:4@203.0.113.1 SIP/2.0")].into_iter().enumerate()
+        [("0123", "SIP/2.0 484 Address Incomplete"), ("012", "SIP/2.0 484 Address Incomplete"), ("01234", "INVITE sip:4@203.0.113.1 SIP/2.0")]
+            .into_iter()
+            .enumerate()
     {
         let text = invite(&format!("sip:{user}@edge")).call_id(&number.to_string()).branch(&format!("z9hG4bK-{number}")).text();
         assert_eq!(rig.receive(CORE, &text).pop().unwrap().first_line(), wanted, "{user}");

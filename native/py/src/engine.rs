@@ -404,6 +404,12 @@ pub(crate) fn pattern_fault(pattern: &str) -> Option<String> {
     routing::pattern(pattern, false).err()
 }
 
+/// The first group that a template speaks of and a regular expression for numbers does not have.
+#[pyfunction]
+pub(crate) fn unknown_group(pattern: &str, template: &str) -> Option<usize> {
+    routing::unknown_group(&routing::pattern(pattern, false).ok()?, template.as_bytes())
+}
+
 /// Takes over the logging of native threads.
 #[pyfunction]
 pub(crate) fn install_logger() {

@@ -276,6 +276,12 @@ impl RouteTables {
         self.0.sockets().map(|(gateway, socket)| (gateway.to_owned(), socket.to_owned())).collect()
     }
 
+    /// Whether a partition has a gateway of this name, or with `#` in front a carrier.
+    fn has(&self, partition: &str, name: &str) -> bool {
+        let (kind, id) = name.strip_prefix('#').map_or(("gateway", name), |carrier| ("carrier", carrier));
+        self.state(partition, kind, id).is_some()
+    }
+
     /// Switches a gateway or a carrier; `fresh` brings one up that is down. False where there is none of this name.
     fn switch(&self, partition: &str, kind: &str, name: &str, on: bool, fresh: bool) -> bool {
         let state = self.state(partition, kind, name);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use syntax::{Span, Uri};
+use syntax::{Scheme, Span, Transport, Uri};
 
 use crate::gateway::{Carrier, Gateway};
 use crate::number::{Alphabet, LONGEST_PREFIX};
@@ -116,7 +116,7 @@ impl Builder {
         if self.table.gateway(id).is_some() {
             return Err(("gwid", "a second row of this name".to_owned()));
         }
-        let uri = gateway_uri(address).ok_or_else(|| ("address", expected("[sip:]host[:port][;parameters]", address)))?;
+        let uri = gateway_uri(address).map_err(|wanted| ("address", expected(wanted, address)))?;
         let probe = match number::<u8>(probe) {
             Some(0) => ProbeMode::Never,
             Some(1) => ProbeMode::WhileDown,
@@ -578,12 +578,18 @@ fn name(text: &[u8]) -> Option<&str> {
     if clean { std::str::from_utf8(text).ok() } else { None }
 }
 
-/// The address as a SIP URI without user part, if it is one.
-fn gateway_uri(address: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(trimmed(address)).ok()?;
+/// The address as a SIP URI without user part; what is expected where it is none.
+fn gateway_uri(address: &[u8]) -> Result<String, &'static str> {
+    const FORM: &str = "[sip:]host[:port][;parameters]";
+    let text = std::str::from_utf8(trimmed(address)).map_err(|_| FORM)?;
     let uri = if text.starts_with("sip:") || text.starts_with("sips:") { text.to_owned() } else { format!("sip:{text}") };
-    let parsed = Uri::parse(uri.as_bytes(), Span::new(0, uri.len())).ok()?;
+    let parsed = Uri::parse(uri.as_bytes(), Span::new(0, uri.len())).map_err(|_| FORM)?;
     let fits =
         !parsed.host.is_empty() && parsed.user.is_empty() && !uri.contains(['?', '<', '>', '"', ' ']) && !uri.bytes().any(|byte| byte.is_ascii_control());
-    fits.then_some(uri)
+    if !fits {
+        return Err(FORM);
+    }
+    let asked = uri.split(';').skip(1).any(|parameter| parameter.split('=').next().is_some_and(|name| name.eq_ignore_ascii_case("transport")));
+    let served = matches!(parsed.transport, Some(Transport::Udp | Transport::Tcp)) || !asked;
+    if served && parsed.scheme == Scheme::Sip { Ok(uri) } else { Err("transport udp or tcp") }
 }
