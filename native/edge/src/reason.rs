@@ -2,6 +2,11 @@
 
 use syntax::{HeaderName, Message, list_elements};
 
+/// The Reason header fields of a response.
+pub(crate) fn reason_lines(response: &Message<'_>) -> Vec<u8> {
+    response.all(HeaderName::Reason).flat_map(|slot| slot.line.of(response.bytes)).copied().collect()
+}
+
 /// The Q.850 cause that a response's Reason header field names (RFC 3326 section 2).
 pub(crate) fn q850_cause(message: &Message<'_>) -> Option<u16> {
     for slot in message.all(HeaderName::Reason) {

@@ -16,6 +16,7 @@ use crate::media_anchor::Leg;
 use crate::origin::Origin;
 use crate::question::{Address, Answer, Asker, Question, QuestionId};
 use crate::reach::Reach;
+use crate::reason::reason_lines;
 use crate::receive::reply_hop;
 use crate::settings::OversizeRequest;
 use crate::settings::PolicyTerms;
@@ -587,11 +588,15 @@ impl Edge {
             return self.finish_saying(now, entry, *code, phrase, b"", b"");
         }
         let best = transaction.best.take();
+        let mut unavailable_because = None;
         let (code, response) = match best {
             // What the caller gave up must end with 487, whatever made the branches end (section 9.2).
             Some(Best { response: None, .. }) | None if transaction.caller_cancelled => (487, None),
             // RFC 3261 section 16.7: a 503 of one target would tell the caller that we are out of service.
-            Some(best) if best.status_code == 503 && transaction.origin.is_none() => (500, None),
+            Some(best) if best.status_code == 503 && transaction.origin.is_none() => {
+                unavailable_because = best.response;
+                (500, None)
+            }
             Some(best) => (best.status_code, best.response),
             None => (408, None),
         };
@@ -623,17 +628,16 @@ impl Edge {
                     let merged = self.merge_challenges(entry, code, response);
                     self.finish(now, entry, code, &merged, "callee");
                 }
-                None => self.finish_locally(now, entry, code),
+                None => {
+                    // Why the target could not, in the words of the telephone network, holds for the caller all the same (RFC 3326).
+                    let reasons = unavailable_because.and_then(|response| self.with_stored(&response, |_, response| reason_lines(response)));
+                    self.finish_saying(now, entry, code, None, &reasons.unwrap_or_default(), b"");
+                }
             },
         }
     }
 
-    /// Ends the request with a response of our own.
-    pub(crate) fn finish_locally(&mut self, now: Now, entry: Key, status_code: u16) {
-        self.finish_saying(now, entry, status_code, None, b"", b"");
-    }
-
-    /// The same with a reason phrase, header field lines and a body.
+    /// Ends the request with a response of our own, with a reason phrase (`None`: the customary one), header field lines and a body.
     pub(crate) fn finish_saying(&mut self, now: Now, entry: Key, status_code: u16, reason_phrase: Option<&str>, headers: &[u8], body: &[u8]) {
         let mut response = Vec::with_capacity(512);
         let Some(transaction) = self.transactions.get(entry) else { return };

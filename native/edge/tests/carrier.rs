@@ -139,6 +139,8 @@ fn what_is_retried_and_what_is_not() {
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let sent = refuse(&mut rig, &first, code, &lines);
         assert_eq!(statuses(&sent), [if code == 503 { 500 } else { code }], "{code}");
+        let told: Vec<String> = testkit::headers(&sent.last().unwrap().text, "Reason").into_iter().map(|value| format!("Reason: {value}")).collect();
+        assert_eq!(told, lines, "{code}");
         assert_eq!(requests(&sent).len(), 1, "{code}: the ACK only");
     }
 }
