@@ -387,7 +387,7 @@ async def management(control: Control) -> AsyncIterator[None]:
         runners.append(runner)
         return runner
 
-    try:
+    async def begin() -> None:
         # One that ended by force left its socket behind; a second proxy on this directory is refused by its ports.
         socket.unlink(missing_ok=True)
         runner = await serve(application(control))
@@ -406,9 +406,13 @@ async def management(control: Control) -> AsyncIterator[None]:
             if app:
                 host, port = split_host_port(address)
                 await web.TCPSite(await serve(app), host, port).start()
+
+    try:
+        try:
+            await begin()
+        except OSError as error:
+            raise ConfigError(f"api: {error}") from error
         yield
-    except OSError as error:
-        raise ConfigError(f"api: {error}") from error
     finally:
         for runner in runners:
             await runner.cleanup()

@@ -18,6 +18,10 @@ FOLLOW_SECONDS = 0.3
 """How often a trace that is followed is looked at."""
 
 
+class _Refusal(msgspec.Struct):
+    error: str
+
+
 class _Trace(msgspec.Struct):
     steps: list[Step]
     cursor: str
@@ -32,7 +36,7 @@ async def _lines(socket: Path, path: str, query: dict[str, str]) -> None:
             session.get(f"http://edgeproxy{path}", params=query) as response,
         ):
             if response.status != 200:
-                raise EdgeProxyError(str(msgspec.json.decode(await response.read()).get("error", "")))
+                raise EdgeProxyError(_problem(response.status, await response.read()))
             async for line in response.content:
                 if line.strip():
                     print(line.decode().rstrip(), flush=True)
@@ -94,5 +98,13 @@ def ask(socket: Path, method: str, path: str, body: dict[str, Any] | None = None
     except TimeoutError:
         raise EdgeProxyError(f"{socket}: no answer within {SECONDS} s") from None
     if status != 200:
-        raise EdgeProxyError(str(msgspec.json.decode(answer).get("error", answer)))
+        raise EdgeProxyError(_problem(status, answer))
     return answer
+
+
+def _problem(status: int, answer: bytes) -> str:
+    """Return what a refusal says; the server under the API has refusals of its own, which are no JSON."""
+    try:
+        return msgspec.json.decode(answer, type=_Refusal).error
+    except msgspec.MsgspecError:
+        return f"status {status}: {answer[:500].decode(errors='replace').strip()}"

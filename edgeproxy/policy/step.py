@@ -6,6 +6,8 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+from edgeproxy.errors import PolicyError
+
 WhyCancelled = Callable[[], BaseException | None]
 
 
@@ -52,6 +54,9 @@ def _resumed(coroutine: Coroutine[Any, Any, Any], first: Any, why_cancelled: Why
             yielded = coroutine.throw(thrown) if thrown else coroutine.send(value)
         except StopIteration as stop:
             return stop.value
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Out of a task either would end the loop, and with it everybody else's handlers.
+            raise PolicyError(f"the handler raised {type(error).__name__}: {error}") from error
 
 
 async def _as_coroutine(coroutine: Coroutine[Any, Any, Any], first: Any, why_cancelled: WhyCancelled) -> Any:

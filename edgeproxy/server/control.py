@@ -358,6 +358,7 @@ class Control:
             **dict.fromkeys(WORK, 0),
             **(self._past_work + self.policies.work),
             "server_faults": self.standing.faults,
+            "log_lines_unwritten": self.printer.unwritten,
             "route_loads": self.routes.loads,
             "route_load_failures": self.routes.failures,
             "route_rows_unusable": self.routes.report.fault_count,

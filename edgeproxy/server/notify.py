@@ -5,7 +5,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Send `state` to the socket that `NOTIFY_SOCKET` names; do nothing where it names none."""
+    """Send `state` to the socket that `NOTIFY_SOCKET` names; do nothing where it names none. Raise `OSError` where nobody takes it."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

@@ -20,7 +20,7 @@ from edgeproxy.errors import PolicyError
 from edgeproxy.events import make
 from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain
-from edgeproxy.policy.dispatch import Dispatcher, Log
+from edgeproxy.policy.dispatch import Dispatcher, Log, described
 from edgeproxy.policy.load import event_names, hooks, load
 from edgeproxy.policy.lookup import Lookups
 from edgeproxy.policy.values import PolicyValues
@@ -110,6 +110,7 @@ class Exchange:
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._late = False
+        self._log = log
         self.dispatcher = Dispatcher(chain, self._answer, log, workers)
 
     def _answer(self, token: bytes, verdict: bytes) -> bool:
@@ -135,7 +136,11 @@ class Exchange:
         self._late = True
         try:
             for question in questions:
-                self.dispatcher.handle(question)
+                try:
+                    self.dispatcher.handle(question)
+                except Exception as error:
+                    # A fault of ours costs its own request alone: those behind it are taken from the ring already.
+                    self._log("fault in the policy process", described(error))
         finally:
             self._flush()
             # More of them wait their turn behind timers and handlers that go on.

@@ -1,8 +1,9 @@
 """The life of the server process: start, serve, drain, stop."""
 
 import asyncio
+import contextlib
+import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -62,10 +63,12 @@ async def _serve(loaded: Loaded, management: Management) -> None:
     try:
         async with management(control):
             printer.event("serving", values={"listeners": [listener.address for listener in loaded.config.install.listener.values()]})
-            print("ready", flush=True)
-            notify("READY=1")
+            with contextlib.suppress(OSError):
+                # Whoever started us may have closed it, or given us a disk that is full.
+                os.write(1, b"ready\n")
+            _notify(printer, "READY=1")
             await control.draining.wait()
-            notify("STOPPING=1")
+            _notify(printer, "STOPPING=1")
             await _drain(control, stop_now)
     finally:
         control.announcer.pump()
@@ -73,11 +76,19 @@ async def _serve(loaded: Loaded, management: Management) -> None:
         await control.stop()
         printer.event("stopped", values=control.counters())
         printer.drain()
-        sys.stderr.flush()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             # All is put away: a signal in the last moments must not make a failure of a clean end.
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+
+
+def _notify(printer: logs.LogPrinter, state: str) -> None:
+    """Tell the service manager; one that is gone must not take the proxy with it."""
+    try:
+        notify(state)
+    except OSError as error:
+        values = {"socket": os.environ.get("NOTIFY_SOCKET"), "error": str(error)}
+        printer.event("the service manager cannot be told", level="error", values=values)
 
 
 async def _reload(control: Control) -> None:

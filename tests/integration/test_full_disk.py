@@ -1,12 +1,14 @@
-"""A state directory on a disk that fills up: nothing is lost but what could not be written, and that is told."""
+"""Disks that fill up, and readers that are gone: nothing is lost but what could not be written, and that is told."""
 
+import json
+import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.agent import Agent, call
-from tests.integration.proxy import Proxy, free_port
+from tests.integration.agent import Agent, answer, bye, call, invite
+from tests.integration.proxy import Proxy, free_port, manage
 
 
 def reloaded(proxy: Proxy, count: int) -> bool:
@@ -66,3 +68,52 @@ def test_a_full_state_directory_stops_neither_calls_nor_reloads(start_proxy: Cal
         assert reloaded(proxy, 2)
         assert {path.name for path in (inside / "revisions").glob("*.json")} > revisions
         assert proxy.stop() == 0
+
+
+RAISER = """
+from edgeproxy.policy import Policy, Reject
+policy = Policy()
+@policy.on_request("INVITE", peer="local")
+def decide(call):
+    if call.request_uri.user == "raise":
+        raise ValueError("half a pair: \\udce9")
+    return Reject(486) if call.request_uri.user == "busy" else None
+"""
+
+
+def test_a_log_that_nobody_takes_costs_no_call_no_reload_and_no_drain(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    (tmp_path / "raiser.py").write_text(RAISER)
+    with Agent() as caller, Agent() as core:
+        port = free_port()
+        proxy = start_proxy(
+            f'[install]\nstate_directory = "STATE"\ndrain_seconds = 20\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
+            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
+            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n[[policy]]\nmodule = "raiser"\n',
+            prefix=["sh", "-c", 'exec "$@" 2> /dev/full', "sh"],
+            environment={**os.environ, "NOTIFY_SOCKET": "/nonexistent/notify"},
+        )
+        _, ok = call(caller, core, port, "lives")
+        users = ["busy"] * 40
+        users[10] = "raise"
+        for number, user in enumerate(users):
+            caller.send(invite("INVITE", caller.port, f"sip:{user}@127.0.0.1", call_id=f"c{number}", branch=f"c{number}"), port)
+        told: dict[str, str] = {}
+        end = time.monotonic() + 5
+        while len(told) < len(users) and time.monotonic() < end:
+            message = caller.receive(0.5)
+            if message.startswith("SIP/2.0") and not message.startswith("SIP/2.0 100"):
+                told[message.split("Call-ID: ")[1].split("\r")[0]] = message[8:11]
+        assert told == {f"c{number}": "500" if user == "raise" else "486" for number, user in enumerate(users)}
+        proxy.file.write_text(proxy.file.read_text() + '[peer.more]\nkind = "gateway"\nmatch = ["192.0.2.1"]\n')
+        code, said = manage(proxy, "reload")
+        assert (code, "peer.more.kind" in json.loads(said)["changed"]) == (0, True)
+        metrics = manage(proxy, "metrics")[1]
+        assert int(metrics.split("edgeproxy_log_lines_unwritten_total{")[1].split()[1]) > 2
+        proxy.signal(signal.SIGTERM)
+        time.sleep(1)
+        caller.send(bye(caller, core, ok, "lives"), port)
+        ended = core.receive_until("BYE")
+        assert ended
+        core.send(answer(ended, "200 OK"), port)
+        assert proxy.process
+        assert proxy.process.wait(10) == 0

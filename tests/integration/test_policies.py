@@ -37,6 +37,9 @@ async def decide(call):
         case "exit":
             import os
             os._exit(3)
+        case "exit_later":
+            await asyncio.sleep(0.01)
+            raise SystemExit(3)
         case "wait":
             await asyncio.sleep(0.05)
         case "reject":
@@ -109,7 +112,7 @@ def test_a_policy_decides_calls_and_its_notes_reach_the_record(workers: int, dec
 def test_whatever_a_handler_does_wrong_its_caller_gets_the_verdict_of_the_file_and_others_go_on(decided: Local) -> None:
     with Agent() as caller, Agent() as core:
         proxy, port, _ = decided(core=core.port, deadline=0.5)
-        for user in ("raise", "nonsense", "hang"):
+        for user in ("raise", "nonsense", "hang", "exit_later"):
             start = time.monotonic()
             refused = outcome(caller, port, user, user)
             assert refused.startswith("SIP/2.0 500"), user
@@ -119,7 +122,13 @@ def test_whatever_a_handler_does_wrong_its_caller_gets_the_verdict_of_the_file_a
         (line,) = (line for line in proxy.log if line.get("error") == "ValueError: on purpose")
         assert (line["call_id"], "decider.py:" in line["at"]) == ("raise", True)
         counters = proxy.counters()
-        assert (counters["policy_deadlines"], counters["policy_errors"]) == (1, 2)
+        assert (counters["policy_deadlines"], counters["policy_errors"], counters["policy_restarts"]) == (1, 3, 0)
+        # What native threads log is printed ten times a second.
+        end = time.monotonic() + 3
+        while not (found := [line for line in proxy.log if line["event"].startswith("call hang: no verdict on the request")]):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert [(line["level"], line["part"]) for line in found] == [("warning", "policy")]
 
 
 @pytest.mark.parametrize("user", ["spin", "block", "exit"])

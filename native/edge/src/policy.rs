@@ -63,6 +63,9 @@ impl PolicyState {
     }
 }
 
+/// Bytes of a message that a policy makes or changes: what a datagram carries over IPv4.
+pub(crate) const MOST_BYTES: usize = 65_507;
+
 /// What a verdict asks for that cannot be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VerdictError {
@@ -80,10 +83,12 @@ pub(crate) enum VerdictError {
     Limit(String),
     #[error("no target")]
     NoTarget,
-    #[error("the request is too large with its edits")]
+    #[error("the message would be too large for a datagram")]
     TooLarge,
     #[error("header field may not be changed: {0}")]
     Header(String),
+    #[error("control characters, or not what may stand there, in: {0}")]
+    Text(String),
     #[error("not a final status code that fits the request: {0}")]
     StatusCode(u16),
     #[error("not a verdict for this hook")]
@@ -376,13 +381,23 @@ impl Edge {
         self.verdict_applied(now, entry, applied);
     }
 
+    /// The Call-ID of a request, for the log.
+    pub(crate) fn call_id_of(&mut self, entry: Key) -> String {
+        let kept = self.with_request(entry, |_, message| String::from_utf8_lossy(message.call_id()).into_owned());
+        let of_call = |edge: &Self| {
+            edge.transactions.get(entry).and_then(|t| edge.calls.get(t.call)).map(|call| String::from_utf8_lossy(call.texts.call_id()).into_owned())
+        };
+        kept.or_else(|| of_call(self)).unwrap_or_default()
+    }
+
     fn verdict_applied(&mut self, now: Now, entry: Key, applied: Result<(), VerdictError>) {
         match applied {
             Ok(()) => {}
             Err(error) => {
                 self.counters.policy_errors.add();
                 if self.may_log(now) {
-                    log::warn!(target: "policy", "a verdict cannot be carried out: {error}");
+                    let call = self.call_id_of(entry);
+                    log::warn!(target: "policy", "call {call}: a verdict cannot be carried out: {error}");
                 }
                 self.policy_failed(now, entry);
             }
@@ -473,23 +488,22 @@ impl Edge {
             }
             VerdictKind::Reply => {
                 self.check_reply(method, &verdict)?;
-                self.end_with(now, entry, &verdict);
+                self.end_with(now, entry, &verdict)?;
             }
             VerdictKind::Best => {
                 if verdict.status_code != 0 {
                     self.check_reply(method, &verdict)?;
                 }
                 let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
+                // What we made up ourselves for silence and dead transports is no answer of anybody.
+                if verdict.status_code != 0 && !matches!(transaction.best, Some(Best { response: Some(_), .. })) {
+                    return self.end_with(now, entry, &verdict);
+                }
                 transaction.waiting = None;
                 if let Some(state) = transaction.policy.as_mut() {
                     (state.report, state.running) = (false, false);
                 }
-                // What we made up ourselves for silence and dead transports is no answer of anybody.
-                if verdict.status_code == 0 || matches!(transaction.best, Some(Best { response: Some(_), .. })) {
-                    self.conclude(now, entry);
-                } else {
-                    self.end_with(now, entry, &verdict);
-                }
+                self.conclude(now, entry);
             }
         }
         Ok(())
@@ -611,28 +625,35 @@ impl Edge {
             return Err(VerdictError::StatusCode(verdict.status_code));
         }
         let clean = |text: &str| !text.bytes().any(|b| b < b' ' || b == 0x7f);
-        match verdict.headers.iter().find(|(name, value)| !crate::policy_edit::may_set_in_reply(name) || !clean(value)) {
-            Some((name, _)) => Err(VerdictError::Header(name.clone())),
-            None if !clean(&verdict.reason_phrase) => Err(VerdictError::Header("the reason phrase".to_owned())),
-            None => Ok(()),
+        if let Some((name, _)) = verdict.headers.iter().find(|(name, _)| !crate::policy_edit::may_set_in_reply(name)) {
+            return Err(VerdictError::Header(name.clone()));
         }
+        if let Some((name, _)) = verdict.headers.iter().find(|(_, value)| !clean(value)) {
+            return Err(VerdictError::Text(name.clone()));
+        }
+        if clean(&verdict.reason_phrase) { Ok(()) } else { Err(VerdictError::Text("the reason phrase".to_owned())) }
     }
 
-    pub(crate) fn end_with(&mut self, now: Now, entry: Key, verdict: &Verdict) {
-        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+    pub(crate) fn end_with(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
+        let mut headers = Vec::new();
+        for (name, value) in &verdict.headers {
+            headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        let phrase = (!verdict.reason_phrase.is_empty()).then_some(verdict.reason_phrase.as_str());
+        let Some(response) = self.own_response(entry, verdict.status_code, phrase, &headers, verdict.body.as_bytes()) else { return Ok(()) };
+        if response.len() > MOST_BYTES {
+            return Err(VerdictError::TooLarge);
+        }
+        let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         transaction.waiting = None;
         transaction.targets.clear();
         transaction.addresses.clear();
         if let Some(state) = transaction.policy.as_mut() {
             (state.report, state.running) = (false, false);
         }
-        let mut headers = Vec::new();
-        for (name, value) in &verdict.headers {
-            headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-        }
-        let phrase = (!verdict.reason_phrase.is_empty()).then_some(verdict.reason_phrase.as_str());
         self.mark_refused(entry, "policy");
-        self.finish_saying(now, entry, verdict.status_code, phrase, &headers, verdict.body.as_bytes());
+        self.finish(now, entry, verdict.status_code, &response, "proxy");
+        Ok(())
     }
 
     /// The record of this call will say which phase refused it.
@@ -678,6 +699,11 @@ impl Edge {
     /// The wait for a policy is over without an answer.
     pub(crate) fn policy_due(&mut self, now: Now, entry: Key) {
         self.counters.policy_deadlines.add();
+        if self.may_log(now) {
+            let (call, asked) = (self.call_id_of(entry), self.transactions.get(entry).and_then(|t| t.policy.as_ref()));
+            let (subject, waited) = asked.map_or(("", 0), |state| (state.event.subject(), now.moment.since(state.asked) / 1_000));
+            log::warn!(target: "policy", "call {call}: no verdict on {subject} within its deadline ({waited} ms)");
+        }
         // First the end of what was asked: failing may ask something else under the same name.
         let Some(transaction) = self.transactions.get(entry) else { return };
         let Some(state) = transaction.policy.as_ref() else { return };

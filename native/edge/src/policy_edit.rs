@@ -18,7 +18,12 @@ pub(crate) fn edited(edits: &mut Edits, message: &Message<'_>, wanted: &[HeaderE
     let mut from = None;
     for edit in wanted {
         if edit.value.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
-            return Err(VerdictError::Header(edit.name.clone()));
+            let place = match edit.action {
+                EditAction::RequestUri => "the Request-URI",
+                EditAction::From => "From",
+                _ => &edit.name,
+            };
+            return Err(VerdictError::Text(place.to_owned()));
         }
         if edit.action == EditAction::RequestUri {
             let bytes = edit.value.as_bytes();
@@ -31,7 +36,7 @@ pub(crate) fn edited(edits: &mut Edits, message: &Message<'_>, wanted: &[HeaderE
             // Its parameters, the tag above all, stay those of the request (RFC 3261 section 12).
             let parsed = parse_name_addr(bytes, Span::new(0, bytes.len())).filter(|parsed| parsed.params.is_empty() && bytes.ends_with(b">"));
             if !message.is_request() || parsed.is_none_or(|parsed| Uri::parse(bytes, parsed.uri).is_err()) {
-                return Err(VerdictError::Header("From".to_owned()));
+                return Err(VerdictError::Text(format!("From: {}", edit.value)));
             }
             from = Some(bytes);
             continue;

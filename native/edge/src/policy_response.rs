@@ -6,7 +6,7 @@ use syntax::{HeaderName, Message, Method};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
-use crate::policy::VerdictError;
+use crate::policy::{MOST_BYTES, VerdictError};
 use crate::policy_edit::edited;
 use crate::transaction::Client;
 use crate::verdict::{EditAction, PolicyEvent, Verdict, VerdictKind};
@@ -89,7 +89,8 @@ impl Edge {
             Err(error) => {
                 self.counters.policy_errors.add();
                 if self.may_log(now) {
-                    log::warn!(target: "policy", "a verdict on a response cannot be carried out: {error}");
+                    let call = self.call_id_of(entry);
+                    log::warn!(target: "policy", "call {call}: a verdict on a response cannot be carried out: {error}");
                 }
                 Some(held.bytes)
             }
@@ -110,11 +111,15 @@ impl Edge {
                     return Err(VerdictError::Hook);
                 }
                 let made = self.with_stored(bytes, |edge, message| edited(&mut edge.edits, message, &verdict.edits, false));
-                Ok(Some(made.unwrap_or(Err(VerdictError::TooLarge))?.into_boxed_slice()))
+                let made = made.unwrap_or(Err(VerdictError::TooLarge))?;
+                // One that nobody could read, or no datagram carry, would be lost for its caller.
+                let goes = made.len() <= MOST_BYTES && self.with_stored(&made, |_, _| ()).is_some();
+                if goes { Ok(Some(made.into_boxed_slice())) } else { Err(VerdictError::TooLarge) }
             }
+            // A final one goes on in any case: without it nothing would ever end.
             VerdictKind::Drop => {
-                let code = self.with_stored(bytes, |_, message| message.head.status_code).unwrap_or(0);
-                if code < 200 { Ok(None) } else { Err(VerdictError::StatusCode(code)) }
+                let provisional = self.with_stored(bytes, |_, message| message.head.status_code < 200).unwrap_or(false);
+                Ok((!provisional).then(|| bytes.into()))
             }
             VerdictKind::Error
             | VerdictKind::Relay
@@ -133,6 +138,10 @@ impl Edge {
         {
             let number = held.number;
             self.counters.policy_deadlines.add();
+            if self.may_log(now) {
+                let call = self.call_id_of(entry);
+                log::warn!(target: "policy", "call {call}: no verdict on a response within the deadline, it goes on as it came");
+            }
             self.release(now, entry, number, None);
         }
     }

@@ -65,7 +65,7 @@ impl Edge {
             VerdictKind::Reply => {
                 let method = transaction.method;
                 self.check_reply(method, verdict)?;
-                self.end_with(now, entry, verdict);
+                self.end_with(now, entry, verdict)?;
                 Ok(())
             }
             VerdictKind::Error => {

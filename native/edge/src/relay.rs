@@ -639,19 +639,23 @@ impl Edge {
 
     /// Ends the request with a response of our own, with a reason phrase (`None`: the customary one), header field lines and a body.
     pub(crate) fn finish_saying(&mut self, now: Now, entry: Key, status_code: u16, reason_phrase: Option<&str>, headers: &[u8], body: &[u8]) {
-        let mut response = Vec::with_capacity(512);
-        let Some(transaction) = self.transactions.get(entry) else { return };
+        if let Some(response) = self.own_response(entry, status_code, reason_phrase, headers, body) {
+            self.finish(now, entry, status_code, &response, "proxy");
+        }
+    }
+
+    /// A response of our own; `None` where the request is not there any more.
+    pub(crate) fn own_response(&mut self, entry: Key, status_code: u16, reason_phrase: Option<&str>, headers: &[u8], body: &[u8]) -> Option<Vec<u8>> {
+        let transaction = self.transactions.get(entry)?;
         let (source, from) = (transaction.arrival.address, transaction.from.clone());
         self.with_request(entry, |edge, message| {
+            let mut response = Vec::with_capacity(512);
             let to_tag = edge.local_tag(message);
             let mut lines = headers.to_vec();
             edge.push_server_header(&mut lines);
             LocalReply { status_code, reason_phrase, to_tag: &to_tag, from: from.as_deref(), source, headers: &lines, body }.write(message, &mut response);
-        });
-        if response.is_empty() {
-            return;
-        }
-        self.finish(now, entry, status_code, &response, "proxy");
+            response
+        })
     }
 
     /// Sends a final response of 300 or more, or any final one to another method, and lets the server transaction linger.

@@ -37,6 +37,17 @@ pub enum PolicyEvent {
 }
 
 impl PolicyEvent {
+    /// What it is asked about, for the log.
+    pub(crate) fn subject(self) -> &'static str {
+        match self {
+            Self::Branch => "an attempt",
+            Self::Failed | Self::Failure => "what comes after failed attempts",
+            Self::Response | Self::Answer => "a response",
+            Self::Rule => "a rule",
+            Self::Request | Self::InDialog | Self::Ended | Self::Final => "the request",
+        }
+    }
+
     /// Whether somebody waits for a verdict.
     pub fn decides(event: u8) -> bool {
         [Self::Request, Self::Failed, Self::InDialog, Self::Failure, Self::Branch, Self::Response, Self::Rule].into_iter().any(|known| known as u8 == event)

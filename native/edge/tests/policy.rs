@@ -115,6 +115,36 @@ fn another_request_may_be_answered_with_a_body() {
 }
 
 #[test]
+fn a_body_that_no_datagram_carries_is_no_answer() {
+    for (bytes, code) in [(65_000, 200), (65_500, 500), (100_000, 500)] {
+        let mut rig = Rig::new(with(vec![hook("request", &["MESSAGE"], &[])]));
+        rig.edge.set_policy_links(vec![1]);
+        rig.receive(CALLER, &Request::new("MESSAGE", "sip:bob@example.net").text());
+        let question = last(&mut rig);
+        let sent = rig.verdict(&question, &packed(&json!({"kind": "reply", "status_code": 200, "body": "x".repeat(bytes)})));
+        assert_eq!(sent.iter().map(Sent::status_code).collect::<Vec<_>>(), [code], "{bytes}");
+    }
+}
+
+#[test]
+fn a_response_goes_on_as_it_came_where_its_policy_wants_what_cannot_be() {
+    let set = |bytes: usize| json!({"kind": "continue", "edits": [{"action": "set", "name": "X-A", "value": "x".repeat(bytes)}]});
+    for (verdict, wanted, errors) in
+        [(set(3), 3, 0), (set(70_000), 0, 1), (json!({"kind": "drop"}), 0, 0), (json!({"kind": "reply", "status_code": 486}), 0, 1)]
+    {
+        let mut rig = Rig::new(with(vec![hook("response", &["INVITE"], &["phones"])]));
+        rig.edge.set_policy_links(vec![1]);
+        let sent = rig.receive(CALLER, &invite().text());
+        assert!(rig.receive(CORE, &response(&sent.last().unwrap().text, 200, "bob")).is_empty());
+        let question = last(&mut rig);
+        let sent = rig.verdict(&question, &packed(&verdict));
+        assert_eq!(sent.iter().map(Sent::status_code).collect::<Vec<_>>(), [200]);
+        assert_eq!(headers(&sent[0].text, "X-A").first().map_or(0, |value| value.len()), wanted);
+        assert_eq!(rig.counters().policy_errors.get(), errors);
+    }
+}
+
+#[test]
 fn whatever_goes_wrong_ends_in_the_verdict_of_the_file() {
     let wrong = [
         packed(&json!({"kind": "error"})),
@@ -127,6 +157,8 @@ fn whatever_goes_wrong_ends_in_the_verdict_of_the_file() {
         packed(&json!({"kind": "reply", "status_code": 200})),
         packed(&json!({"kind": "reply", "status_code": 700})),
         packed(&json!({"kind": "reply", "status_code": 486, "headers": [["X", "a\r\nVia: b"]]})),
+        packed(&json!({"kind": "reply", "status_code": 486, "headers": [["X", "x".repeat(66_000)]]})),
+        packed(&json!({"kind": "best", "status_code": 486, "headers": [["X", "x".repeat(66_000)]]})),
         packed(&json!({"kind": "continue", "edits": [{"action": "set", "name": "Via", "value": "x"}]})),
         b"\xc1".to_vec(),
         Vec::new(),
