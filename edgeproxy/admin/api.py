@@ -21,6 +21,7 @@ from edgeproxy.errors import ConfigError, EdgeProxyError
 from edgeproxy.events import CATALOGUE, Event, is_known, make, name_of, parameter_names
 from edgeproxy.policy.dispatch import described
 from edgeproxy.server import Control
+from edgeproxy.server.api_token import read_token
 
 MOST_BYTES = 4 << 20
 MOST_EVENTS = 1_024
@@ -33,6 +34,12 @@ class Apply(msgspec.Struct, forbid_unknown_fields=True):
 
     path: str | None = None
     text: str | None = None
+
+
+class Rollback(msgspec.Struct, forbid_unknown_fields=True):
+    """Which applied file to go back to; by default the one that served before."""
+
+    revision: Annotated[int, Meta(ge=0)] = 0
 
 
 class LogLevel(msgspec.Struct, forbid_unknown_fields=True):
@@ -298,12 +305,19 @@ async def _reload(request: web.Request) -> web.Response:
 async def _diff(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
     apply = await body_of(request, Apply)
-    return as_json(control.diff(control.read(Path(apply.path) if apply.path else None, apply.text)))
+    return as_json(await control.diff(control.read(Path(apply.path) if apply.path else None, apply.text)))
 
 
 async def _rollback(request: web.Request) -> web.Response:
-    await body_of(request, Nothing)
-    return as_json(await request.app[CONTROL].rollback())
+    wanted = await body_of(request, Rollback)
+    return as_json(await request.app[CONTROL].rollback(wanted.revision))
+
+
+async def _revisions(request: web.Request) -> web.Response:
+    kept = request.app[CONTROL].revisions.all()
+    # Without their texts, which may hold secrets.
+    shown = [{name: value for name, value in msgspec.to_builtins(revision).items() if name != "text"} for revision in kept]
+    return as_json({"revisions": shown})
 
 
 async def _log_level(request: web.Request) -> web.Response:
@@ -349,6 +363,7 @@ def application(control: Control, token: str = "") -> web.Application:
             web.post("/reload", _reload),
             web.post("/diff", _diff),
             web.post("/rollback", _rollback),
+            web.get("/revisions", _revisions),
             web.put("/log-level", _log_level),
             web.post("/drain", _drain),
         ]
@@ -361,17 +376,6 @@ def _metrics_only(control: Control) -> web.Application:
     app[CONTROL] = control
     app.add_routes([web.get("/metrics", _metrics)])
     return app
-
-
-def read_token(path: str) -> str:
-    """Return the token in the file at `path`; raise `ConfigError` where there is none worth the name."""
-    try:
-        token = Path(path).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"api.token_file: cannot be read: {error}") from error
-    if len(token) < 16:
-        raise ConfigError(f"api.token_file: expected a token of 16 characters or more in {path}")
-    return token
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ _COMMANDS = {
     "reload": ("manage", "reload"),
     "diff": ("manage", "diff"),
     "rollback": ("manage", "rollback"),
+    "revisions": ("manage", "revisions"),
     "status": ("manage", "status"),
     "metrics": ("manage", "metrics"),
     "calls": ("manage", "calls"),

@@ -29,10 +29,18 @@ def diff(file: Path | None, control: Path) -> None:
 
 
 @click.command()
+@click.argument("revision", type=click.IntRange(1), required=False)
 @CONTROL
-def rollback(control: Path) -> None:
-    """Apply the file that was applied before the last one."""
-    told(lambda: show(ask(control, "POST", "/rollback", {})))
+def rollback(revision: int | None, control: Path) -> None:
+    """Apply the file that served before this one, or that of REVISION; `edgeproxy revisions` lists them."""
+    told(lambda: show(ask(control, "POST", "/rollback", {"revision": revision} if revision else {})))
+
+
+@click.command()
+@CONTROL
+def revisions(control: Path) -> None:
+    """List the files that were applied and are kept, the oldest first."""
+    told(lambda: show(ask(control, "GET", "/revisions")))
 
 
 @click.command()

@@ -22,17 +22,19 @@ class ModuleSpec(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
 
 
-def load(specs: Sequence[ModuleSpec], directory: Path, cache: Path | None = None) -> list[tuple[Policy, Any]]:
+def load(specs: Sequence[ModuleSpec], directory: Path, cache: Path | None = None, places: Sequence[str] = ()) -> list[tuple[Policy, Any]]:
     """Import modules by name, those beside the file first, compiled where the cache has them; return each policy with its options.
+
+    `places` are file and line that name each, for faults.
 
     Raise `PolicyError` with one line for each module that does not import, declares no policy, or refuses its options.
     """
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
     loaded, faults = [], []
-    for spec in specs:
+    for number, spec in enumerate(specs):
         try:
-            loaded.append(_load_one(spec, directory, cache))
+            loaded.append(_load_one(spec, directory, cache, f"{places[number]}: " if number < len(places) else ""))
         except PolicyError as error:
             faults.append(str(error))
     if faults:
@@ -40,12 +42,12 @@ def load(specs: Sequence[ModuleSpec], directory: Path, cache: Path | None = None
     return loaded
 
 
-def _load_one(spec: ModuleSpec, directory: Path, cache: Path | None) -> tuple[Policy, Any]:
+def _load_one(spec: ModuleSpec, directory: Path, cache: Path | None, named_at: str) -> tuple[Policy, Any]:
     try:
         module = load_compiled(spec.module, directory, cache) or importlib.import_module(spec.module)
     except ModuleNotFoundError as error:
         if error.name and (spec.module == error.name or spec.module.startswith(f"{error.name}.")):
-            raise PolicyError(f"policy module {spec.module}: no such module beside the file or on Python's path") from error
+            raise PolicyError(f"{named_at}policy module {spec.module}: no such module beside the file or on Python's path") from error
         raise PolicyError(f"{_place(error, spec.module)}: {type(error).__name__}: {error}") from error
     except BaseException as error:  # A module may raise anything, SystemExit included.
         raise PolicyError(f"{_place(error, spec.module)}: {type(error).__name__}: {error}") from error
@@ -54,7 +56,10 @@ def _load_one(spec: ModuleSpec, directory: Path, cache: Path | None) -> tuple[Po
         raise PolicyError(f"{module.__file__}: expected `policy = Policy()` in module {spec.module}")
     if not policy.hooks:
         raise PolicyError(f"{module.__file__}: module {spec.module} has no handler")
-    return policy, convert_options(policy, spec.options, spec.module)
+    try:
+        return policy, convert_options(policy, spec.options, spec.module)
+    except PolicyError as error:
+        raise PolicyError(f"{named_at}{error}") from error
 
 
 def _place(error: BaseException, module: str) -> str:
@@ -68,6 +73,12 @@ def _place(error: BaseException, module: str) -> str:
         if "importlib" not in frame.filename and not frame.filename.startswith(package)
     ]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else module
+
+
+def _declared(handler: object) -> str:
+    """Return file and line of a handler, where it has such."""
+    code = getattr(handler, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
 
 
 def event_names(modules: Sequence[tuple[Policy, Any]]) -> list[str]:
@@ -87,7 +98,7 @@ def hooks(
             known = {*kinds, *kinds.values()}
             if unknown := [peer for peer in hook.peers if peer not in known]:
                 raise PolicyError(
-                    f"{hook.handler.__qualname__}: no peer or kind of peer {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+                    f"{_declared(hook.handler)}{getattr(hook.handler, '__qualname__', 'handler')}: no peer or kind of peer {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
                 )
             peers = [
                 name for name, kind in kinds.items() if not hook.peers or name in hook.peers or (kind in hook.peers and not hook.exact)

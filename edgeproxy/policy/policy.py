@@ -42,6 +42,8 @@ class Policy:
     """The handlers of one module; `options` is the msgspec Struct that its options in the file become."""
 
     def __init__(self, options: type[msgspec.Struct] | None = None) -> None:
+        if options is not None and not (isinstance(options, type) and issubclass(options, msgspec.Struct)):
+            raise PolicyError(f"Policy: expected a subclass of msgspec.Struct for its options, got: {options!r}")
         self.options_type = options
         self.hooks: list[Hook] = []
         self.originator: Originator | None = None
@@ -127,12 +129,20 @@ class Policy:
     def _hook(self, name: str, methods: tuple[str, ...], peer: str | Sequence[str]) -> Callable[[AnyHandler], AnyHandler]:
         peers = (peer,) if isinstance(peer, str) else tuple(peer)
         for method in methods if name not in {"event", "route"} else ():
+            if not isinstance(method, str):
+                raise PolicyError(
+                    f"on_{name}: expected @policy.on_{name}() with parentheses, or with methods in them, got: {type(method).__name__}"
+                )
             if not method.isalnum() or method != method.upper():
                 raise PolicyError(f"expected methods in capital letters, got: {method!r}")
+            if method in {"ACK", "CANCEL"}:
+                raise PolicyError(f"on_{name}: nobody is asked about {method}, which belongs to its INVITE")
 
         def register(handler: AnyHandler) -> AnyHandler:
             if not callable(handler):
                 raise PolicyError(f"a handler must be a function, got: {handler!r}")
+            if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+                raise PolicyError(f"{handler.__qualname__}: a handler returns its verdict, it must not yield")
             kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
             parameters = [p for p in inspect.signature(handler).parameters.values() if p.default is p.empty]
             if not 1 <= len(parameters) <= 2 or any(p.kind not in kinds for p in parameters):

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from edgeproxy.errors import LookupFailed, StorageError
 from edgeproxy.storage.url import open_engine
@@ -30,13 +30,29 @@ async def close() -> None:
         await _engines.pop(key).dispose()
 
 
+async def _executed(connection: AsyncConnection, statement: str, parameters: Mapping[str, Any]) -> CursorResult[Any]:
+    """Execute a statement; whoever waits no more makes SQLite end it too, whose thread would go on with it for as long as it takes."""
+    work = asyncio.ensure_future(connection.execute(text(statement), dict(parameters)))
+    if connection.dialect.name != "sqlite":
+        return await work
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        raw = await connection.get_raw_connection()
+        await cast(Any, raw.driver_connection).interrupt()
+        # Interrupted it ends with a fault, unless it was done just then; either way the connection is free.
+        await asyncio.wait([work])
+        work.exception()
+        raise
+
+
 async def fetch(url: str, statement: str, parameters: Mapping[str, Any], deadline_seconds: float) -> list[dict[str, Any]]:
     """Return the rows of a statement, each by its columns; raise `LookupFailed` for anything else."""
     if not url:
         raise LookupFailed("sql: there is no database here")
     try:
         async with asyncio.timeout(deadline_seconds), _engine(url).begin() as connection:
-            result = await connection.execute(text(statement), dict(parameters))
+            result = await _executed(connection, statement, parameters)
             if not result.returns_rows:
                 return []
             rows = result.mappings().fetchmany(MOST_ROWS + 1)

@@ -3,17 +3,19 @@
 import asyncio
 import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from edgeproxy import _native
 from edgeproxy.config import Config, Loaded, to_document
-from edgeproxy.config.address import ListenAddress
+from edgeproxy.config.address import ListenAddress, split_host_port
 from edgeproxy.config.database import database_url
 from edgeproxy.config.faults import Faults
-from edgeproxy.config.positions import Positions
-from edgeproxy.errors import StorageError
+from edgeproxy.config.positions import KeyPath, Positions
+from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.events.transport import missing_extra
+from edgeproxy.server.api_token import read_token
 from edgeproxy.server.policies import route_handlers, start_process
 from edgeproxy.server.privileges import check_privileges
 
@@ -21,6 +23,7 @@ from edgeproxy.server.privileges import check_privileges
 def check_world(loaded: Loaded) -> None:
     """Raise `ConfigError` where addresses, directories or values cannot be used on this machine, `PolicyError` for policies, `StorageError` for rules."""
     check_addresses(loaded)
+    _check_start(loaded)
     hooks = asyncio.run(check_policies(loaded)) if loaded.config.uses_policies else []
     _native.check_document(to_document(asyncio.run(_peers(loaded)), hooks))
     if loaded.config.uses_routes:
@@ -57,6 +60,47 @@ def check_addresses(loaded: Loaded) -> None:
         raise faults.error()
 
 
+def _check_start(loaded: Loaded) -> None:
+    """Raise `ConfigError` for what only a start needs: places to write to, and what management is served by."""
+    config, faults = loaded.config, Faults(loaded.name, Positions(loaded.text))
+    _check_writable(("install", "state_directory"), Path(config.install.state_directory), faults)
+    if config.records.enabled and config.records.path:
+        _check_writable(("records", "path"), Path(config.records.path).parent, faults)
+    for key in ("listen", "metrics_listen"):
+        if text := getattr(config.api, key):
+            host, _ = split_host_port(text)
+            if problem := _bind_problem(str(host), socket.SOCK_STREAM):
+                faults.add(("api", key), f"not an address of this machine ({problem}), got: {text}")
+    if config.api.listen:
+        try:
+            read_token(config.api.token_file)
+        except ConfigError as error:
+            faults.add(("api", "token_file"), str(error).removeprefix("api.token_file: "))
+    if faults:
+        raise faults.error()
+
+
+def _check_writable(path: KeyPath, directory: Path, faults: Faults) -> None:
+    """Find out whether a directory is there to write to, or can be made; nothing is left behind."""
+    existing = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".edgeproxy-check-"):
+            pass
+    except OSError as error:
+        faults.add(path, f"nothing can be made in {existing} ({error.strerror}), got: {directory}")
+
+
+def _bind_problem(host: str, kind: socket.SocketKind) -> str:
+    """Return why this machine has no such address; empty where it has. Port 0: the running instance may hold that of the file."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, kind) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 async def check_policies(loaded: Loaded) -> list[dict[str, Any]]:
     """Import the policy modules in a process of their own and return their hooks; raise `PolicyError` where they cannot be used."""
     _, hello = await start_process(loaded, None)
@@ -66,17 +110,12 @@ async def check_policies(loaded: Loaded) -> list[dict[str, Any]]:
 def _check_addresses(config: Config, faults: Faults) -> None:
     for name, listener in config.install.listener.items():
         listen = ListenAddress.parse(listener.address)
-        family = socket.AF_INET6 if listen.host.version == 6 else socket.AF_INET
         places = [("address", str(listen.host), listener.address)]
         if config.media and listener.media_address:
             places.append(("media_address", listener.media_address, listener.media_address))
         for key, host, said in places:
-            # Port 0: the address must be one of this machine's; its port may be held by the running instance.
-            try:
-                with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                    probe.bind((host, 0))
-            except OSError as error:
-                faults.add(("install", "listener", name, key), f"not an address of this machine ({error.strerror}), got: {said}")
+            if problem := _bind_problem(host, socket.SOCK_DGRAM):
+                faults.add(("install", "listener", name, key), f"not an address of this machine ({problem}), got: {said}")
 
 
 def _check_patterns(config: Config, faults: Faults) -> None:

@@ -17,7 +17,7 @@ from edgeproxy.config import Config, Loaded, load, load_text, to_document
 from edgeproxy.config.changes import changes, needs_restart
 from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.server.announcer import Announcer
-from edgeproxy.server.check import check_addresses
+from edgeproxy.server.check import check_addresses, check_policies
 from edgeproxy.server.fraud_store import FraudStore
 from edgeproxy.server.kernel_bans import KernelGuard
 from edgeproxy.server.limits import Limits
@@ -43,6 +43,8 @@ class Reloaded(msgspec.Struct, frozen=True):
     revision: int
     changed: list[str]
     """Keys that differ from before; none where the file says the same."""
+    policy_files: list[str]
+    """Files of policy modules that are other ones than before."""
 
 
 class Control:
@@ -76,7 +78,7 @@ class Control:
         """Rows of `address`, `dispatcher` and `load_balancer` that cannot be used."""
         self._past_lookups: Counter[tuple[str, str]] = Counter()
         self._past_work: Counter[str] = Counter()
-        self._revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
+        self.revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -121,7 +123,7 @@ class Control:
         self.announcer.state("node", 1, "serving")
         if self.loaded.config.uses_policies:
             self._policies_state(1, "started")
-        self._keep()
+        self._keep([])
 
     def _store_for(self, config: Config) -> Store | None:
         """Return the store that a configuration names, if that is another one than before; raise `StorageError` where it cannot be used."""
@@ -192,8 +194,8 @@ class Control:
         name = str(path) if path else self.loaded.name
         return load_text(text, name) if text is not None else load(Path(name))
 
-    async def reload(self, staged: Loaded) -> Reloaded:
-        """Apply another configuration: all of it, or none.
+    async def reload(self, staged: Loaded, of: int = 0) -> Reloaded:
+        """Apply another configuration, or that of the revision `of` again: all of it, or none.
 
         Raise `ConfigError` or `PolicyError`; then everything goes on as it was. A second reload waits for the first.
         """
@@ -203,6 +205,7 @@ class Control:
             if restart := needs_restart(before.config, staged.config):
                 raise ConfigError("\n".join(f"{staged.name}: {key}: changes with a restart only" for key in restart))
             # What takes long, and what fails, comes before anything changes.
+            files = self.policies.changed_files()
             policies = self.policies if self.policies.serve_also(staged) else await self._started(staged)
             try:
                 handlers = route_handlers(policies.hooks)
@@ -225,9 +228,9 @@ class Control:
             self.announcer.stand(staged, self.policies)
             _native.set_log_level(self._level or staged.config.log.level)
             changed = changes(before.config, staged.config)
-            revision = self._keep()
-            self.printer.event("reloaded", values={"revision": revision, "changed": changed})
-            return Reloaded(revision, changed)
+            revision = self._keep(files, of)
+            self.printer.event("reloaded", values={"revision": revision, "changed": changed, "policy_files": files})
+            return Reloaded(revision, changed, files)
 
     async def _started(self, staged: Loaded) -> Policies:
         """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
@@ -289,28 +292,31 @@ class Control:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    def _keep(self) -> int:
+    def _keep(self, policy_files: list[str], of: int = 0) -> int:
         try:
-            return self._revisions.add(self.loaded.name, self.loaded.text, datetime.now(UTC).isoformat(timespec="seconds"))
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            return self.revisions.add(self.loaded.name, self.loaded.text, now, policy_files, of)
         except OSError as error:
             # A full disk keeps nobody from changing the configuration; there is only no way back to it later.
             self.printer.event("revision not kept", level="error", values={"error": str(error)})
             return 0
 
-    async def rollback(self) -> Reloaded:
-        """Apply the file that was applied before the last one; raise `ConfigError` where there is none."""
-        older = [revision for revision in self._revisions.all() if revision.text != self.loaded.text]
-        if not older:
-            raise ConfigError("nothing to roll back to: no other file was applied")
-        return await self.reload(load_text(older[-1].text, older[-1].name))
+    async def rollback(self, number: int = 0) -> Reloaded:
+        """Apply revision `number` again, or for 0 the file that served before this one; raise `ConfigError` where there is none."""
+        wanted = self.revisions.wanted(number, self.loaded.text)
+        return await self.reload(load_text(wanted.text, wanted.name), of=wanted.of or wanted.number)
 
-    def diff(self, staged: Loaded) -> dict[str, Any]:
-        """Return what a reload would change, what it would refuse, and what operators set at run time."""
+    async def diff(self, staged: Loaded) -> dict[str, Any]:
+        """Return what a reload would change, and what operators set at run time; raise as `reload` does for what it would refuse."""
+        check_addresses(staged)
+        hooks = await check_policies(staged) if staged.config.uses_policies else []
+        _native.check_document(to_document(staged.config, hooks))
         run_time: dict[str, Any] = {"log.level": self._level} if self._level else {}
         if found := self._limits.set_by_operators:
             run_time["limit"] = found
         return {
             "changed": changes(self.loaded.config, staged.config),
+            "policy_files": self.policies.changed_files(),
             "needs_restart": needs_restart(self.loaded.config, staged.config),
             "run_time": run_time,
         }

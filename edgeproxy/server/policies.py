@@ -14,6 +14,7 @@ import msgspec
 from edgeproxy import _native
 from edgeproxy.config import Loaded
 from edgeproxy.config.database import database_url
+from edgeproxy.config.positions import Positions
 from edgeproxy.errors import PolicyError
 from edgeproxy.events import Event, name_of
 from edgeproxy.policy.load import ModuleSpec
@@ -69,7 +70,8 @@ async def start_process(
     descriptors = link.descriptors() if link else []
     way = values.fileno() if values else -1
     passed = [*descriptors, *([way] if values else [])]
-    line = [sys.executable, "-m", "edgeproxy.server.policy_process"]
+    # Not from the current directory: whoever may write there could have code run by us, which may be root.
+    line = [sys.executable, "-P", "-m", "edgeproxy.server.policy_process"]
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, pass_fds=passed, limit=_HELLO_BYTES)
@@ -80,7 +82,10 @@ async def start_process(
         if values:
             values.close()
     try:
-        hello = await _hello(process, orders(loaded, descriptors, way), loaded.config.tuning.policy.start_seconds)
+        positions = Positions(loaded.text)
+        told = orders(loaded, descriptors, way)
+        told.places = [f"{loaded.name}:{positions.line(('policy', str(number), 'module'))}" for number in range(len(told.modules))]
+        hello = await _hello(process, told, loaded.config.tuning.policy.start_seconds)
         if link and not hello.faults:
             return process, hello
         await _end(process)
@@ -103,8 +108,11 @@ async def _hello(process: asyncio.subprocess.Process, orders: Orders, seconds: f
             return msgspec.json.decode(await process.stdout.readline(), type=Hello)
     except TimeoutError:
         raise PolicyError(f"policies: no sign of life within {seconds} s of the start") from None
-    except (msgspec.MsgspecError, OSError, ValueError) as error:
-        raise PolicyError(f"policies: the process ended before it was ready: {error}") from error
+    except (msgspec.MsgspecError, OSError, ValueError):
+        code = await process.wait()
+        raise PolicyError(
+            f"policies: the process ended with {code} before it was ready: a module may have ended it while it was imported"
+        ) from None
 
 
 async def _end(process: asyncio.subprocess.Process, *, at_once: bool = False) -> None:
@@ -294,7 +302,12 @@ class Policies:
         """Whether these processes would be the same under another configuration: same modules, options, peers, and files."""
         if orders(self._loaded, []) != orders(staged, []) or self._loaded.config.tuning.policy != staged.config.tuning.policy:
             return False
-        return all(_unchanged(Path(path), at) for process in self._processes for path, at in process.hello.files.items())
+        return not self.changed_files()
+
+    def changed_files(self) -> list[str]:
+        """Return the files of modules that are other ones now than when the processes started."""
+        files = {path: at for process in self._processes for path, at in process.hello.files.items()}
+        return sorted(path for path, at in files.items() if not _unchanged(Path(path), at))
 
     @property
     def links(self) -> "list[_native.PolicyLink]":

@@ -32,6 +32,8 @@ class Orders(msgspec.Struct):
     """The lookups of each peer that has some."""
     trusted: list[str] = []
     """Peers whose word on identities is believed."""
+    places: list[str] = []
+    """File and line that name each module: for faults only, they make no other process of it."""
 
 
 class Told(msgspec.Struct):

@@ -43,7 +43,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        modules = load(orders.modules, Path(orders.directory), Path(orders.cache))
+        modules = load(orders.modules, Path(orders.directory), Path(orders.cache), orders.places)
         lookups = Lookups(orders.lookups, orders.peer_lookups, orders.trusted, orders.database) if orders.peer_lookups else None
         deadlines, statuses = orders.deadlines, orders.statuses
         if lookups:

@@ -62,16 +62,28 @@ def test_a_reload_changes_all_or_nothing_and_a_rollback_goes_back(local: Local) 
         call(caller, core, port, "still")
         # Right: the next call goes the new way, the old one on as it began.
         proxy.file.write_text(second)
-        assert json.loads(manage(proxy, "diff")[1]) == {"changed": ["peer.core.to"], "needs_restart": [], "run_time": {}}
+        assert json.loads(manage(proxy, "diff")[1]) == {
+            "changed": ["peer.core.to"],
+            "policy_files": [],
+            "needs_restart": [],
+            "run_time": {},
+        }
         code, answer = manage(proxy, "reload")
-        assert (code, json.loads(answer)) == (0, {"revision": 2, "changed": ["peer.core.to"]})
+        assert (code, json.loads(answer)) == (0, {"revision": 2, "changed": ["peer.core.to"], "policy_files": []})
         call(caller, other, port, "after")
         caller.send(bye(caller, core, ok, "before"), port)
         assert core.receive_until("BYE")
         assert json.loads(manage(proxy, "rollback")[1])["changed"] == ["peer.core.to"]
         call(caller, core, port, "back")
-        assert manage(proxy, "reload", str(proxy.file))[0] == 0
+        # Further back there is nothing; by its number any of them is there.
+        assert manage(proxy, "rollback") == (1, "nothing to roll back to: no other file was applied before this one\n")
+        assert manage(proxy, "rollback", "7") == (1, "no revision 7; there are 1, 2, 3\n")
+        assert json.loads(manage(proxy, "rollback", "2")[1])["changed"] == ["peer.core.to"]
         call(caller, other, port, "again")
+        kept = json.loads(manage(proxy, "revisions")[1])["revisions"]
+        assert [(one["number"], one["of"], "text" in one) for one in kept] == [(1, 0, False), (2, 0, False), (3, 1, False), (4, 2, False)]
+        assert manage(proxy, "reload", str(proxy.file))[0] == 0
+        call(caller, other, port, "once-more")
 
 
 def test_sighup_reloads_and_tells_why_not(local: Local) -> None:
@@ -86,6 +98,28 @@ def test_sighup_reloads_and_tells_why_not(local: Local) -> None:
         proxy.signal(signal.SIGHUP)
         wait_for(lambda: any(line["event"] == "reloaded" for line in proxy.log))
         call(caller, other, port, "new")
+
+
+def test_modules_that_changed_are_told_and_a_rollback_brings_back_nothing_else(local: Local, tmp_path: Path) -> None:
+    module = tmp_path / "versioned.py"
+    source = 'from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request("INVITE")\ndef decide(call):\n    call.note("version", "1")\n'
+    module.write_text(source)
+    with Agent() as core:
+        proxy, _, _ = local(core=core.port, extra='[[policy]]\nmodule = "versioned"\n[tuning.policy]\ndrain_seconds = 0')
+        proxy.file.write_text(proxy.file.read_text() + '[peer.more]\nkind = "gateway"\nmatch = ["192.0.2.1"]\n')
+        assert manage(proxy, "reload")[0] == 0
+        module.write_text("def broken(:\n")
+        code, said = manage(proxy, "diff")
+        assert (code, f"{module}:1: SyntaxError" in said) == (1, True), said
+        module.write_text(source.replace('"1"', '"2"'))
+        for words in (("diff",), ("reload",)):
+            told = json.loads(manage(proxy, *words)[1])
+            assert (told["changed"], told["policy_files"]) == ([], [str(module)])
+        code, said = manage(proxy, "rollback")
+        assert (code, f"the last reload changed policy modules only, whose text is not kept here: put {module} back" in said) == (1, True)
+        assert "more" in json.loads(manage(proxy, "status")[1])["peers"]
+        assert manage(proxy, "rollback", "1")[0] == 0
+        assert "more" not in json.loads(manage(proxy, "status")[1])["peers"]
 
 
 def test_policies_are_replaced_by_a_reload_and_a_broken_one_changes_nothing(local: Local, tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ def test_a_process_that_is_asked_twice_what_it_can_decide_spends_no_time_on_verd
 def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path: Path) -> None:
     broken = {
         "syntax": ("x = (\n", "syntax.py:1: SyntaxError"),
-        "absent": ("", "policy module absent: no such module beside the file or on Python's path"),
+        "absent": ("", "absent.toml:9: policy module absent: no such module beside the file or on Python's path"),
         "imports": ("\nimport not_there\n", "imports.py:2: ModuleNotFoundError: No module named 'not_there'"),
         "without": ("x = 1\n", "without.py: expected `policy = Policy()` in module without"),
         "empty": ("from edgeproxy.policy import Policy\npolicy = Policy()\n", "empty.py: module empty has no handler"),
@@ -309,13 +309,38 @@ def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path
         "exits": ("import sys\nsys.exit(1)\n", "exits.py:2: SystemExit: 1"),
         "peers": (
             "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request('INVITE', peer='nobody')\ndef f(call): pass\n",
-            "f: no peer or kind of peer nobody; there are: core",
+            "peers.py:3: f: no peer or kind of peer nobody; there are: core",
         ),
+        "yields": (
+            "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request()\ndef f(call):\n    yield 1\n",
+            "yields.py:3: PolicyError: f: a handler returns its verdict, it must not yield",
+        ),
+        "yields_later": (
+            "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request()\nasync def f(call):\n    yield 1\n",
+            "yields_later.py:3: PolicyError: f: a handler returns its verdict, it must not yield",
+        ),
+        "acks": (
+            "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_in_dialog('ACK')\ndef f(call): pass\n",
+            "acks.py:3: PolicyError: on_in_dialog: nobody is asked about ACK",
+        ),
+        "bare": (
+            "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request\ndef f(call): pass\n",
+            "bare.py:3: PolicyError: on_request: expected @policy.on_request() with parentheses",
+        ),
+        "typed": (
+            "from edgeproxy.policy import Policy\npolicy = Policy(options=3)\n",
+            "typed.py:2: PolicyError: Policy: expected a subclass",
+        ),
+        "gone": ("import os\nos._exit(7)\n", "policies: the process ended with 7 before it was ready: a module may have ended it"),
         "surplus": (
             "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request()\ndef f(call): pass\n",
-            "surplus takes no options, got: x",
+            "surplus.toml:9: surplus takes no options, got: x",
         ),
     }
+    # The current directory is nobody's: what lies there is not imported, whatever its name.
+    for name in ("json", "uvloop", "token"):
+        (tmp_path / "here").mkdir(exist_ok=True)
+        (tmp_path / "here" / f"{name}.py").write_text("raise RuntimeError('of the current directory')\n")
     for name, (source, expected) in broken.items():
         if source:
             (tmp_path / f"{name}.py").write_text(source)
@@ -325,7 +350,8 @@ def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path
             f'match = ["127.0.0.1"]\n[[policy]]\nmodule = "{name}"\n' + ("options = { x = 1 }\n" if name == "surplus" else "")
         )
         results = [
-            subprocess.run([EDGEPROXY, verb, file], capture_output=True, text=True, timeout=20, check=False) for verb in ("check", "run")
+            subprocess.run([EDGEPROXY, verb, file], capture_output=True, text=True, timeout=20, check=False, cwd=tmp_path / "here")
+            for verb in ("check", "run")
         ]
         assert [result.returncode for result in results] == [1, 1], name
         assert expected in results[0].stderr, results[0].stderr

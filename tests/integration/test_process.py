@@ -398,6 +398,29 @@ def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
     assert all(f"{file}:2: install.listener.a.address: not an address of this machine" in text for text in _fails(file))
 
 
+def test_check_says_what_a_start_would_say_of_places_and_tokens(tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("secret\n")
+    file = tmp_path / "edge.toml"
+
+    def told(*lines: str, state: str = f"{tmp_path}/state") -> list[str]:
+        listener = f'[install.listener.a]\naddress = "udp:127.0.0.1:{free_port()}"'
+        file.write_text("\n".join([f'[install]\nstate_directory = "{state}"', listener, *lines, ""]))
+        return _fails(file)
+
+    assert f"{file}:2: install.state_directory: nothing can be made in /proc" in told(state="/proc/nope")[0]
+    assert f"{file}:6: records.path: nothing can be made in /proc" in told("[records]", 'path = "/proc/nope/calls"')[0]
+    free = free_port()
+    for address in ("listen", "metrics_listen"):
+        lines = "[api]", f'{address} = "203.0.113.77:{free}"', 'token_file = "/dev/null"'
+        assert f"{file}:6: api.{address}: not an address of this machine" in told(*lines)[0]
+    listen = f'listen = "127.0.0.1:{free}"'
+    for path, problem in (("/nonexistent/token", "cannot be read"), (f"{tmp_path}/short", "expected a token of 16 characters or more")):
+        check, run = told("[api]", listen, f'token_file = "{path}"')
+        assert f"{file}:7: api.token_file: {problem}" in check
+        assert f"api.token_file: {problem}" in run
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_sink_whose_directory_is_not_there_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "sinks.toml"
     file.write_text(

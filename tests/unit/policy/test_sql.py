@@ -1,6 +1,8 @@
 """Asking a database: rows, nothing, and every way to get none."""
 
+import asyncio
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from edgeproxy.config import load_text
 from edgeproxy.config.database import database_url
 from edgeproxy.policy import Call, LookupFailed, Policy, Reject, Relay, Verdict
+from edgeproxy.policy.sql import close, fetch
 from edgeproxy.testing import SimulatedEdge, request
 from edgeproxy.testing.edge import CONFIGURATION
 
@@ -101,3 +104,30 @@ def test_a_fork_rings_all_at_once() -> None:
         assert [message.to for message in out] == ["203.0.113.7:5060", "203.0.113.8:5060"]
         edge.respond(out[0], 486)
         assert [message.status_code for message in edge.respond(out[1], 480) if message.status_code] == [480]
+
+
+ENDLESS = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t) SELECT count(*) FROM t WHERE :number != ''"
+
+
+def test_a_statement_that_would_never_end_ends_at_its_deadline_and_costs_nothing_after_it(configuration: str) -> None:
+    url = database_url(load_text(configuration, "edge.toml").config)
+
+    async def ask() -> None:
+        begun = time.monotonic()
+        with pytest.raises(LookupFailed, match=r"no answer within 0\.2 s"):
+            await fetch(url, ENDLESS, {"number": "1"}, 0.2)
+        given_up = asyncio.create_task(fetch(url, ENDLESS, {"number": "1"}, 60))
+        await asyncio.sleep(0.2)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        # The connections are there for others, and nothing runs on.
+        rows = await asyncio.gather(*(fetch(url, "SELECT carrier FROM dips WHERE number = '+4930'", {}, 1) for _ in range(20)))
+        assert rows == [[{"carrier": "sip:203.0.113.7"}]] * 20
+        assert time.monotonic() - begun < 2
+        spent = time.process_time()
+        await asyncio.sleep(0.5)
+        assert time.process_time() - spent < 0.25
+        await close()
+
+    asyncio.run(ask())
