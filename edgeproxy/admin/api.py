@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from edgeproxy.admin import fraud, limits, metrics, routes, sinks, trace, users
 from edgeproxy.admin.exchange import CONTROL, Handler, as_json, body_of, query_of
+from edgeproxy.admin.gate import Gate
 from edgeproxy.admin.place import reachable
 from edgeproxy.config.address import split_host_port
 from edgeproxy.errors import ConfigError, EdgeProxyError
@@ -26,6 +27,7 @@ from edgeproxy.server.api_token import read_token
 MOST_BYTES = 4 << 20
 MOST_EVENTS = 1_024
 """Events that wait for one follower; more are dropped and counted."""
+GATES = web.AppKey("gates", list[Gate])
 Place = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -97,6 +99,8 @@ def _error(status: int, problem: str) -> web.Response:
 @web.middleware
 async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn what goes wrong into a status and a reason."""
+    for gate in request.app[GATES]:
+        gate.asked(request.protocol)
     try:
         return await handler(request)
     except (web.HTTPException, msgspec.MsgspecError, UnicodeDecodeError, EdgeProxyError) as error:
@@ -125,13 +129,14 @@ def _reason(request: web.Request, error: Exception) -> tuple[int, str]:
 
 
 def _with_token(token: str) -> Any:
-    expected = f"Bearer {token}".encode()
+    expected = token.encode()
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        # The scheme's name is compared without case (RFC 9110 section 11.1).
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         # Compared in constant time: how long a refusal takes tells nothing of the token.
-        if not hmac.compare_digest(given, expected):
+        if not hmac.compare_digest(given.strip().encode(errors="surrogateescape"), expected) or scheme.lower() != "bearer":
             return _error(401, "a token is needed: Authorization: Bearer TOKEN")
         return await handler(request)
 
@@ -336,6 +341,7 @@ def application(control: Control, token: str = "") -> web.Application:
     middlewares = [_told, _with_token(token)] if token else [_told]
     app = web.Application(middlewares=middlewares, client_max_size=MOST_BYTES)
     app[CONTROL] = control
+    app[GATES] = []
     app.add_routes(
         [
             web.get("/status", _status),
@@ -374,6 +380,7 @@ def application(control: Control, token: str = "") -> web.Application:
 def _metrics_only(control: Control) -> web.Application:
     app = web.Application(middlewares=[_told])
     app[CONTROL] = control
+    app[GATES] = []
     app.add_routes([web.get("/metrics", _metrics)])
     return app
 
@@ -383,23 +390,28 @@ async def management(control: Control) -> AsyncIterator[None]:
     """Serve the API on the control socket, and over TCP as configured; raise `ConfigError` where an address cannot be had."""
     api = control.loaded.config.api
     socket = Path(control.loaded.config.install.state_directory) / "control.sock"
+    loop = asyncio.get_running_loop()
     runners: list[web.AppRunner] = []
+    servers: list[asyncio.Server] = []
 
-    async def serve(app: web.Application) -> web.AppRunner:
+    async def gate(app: web.Application) -> Gate:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         runners.append(runner)
-        return runner
+        if runner.server is None:
+            raise OSError("no server was made")
+        app[GATES].append(made := Gate(runner.server))
+        return made
 
     async def begin() -> None:
         # One that ended by force left its socket behind; a second proxy on this directory is refused by its ports.
         socket.unlink(missing_ok=True)
-        runner = await serve(application(control))
+        protocols = await gate(application(control))
         # Nobody may reach it even for the moment before its mode is set.
         mask = os.umask(0o177)
         try:
             with reachable(socket) as path:
-                await web.UnixSite(runner, path).start()
+                servers.append(await loop.create_unix_server(protocols, path))
         finally:
             os.umask(mask)
         socket.chmod(0o600)
@@ -409,7 +421,7 @@ async def management(control: Control) -> AsyncIterator[None]:
         ):
             if app:
                 host, port = split_host_port(address)
-                await web.TCPSite(await serve(app), host, port).start()
+                servers.append(await loop.create_server(await gate(app), host, port))
 
     try:
         try:
@@ -418,6 +430,8 @@ async def management(control: Control) -> AsyncIterator[None]:
             raise ConfigError(f"api: {error}") from error
         yield
     finally:
+        for server in servers:
+            server.close()
         for runner in runners:
             await runner.cleanup()
         socket.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What the handlers of the management API share: the proxy that they are about, bodies in, JSON out."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -8,6 +9,8 @@ from aiohttp import web
 
 from edgeproxy.server import Control
 
+BODY_SECONDS = 30.0
+"""Longest wait for the whole body of a request."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=msgspec.Struct)
 CONTROL = web.AppKey("control", Control)
@@ -19,8 +22,15 @@ def as_json(value: Any, status: int = 200) -> web.Response:
 
 
 async def body_of(request: web.Request, kind: type[Body]) -> Body:
-    """Return the body of a request; raise `msgspec.MsgspecError` where it is none of this kind."""
-    data = await request.read()
+    """Return the body of a request; raise `msgspec.MsgspecError` where it is none of this kind, `HTTPException` where it does not come."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            data = await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(reason=f"the body did not come within {BODY_SECONDS:.0f} s") from None
+    except ConnectionError:
+        # Whoever asked is gone, which is no fault of ours.
+        raise web.HTTPBadRequest(reason="the body did not come to its end") from None
     return msgspec.json.decode(data or b"{}", type=kind)
 
 

@@ -68,30 +68,32 @@ def text(counters: Mapping[str, int], labelled: Iterable[Labelled], node: str) -
     for name, value in counters.items():
         kind, suffix = ("gauge", "") if name in GAUGES else ("counter", "_total")
         lines += [f"# TYPE {PREFIX}{name}{suffix} {kind}", _sample(f"{name}{suffix}", [base], value)]
-    seen = ""
-    decisions = 0
+    # All samples of a name stand together, whatever order they come in: readers refuse a page where they do not.
+    families: dict[str, list[tuple[Sequence[tuple[str, str]], int]]] = {}
     for name, labels, value in labelled:
-        if head := _LABELLED.get(name):
-            kind, help_text = head
-            full = f"{name}_total" if kind == "counter" else name
-            if name != seen:
-                lines += [f"# HELP {PREFIX}{full} {help_text}", f"# TYPE {PREFIX}{full} {kind}"]
-                seen = name
-            lines.append(_sample(full, [base, *labels], value))
-        elif name == "policy_decisions":
-            if name != seen:
-                lines.append(f"# TYPE {PREFIX}policy_decision_seconds histogram")
-                seen = name
-            bound = labels[0][1]
-            shown = bound if bound == "+Inf" else f"{int(bound) / 1e6:g}"
-            lines.append(_sample("policy_decision_seconds_bucket", [base, ("le", shown)], value))
-            decisions = value
-        else:
-            lines += [
-                _sample("policy_decision_seconds_sum", [base], f"{value / 1e6:g}"),
-                _sample("policy_decision_seconds_count", [base], decisions),
-            ]
+        families.setdefault(name, []).append((labels, value))
+    if buckets := families.pop("policy_decisions", None):
+        lines += _histogram(buckets, families.pop("policy_decision_microseconds", [((), 0)])[0][1], base)
+    for name, samples in families.items():
+        kind, help_text = _LABELLED.get(name, ("gauge", name.replace("_", " ")))
+        full = f"{name}_total" if kind == "counter" else name
+        lines += [f"# HELP {PREFIX}{full} {help_text}", f"# TYPE {PREFIX}{full} {kind}"]
+        lines += [_sample(full, [base, *labels], value) for labels, value in samples]
     return "\n".join([*lines, ""])
+
+
+def _histogram(buckets: Sequence[tuple[Sequence[tuple[str, str]], int]], microseconds: int, base: tuple[str, str]) -> list[str]:
+    """Return how long policies took to decide."""
+    name = "policy_decision_seconds"
+    lines = [f"# HELP {PREFIX}{name} time from a question for a policy to its verdict", f"# TYPE {PREFIX}{name} histogram"]
+    for labels, value in buckets:
+        bound = labels[0][1]
+        lines.append(_sample(f"{name}_bucket", [base, ("le", bound if bound == "+Inf" else f"{int(bound) / 1e6:g}")], value))
+    return [
+        *lines,
+        _sample(f"{name}_sum", [base], f"{microseconds / 1e6:g}"),
+        _sample(f"{name}_count", [base], buckets[-1][1]),
+    ]
 
 
 def gateways_text(gateways: Sequence[Mapping[str, Any]], node: str) -> str:

@@ -33,14 +33,19 @@ def load(path: Path) -> Loaded:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8: {error.reason}") from error
     return load_text(text, str(path))
 
 
 def load_text(text: str, name: str) -> Loaded:
     """Read and check a file's text; raise as `load` does."""
+    if text.startswith("\ufeff"):
+        raise ConfigError(f"{name}:1: begins with a byte order mark, which TOML does not have: save it as UTF-8 without one")
     try:
         data = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{name}:1: not TOML that anybody would write: brackets within brackets without end") from None
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         raise ConfigError(f"{name}:{line[1] if line else 1}: not TOML: {error}") from error

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from edgeproxy.errors import CallEnded, LookupFailed
+from edgeproxy.errors import CallEnded, LookupFailed, PolicyError
 from edgeproxy.policy.response import Response
 from edgeproxy.policy.values import PolicyValues
 from edgeproxy.policy.verdict import BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
@@ -256,6 +256,8 @@ class Call:
     async def _tried(self, verdict: Verdict) -> Failure | None:
         if self.ended_with is not None:
             raise CallEnded(self.ended_with)
+        if self._future and not self._future.done():
+            raise PolicyError("attempts of this call are under way: await them first, or try several targets at once with fork()")
         self._future = asyncio.get_running_loop().create_future()
         if not self._send(self.token, self.encoded(verdict, report=True)):
             raise CallEnded(0)

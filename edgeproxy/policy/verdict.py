@@ -5,8 +5,15 @@ from typing import Any
 
 import msgspec
 
+from edgeproxy.errors import PolicyError
+
 _encode = msgspec.msgpack.Encoder().encode
 Edit = dict[str, str]
+
+
+def _no_text(to: object) -> None:
+    if isinstance(to, str):
+        raise PolicyError(f"expected a tuple of SIP URIs, got a text: write ({to!r},)")
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -57,6 +64,10 @@ class Relay(Verdict, frozen=True):
 
     service: bool = False
     """Whether a service is asked, and nobody tried who could be called: its responses but a 2xx go to nobody but the policy."""
+
+    def __post_init__(self) -> None:
+        """Refuse a single text, whose characters would be taken for URIs."""
+        _no_text(self.to)
 
     def fields(self) -> dict[str, Any]:
         """Return what crosses to the native side."""
@@ -136,6 +147,10 @@ class Redirect(Verdict, frozen=True):
     """SIP URIs."""
     status_code: int = 302
     """300 to 399."""
+
+    def __post_init__(self) -> None:
+        """Refuse a single text, whose characters would be taken for URIs."""
+        _no_text(self.to)
 
     def fields(self) -> dict[str, Any]:
         """Return what crosses to the native side."""

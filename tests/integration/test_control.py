@@ -46,6 +46,64 @@ def test_status_metrics_and_live_calls(local: Local) -> None:
         assert core.receive_until("BYE")
 
 
+def families(page: str) -> dict[str, str]:
+    """Return the metrics of a page by name with their type, having looked that all samples of one stand together behind it."""
+    types: dict[str, str] = {}
+    current = ""
+    for line in page.splitlines():
+        if line.startswith("# "):
+            word, name, rest = line[2:].split(" ", 2)
+            if word == "TYPE":
+                assert name not in types, f"{name} has two types"
+                types[name] = rest
+            current = name
+            continue
+        name, value = line.split("{")[0], line.rsplit("} ", 1)[1]
+        assert name.removeprefix(current) in ({"_bucket", "_sum", "_count"} if types[current] == "histogram" else {""}), line
+        assert float(value) >= 0
+    assert page.endswith("\n")
+    return types
+
+
+def test_every_metric_has_its_type_once_and_its_samples_together(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "looks.py").write_text(
+        "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request()\ndef look(call): pass\n"
+    )
+    with Agent() as caller, Agent() as core:
+        limit = '[limit.one]\ncounts = "calls"\nmost = 5\n[limit.two]\ncounts = "rate"\nmost = 500\n[[policy]]\nmodule = "looks"\n'
+        proxy, port, _ = local(core=core.port, workers=2, extra=limit)
+        call(caller, core, port, "one")
+        found = families(manage(proxy, "metrics")[1])
+    assert found["edgeproxy_table_entries"] == found["edgeproxy_limit_keys"] == "gauge"
+    assert (found["edgeproxy_peer_requests_total"], found["edgeproxy_policy_decision_seconds"]) == ("counter", "histogram")
+
+
+def test_connections_that_ask_nothing_use_nothing_up(api: tuple[Proxy, str, str, str]) -> None:
+    proxy, url, metrics, token = api
+    assert proxy.process
+    descriptors = Path(f"/proc/{proxy.process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    idle = []
+    for place in (metrics, url):
+        port = int(place.rsplit(":", 1)[1])
+        for number in range(600):
+            idle.append(socket.create_connection(("127.0.0.1", port)))
+            if number % 2:
+                idle[-1].send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        # Whoever asks gets an answer all the same.
+        assert http("GET", f"{place}/metrics", token=token)[0] == 200
+        assert len(list(descriptors.iterdir())) - before < 600
+    assert manage(proxy, "status")[0] == 0
+    wait_for(lambda: len(list(descriptors.iterdir())) <= before + 1, 15)
+    for one in idle:
+        one.close()
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(str(proxy.state / "control.sock"))
+        control.send(b"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
+    time.sleep(0.5)
+    assert not any(line["event"] == "management request failed" for line in proxy.log)
+
+
 def test_a_reload_changes_all_or_nothing_and_a_rollback_goes_back(local: Local) -> None:
     with Agent() as caller, Agent() as core, Agent() as other:
         proxy, port, _ = local(core=core.port)
@@ -204,6 +262,9 @@ def test_over_tcp_nothing_goes_without_the_token(api: tuple[Proxy, str, str, str
         assert raw.recv(64).startswith(b"HTTP/1.1 401")
     status, found = http("GET", f"{url}/status", token=token)
     assert (status, found["state"]) == (200, "serving")
+    request = urllib.request.Request(f"{url}/status", headers={"Authorization": f"bearer {token}"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+        assert response.status == 200
     assert http("GET", f"{metrics}/metrics")[0] == 200
     assert http("GET", f"{metrics}/status") == (404, {"error": "no such resource: /status"})
     assert http("POST", f"{metrics}/reload", b"{}")[0] == 404

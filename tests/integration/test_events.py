@@ -150,6 +150,7 @@ def test_what_is_followed_and_what_is_refused(local: Local) -> None:
         assert manage(proxy, "events", "follow", "E_NOPE") == (1, "no such event: E_NOPE\n")
         code, text = manage(proxy, "events", "raise", "E_NOPE")
         assert (code, text) == (1, "no such event: E_NOPE; an event of your own begins with X_\n")
+        assert manage(proxy, "events", "raise", "X_TRY", "a=1", "novalue") == (1, "expected KEY=VALUE, got: novalue\n")
         code, text = manage(proxy, "events", "raise", "E_DISPATCHER_STATUS", "status=1")
         assert code == 1
         assert "E_DISPATCHER_STATUS" in text

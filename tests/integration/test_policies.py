@@ -351,11 +351,12 @@ def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path
         )
         results = [
             subprocess.run([EDGEPROXY, verb, file], capture_output=True, text=True, timeout=20, check=False, cwd=tmp_path / "here")
-            for verb in ("check", "run")
+            # A start reads modules as the check does; each process costs a second.
+            for verb in (("check", "run") if name in {"syntax", "surplus", "gone"} else ("check",))
         ]
-        assert [result.returncode for result in results] == [1, 1], name
+        assert {result.returncode for result in results} == {1}, name
         assert expected in results[0].stderr, results[0].stderr
-        assert results[0].stderr == results[1].stderr
+        assert len({result.stderr for result in results}) == 1
 
 
 def test_what_a_module_prints_or_starts_at_import_disturbs_nobody(local: Local, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeproxy.config import Config, load_text, to_document
+from edgeproxy.config import Config, load, load_text, to_document
 from edgeproxy.errors import ConfigError
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.txt"))
@@ -26,6 +26,23 @@ def test_fixture(path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load_text(toml, "edge.toml")
         assert str(caught.value) == expected.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"\xef\xbb\xbf[install]\n", ":1: begins with a byte order mark"),
+        (b"[install]\n# caf\xe9\n", ":2: not UTF-8: invalid continuation byte"),
+        (b"x = " + b"[" * 5_000 + b"]" * 5_000, ":1: not TOML that anybody would write"),
+        (b"[install]\r\nnode = \r\n", ":2: not TOML"),
+    ],
+)
+def test_what_is_no_text_is_told_with_its_line(data: bytes, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "edge.toml"
+    file.write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}{problem}")
 
 
 def test_every_field_crosses() -> None:

@@ -122,6 +122,16 @@ def exits(_: Call) -> Verdict:
     raise SystemExit(1)
 
 
+async def exits_later(_: Call) -> Verdict:
+    await asyncio.sleep(0)
+    raise SystemExit(1)
+
+
+async def two_at_once(call: Call) -> Verdict:
+    await asyncio.gather(call.attempt("sip:203.0.113.1"), call.attempt("sip:203.0.113.2"))
+    return CONTINUE
+
+
 async def cancelled_at_once(_: Call) -> Verdict:
     raise asyncio.CancelledError
 
@@ -148,7 +158,11 @@ async def cancelled(_: Call) -> Verdict:
         cancelled,
         cancelled_at_once,
         exits,
+        exits_later,
         mute,
+        lambda _: Redirect("sip:203.0.113.1"),  # type: ignore[arg-type]
+        lambda _: Relay("sip:203.0.113.1"),  # type: ignore[arg-type]
+        lambda _: Reject(486, headers={"X-A": "x" * 70_000}),
         lambda _: Verdict(),
         lambda _: Reject(2**70),
         lambda _: Relay(("sip:203.0.113.1",), first_answer_seconds=float("inf")),
@@ -165,6 +179,14 @@ def test_a_handler_that_fails_loses_no_request(handler: Callable[..., object]) -
         assert sent.status_code == 500
         assert int(sent.header("Retry-After") or 0) > 0
         assert edge.receive(request("MESSAGE")).method == "MESSAGE", "others go on"
+
+
+def test_two_attempts_at_once_are_a_fault_and_not_a_wait_without_end() -> None:
+    with SimulatedEdge(one(two_at_once)) as edge:
+        # The first attempt is made, and ends as attempts do; what the handler raised has ended its say.
+        edge.receive(request("INVITE"))
+        edge.wait()
+        assert str(edge.failures[0]["error"]).startswith("PolicyError: attempts of this call are under way")
 
 
 def test_a_handler_that_never_answers_is_ended_at_its_deadline() -> None:
