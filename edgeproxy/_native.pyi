@@ -495,6 +495,12 @@ class RouteLoad:
         by `finish`.
         """
 
+    def add_columns(self, partition: str, columns: list[bytes]) -> bool:
+        """Take rules as their ten columns, the values of each parted by 0x1f; an empty one has nothing in any row.
+
+        Return False, with nothing taken, where they have not as many values as each other. Raise `KeyError` as `add` does.
+        """
+
     def recurrences(self, partition: str) -> list[str]:
         """Return the time recurrences that rules name; each is to be given a meaning, in this order."""
 

@@ -17,6 +17,7 @@ from edgeproxy.server.route_report import Fault, PartitionSize, RouteReport
 from edgeproxy.storage import (
     DEFAULT_TABLES,
     OPTIONAL_TABLES,
+    ColumnBlock,
     Source,
     Standing,
     check_database,
@@ -49,11 +50,11 @@ async def read_tables(
         load = _native.RouteLoad([source.partition for source in sources], routing.extra_prefix_characters, list(handlers), before)
         for source in sources:
             if source.url == url:
-                await _read_source(engine, load, source)
+                await read_source(engine, load, source)
                 continue
             other = open_engine(source.url)
             try:
-                await _read_source(other, load, source)
+                await read_source(other, load, source)
             finally:
                 await other.dispose()
     except (SQLAlchemyError, OSError) as error:
@@ -116,10 +117,14 @@ def refuse_faults(loaded: Loaded, report: RouteReport) -> None:
         raise StorageError(f"routes: {report.fault_count} rows cannot be used, first: {report.faults[0]}")
 
 
-async def _read_source(engine: AsyncEngine, load: "_native.RouteLoad", source: Source) -> None:
+async def read_source(engine: AsyncEngine, load: "_native.RouteLoad", source: Source) -> None:
+    """Give a load the rows of one partition; raise `StorageError`."""
     try:
         async for block in read_rows(engine, source):
-            await asyncio.to_thread(load.add, source.partition, block.kind, block.rows)
+            if isinstance(block, ColumnBlock):
+                block.refused = not await asyncio.to_thread(load.add_columns, source.partition, block.columns)
+            else:
+                await asyncio.to_thread(load.add, source.partition, block.kind, block.rows)
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
 

@@ -1,12 +1,13 @@
 """Provisioned data in SQL."""
 
 from edgeproxy.storage.database import Standing, check_database, prepare, require, told, upgrade
-from edgeproxy.storage.routes import DEFAULT_TABLES, OPTIONAL_TABLES, RowBlock, Source, block, read_partitions, read_rows
+from edgeproxy.storage.routes import DEFAULT_TABLES, OPTIONAL_TABLES, ColumnBlock, RowBlock, Source, block, read_partitions, read_rows
 from edgeproxy.storage.url import open_engine, shown
 
 __all__ = [
     "DEFAULT_TABLES",
     "OPTIONAL_TABLES",
+    "ColumnBlock",
     "RowBlock",
     "Source",
     "Standing",

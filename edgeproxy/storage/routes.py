@@ -2,11 +2,16 @@
 cross in some hundred pieces and no row becomes an object of Python."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import (
+    ColumnElement,
     Connection,
+    Integer,
     LargeBinary,
+    Select,
     String,
     TableClause,
     and_,
@@ -17,6 +22,7 @@ from sqlalchemy import (
     func,
     inspect,
     literal,
+    literal_column,
     select,
     table,
     text,
@@ -27,6 +33,7 @@ from edgeproxy.errors import StorageError
 
 ROWS = 20_000
 """Rows of one block."""
+_MOST_KEY = (1 << 63) - 1
 _BETWEEN, _END = "\x1f", "\x1e"
 """What the native side parts columns and rows by."""
 
@@ -37,6 +44,8 @@ class _Kind(NamedTuple):
     """In the order that the native side takes them, with what stands for one that the table lacks."""
     rare: frozenset[str] = frozenset()
     """Columns that most rows leave at NULL: such rows are printed without them, in less time."""
+    by_column: bool = False
+    """Whether they are taken as columns too: there may be millions of rows. What a table lacks is nothing then."""
 
 
 _KINDS = {
@@ -110,6 +119,7 @@ _KINDS = {
             "attrs": "",
         },
         frozenset({"timerec", "routeid", "sort_profile", "attrs"}),
+        by_column=True,
     ),
 }
 
@@ -144,6 +154,15 @@ class RowBlock(NamedTuple):
     rows: bytes
 
 
+class ColumnBlock(msgspec.Struct):
+    """Rules as columns, each with one value of each row."""
+
+    kind: str
+    columns: list[bytes]
+    refused: bool = False
+    """Set by who takes it, where the columns do not fit each other: the same comes once more as rows."""
+
+
 def block(kind: str, rows: Iterable[Mapping[str, object]]) -> bytes:
     """Return rows as the database would give them, with defaults for columns that are left out."""
     columns = _KINDS[kind].columns
@@ -171,7 +190,7 @@ async def read_partitions(engine: AsyncEngine, url: str) -> list[Source]:
     return found
 
 
-async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlock]:
+async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlock | ColumnBlock]:
     """Give the rows of a partition, all as they were at one moment: gateways, then carriers, then profiles, groups of callers and dial plans, then rules."""
     dialect = engine.dialect.name
     options = {} if dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
@@ -185,7 +204,17 @@ async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlo
         for kind, shape in _KINDS.items():
             if kind not in source.tables:
                 continue
-            async for rows in _blocks(connection, dialect, source.tables[kind], shape, optional=kind in _OPTIONAL):
+            name, optional = source.tables[kind], kind in _OPTIONAL
+            there = await connection.run_sync(partial(_columns, name=name, optional=optional))
+            if there is None:
+                continue
+            if shape.key not in there:
+                raise StorageError(f"table {name}: no column {shape.key}")
+            if shape.by_column and dialect == "sqlite" and await connection.run_sync(_is_keyed_table, name, shape.key):
+                async for block in _by_column(connection, kind, name, shape, there):
+                    yield block
+                continue
+            async for rows in _blocks(connection, dialect, name, shape, there):
                 yield RowBlock(kind, rows)
 
 
@@ -197,12 +226,60 @@ def _columns(connection: Connection, name: str, *, optional: bool) -> set[str] |
     return {found["name"] for found in inspector.get_columns(name)}
 
 
-async def _blocks(connection: AsyncConnection, dialect: str, name: str, shape: _Kind, *, optional: bool) -> AsyncIterator[bytes]:
-    there = await connection.run_sync(lambda sync: _columns(sync, name, optional=optional))
-    if there is None:
-        return
-    if shape.key not in there:
-        raise StorageError(f"table {name}: no column {shape.key}")
+def _is_keyed_table(connection: Connection, name: str, key: str) -> bool:
+    """Whether SQLite keeps rows by this key, so that it reads them in its order without being told to."""
+    inspector = inspect(connection)
+    if name not in inspector.get_table_names():
+        return False
+    is_integer = any(column["name"] == key and isinstance(column["type"], Integer) for column in inspector.get_columns(name))
+    return is_integer and inspector.get_pk_constraint(name)["constrained_columns"] == [key]
+
+
+async def _by_column(
+    connection: AsyncConnection, kind: str, name: str, shape: _Kind, there: set[str]
+) -> AsyncIterator[RowBlock | ColumnBlock]:
+    """Give rules of SQLite column by column, which takes it half the time of printing rows."""
+    source = table(name, *(column(own) for own in there))
+    key = source.c[shape.key]
+    within = and_(key >= bindparam("first"), key <= bindparam("last"))
+    # Each made once: to make and compile one takes as long as reading a thousand rows.
+    end = select(key).where(key >= bindparam("first")).order_by(key).offset(ROWS - 1).limit(1)
+    columns = {with_nothing: _all_values(source, shape, there, with_nothing=with_nothing).where(within) for with_nothing in (False, True)}
+    ordered = select(_printed(source, shape, there).label("line")).where(within).order_by(key).subquery()
+    printed = select(cast(func.group_concat(ordered.c.line, _written("")), LargeBinary))
+    first, with_nothing = -_MOST_KEY - 1, False
+    while first <= _MOST_KEY:
+        last = (await connection.execute(end, {"first": first})).scalar_one_or_none()
+        bounds = {"first": first, "last": _MOST_KEY if last is None else last}
+        row = (await connection.execute(columns[with_nothing], bounds)).one()
+        if row[0] is not None:
+            block = ColumnBlock(kind, [value or b"" for value in row])
+            yield block
+            if block.refused:
+                # Some rows have nothing where others have something, or a value holds what parts them.
+                with_nothing = True
+                yield RowBlock(kind, (await connection.execute(printed, bounds)).scalar_one())
+        if last is None:
+            return
+        first = last + 1
+
+
+def _all_values(source: TableClause, shape: _Kind, there: set[str], *, with_nothing: bool) -> Select[Any]:
+    values = (_values(source.c[own], with_nothing=with_nothing) if own in there else literal(None) for own in shape.columns)
+    return select(*values).select_from(source)
+
+
+def _values(of: ColumnElement[Any], *, with_nothing: bool) -> Any:
+    """Return a column's values as one text; with `with_nothing` those too that are nothing."""
+    return cast(func.group_concat(func.coalesce(of, _written("")) if with_nothing else of, _written(_BETWEEN)), LargeBinary)
+
+
+def _written(text: str) -> ColumnElement[str]:
+    """Return a text of ours as it stands in the statement: as a parameter SQLite would copy it for every row, in as much time as all the rest."""
+    return literal_column(f"'{text}'")
+
+
+async def _blocks(connection: AsyncConnection, dialect: str, name: str, shape: _Kind, there: set[str]) -> AsyncIterator[bytes]:
     left = (await connection.execute(select(func.count()).select_from(table(name)))).scalar_one()
     last: Any = None
     while left > 0:
@@ -222,7 +299,7 @@ def _statement(dialect: str, name: str, shape: _Kind, there: set[str], *, first:
     behind = key.is_not(None) if first else key > bindparam("last")
     page = select(key.label("key"), line.label("line")).where(behind).order_by(key).limit(ROWS).subquery()
     if dialect == "sqlite":
-        block: Any = cast(func.group_concat(page.c.line, ""), LargeBinary)
+        block: Any = cast(func.group_concat(page.c.line, _written("")), LargeBinary)
     elif dialect == "mysql":
         block = func.group_concat(page.c.line.op("SEPARATOR")(text("''")))
     else:
@@ -244,7 +321,7 @@ def _print(source: TableClause, shape: _Kind, there: set[str], without: frozense
     default = {own: "" if own in without else default for own, default in shape.columns.items()}
     named = [own for own in shape.columns if own in there - without]
     parts = ["%s" if own in named else default[own] for own in shape.columns]
-    return func.printf(_BETWEEN.join(parts) + _END, *(source.c[own] for own in named))
+    return func.printf(_written(_BETWEEN.join(parts) + _END), *(source.c[own] for own in named))
 
 
 def _joined(source: TableClause, shape: _Kind, there: set[str]) -> Any:

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use edge::{Address, Capacity, Full, HealthRules, HostName, Routing};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use routing::{Alphabet, Builder, Down, Gateway, GatewayState, LoadOptions, Present, QualityRules, SearchOptions, Whitelist, explain};
 use serde_json::{Value, json};
 use syntax::Transport;
@@ -91,6 +92,11 @@ impl RouteLoad {
             other => return Err(PyValueError::new_err(format!("no such table: {other}"))),
         };
         py.detach(|| self.with(partition, |builder| take(builder, block)))
+    }
+
+    /// Takes rules as columns; false, with nothing taken, where these do not fit each other.
+    fn add_columns(&self, py: Python<'_>, partition: &str, columns: [PyBackedBytes; 10]) -> PyResult<bool> {
+        py.detach(|| self.with(partition, |builder| builder.rules_of_columns(columns.each_ref().map(AsRef::as_ref))))
     }
 
     /// The time recurrences that rules name.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use syntax::{Scheme, Span, Transport, Uri};
 
 use crate::gateway::{Carrier, Gateway};
 use crate::number::{Alphabet, LONGEST_PREFIX};
 use crate::quality::{FIGURES, Profile};
 use crate::recurrence::Recurrence;
-use crate::row::{number, rows, trimmed};
+use crate::row::{number, rows, rows_of_columns, trimmed};
 use crate::state::{GatewayState, ProbeMode};
 use crate::table::{CARRIER, Rule, Sort, Table};
 use crate::translation::{Becomes, Fits, NumberRule, pattern, unknown_group};
@@ -320,13 +321,25 @@ impl Builder {
         }
     }
 
+    /// Takes the same as columns, each with one value of each row, parted by 0x1f; an empty one has nothing in any row. False, with
+    /// nothing taken, where they have not as many values as each other: then a value holds what parts them.
+    pub fn rules_of_columns(&mut self, columns: [&[u8]; 10]) -> bool {
+        let Some(rows) = rows_of_columns(columns) else { return false };
+        for row in rows {
+            if let Err((column, problem)) = self.rule(&row) {
+                self.fault("dr_rules", row[0], column, problem);
+            }
+        }
+        true
+    }
+
     fn rule(&mut self, row: &[&[u8]; 10]) -> Result<(), (&'static str, String)> {
         let [id, groups, prefix, recurrence, priority, handler, list, sort, profile, attrs] = *row;
         let prefix = trimmed(prefix);
         let wrong = || if prefix.len() > LONGEST_PREFIX { "32 characters at most" } else { "digits and `extra_prefix_characters`" };
         let packed = self.options.alphabet.pack(prefix).ok_or_else(|| ("prefix", expected(wrong(), prefix)))?;
         let groups_text = groups;
-        let groups = items(groups).map(number::<u32>).collect::<Option<Vec<u32>>>().filter(|groups| !groups.is_empty());
+        let groups = items(groups).map(number::<u32>).collect::<Option<SmallVec<[u32; 4]>>>().filter(|groups| !groups.is_empty());
         let groups = groups.ok_or_else(|| ("groupid", expected("numbers parted by commas", groups_text)))?;
         let number_of = self.handler(handler).ok_or_else(|| ("routeid", format!("no such handler: {}", lossy(handler))))?;
         let mut rule = Rule {
@@ -444,8 +457,8 @@ impl Builder {
             self.table.dialplans.entry(plan).or_default().0.push(rule);
         }
         self.keys.sort_unstable_by_key(|key| (key.group, key.packed, std::cmp::Reverse(key.priority), key.rule));
-        let Self { mut table, mut keys, faults, fault_count, .. } = self;
-        permute(&mut table.rules, &mut keys);
+        let Self { mut table, keys, faults, fault_count, .. } = self;
+        permute(&mut table.rules, &keys);
         for (index, pair) in keys.windows(2).enumerate() {
             table.rules[index].last = (pair[0].group, pair[0].packed) != (pair[1].group, pair[1].packed);
         }
@@ -495,19 +508,21 @@ impl Builder {
     }
 }
 
-/// Puts rules into the order of their keys, each of which then names its own place; those without a key go.
-fn permute(rules: &mut Vec<Rule>, keys: &mut [SortKey]) {
+/// Puts rules into the order of their keys; those without a key go.
+fn permute(rules: &mut Vec<Rule>, keys: &[SortKey]) {
     if keys.len() < rules.len() {
         *rules = keys.iter().map(|key| rules[key.rule as usize]).collect();
         return;
     }
-    // In place, since ten million rules are not to be held twice.
-    for start in 0..keys.len() {
+    // In place, since ten million rules are not to be held twice; by an array of their places alone, since a walk along one that
+    // does not fit the cache would wait for memory at every step.
+    let mut order: Vec<u32> = keys.iter().map(|key| key.rule).collect();
+    for start in 0..order.len() {
         let mut place = start;
         let kept = rules[start];
-        while keys[place].rule != place as u32 {
-            let from = keys[place].rule as usize;
-            keys[place].rule = place as u32;
+        while order[place] != place as u32 {
+            let from = order[place] as usize;
+            order[place] = place as u32;
             if from == start {
                 rules[place] = kept;
                 break;

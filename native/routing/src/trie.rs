@@ -102,7 +102,7 @@ impl Trie {
                 self.nodes[node].base = self.nodes.len() as u32;
                 while from < to {
                     let symbol = symbol_at(keys[from].packed, depth);
-                    let same = keys[from..to].iter().take_while(|key| symbol_at(key.packed, depth) == symbol).count();
+                    let same = run(&keys[from..to], |key| symbol_at(key.packed, depth) == symbol);
                     self.nodes[node].children |= 1 << symbol;
                     next.push((self.nodes.len() as u32, from as u32, (from + same) as u32));
                     self.nodes.push(Node::EMPTY);
@@ -189,6 +189,17 @@ impl Trie {
 }
 
 /// How many nodes these keys need: each what it does not share with the one before, and the root.
+/// How many of sorted keys from the first on are alike. In steps that double, since near the root they are many: looking at each
+/// on every level is most of the time that a table of a million takes.
+fn run(keys: &[SortKey], alike: impl Fn(&SortKey) -> bool) -> usize {
+    let mut step = 1;
+    while keys.get(step).is_some_and(&alike) {
+        step *= 2;
+    }
+    let (least, most) = (step / 2, step.min(keys.len()));
+    least + keys[least..most].partition_point(alike)
+}
+
 fn nodes_of(keys: &[SortKey]) -> usize {
     let mut before = 0;
     let mut nodes = 1;

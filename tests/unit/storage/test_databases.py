@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 
 from edgeproxy import _native
 from edgeproxy.errors import StorageError
+from edgeproxy.server.route_load import read_source
 from edgeproxy.storage import (
     DEFAULT_TABLES,
     Source,
@@ -36,8 +38,7 @@ def read(url: str) -> tuple[_native.RouteTables, list[tuple[str, str, str, str]]
     async def work() -> tuple[_native.RouteTables, list[tuple[str, str, str, str]]]:
         engine = open_engine(url)
         load = _native.RouteLoad([""])
-        async for block in read_rows(engine, Source("", url, DEFAULT_TABLES)):
-            load.add("", block.kind, block.rows)
+        await read_source(engine, load, Source("", url, DEFAULT_TABLES))
         await engine.dispose()
         for _ in load.recurrences(""):
             load.mean("", [(0, 1)])
@@ -139,6 +140,39 @@ def test_many_rows_come_in_several_blocks_and_none_is_lost(database: str, tmp_pa
     tables, faults = read(database)
     assert (tables.sizes()[0][1], faults) == (50_000, [])
     assert tables.find("", 0, "50999123", 0) == 50_999
+
+
+def test_columns_that_do_not_fit_each_other_are_read_as_rows(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'rules.db'}"
+    fill(url, tmp_path)
+    rows = [
+        # Nothing where others have something, what parts values, and keys at both ends of what there is.
+        (-(1 << 63), "100", "a", None, None),
+        (-7, "101", "a", "", "one"),
+        (1, "102", None, None, "two"),
+        (2, "103", "a,b", None, "a\x1fb"),
+        (3, "104", "b", None, None),
+        ((1 << 63) - 1, "105", "a", None, ""),
+        *((number, str(number), "a", None, None if number % 2 else "x") for number in range(60_000, 110_000)),
+        *((number, str(number), "a", "", "") for number in range(200_000, 230_000)),
+    ]
+    with sqlite3.connect(tmp_path / "rules.db") as connection:
+        connection.execute("DELETE FROM dr_rules")
+        connection.executemany("INSERT INTO dr_rules (ruleid, groupid, prefix, gwlist, timerec, attrs) VALUES (?, '0', ?, ?, ?, ?)", rows)
+        # The same rows through a view, which has no key, come as rows.
+        connection.execute("CREATE TABLE kept AS SELECT * FROM dr_rules")
+    connection.close()
+    tables, faults = read(url)
+    told = [(row.split("\x1f")[0], column) for _, row, column, _ in faults]
+    assert told == [(str(-(1 << 63)), "ruleid"), ("-7", "ruleid"), ("2", "ruleid"), (str((1 << 63) - 1), "ruleid")]
+    assert tables.sizes()[0][1] == len(rows) - len(faults)
+    assert [tables.find("", 0, number, 0) for number in ("102", "104", "60000", "109999", "229999")] == [1, 3, 60_000, 109_999, 229_999]
+    with sqlite3.connect(tmp_path / "rules.db") as connection:
+        connection.execute("DROP TABLE dr_rules")
+        connection.execute("CREATE VIEW dr_rules AS SELECT * FROM kept")
+    connection.close()
+    again, faults_again = read(url)
+    assert (again.sizes(), faults_again) == (tables.sizes(), faults)
 
 
 def test_csv_goes_out_as_it_came_in(database: str, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from phonenumbers.carrierdata import CARRIER_DATA
 from phonenumbers.geodata import GEOCODE_DATA
 
 from edgeproxy import _native
-from edgeproxy.storage import DEFAULT_TABLES, Source, open_engine, read_rows, upgrade
+from edgeproxy.server.route_load import read_source
+from edgeproxy.storage import DEFAULT_TABLES, Source, open_engine, upgrade
 
 CARRIERS = 4
 
@@ -17,8 +18,7 @@ CARRIERS = 4
 async def _read(url: str) -> _native.RouteTables:
     load = _native.RouteLoad([""])
     engine = open_engine(url)
-    async for block in read_rows(engine, Source("", url, DEFAULT_TABLES)):
-        load.add("", block.kind, block.rows)
+    await read_source(engine, load, Source("", url, DEFAULT_TABLES))
     await engine.dispose()
     tables, faults, count = load.finish()
     assert (faults, count) == ([], 0)
