@@ -19,7 +19,7 @@ pub(crate) fn rows<const N: usize>(block: &[u8]) -> impl Iterator<Item = Result<
 
 /// The rows of `N` columns that hold one value of each row, parted as those of a row are; an empty one has nothing in any row.
 /// `None` where one has not as many values as the first.
-pub(crate) fn rows_of_columns<'a, const N: usize>(columns: [&'a [u8]; N]) -> Option<impl Iterator<Item = [&'a [u8]; N]>> {
+pub(crate) fn rows_of_columns<const N: usize>(columns: [&[u8]; N]) -> Option<impl Iterator<Item = [&[u8]; N]>> {
     let values = |column: &[u8]| memchr::memchr_iter(BETWEEN, column).count() + 1;
     let rows = values(columns.first()?);
     if columns.iter().any(|column| !column.is_empty() && values(column) != rows) {
