@@ -23,9 +23,16 @@ impl Edge {
     pub(crate) fn edit_identity(&mut self, message: &Message<'_>, shape: &Shape, far: Option<u16>) {
         let head = message.head;
         let vouches = shape.from_peer.is_some_and(|index| self.snapshot.settings.peers[usize::from(index)].authenticate);
-        let withheld = !shape.strip_identity && head.slots().iter().any(|slot| slot.name.tells_identity()) && !self.believes(far) && wants_privacy(message);
+        let believed = self.believes(far);
+        let withheld = !believed && !shape.strip_identity && head.slots().iter().any(|slot| slot.name.tells_identity()) && wants_privacy(message);
         if shape.strip_identity || withheld {
             for slot in head.slots().iter().filter(|slot| if withheld { slot.name.tells_identity() } else { slot.name.needs_trust() }) {
+                self.edits.remove(slot.line);
+            }
+        }
+        if !believed {
+            let gone = |name: HeaderName| shape.strip_identity && name.needs_trust() || vouches && name == HeaderName::PPreferredIdentity;
+            for slot in head.slots().iter().filter(|slot| slot.name.stays_within() && !gone(slot.name)) {
                 self.edits.remove(slot.line);
             }
         }

@@ -58,7 +58,7 @@ pub(crate) fn judge(message: &Message<'_>, contacts: &mut Contacts<'_>, path: &[
 pub(crate) fn gather(found: Vec<Reach>) -> Vec<Reach> {
     let mut ways: Vec<Reach> = Vec::with_capacity(found.len());
     for way in found {
-        let same = |other: &&mut Reach| !way.instance.is_empty() && other.instance == way.instance;
+        let same = |other: &&mut Reach| !way.instance.is_empty() && other.instance.eq_ignore_ascii_case(&way.instance);
         match ways.iter_mut().find(same) {
             Some(first) => first.spare.push(way),
             None => ways.push(way),

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use proto::{Binding, Change, Contact, Flow, FlowConnection, Now, RegistrarRules, Registration, RegistrationError, push_of, register};
 use smallvec::SmallVec;
-use syntax::{HeaderName, Message, Scheme, Uri, header_param, list_elements, parse_name_addr, push_unfolded};
+use syntax::{HeaderName, Message, Scheme, Span, Uri, header_param, list_elements, parse_name_addr, push_unfolded, same_uri};
 
 use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
@@ -112,6 +112,9 @@ impl Edge {
             return Err(bad("Call-ID too long"));
         }
         let mut contacts = read_contacts(message, registrar.contacts.most)?;
+        if contacts.list.iter().any(|contact| contact.expires != Some(0) && self.leads_to_itself(message.text(to.whole), contact.uri)) {
+            return Err(Refusal { reason_phrase: Some("Contact Is The Address Of Record".to_owned()), ..Refusal::new(403, "register") });
+        }
         let natted = snapshot.nat_tests.hold(arrival, message);
         if !self.check_contacts(now, arrival, message, &contacts.list)? {
             return Ok(None);
@@ -144,6 +147,13 @@ impl Edge {
             lines.extend_from_slice(b"Require: outbound\r\n");
         }
         Ok(Some(lines))
+    }
+
+    /// Whether a Contact is the address of record that it is to stand for, or a GRUU of ours, so that calls would come round to us
+    /// (RFC 5627 section 5.1).
+    fn leads_to_itself(&self, aor: &[u8], contact: &[u8]) -> bool {
+        let gruu = || Uri::parse(contact, Span::new(0, contact.len())).is_ok_and(|uri| self.is_own_gruu(contact, &uri));
+        same_uri(aor, contact) || gruu()
     }
 
     /// Changes the bindings of `aor`, and tells and writes what became of them.

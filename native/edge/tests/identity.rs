@@ -37,6 +37,19 @@ fn an_identity_goes_to_the_believed_and_to_others_unless_the_caller_minds() {
 }
 
 #[test]
+fn what_is_for_the_trust_domain_alone_leaves_it_with_nobody() {
+    const WITHIN: [&str; 6] =
+        ["P-Preferred-Identity", "P-Charging-Vector", "P-Charging-Function-Addresses", "P-Served-User", "P-Profile-Key", "P-User-Database"];
+    let lines: Vec<String> = WITHIN.iter().map(|name| format!("{name}: <sip:x@core.example>")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    for (trusted, told) in [(true, 1), (false, 0)] {
+        let text = sent(&mut Rig::new(carriers(trusted)), &lines);
+        assert_eq!(WITHIN.map(|name| headers(&text, name).len()), [told; 6], "{trusted}");
+        assert!(text.contains("\r\nMax-Forwards: ") && text.ends_with("\r\n\r\n"), "{text}");
+    }
+}
+
+#[test]
 fn the_same_holds_for_who_answers() {
     for (trusted, told) in [(true, 1), (false, 0)] {
         let mut settings = carriers(true);

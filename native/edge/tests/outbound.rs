@@ -147,6 +147,16 @@ fn flows_outlive_a_restart() {
 }
 
 #[test]
+fn an_instance_is_the_same_in_either_case() {
+    let mut rig = Rig::new(served());
+    for (number, instance) in [INSTANCE.to_owned(), INSTANCE.to_lowercase(), INSTANCE.to_uppercase()].into_iter().enumerate() {
+        let contact = format!("Contact: <sip:bob@198.51.100.7:60{number}0;ob>;+sip.instance={instance};reg-id=1");
+        let ok = one(rig.receive(FIRST, &register(&format!("i{number}"), 1, FIRST, &[&contact, "Supported: path, outbound"])));
+        assert_eq!(testkit::headers(&ok, "Contact").len(), 1, "{ok}");
+    }
+}
+
+#[test]
 fn a_gruu_leads_to_its_device_only() {
     let mut rig = Rig::new(served());
     one(rig.receive("198.51.100.9:5060", &register("other", 1, "198.51.100.9", &["Contact: <sip:bob@198.51.100.9>"])));
@@ -176,7 +186,7 @@ fn a_gruu_leads_to_its_device_only() {
     let plain = one(rig.receive(FIRST, &register("h", 2, FIRST, &[&contact])));
     assert!(!plain.contains("gruu"));
     let refused = one(rig.receive("198.51.100.9:5060", &register("o", 1, "198.51.100.9", &[&format!("Contact: <{public}>")])));
-    assert!(refused.starts_with("SIP/2.0 476 "), "{refused}");
+    assert!(refused.starts_with("SIP/2.0 403 "), "{refused}");
 }
 
 #[test]

@@ -103,6 +103,8 @@ fn what_is_broken_is_refused_and_changes_nothing() {
         (Register::new(11).lines(&["Contact: <sip:bob@198.51.100.7>;expires=5"]), 423),
         (Register::new(11).lines(&["Require: recipient-list, path, 100rel"]), 420),
         (Register::new(11).lines(&["Path: <sip:203.0.113.1;lr>"]), 403),
+        (Register::new(11).lines(&["Contact: <sip:bob@EXAMPLE.net>"]), 403),
+        (Register::new(11).lines(&["Contact: <sip:b%6fb@example.net>, <sip:bob@198.51.100.7>"]), 403),
         (strange, 404),
     ];
     for (request, expected) in cases {

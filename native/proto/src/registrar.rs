@@ -116,10 +116,12 @@ pub fn push_of(uri: &[u8]) -> Option<[&[u8]; 3]> {
 /// The binding that `contact` is about. A flow of Outbound is that of its instance and number, whatever its URI (RFC 5626
 /// section 6); any other is that of its instance, or else of its device, or else of its URI.
 fn find(bindings: &[Binding], contact: &Contact<'_>) -> Option<usize> {
-    let of_instance = |binding: &Binding| binding.instance() == contact.instance && binding.reg_id == contact.reg_id;
+    // Those of UUIDs are the same in either case (RFC 4122 section 3), and only those are in use.
+    let same = |binding: &Binding| binding.instance().eq_ignore_ascii_case(contact.instance);
+    let of_instance = |binding: &Binding| same(binding) && binding.reg_id == contact.reg_id;
     if contact.reg_id > 0 {
         // One that it had before it knew of flows gives way to the first of them.
-        let plain = |binding: &Binding| binding.reg_id == 0 && binding.instance() == contact.instance;
+        let plain = |binding: &Binding| binding.reg_id == 0 && same(binding);
         return bindings.iter().position(of_instance).or_else(|| bindings.iter().position(plain));
     }
     let of_instance = (!contact.instance.is_empty()).then(|| bindings.iter().position(of_instance)).flatten();

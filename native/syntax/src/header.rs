@@ -94,6 +94,15 @@ impl HeaderName {
         matches!(self, Self::PAssertedIdentity | Self::RemotePartyId)
     }
 
+    /// Whether it is for elements of the trust domain alone, whatever the caller wishes (RFC 3325 section 9.2, RFC 5002 section 6,
+    /// RFC 5502 section 6, RFC 7315 section 4).
+    pub const fn stays_within(self) -> bool {
+        matches!(
+            self,
+            Self::PPreferredIdentity | Self::PChargingVector | Self::PChargingFunctionAddresses | Self::PServedUser | Self::PProfileKey | Self::PUserDatabase
+        )
+    }
+
     /// Whether only an element of the trust domain may set this (RFC 3325 section 5, RFC 4457, RFC 5002, RFC 5502, RFC 5806, RFC 7044,
     /// RFC 7315 sections 4.5 and 4.6).
     pub const fn needs_trust(self) -> bool {

@@ -79,22 +79,29 @@ impl LocalReply<'_> {
     fn write_top_via(&self, request: &Message<'_>, value: Span, out: &mut Vec<u8>) {
         let via = &request.head.via;
         let end = via.element.end();
+        let ip = self.source.ip().to_canonical();
         let asked = match via.rport {
-            Rport::Asked(at) => {
-                push_unfolded(Span::new(value.start(), usize::from(at)).of(request.bytes), out);
+            Rport::Asked(at) => Some(Span::new(usize::from(at), usize::from(at))),
+            Rport::Absent | Rport::Port(_) => None,
+        };
+        // A sender may not say where it was received from.
+        let said = (!via.received.is_empty()).then_some(via.received);
+        let mut changes = [asked.map(|at| (at, true)), said.map(|at| (at, false))];
+        changes.sort_unstable_by_key(|change| change.map(|(at, _)| at.start()));
+        let mut copied = value.start();
+        for (at, is_port) in changes.into_iter().flatten() {
+            push_unfolded(Span::new(copied, at.start()).of(request.bytes), out);
+            copied = at.end();
+            if is_port {
                 out.push(b'=');
                 push_decimal(u64::from(self.source.port()), out);
-                push_unfolded(Span::new(usize::from(at), end).of(request.bytes), out);
-                true
+            } else {
+                // Writing to a Vec cannot fail.
+                let _ = write!(out, "{ip}");
             }
-            Rport::Absent | Rport::Port(_) => {
-                push_unfolded(Span::new(value.start(), end).of(request.bytes), out);
-                false
-            }
-        };
-        let ip = self.source.ip().to_canonical();
-        if via.received.is_empty() && (asked || crate::parse_ip(via.host.of(request.bytes)) != Some(ip)) {
-            // Writing to a Vec cannot fail.
+        }
+        push_unfolded(Span::new(copied, end).of(request.bytes), out);
+        if said.is_none() && (asked.is_some() || crate::parse_ip(via.host.of(request.bytes)) != Some(ip)) {
             let _ = write!(out, ";received={ip}");
         }
         push_unfolded(Span::new(end, value.end()).of(request.bytes), out);
@@ -134,7 +141,29 @@ pub fn push_unfolded(value: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::push_decimal;
+    use super::{LocalReply, push_decimal};
+    use crate::{Head, Limits, Message, parse};
+
+    #[test]
+    fn the_topmost_via_says_where_it_was_seen_to_come_from_and_nothing_else() {
+        for (via, wanted) in [
+            ("SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK1", "SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK1"),
+            ("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1", "SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1;received=198.51.100.7"),
+            ("SIP/2.0/UDP 10.0.0.1;rport;branch=z9hG4bK1", "SIP/2.0/UDP 10.0.0.1;rport=5066;branch=z9hG4bK1;received=198.51.100.7"),
+            ("SIP/2.0/UDP a;received=203.0.113.9;rport;branch=z9hG4bK1", "SIP/2.0/UDP a;received=198.51.100.7;rport=5066;branch=z9hG4bK1"),
+            ("SIP/2.0/UDP a;rport;received=203.0.113.9, SIP/2.0/UDP b", "SIP/2.0/UDP a;rport=5066;received=198.51.100.7, SIP/2.0/UDP b"),
+        ] {
+            let text = format!("OPTIONS sip:x SIP/2.0\r\nVia: {via}\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n");
+            let mut head = Head::default();
+            parse(text.as_bytes(), &Limits::STANDARD, &mut head).unwrap();
+            let source = "198.51.100.7:5066".parse().unwrap();
+            let mut out = Vec::new();
+            LocalReply { status_code: 606, reason_phrase: None, to_tag: b"t", from: None, source, headers: b"", body: b"" }
+                .write(&Message::new(text.as_bytes(), &head), &mut out);
+            let answer = String::from_utf8(out).unwrap();
+            assert!(answer.starts_with(&format!("SIP/2.0 606 Not Acceptable\r\nVia: {wanted}\r\n")), "{answer}");
+        }
+    }
 
     #[test]
     fn digits_are_those_of_the_standard_library() {
