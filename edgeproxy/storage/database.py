@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from edgeproxy.errors import StorageError
 from edgeproxy.storage.schema import metadata
-from edgeproxy.storage.url import open_engine, shown
+from edgeproxy.storage.url import driver_url, open_engine, shown
 
 VERSION_TABLE = "edgeproxy_version"
 """Where the migrations that were made are noted."""
@@ -54,28 +54,33 @@ def standing(connection: Connection) -> Standing:
     return Standing.FOREIGN
 
 
+_OPTIONAL = {
+    "dr_partitions",
+    "qr_profiles",
+    "dr_groups",
+    "dialplan",
+    "dispatcher",
+    "load_balancer",
+    "address",
+    "subscriber",
+    "location",
+    "domain",
+    "usr_preferences",
+    "uri",
+    "dbaliases",
+    "edgeproxy_limits",
+    "fraud_detection",
+}
+
+
+def _needed(there: set[str]) -> list[str]:
+    return sorted(set(metadata.tables) - there - _OPTIONAL)
+
+
 def missing_tables(connection: Connection) -> list[str]:
     """Return the tables that are read and not there; views will do as well."""
     inspector = inspect(connection)
-    there = {*inspector.get_table_names(), *inspector.get_view_names()}
-    optional = {
-        "dr_partitions",
-        "qr_profiles",
-        "dr_groups",
-        "dialplan",
-        "dispatcher",
-        "load_balancer",
-        "address",
-        "subscriber",
-        "location",
-        "domain",
-        "usr_preferences",
-        "uri",
-        "dbaliases",
-        "edgeproxy_limits",
-        "fraud_detection",
-    }
-    return sorted(set(metadata.tables) - there - optional)
+    return _needed({*inspector.get_table_names(), *inspector.get_view_names()})
 
 
 async def require(engine: AsyncEngine, table: str) -> tuple[Standing, frozenset[str]]:
@@ -114,7 +119,7 @@ def _upgrade(connection: Connection) -> Standing:
 
 async def upgrade(url: str) -> Standing:
     """Make or migrate the tables of `url` and return what it was before; raise `StorageError` where it is not ours."""
-    engine = open_engine(url)
+    engine = open_engine(url, create=True)
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(_upgrade)
@@ -125,7 +130,10 @@ async def upgrade(url: str) -> Standing:
 
 
 async def check_database(url: str) -> tuple[Standing, list[str]]:
-    """Return what the database is and which tables it lacks; raise `StorageError` where it cannot be read."""
+    """Return what the database is and which tables it lacks; raise `StorageError` where it cannot be read. A file that is not there is empty."""
+    file = driver_url(url).database or ""
+    if url.startswith("sqlite:") and not Path(file).exists():
+        return Standing.EMPTY, _needed(set())
     engine = open_engine(url)
     try:
         async with engine.connect() as connection:
@@ -136,19 +144,30 @@ async def check_database(url: str) -> tuple[Standing, list[str]]:
         await engine.dispose()
 
 
+_ready: set[str] = set()
+"""Databases that this process found or made ready. One of them that is gone or empty later is a failure: whoever reads it anew
+must not find a fresh one, which has no rules and no users."""
+
+
 async def prepare(url: str) -> None:
-    """See to it that the database can be read: a SQLite file is made and migrated; raise `StorageError` where something lacks."""
-    if url.startswith("sqlite:"):
+    """See to it that the database can be read; raise `StorageError` where something lacks.
+
+    A SQLite file is made and migrated the first time that this process asks for it.
+    """
+    makes = url.startswith("sqlite:") and url not in _ready
+    if makes:
         path = Path(url.removeprefix("sqlite:///"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"database {path}: {error}") from error
     found, missing = await check_database(url)
-    if found in {Standing.EMPTY, Standing.OLD} and url.startswith("sqlite:"):
+    if makes and found in {Standing.EMPTY, Standing.OLD}:
         await upgrade(url)
-        return
-    if missing:
+        missing = []
+    if not missing:
+        _ready.add(url)
+    else:
         hint = "edgeproxy db init URL" if found is Standing.EMPTY else "edgeproxy db upgrade URL"
         raise StorageError(f"database {shown(url)}: no table {', '.join(missing)}\nhint: {hint} makes them")
 

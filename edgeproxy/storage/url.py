@@ -1,6 +1,7 @@
 """Database URLs as the configuration has them, and the drivers behind them."""
 
 import sqlite3
+from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -34,11 +35,16 @@ def shown(url: str) -> str:
     return driver_url(url).render_as_string(hide_password=True).replace("+aiosqlite", "").replace("+asyncpg", "").replace("+asyncmy", "")
 
 
-def open_engine(url: str) -> AsyncEngine:
-    """Return an engine for `url`; raise `StorageError` where its driver is not there, or a file cannot be opened."""
+def open_engine(url: str, *, create: bool = False) -> AsyncEngine:
+    """Return an engine for `url`; raise `StorageError` where its driver is not there, or a file cannot be opened.
+
+    A SQLite file that is not there is made with `create` only: one that was moved away must not be taken for an empty one.
+    """
     scheme = url.partition(":")[0]
     place = driver_url(url)
     if scheme == "sqlite":
+        if not create and place.database and not Path(place.database).exists():
+            raise StorageError(f"database {place.database}: no such file\nhint: edgeproxy db init URL makes one")
         try:
             # aiosqlite leaves a thread behind where it cannot open a file, which then finds the loop closed.
             sqlite3.connect(place.database or ":memory:").close()

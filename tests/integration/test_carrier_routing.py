@@ -222,6 +222,16 @@ def test_a_reload_takes_new_rules_names_bad_rows_and_a_failed_one_changes_nothin
     status = json.loads(manage(proxy, "status")[1])["routes"]
     assert (status["state"], status["fault_count"]) == ("ready", 5)
     assert proxy.counters()["route_rows_unusable"] == 5
+    # A file that is away, or empty, is no reason to go on without rules, and none to make another one.
+    database = tmp_path / "rules.db"
+    database.rename(tmp_path / "away.db")
+    for problem in ("no table", "no table"):
+        code, told = manage(proxy, "routes", "reload")
+        assert (code, problem in told) == (1, True), told
+        assert outcome(proxy, port, "33", f"away-{database.exists()}").startswith("486")
+        database.write_bytes(b"")
+    (tmp_path / "away.db").rename(database)
+    assert manage(proxy, "routes", "reload")[0] == 0
     # A file that is no database any more.
     (tmp_path / "rules.db").write_bytes(b"nothing of the kind" * 100)
     code, told = manage(proxy, "routes", "reload")
