@@ -13,6 +13,11 @@ pub(crate) fn dialled(table: &Table, message: &Message<'_>, uri: &Uri) -> Vec<u8
     normal(table, text.split(|byte| *byte == b';').next().unwrap_or_default())
 }
 
+/// Whether a number has a plus sign that rules cannot have, so that they know it without.
+pub(crate) fn loses_plus(table: &Table, text: &[u8]) -> bool {
+    (text.starts_with(b"+") || text.starts_with(b"%2B") || text.starts_with(b"%2b")) && !table.alphabet().has(b'+')
+}
+
 /// The routing number of a Request-URI, as rules know it: parameter `rn` (RFC 4694 section 4) of the user part or of a `tel:` URI.
 pub(crate) fn routing_number(table: &Table, message: &Message<'_>, uri: &Uri) -> Option<Vec<u8>> {
     let parameters = if uri.scheme == Scheme::Tel { message.text(uri.params) } else { message.text(uri.user) };

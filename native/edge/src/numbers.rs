@@ -153,16 +153,23 @@ impl NumberTerms {
         Some((format!("row {row} of dialplan"), made))
     }
 
-    /// What a message is to be changed by; its Request-URI may be another one than it has itself.
+    /// What a message is to be changed by; its Request-URI may be another one than it has itself, whose number was looked up without
+    /// the plus sign that it had.
     ///
     /// # Errors
     /// The answer where no rule is for the number of its Request-URI and that is to be refused.
-    pub(crate) fn renumber(&self, context: &NumberContext<'_>, message: &Message<'_>, request_uri: Option<&[u8]>) -> Result<Renumbered, (u16, String)> {
+    pub(crate) fn renumber(
+        &self,
+        context: &NumberContext<'_>,
+        message: &Message<'_>,
+        request_uri: Option<&[u8]>,
+        lost_plus: bool,
+    ) -> Result<Renumbered, (u16, String)> {
         let mut done = Renumbered::default();
         if self.fields.contains(&NumberField::RequestUri) {
             let bytes = request_uri.unwrap_or_else(|| message.text(message.head.request_uri.whole));
             if let Ok(uri) = Uri::parse(bytes, Span::new(0, bytes.len())) {
-                done.request_uri = self.made(context, bytes, &uri, self.set.refuse.as_ref())?;
+                done.request_uri = self.made(context, bytes, &uri, lost_plus, self.set.refuse.as_ref())?;
             }
         }
         if self.fields.contains(&NumberField::From) {
@@ -183,7 +190,7 @@ impl NumberTerms {
     fn change(&self, context: &NumberContext<'_>, message: &Message<'_>, place: Span, edits: &mut SmallVec<[(Span, Vec<u8>); 2]>) -> bool {
         let made = Uri::parse(message.bytes, place)
             .ok()
-            .and_then(|uri| self.made(&NumberContext { host: context.own, ..*context }, message.bytes, &uri, None).ok().flatten());
+            .and_then(|uri| self.made(&NumberContext { host: context.own, ..*context }, message.bytes, &uri, false, None).ok().flatten());
         let Some(mut made) = made else { return false };
         // Without angle brackets its parameters would be those of the header field (RFC 3261 section 20).
         if place.start().checked_sub(1).and_then(|at| message.bytes.get(at)) != Some(&b'<') {
@@ -195,7 +202,14 @@ impl NumberTerms {
     }
 
     /// The URI with the number as the rules make it; `None` where it stays as it is.
-    fn made(&self, context: &NumberContext<'_>, bytes: &[u8], uri: &Uri, refuse: Option<&(u16, String)>) -> Result<Option<Vec<u8>>, (u16, String)> {
+    fn made(
+        &self,
+        context: &NumberContext<'_>,
+        bytes: &[u8],
+        uri: &Uri,
+        lost_plus: bool,
+        refuse: Option<&(u16, String)>,
+    ) -> Result<Option<Vec<u8>>, (u16, String)> {
         let is_tel = uri.scheme == Scheme::Tel;
         if !is_tel && !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
             return Ok(None);
@@ -203,7 +217,10 @@ impl NumberTerms {
         let user = uri.user.of(bytes);
         let (user, parameters) = user.split_at(user.iter().position(|byte| *byte == b';').unwrap_or(user.len()));
         let number = plain(user);
-        let found = self.translate(context, &number).map(|(_, made)| made);
+        // Rules of this network know it with its plus sign, and those of the gateway may know it as it goes out.
+        let whole = if lost_plus { [b"+", number.as_slice()].concat() } else { number.clone() };
+        let asked = |number: &[u8]| self.translate(context, number).map(|(_, made)| made);
+        let found = asked(&whole).or_else(|| if lost_plus { asked(&number) } else { None });
         if let (None, Some(refuse)) = (&found, refuse) {
             return Err(refuse.clone());
         }
@@ -213,13 +230,13 @@ impl NumberTerms {
             NumberScheme::Keep => is_tel && found.as_deref().is_some_and(|made| made != number && needs_sip(made)),
             NumberScheme::Sip => is_tel,
             NumberScheme::Tel if is_tel => found.as_deref().is_some_and(|made| made != number && needs_sip(made)),
-            NumberScheme::Tel => is_global(found.as_deref().unwrap_or(&number)),
+            NumberScheme::Tel => is_global(found.as_deref().unwrap_or(&whole)),
         };
         let same = found.as_ref().is_none_or(|made| *made == number);
         if same && !turns {
             return Ok(None);
         }
-        let made = found.unwrap_or(number);
+        let made = found.unwrap_or(if turns { whole } else { number });
         // A number of the world is one of no place (RFC 3966 section 5.1.4).
         let local = if is_tel && is_global(&made) { b"phone-context".as_slice() } else { b"" };
         let params = without(uri.params.of(bytes), local);
@@ -290,7 +307,7 @@ impl Edge {
     #[expect(clippy::too_many_arguments, reason = "one request with what the phases before found out about it")]
     pub(crate) fn open_renumbered(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView, peer: u16, terms: &NumberTerms) {
         let host = self.snapshot.sent_by(arrival.listener);
-        let done = match terms.renumber(&self.number_context(now, host, host), message, None) {
+        let done = match terms.renumber(&self.number_context(now, host, host), message, None, false) {
             Ok(done) => done,
             Err((status_code, phrase)) => {
                 self.counters.numbers_refused.add();
@@ -347,11 +364,12 @@ impl Edge {
             return Renumbered::default();
         }
         let plan = self.transactions.get(entry).and_then(|transaction| transaction.plan.as_ref());
-        let gateway = plan.filter(|plan| plan.terms.pool.is_none()).map(|plan| plan.gateway_name().to_owned());
+        let plan = plan.filter(|plan| plan.terms.pool.is_none());
+        let (gateway, lost_plus) = (plan.map(|plan| plan.gateway_name().to_owned()), plan.is_some_and(|plan| plan.lost_plus()));
         let Some(terms) = self.numbers_of(Way::Out, peer, || gateway.as_deref()).map(Arc::clone) else { return Renumbered::default() };
         let host = hop.address.to_string();
         // Refusing is for what comes in: what goes out as it is may still be understood there.
         let own = self.snapshot.sent_by(hop.listener);
-        terms.renumber(&self.number_context(now, host.as_bytes(), own), message, uri).unwrap_or_default()
+        terms.renumber(&self.number_context(now, host.as_bytes(), own), message, uri, lost_plus).unwrap_or_default()
     }
 }

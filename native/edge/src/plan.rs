@@ -9,7 +9,7 @@ use syntax::{Message, Method, Uri};
 use crate::carrier_settings::{Balance, CallerGroups, CarrierRouteSettings, RouteTerms};
 use crate::chooser::Chooser;
 use crate::edge::Edge;
-use crate::gateway_uri::{dialled, normal, routing_number, unescaped, write_uri};
+use crate::gateway_uri::{dialled, loses_plus, normal, routing_number, unescaped, write_uri};
 use crate::policy::VerdictError;
 use crate::routing_table::{Places, Routing};
 use crate::transaction::Transaction;
@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) terms: Arc<RouteTerms>,
     search: Search,
     number: Vec<u8>,
+    /// The number had a plus sign, which those of the table cannot have.
+    plus: bool,
     pub(crate) current: Option<Pick>,
     /// The call's places there, until its attempt takes them.
     pub(crate) places: Option<Places>,
@@ -54,9 +56,9 @@ impl Plan {
         &self.routing.partitions[self.partition].table
     }
 
-    /// Whether a rule was found.
+    /// Whether a rule was found; it may be used up since.
     pub(crate) fn has_rule(&self) -> bool {
-        self.search.rule().is_some()
+        self.search.has_found()
     }
 
     pub(crate) fn rule(&self) -> Option<&Rule> {
@@ -103,6 +105,12 @@ impl Plan {
         format!("{}\x1f{}\x1f{carrier}", gateway.id(), gateway.attrs)
     }
 
+    /// Whether the number of the Request-URI for the gateway at hand lacks nothing but its plus sign.
+    pub(crate) fn lost_plus(&self) -> bool {
+        let gateway = self.current.and_then(|pick| self.table().gateways.get(pick.gateway as usize));
+        self.plus && gateway.is_some_and(|gateway| gateway.strip == 0 && gateway.prefix.is_empty())
+    }
+
     /// The name of the gateway at hand.
     pub(crate) fn gateway_name(&self) -> &str {
         self.current.and_then(|pick| self.table().gateways.get(pick.gateway as usize)).map_or("", |gateway| gateway.id())
@@ -141,6 +149,7 @@ impl Edge {
         } else {
             None
         };
+        let plus = loses_plus(table, number.unwrap_or_else(|| message.text(message.head.request_uri.user)));
         let number = number.map_or_else(|| dialled(table, message, &message.head.request_uri), |number| normal(table, number));
         let looked_up = ported.or_else(|| (!key.is_empty()).then(|| normal(table, key)));
         let options = SearchOptions {
@@ -170,6 +179,7 @@ impl Edge {
             partition,
             search,
             number,
+            plus,
             current: None,
             places: None,
             request_uri: Vec::new(),
@@ -337,24 +347,19 @@ impl Edge {
             search.begin(&there.table, &mut chooser);
         }
         let mut full = Vec::new();
-        plan.places = None;
-        plan.current = loop {
-            let Some(pick) = search.pick(&there.table, &mut chooser) else { break None };
+        let mut places = None;
+        plan.current = search.pick_that(&there.table, &mut chooser, |pick| {
             if message.head.method != Method::Invite {
-                break Some(pick);
+                return true;
             }
-            if emergency {
-                plan.places = Some(there.places(pick));
-                break Some(pick);
-            }
-            match there.admit(now.moment.0, pick) {
-                Ok(places) => {
-                    plan.places = Some(places);
-                    break Some(pick);
-                }
+            let admitted = if emergency { Ok(there.places(pick)) } else { there.admit(now.moment.0, pick) };
+            match admitted {
+                Ok(found) => places = Some(found),
                 Err(why) => full.push((pick.gateway, why)),
             }
-        };
+            places.is_some()
+        });
+        plan.places = places;
         for (gateway, why) in full {
             self.counters.gateways_full.add();
             let name = plan.table().gateways.get(gateway as usize).map_or("", |gateway| gateway.id());

@@ -573,6 +573,35 @@ fn with_caps(a: (u32, u16), b: (u32, u16), carrier: (u32, u16)) -> edge::Routing
 }
 
 #[test]
+fn a_number_that_has_a_rule_is_never_unknown_however_far_the_search_fell_back() {
+    for hide in [false, true] {
+        let mut rig = rig_with(CarrierRouteSettings { fall_back: true, hide_failures: hide, ..route("pstn") });
+        rig.set_routing(gateways(&[["a", "203.0.113.1", "0", "", "0"], ["off", "203.0.113.9", "0", "", "0"]], &[], &[["49", "a"], ["4", "off"], ["6", "off"]]));
+        rig.routing().table("").unwrap().gateways[1].state.switch(false);
+        assert_eq!(statuses(&rig.receive(CORE, &invite("sip:61@edge", 1).text())), [480]);
+        let first = call(&mut rig, "sip:491@edge", 2);
+        assert_eq!(statuses(&refuse(&mut rig, &first, 503, &[])), [if hide { 480 } else { 500 }]);
+        assert_eq!(statuses(&rig.receive(CORE, &invite("sip:71@edge", 3).text())), [404]);
+    }
+}
+
+#[test]
+fn a_carrier_that_gives_its_first_usable_gateway_passes_a_full_one_over() {
+    let mut rig = rig();
+    let mut builder = Builder::new(LoadOptions::default(), None);
+    for (id, place, calls) in [("x", "203.0.113.1", 1), ("y", "203.0.113.2:5070", 0)] {
+        builder.gateways(format!("{id}\x1f0\x1f{place}\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f{calls}\x1f0\x1e").as_bytes());
+    }
+    builder.carriers(b"one\x1fx,y\x1f1\x1f\x1f0\x1f\x1f0\x1f0\x1e");
+    builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1f#one\x1f\x1f\x1f\x1e");
+    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &HashMap::new(), None));
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    assert_eq!([first.to.to_string(), call(&mut rig, "sip:4930@edge", 2).to.to_string()], [A, B]);
+    // Whoever was tried is the only one of it.
+    assert_eq!(statuses(&refuse(&mut rig, &first, 503, &[])), [500]);
+}
+
+#[test]
 fn what_a_gateway_and_a_carrier_may_have_of_calls_holds_to_the_end_of_each() {
     let mut rig = rig();
     rig.set_routing(with_caps((1, 0), (0, 0), (3, 0)));

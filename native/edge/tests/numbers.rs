@@ -118,7 +118,7 @@ fn what_goes_to_a_peer_has_its_form_and_a_gateways_own_comes_first() {
     terms.gateway_numbers = vec![GatewayNumberSettings { name: "b".to_owned(), numbers_in: None, numbers_out: used("american", NumberScheme::Tel) }];
     let mut rig = rig_with(terms);
     let first = call(&mut rig, CORE, &with_from("sip:0012125551@edge", "<sip:+4940999@core>"));
-    assert_eq!(first.first_line(), "INVITE sip:12125551@203.0.113.1 SIP/2.0");
+    assert_eq!(first.first_line(), "INVITE sip:0012125551@203.0.113.1 SIP/2.0");
     assert_eq!(header(&first.text, "From"), "<sip:040999@core>;tag=alice");
     let second = rig.receive(GATEWAY, &response(&first.text, 503, "b")).into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
     // Each attempt starts from the request as it came in; a tel: URI needs a global number.
@@ -188,10 +188,9 @@ fn a_request_that_comes_back_as_it_came_is_a_loop_though_numbers_were_changed_tw
     terms.peers[1].route = "pstn".to_owned();
     let mut rig = rig_with(terms);
     let sent = call(&mut rig, CORE, &with_from("sip:0012125551@edge", "<sip:040999@core>").replace("@edge", "@203.0.113.1"));
-    assert_eq!(sent.first_line(), "INVITE sip:12125551@203.0.113.1 SIP/2.0");
-    // The far end sends it back as we were asked for it.
-    let back = sent.text.replacen("INVITE sip:12125551@", "INVITE sip:0012125551@", 1);
-    let answer = rig.receive(GATEWAY, &back).pop().unwrap();
+    // It has our caller's form again: the far end sends it back as we were asked for it.
+    assert_eq!(sent.first_line(), "INVITE sip:0012125551@203.0.113.1 SIP/2.0");
+    let answer = rig.receive(GATEWAY, &sent.text).pop().unwrap();
     assert_eq!(answer.status_code(), 482, "{}", answer.text);
 }
 
@@ -218,6 +217,27 @@ fn a_tel_uri_that_could_not_say_a_number_becomes_a_sip_uri() {
     let mut rig = rig_with(settings);
     let sent = call(&mut rig, CORE, &with_from("sip:030123@edge", "<tel:+12125551>"));
     assert_eq!(header(&sent.text, "From"), "<sip:011-212-5551@192.0.2.1:5060;user=phone>;tag=alice");
+}
+
+#[test]
+fn a_gateway_translates_the_number_of_the_world_that_rules_know_without_its_plus() {
+    for (set_name, scheme, strip, wanted) in [
+        ("national", NumberScheme::Keep, "", "INVITE sip:030123@203.0.113.1 SIP/2.0"),
+        ("german", NumberScheme::Keep, "", "INVITE sip:+4930123@203.0.113.1 SIP/2.0"),
+        ("american", NumberScheme::Keep, "", "INVITE sip:4930123@203.0.113.1 SIP/2.0"),
+        ("american", NumberScheme::Tel, "", "INVITE tel:+4930123 SIP/2.0"),
+        // What a gateway strips and puts in front is no number of the world any more.
+        ("national", NumberScheme::Keep, "2", "INVITE sip:30123@203.0.113.1 SIP/2.0"),
+    ] {
+        let mut settings = terms();
+        settings.gateway_numbers = vec![GatewayNumberSettings { name: "a".to_owned(), numbers_in: None, numbers_out: used(set_name, scheme) }];
+        let mut rig = rig_with(settings);
+        let mut builder = Builder::new(LoadOptions::default(), None);
+        builder.gateways(format!("a\x1f0\x1f203.0.113.1\x1f{strip}\x1f\x1f\x1f0\x1f0\x1f\x1f\x1f\x1e").as_bytes());
+        builder.rules(b"1\x1f0\x1f49\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e");
+        rig.set_routing(Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &HashMap::new(), None));
+        assert_eq!(call(&mut rig, CORE, &with_from("sip:030123@edge", "<sip:0@x>")).first_line(), wanted, "{set_name} {scheme:?} {strip}");
+    }
 }
 
 #[test]

@@ -72,6 +72,7 @@ pub struct Search {
     /// The rule to look at next, of the prefix at hand.
     next: Option<u32>,
     rule: Option<u32>,
+    found: bool,
     /// Gateways of the rule at hand, the last one first.
     picks: SmallVec<[Pick; 4]>,
     options: SearchOptions,
@@ -98,9 +99,15 @@ impl Search {
             },
             |first| (SmallVec::from_slice(&[first]), number.iter().position(|byte| !table.alphabet.has(*byte))),
         );
-        let mut search = Self { prefixes, next: None, rule: None, picks: SmallVec::new(), options, wall_seconds, unexpected };
+        let mut search = Self { prefixes, next: None, rule: None, found: false, picks: SmallVec::new(), options, wall_seconds, unexpected };
         search.next_rule(table);
+        search.found = search.rule.is_some();
         search
+    }
+
+    /// Whether there was any rule for the number, however many have been used up since.
+    pub fn has_found(&self) -> bool {
+        self.found
     }
 
     /// The place of the rule at hand.
@@ -128,9 +135,17 @@ impl Search {
 
     /// The next gateway that is usable now; where a rule has none left, of the next rule if the search may fall back.
     pub fn pick(&mut self, table: &Table, guide: &mut impl Guide) -> Option<Pick> {
+        self.pick_that(table, guide, |_| true)
+    }
+
+    /// The next one of those that `has_place` too: what has none is passed over like one that is down.
+    pub fn pick_that(&mut self, table: &Table, guide: &mut impl Guide, mut has_place: impl FnMut(Pick) -> bool) -> Option<Pick> {
         loop {
             while let Some(pick) = self.picks.pop() {
-                if guide.is_usable(pick.gateway) {
+                if guide.is_usable(pick.gateway) && has_place(pick) {
+                    if let Some(index) = pick.carrier.filter(|index| table.carriers.get(*index as usize).is_some_and(|carrier| carrier.first_only)) {
+                        self.picks.retain(|other| other.carrier != Some(index));
+                    }
                     return Some(pick);
                 }
             }
@@ -179,9 +194,7 @@ impl Search {
                 Sort::Quality => by_quality(table, rule, &mut gateways, guide),
                 Sort::Order | Sort::Hash | Sort::Calls => {}
             }
-            let there = gateways.iter().map(|(gateway, _)| Pick { gateway: *gateway, carrier: Some(index) });
-            let most = if carrier.first_only { 1 } else { usize::MAX };
-            picks.extend(there.filter(|pick| guide.is_usable(pick.gateway)).take(most));
+            picks.extend(gateways.iter().map(|(gateway, _)| Pick { gateway: *gateway, carrier: Some(index) }));
         }
         picks
     }
