@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from edgeproxy.config.address import check_host, check_pattern
 from edgeproxy.config.peer import PROBED_WHILE_DOWN, Machine, target_problem
-from edgeproxy.storage.database import told
+from edgeproxy.storage.database import require, told
 
 _INACTIVE, _DOWN = 1, 2
-_PROBE_MODES = range(3)
+_STATES, _PROBE_MODES, _PORTS = (0, 2), (0, 2), (0, 65_535)
+_SIGNED = (-(1 << 31), (1 << 31) - 1)
 
 
 class RowFault(NamedTuple):
@@ -35,13 +36,31 @@ _COLUMNS = {
 
 
 async def _rows(engine: AsyncEngine, name: str, key: str, value: int) -> list[Mapping[str, Any]]:
-    source = table(name, *(column(own) for own in _COLUMNS[name]))
+    _, there = await require(engine, name)
+    source = table(name, *(column(own) for own in _COLUMNS[name] if own in there))
+    # What an older schema lacks is nothing, which means the default of each.
+    lacking = dict.fromkeys(_COLUMNS[name])
     try:
         async with engine.connect() as connection:
             found = await connection.execute(select(source).where(source.c[key] == value).order_by(source.c.id))
-            return [dict(row) for row in found.mappings()]
-    except (SQLAlchemyError, OSError) as error:
+            return [{**lacking, **row} for row in found.mappings()]
+    except (SQLAlchemyError, OSError, KeyError, AttributeError) as error:
+        # A table without its key or id is none of these at all.
         raise told(engine, error) from error
+
+
+def _number(name: str, row: Mapping[str, Any], column_name: str, bounds: tuple[int, int], faults: list[RowFault]) -> int | None:
+    """Return a number of a row, 0 where there is nothing; None, and a fault, for anything else."""
+    least, most = bounds
+    text = str(row[column_name] if row[column_name] is not None else 0).strip() or "0"
+    try:
+        found = int(text)
+    except ValueError:
+        found = least - 1
+    if least <= found <= most:
+        return found
+    faults.append(RowFault(name, str(row["id"]), column_name, f"expected {least} to {most}, got: {text}"))
+    return None
 
 
 async def read_domains(engine: AsyncEngine, faults: list[RowFault]) -> list[str]:
@@ -68,10 +87,11 @@ async def read_dispatcher(engine: AsyncEngine, set_id: int, places: Collection[s
     """Return the machines of a set, those of the highest priority first; what cannot be used is told. `places` are the names and addresses of listeners. Raise `StorageError`."""
     rows = await _rows(engine, "dispatcher", "setid", set_id)
     machines: list[tuple[str, Machine]] = []
-    for row in sorted(rows, key=lambda row: -int(row["priority"] or 0)):
+    ranked = [(_number("dispatcher", row, "priority", _SIGNED, faults), row) for row in rows]
+    for _, row in sorted(((priority, row) for priority, row in ranked if priority is not None), key=lambda ranked: -ranked[0]):
         uri, weight, socket = _uri(row["destination"]), str(row["weight"] or "1").strip(), str(row["socket"] or "").strip()
-        state, probe = int(row["state"] or 0), _probe_mode("dispatcher", row, faults)
-        if state == _INACTIVE:
+        state, probe = _number("dispatcher", row, "state", _STATES, faults), _probe_mode("dispatcher", row, faults)
+        if state is None or state == _INACTIVE:
             continue
         if problem := target_problem(uri):
             faults.append(RowFault("dispatcher", str(row["id"]), "destination", problem))
@@ -118,10 +138,8 @@ async def read_addresses(engine: AsyncEngine, group: int, faults: list[RowFault]
             faults.append(RowFault("address", str(row["id"]), "proto", f"expected any, udp or tcp, got: {transport}"))
         elif row["pattern"] and (problem := _pattern_problem(str(row["pattern"]))):
             faults.append(RowFault("address", str(row["id"]), "pattern", problem))
-        elif not 0 <= int(row["port"] or 0) <= 65_535:
-            faults.append(RowFault("address", str(row["id"]), "port", f"expected 0 to 65535, got: {row['port']}"))
-        else:
-            port, whole = int(row["port"] or 0), network.prefixlen == network.max_prefixlen
+        elif (port := _number("address", row, "port", _PORTS, faults)) is not None:
+            whole = network.prefixlen == network.max_prefixlen
             if port and not whole:
                 faults.append(RowFault("address", str(row["id"]), "port", f"expected 0 for a network, got: {port}"))
                 continue
@@ -166,7 +184,7 @@ def _network(row: Mapping[str, Any], faults: list[RowFault]) -> ipaddress.IPv4Ne
     mask = 128 if ":" in address and row["mask"] in (None, 32) else 32 if row["mask"] is None else row["mask"]
     try:
         return ipaddress.ip_network(f"{address}/{int(mask)}", strict=False)
-    except ValueError:
+    except (TypeError, ValueError):
         problem = f"expected an address and the length of its network, got: {row['ip']}/{row['mask']}"
         faults.append(RowFault("address", str(row["id"]), "ip", problem))
         return None
@@ -178,11 +196,7 @@ def _uri(value: object) -> str:
 
 
 def _probe_mode(name: str, row: Mapping[str, Any], faults: list[RowFault]) -> int:
-    mode = int(row["probe_mode"] or 0)
-    if mode not in _PROBE_MODES:
-        faults.append(RowFault(name, str(row["id"]), "probe_mode", f"expected 0, 1 or 2, got: {mode}"))
-        return 0
-    return mode
+    return _number(name, row, "probe_mode", _PROBE_MODES, faults) or 0
 
 
 def _once(name: str, machines: list[tuple[str, Machine]], faults: list[RowFault]) -> Machines:

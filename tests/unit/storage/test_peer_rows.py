@@ -150,3 +150,31 @@ def test_a_group_of_addresses_is_exempt_from_counting(database: str, monkeypatch
     config, faults = asyncio.run(with_rows(load_text(toml, "edge.toml")))
     assert config.authentication.attacks.exempt == ["192.0.2.0/24", "10.1.2.0/24", "2001:db8::/48"]
     assert [(fault.row, fault.column) for fault in faults] == [("3", "port"), ("4", "proto"), ("5", "pattern"), ("7", "ip")]
+
+
+def test_columns_of_an_older_schema_have_their_defaults_and_no_number_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = f"sqlite:///{tmp_path / 'old.db'}"
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        "DROP TABLE dispatcher",
+        "CREATE TABLE dispatcher (id INTEGER PRIMARY KEY, setid, destination, socket, state, weight, priority)",
+        "INSERT INTO dispatcher VALUES (1, 3, 'sip:10.0.0.2', NULL, 0, '1', 'high'), (2, 3, 'sip:10.0.0.3', NULL, 9, '1', 0), "
+        "(3, 3, 'sip:10.0.0.4', NULL, NULL, NULL, NULL)",
+        "DROP TABLE load_balancer",
+        "CREATE TABLE load_balancer (id INTEGER PRIMARY KEY, group_id, dst_uri, resources)",
+        "INSERT INTO load_balancer VALUES (1, 1, 'sip:10.1.0.1', 'transc=30')",
+        "INSERT INTO address (id, grp, ip, mask, port) VALUES (1, 4, '10.0.0.77', 32, 'abc'), (2, 4, '10.0.0.78', 'x', 0), (3, 4, '10.0.0.79', 32, 0)",
+    )
+    monkeypatch.setenv("EDGEPROXY_DATABASE", database)
+    config, faults = asyncio.run(with_rows(load_text(TOML, "edge.toml")))
+    assert (config.peer["core"].to, config.peer["media"].to) == (["sip:10.0.0.4"], ["sip:10.1.0.1"])
+    assert config.peer["core"].match == ["10.0.0.1", "10.0.0.79"]
+    assert {(fault.table, fault.row, fault.column) for fault in faults} == {
+        ("address", "1", "port"),
+        ("address", "2", "ip"),
+        ("dispatcher", "1", "priority"),
+        ("dispatcher", "2", "state"),
+    }
