@@ -25,6 +25,10 @@ from edgeproxy.server import Control
 from edgeproxy.server.api_token import read_token
 
 MOST_BYTES = 4 << 20
+KEEP_ALIVE_SECONDS = 15.0
+"""How long a connection may wait for its next request."""
+END_SECONDS = 1.0
+"""How long requests under way may take when the proxy ends."""
 MOST_EVENTS = 1_024
 """Events that wait for one follower; more are dropped and counted."""
 GATES = web.AppKey("gates", list[Gate])
@@ -99,8 +103,6 @@ def _error(status: int, problem: str) -> web.Response:
 @web.middleware
 async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn what goes wrong into a status and a reason."""
-    for gate in request.app[GATES]:
-        gate.asked(request.protocol)
     try:
         return await handler(request)
     except (web.HTTPException, msgspec.MsgspecError, UnicodeDecodeError, EdgeProxyError) as error:
@@ -110,6 +112,18 @@ async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
         values = {"path": request.path, **described(error)}
         request.app[CONTROL].printer.event("management request failed", level="error", values=values)
         return _error(500, "internal error: the log has it")
+
+
+@web.middleware
+async def _asked(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Tell the gate while a request is under way: what waits only makes room for others."""
+    for gate in request.app[GATES]:
+        gate.busy(request.protocol, True)
+    try:
+        return await handler(request)
+    finally:
+        for gate in request.app[GATES]:
+            gate.busy(request.protocol, False)
 
 
 def _reason(request: web.Request, error: Exception) -> tuple[int, str]:
@@ -137,7 +151,10 @@ def _with_token(token: str) -> Any:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         # Compared in constant time: how long a refusal takes tells nothing of the token.
         if not hmac.compare_digest(given.strip().encode(errors="surrogateescape"), expected) or scheme.lower() != "bearer":
-            return _error(401, "a token is needed: Authorization: Bearer TOKEN")
+            refusal = _error(401, "a token is needed: Authorization: Bearer TOKEN")
+            # Whoever has none must not keep a place that others want.
+            refusal.force_close()
+            return refusal
         return await handler(request)
 
     return check
@@ -338,7 +355,7 @@ async def _drain(request: web.Request) -> web.Response:
 
 def application(control: Control, token: str = "") -> web.Application:
     """Return the API; with a token whoever does not bring it gets 401."""
-    middlewares = [_told, _with_token(token)] if token else [_told]
+    middlewares = [_told, _with_token(token), _asked] if token else [_told, _asked]
     app = web.Application(middlewares=middlewares, client_max_size=MOST_BYTES)
     app[CONTROL] = control
     app[GATES] = []
@@ -378,7 +395,7 @@ def application(control: Control, token: str = "") -> web.Application:
 
 
 def _metrics_only(control: Control) -> web.Application:
-    app = web.Application(middlewares=[_told])
+    app = web.Application(middlewares=[_told, _asked])
     app[CONTROL] = control
     app[GATES] = []
     app.add_routes([web.get("/metrics", _metrics)])
@@ -395,7 +412,7 @@ async def management(control: Control) -> AsyncIterator[None]:
     servers: list[asyncio.Server] = []
 
     async def gate(app: web.Application) -> Gate:
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=END_SECONDS)
         await runner.setup()
         runners.append(runner)
         if runner.server is None:

@@ -12,24 +12,24 @@ FIRST_REQUEST_SECONDS = 10.0
 
 
 class Gate:
-    """Makes the protocols of one listening socket; those that have asked nothing yet make room for others."""
+    """Makes the protocols of one listening socket; connections without a request under way make room for others."""
 
     def __init__(self, server: web.Server) -> None:
         self._server = server
         self._connections: dict[asyncio.Protocol, _Bounded] = {}
-        """By the protocol that serves them, the oldest first."""
+        """By the protocol that serves them, those first that were busy longest ago."""
 
     def __call__(self) -> asyncio.Protocol:
         """Make the protocol of another connection."""
         return _Bounded(self, self._server())
 
     def admit(self, connection: "_Bounded") -> bool:
-        """Take a connection in; false where there is room for no other."""
+        """Take a connection in; false where all there are have requests under way."""
         if len(self._connections) >= MOST:
-            oldest = next((there for there in self._connections.values() if not there.has_asked), None)
-            if oldest is None:
+            idle = next((there for there in self._connections.values() if not there.is_busy), None)
+            if idle is None:
                 return False
-            oldest.close()
+            idle.close()
         self._connections[connection.inner] = connection
         return True
 
@@ -37,10 +37,11 @@ class Gate:
         """Forget a connection."""
         self._connections.pop(connection.inner, None)
 
-    def asked(self, protocol: asyncio.Protocol) -> None:
-        """Note that a whole request came by the connection that `protocol` serves."""
-        if connection := self._connections.get(protocol):
-            connection.asked()
+    def busy(self, protocol: asyncio.Protocol, busy: bool) -> None:
+        """Note that a request of the connection that `protocol` serves begins or ends."""
+        if connection := self._connections.pop(protocol, None):
+            connection.set_busy(busy)
+            self._connections[protocol] = connection
 
 
 class _Bounded(asyncio.Protocol):
@@ -48,14 +49,14 @@ class _Bounded(asyncio.Protocol):
 
     def __init__(self, gate: Gate, inner: asyncio.Protocol) -> None:
         self.inner = inner
-        self.has_asked = False
+        self.is_busy = False
         self._gate = gate
         self._transport: asyncio.Transport | None = None
         self._admitted = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def asked(self) -> None:
-        self.has_asked = True
+    def set_busy(self, busy: bool) -> None:
+        self.is_busy = busy
         if self._timer:
             self._timer.cancel()
 

@@ -18,7 +18,7 @@ from edgeproxy.config.positions import Positions
 from edgeproxy.errors import PolicyError
 from edgeproxy.events import Event, name_of
 from edgeproxy.policy.load import ModuleSpec
-from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told
+from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told, changed_at
 
 Log = Callable[..., None]
 Values = Callable[[], socket.socket]
@@ -126,13 +126,6 @@ async def _end(process: asyncio.subprocess.Process, *, at_once: bool = False) ->
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _unchanged(path: Path, changed_at: int) -> bool:
-    try:
-        return path.stat().st_mtime_ns == changed_at
-    except OSError:
-        return False
 
 
 def route_handlers(hooks: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -307,7 +300,7 @@ class Policies:
     def changed_files(self) -> list[str]:
         """Return the files of modules that are other ones now than when the processes started."""
         files = {path: at for process in self._processes for path, at in process.hello.files.items()}
-        return sorted(path for path, at in files.items() if not _unchanged(Path(path), at))
+        return sorted(path for path, at in files.items() if changed_at(Path(path)) != at)
 
     @property
     def links(self) -> "list[_native.PolicyLink]":

@@ -1,5 +1,6 @@
 """What the server and a policy process tell each other, each in one line of JSON: orders and hello at its start, then events."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -57,5 +58,13 @@ class Hello(msgspec.Struct):
     events: list[str] = []
     """The events that handlers want to be told of."""
     files: dict[str, int] = {}
-    """The modules' own files, and when each was changed last, in nanoseconds."""
+    """The modules' own files, and when each was changed last, in nanoseconds; 0 for one that is not there."""
     faults: str = ""
+
+
+def changed_at(path: Path) -> int:
+    """Return when a file was changed last, in nanoseconds; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -20,12 +20,13 @@ from edgeproxy.errors import PolicyError
 from edgeproxy.events import make
 from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain
+from edgeproxy.policy.compiled import place_of, source_of
 from edgeproxy.policy.dispatch import Dispatcher, Log, described
 from edgeproxy.policy.load import event_names, hooks, load
 from edgeproxy.policy.lookup import Lookups
 from edgeproxy.policy.values import PolicyValues
 from edgeproxy.server import logs
-from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told
+from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told, changed_at
 
 BATCH = 64
 """Questions handled before verdicts leave."""
@@ -52,7 +53,9 @@ def main() -> None:
             deadlines, statuses = [lookups.deadline_seconds, *deadlines], [500, *statuses]
         found = hooks(modules, deadlines, statuses, orders.kinds)
         hello = Hello(
-            hooks=found, events=event_names(modules), files=_files(Path(orders.directory), [module.module for module in orders.modules])
+            hooks=found,
+            events=event_names(modules),
+            files=_files(Path(orders.directory), [module.module for module in orders.modules], Path(orders.cache)),
         )
     except PolicyError as error:
         hello = Hello(faults=str(error))
@@ -73,11 +76,15 @@ def main() -> None:
         runner.run(_serve(orders, Chain(modules, orders.kinds), Tally(out, lookups)))
 
 
-def _files(directory: Path, names: list[str]) -> dict[str, int]:
-    """Return the files that the modules are made of: themselves, and whatever lies beside the configuration."""
+def _files(directory: Path, names: list[str], cache: Path) -> dict[str, int]:
+    """Return the files that the modules are made of: themselves, whatever lies beside the configuration, and builds that may come."""
     places = {name: Path(file) for name, module in list(sys.modules.items()) if (file := getattr(module, "__file__", None))}
     own = [path for name, path in places.items() if name in names or path.is_relative_to(directory)]
-    return {str(path): path.stat().st_mtime_ns for path in own if path.exists()}
+    for name in names:
+        # What runs may be a build of the source, and what is interpreted may be built by and by.
+        if source := source_of(name, directory):
+            own += [source, place_of(name, source, cache)]
+    return {str(path): changed_at(path) for path in own}
 
 
 class Tally:

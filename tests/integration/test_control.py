@@ -93,8 +93,15 @@ def test_connections_that_ask_nothing_use_nothing_up(api: tuple[Proxy, str, str,
         # Whoever asks gets an answer all the same.
         assert http("GET", f"{place}/metrics", token=token)[0] == 200
         assert len(list(descriptors.iterdir())) - before < 600
+    # Those that asked, with a token or without one, hold no place either once they are answered.
+    port = int(url.rsplit(":", 1)[1])
+    for line in ("", f"Authorization: Bearer {token}\r\n"):
+        for _ in range(300):
+            idle.append(socket.create_connection(("127.0.0.1", port)))
+            idle[-1].send(f"GET /counters HTTP/1.1\r\nHost: x\r\n{line}\r\n".encode())
+        assert http("GET", f"{url}/metrics", token=token)[0] == 200
     assert manage(proxy, "status")[0] == 0
-    wait_for(lambda: len(list(descriptors.iterdir())) <= before + 1, 15)
+    wait_for(lambda: len(list(descriptors.iterdir())) <= before + 1, 25)
     for one in idle:
         one.close()
     with socket.socket(socket.AF_UNIX) as control:
@@ -102,6 +109,13 @@ def test_connections_that_ask_nothing_use_nothing_up(api: tuple[Proxy, str, str,
         control.send(b"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
     time.sleep(0.5)
     assert not any(line["event"] == "management request failed" for line in proxy.log)
+    # A request that never comes to its end keeps nobody from ending.
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(str(proxy.state / "control.sock"))
+        control.send(b"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
+        time.sleep(0.2)
+        proxy.signal(signal.SIGTERM)
+        assert proxy.process.wait(8) == 0
 
 
 def test_a_reload_changes_all_or_nothing_and_a_rollback_goes_back(local: Local) -> None:
@@ -178,6 +192,30 @@ def test_modules_that_changed_are_told_and_a_rollback_brings_back_nothing_else(l
         assert "more" in json.loads(manage(proxy, "status")[1])["peers"]
         assert manage(proxy, "rollback", "1")[0] == 0
         assert "more" not in json.loads(manage(proxy, "status")[1])["peers"]
+
+
+def test_a_compiled_module_is_replaced_by_its_changed_source_and_a_source_by_its_build(local: Local, tmp_path: Path) -> None:
+    module = tmp_path / "versioned.py"
+    source = 'from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request("INVITE")\ndef decide(call):\n    call.set_header("X-Version", "1")\n'
+    module.write_text(source)
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "versioned"\n[tuning.policy]\ndrain_seconds = 0')
+
+        def runs_compiled() -> bool:
+            (number,) = children(proxy)
+            return "/compiled/" in Path(f"/proc/{number}/maps").read_text()
+
+        assert not runs_compiled()
+        assert subprocess.run([EDGEPROXY, "policy", "compile", proxy.file], capture_output=True, check=False).returncode == 0
+        assert "/compiled/" in json.loads(manage(proxy, "diff")[1])["policy_files"][0]
+        assert manage(proxy, "reload")[0] == 0
+        wait_for(lambda: len(children(proxy)) == 1)
+        assert runs_compiled()
+        assert "X-Version: 1\r\n" in call(caller, core, port, "one")[0]
+        module.write_text(source.replace('"1"', '"2"'))
+        assert json.loads(manage(proxy, "diff")[1])["policy_files"] == [str(module)]
+        assert manage(proxy, "reload")[0] == 0
+        assert "X-Version: 2\r\n" in call(caller, core, port, "two")[0]
 
 
 def test_policies_are_replaced_by_a_reload_and_a_broken_one_changes_nothing(local: Local, tmp_path: Path) -> None:
