@@ -2,10 +2,11 @@
 
 from edgeproxy.events.bus import Bus, Listener
 from edgeproxy.events.catalogue import CATALOGUE, CoreLog, CoreStatusChanged, Custom, is_known, make, name_of, parameter_names
-from edgeproxy.events.event import Event
+from edgeproxy.events.event import IDENTIFYING, Event
 
 __all__ = [
     "CATALOGUE",
+    "IDENTIFYING",
     "Bus",
     "CoreLog",
     "CoreStatusChanged",

@@ -5,6 +5,31 @@ from typing import ClassVar
 
 import msgspec
 
+IDENTIFYING = frozenset(
+    [
+        "aor",
+        "called_number",
+        "callid",
+        "contact",
+        "domain",
+        "dst_ip",
+        "extra",
+        "from_tag",
+        "from_uri",
+        "ip",
+        "key",
+        "message",
+        "path",
+        "received",
+        "src_ip",
+        "to_tag",
+        "to_uri",
+        "uri",
+        "user",
+    ]
+)
+"""Parameters that say who called whom from where; those of events of somebody's own may all do so."""
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """A fact; `name` is what it is known by."""

@@ -6,7 +6,7 @@ import time
 
 from edgeproxy import _native
 from edgeproxy.config import Loaded
-from edgeproxy.events import Bus, CoreLog, CoreStatusChanged, Event, make, name_of
+from edgeproxy.events import IDENTIFYING, Bus, CoreLog, CoreStatusChanged, Event, make, name_of
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies
 
@@ -26,6 +26,7 @@ class Announcer:
         self.bus = Bus(self._listen)
         self._standing: list[int] = []
         self._states: dict[str, int] = {}
+        self._masks = False
 
     def _listen(self, names: list[str]) -> None:
         self._names = names
@@ -42,6 +43,7 @@ class Announcer:
     def stand(self, loaded: Loaded, policies: Policies) -> None:
         """Let the log and the policies listen as the configuration says, instead of as the last one said."""
         last, self._standing = self._standing, []
+        self._masks = loaded.config.log.mask_identities
         if names := loaded.config.events.log:
             self._standing.append(self.bus.subscribe(names, self._to_log, "log"))
         if names := policies.events:
@@ -50,7 +52,11 @@ class Announcer:
             self.bus.unsubscribe(number)
 
     def _to_log(self, event: Event) -> bool:
-        self._printer.event(name_of(event), values={"at": event.time_text, "parameters": event.parameters()})
+        parameters = event.parameters()
+        if self._masks:
+            named = parameters if name_of(event).startswith("X_") else IDENTIFYING & parameters.keys()
+            parameters |= {name: "(masked)" for name in named if isinstance(parameters[name], str)}
+        self._printer.event(name_of(event), values={"at": event.time_text, "parameters": parameters})
         return True
 
     def _log_line(self, time_text: str, level: str, part: str, message: str) -> None:

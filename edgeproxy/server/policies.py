@@ -56,6 +56,7 @@ def orders(loaded: Loaded, descriptors: list[int], values: int = -1) -> Orders:
         values=values,
         lookups={name: lookup for name, lookup in config.lookup.items() if any(name in peer.lookups for peer in config.peer.values())},
         peer_lookups={name: peer.lookups for name, peer in config.peer.items() if peer.lookups},
+        mask_identities=config.log.mask_identities,
         trusted=[name for name, peer in config.peer.items() if peer.is_trusted],
     )
 

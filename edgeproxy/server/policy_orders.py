@@ -33,6 +33,8 @@ class Orders(msgspec.Struct):
     """The lookups of each peer that has some."""
     trusted: list[str] = []
     """Peers whose word on identities is believed."""
+    mask_identities: bool = False
+    """Whether the log names no calls."""
     places: list[str] = []
     """File and line that name each module: for faults only, they make no other process of it."""
 

@@ -162,6 +162,9 @@ async def _serve(orders: Orders, chain: Chain, tally: Tally) -> None:
     stop = asyncio.Event()
 
     def log(event: str, values: dict[str, object]) -> None:
+        if orders.mask_identities:
+            # The trace id stays, by which records and decisions name the call.
+            values.pop("call_id", None)
         printer.event(event, level="error", values=values)
 
     # Memory, our bell, and a bell for each worker.

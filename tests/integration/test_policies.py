@@ -131,6 +131,25 @@ def test_whatever_a_handler_does_wrong_its_caller_gets_the_verdict_of_the_file_a
         assert [(line["level"], line["part"]) for line in found] == [("warning", "policy")]
 
 
+def test_a_log_that_is_to_name_nobody_names_nobody(decided: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        extra = '[log]\nmask_identities = true\n[events]\nlog = ["E_DLG_STATE_CHANGED", "X_TRY"]'
+        proxy, port, _ = decided(core=core.port, deadline=0.3, extra=extra)
+        for user in ("raise", "hang"):
+            assert outcome(caller, port, user, f"secret-{user}").startswith("SIP/2.0 500")
+        call(caller, core, port, "secret-call")
+        assert manage(proxy, "events", "raise", "X_TRY", "who=secret-user")[0] == 0
+        assert proxy.told("X_TRY") == [{"who": "(masked)"}]
+        assert {state["callid"] for state in proxy.told("E_DLG_STATE_CHANGED")} == {"(masked)"}
+        (line,) = (line for line in proxy.log if line["event"] == "a policy failed")
+        assert (line["error"], len(line["trace_id"]), "call_id" in line) == ("ValueError: on purpose", 32, False)
+        end = time.monotonic() + 3
+        while not any(line["event"].startswith("call (masked): no verdict on the request") for line in proxy.log):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert "secret" not in (proxy.folder / "edge.log").read_text()
+
+
 @pytest.mark.parametrize("user", ["spin", "block", "exit"])
 def test_a_process_that_is_held_or_gone_is_replaced_and_holds_up_nobody_else(user: str, decided: Local) -> None:
     with Agent() as caller, Agent() as core:

@@ -381,13 +381,11 @@ impl Edge {
         self.verdict_applied(now, entry, applied);
     }
 
-    /// The Call-ID of a request, for the log.
+    /// The Call-ID of a request, as a log may show it.
     pub(crate) fn call_id_of(&mut self, entry: Key) -> String {
-        let kept = self.with_request(entry, |_, message| String::from_utf8_lossy(message.call_id()).into_owned());
-        let of_call = |edge: &Self| {
-            edge.transactions.get(entry).and_then(|t| edge.calls.get(t.call)).map(|call| String::from_utf8_lossy(call.texts.call_id()).into_owned())
-        };
-        kept.or_else(|| of_call(self)).unwrap_or_default()
+        let kept = self.with_request(entry, |edge, message| edge.shown_text(message.call_id()));
+        let of_call = || self.transactions.get(entry).and_then(|t| self.calls.get(t.call)).map(|call| self.shown_text(call.texts.call_id()));
+        kept.or_else(of_call).unwrap_or_default()
     }
 
     fn verdict_applied(&mut self, now: Now, entry: Key, applied: Result<(), VerdictError>) {
