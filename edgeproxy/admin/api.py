@@ -1,6 +1,8 @@
 """The management API: JSON over HTTP. Unknown fields, methods and oversized bodies are refused with the reason."""
 
 import asyncio
+import contextlib
+import fcntl
 import hmac
 import os
 import time
@@ -421,7 +423,11 @@ async def management(control: Control) -> AsyncIterator[None]:
         return made
 
     async def begin() -> None:
-        # One that ended by force left its socket behind; a second proxy on this directory is refused by its ports.
+        try:
+            fcntl.flock(stack.enter_context(socket.with_suffix(".lock").open("w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"install.state_directory: another edgeproxy serves from {socket.parent}") from None
+        # One that ended by force left its socket behind.
         socket.unlink(missing_ok=True)
         protocols = await gate(application(control))
         # Nobody may reach it even for the moment before its mode is set.
@@ -440,15 +446,21 @@ async def management(control: Control) -> AsyncIterator[None]:
                 host, port = split_host_port(address)
                 servers.append(await loop.create_server(await gate(app), host, port))
 
-    try:
-        try:
-            await begin()
-        except OSError as error:
-            raise ConfigError(f"api: {error}") from error
-        yield
-    finally:
+    def end() -> None:
         for server in servers:
             server.close()
-        for runner in runners:
-            await runner.cleanup()
-        socket.unlink(missing_ok=True)
+        if servers:
+            # Before there is a server of ours, the socket is that of another proxy.
+            socket.unlink(missing_ok=True)
+
+    with contextlib.ExitStack() as stack:
+        try:
+            try:
+                await begin()
+            except OSError as error:
+                raise ConfigError(f"api: {error}") from error
+            yield
+        finally:
+            end()
+            for runner in runners:
+                await runner.cleanup()

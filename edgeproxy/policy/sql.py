@@ -12,6 +12,7 @@ from edgeproxy.errors import LookupFailed, StorageError
 from edgeproxy.storage.url import open_engine
 
 MOST_ROWS = 1_000
+_INTERRUPT_SECONDS = 0.02
 _engines: dict[tuple[asyncio.AbstractEventLoop, str], AsyncEngine] = {}
 
 
@@ -30,18 +31,24 @@ async def close() -> None:
         await _engines.pop(key).dispose()
 
 
-async def _executed(connection: AsyncConnection, statement: str, parameters: Mapping[str, Any]) -> CursorResult[Any]:
+async def _executed(
+    connection: AsyncConnection, statement: str, parameters: Mapping[str, Any], deadline_seconds: float
+) -> CursorResult[Any]:
     """Execute a statement; whoever waits no more makes SQLite end it too, whose thread would go on with it for as long as it takes."""
-    work = asyncio.ensure_future(connection.execute(text(statement), dict(parameters)))
     if connection.dialect.name != "sqlite":
-        return await work
+        return await connection.execute(text(statement), dict(parameters))
+    # While it waits for the lock of another it hears of no interrupt.
+    await connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(1, int(deadline_seconds * 1_000))}")
+    work = asyncio.ensure_future(connection.execute(text(statement), dict(parameters)))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        raw = await connection.get_raw_connection()
-        await cast(Any, raw.driver_connection).interrupt()
-        # Interrupted it ends with a fault, unless it was done just then; either way the connection is free.
-        await asyncio.wait([work])
+        # Interrupted it ends with a fault, unless it was done just then; either way the connection is free. Again and again: one
+        # that has not reached SQLite yet is not interrupted.
+        driver = cast(Any, (await connection.get_raw_connection()).driver_connection)
+        while not work.done():
+            await driver.interrupt()
+            await asyncio.wait([work], timeout=_INTERRUPT_SECONDS)
         work.exception()
         raise
 
@@ -52,7 +59,7 @@ async def fetch(url: str, statement: str, parameters: Mapping[str, Any], deadlin
         raise LookupFailed("sql: there is no database here")
     try:
         async with asyncio.timeout(deadline_seconds), _engine(url).begin() as connection:
-            result = await _executed(connection, statement, parameters)
+            result = await _executed(connection, statement, parameters, deadline_seconds)
             if not result.returns_rows:
                 return []
             rows = result.mappings().fetchmany(MOST_ROWS + 1)

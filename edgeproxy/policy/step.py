@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
@@ -36,31 +35,45 @@ class _Starting:
         return self.task.done() if self.task else False
 
 
-@types.coroutine
-def _resumed(coroutine: Coroutine[Any, Any, Any], first: Any, why_cancelled: WhyCancelled) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that waits for `first`."""
-    yielded = first
-    while True:
-        thrown: BaseException | None = None
-        value = None
+class _Resumed(Coroutine[Any, Any, Any]):
+    """What a task runs of a coroutine whose first step is done, and which waits for `first`.
+
+    No generator: a task that is cancelled before its own first step would throw into one that has not begun, which ends it
+    without a word to the coroutine. A timeout that is due by then does that.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], first: Any, why_cancelled: WhyCancelled) -> None:
+        self._coroutine = coroutine
+        self._first = first
+        self._begun = False
+        self._why_cancelled = why_cancelled
+
+    def send(self, value: Any) -> Any:
+        if not self._begun:
+            self._begun = True
+            return self._first
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, kind: Any, value: Any = None, trace: Any = None) -> Any:
+        self._begun = True
+        error = kind if isinstance(kind, BaseException) else value or kind()
+        if isinstance(error, asyncio.CancelledError):
+            error = self._why_cancelled() or error
+        return self._step(self._coroutine.throw, error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise NotImplementedError("only a task runs it")
+
+    @staticmethod
+    def _step(go_on: Callable[[Any], Any], value: Any) -> Any:
         try:
-            value = yield yielded
-        except asyncio.CancelledError as error:
-            thrown = why_cancelled() or error
-        except BaseException as error:
-            # Whatever is thrown at the task is meant for the coroutine.
-            thrown = error
-        try:
-            yielded = coroutine.throw(thrown) if thrown else coroutine.send(value)
-        except StopIteration as stop:
-            return stop.value
+            return go_on(value)
         except (SystemExit, KeyboardInterrupt) as error:
             # Out of a task either would end the loop, and with it everybody else's handlers.
-            raise PolicyError(f"the handler raised {type(error).__name__}: {error}") from error
-
-
-async def _as_coroutine(coroutine: Coroutine[Any, Any, Any], first: Any, why_cancelled: WhyCancelled) -> Any:
-    return await _resumed(coroutine, first, why_cancelled)
+            raise PolicyError(f"the handler raised {type(error).__name__}: {error}").with_traceback(error.__traceback__) from error
 
 
 def start(
@@ -85,5 +98,5 @@ def start(
         asyncio.tasks._leave_task(loop, starting)  # type: ignore[arg-type]
         if outer:
             asyncio.tasks._enter_task(loop, outer)
-    starting.task = loop.create_task(_as_coroutine(coroutine, first, why_cancelled), context=context)
+    starting.task = loop.create_task(_Resumed(coroutine, first, why_cancelled), context=context)
     return None, starting.task

@@ -66,6 +66,8 @@ def _check_start(loaded: Loaded) -> None:
     _check_writable(("install", "state_directory"), Path(config.install.state_directory), faults)
     if config.records.enabled and config.records.path:
         _check_writable(("records", "path"), Path(config.records.path).parent, faults)
+        if os.path.isdir(config.records.path):  # noqa: PTH112 - it asks nothing of the directories above
+            faults.add(("records", "path"), f"expected a file, got a directory: {config.records.path}")
     for key in ("listen", "metrics_listen"):
         if text := getattr(config.api, key):
             host, _ = split_host_port(text)
@@ -82,12 +84,20 @@ def _check_start(loaded: Loaded) -> None:
 
 def _check_writable(path: KeyPath, directory: Path, faults: Faults) -> None:
     """Find out whether a directory is there to write to, or can be made; nothing is left behind."""
-    existing = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
     try:
+        existing = _existing(directory)
+        if not existing.is_dir():
+            faults.add(path, f"expected a directory, but {existing} is a file")
+            return
         with tempfile.TemporaryDirectory(dir=existing, prefix=".edgeproxy-check-"):
             pass
     except OSError as error:
-        faults.add(path, f"nothing can be made in {existing} ({error.strerror}), got: {directory}")
+        faults.add(path, f"nothing can be made in {directory.absolute()} ({error.strerror}: {error.filename})")
+
+
+def _existing(directory: Path) -> Path:
+    """Return the directory, or the nearest above it that is there; raise `OSError` where one cannot be looked into."""
+    return next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
 
 
 def _bind_problem(host: str, kind: socket.SocketKind) -> str:
@@ -142,6 +152,10 @@ def _check_sinks(config: Config, faults: Faults) -> None:
 
 def _check_directory(config: Config, faults: Faults) -> None:
     directory = Path(config.install.state_directory)
-    existing = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
+    try:
+        existing = _existing(directory)
+    except OSError as error:
+        faults.add(("install", "state_directory"), f"{error.strerror}: {error.filename}")
+        return
     if not existing.is_dir():
         faults.add(("install", "state_directory"), f"expected a directory, but {existing} is a file")

@@ -110,9 +110,13 @@ async def _hello(process: asyncio.subprocess.Process, orders: Orders, seconds: f
     except TimeoutError:
         raise PolicyError(f"policies: no sign of life within {seconds} s of the start") from None
     except (msgspec.MsgspecError, OSError, ValueError):
-        code = await process.wait()
+        with contextlib.suppress(TimeoutError):
+            # It may have closed its output and live on; whoever called ends it then.
+            async with asyncio.timeout(1):
+                await process.wait()
+        code = process.returncode
         raise PolicyError(
-            f"policies: the process ended with {code} before it was ready: a module may have ended it while it was imported"
+            f"policies: the process {'closed its output' if code is None else f'ended with {code}'} before it was ready: a module may have done so while it was imported"
         ) from None
 
 

@@ -37,7 +37,9 @@ def main() -> None:
     """Load the modules, tell what they want, and serve until the server ends or says so."""
     # The server's end must be ours, however it comes about: nobody else would tell us to go.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Whoever signals all of a group means the server, which drains first and then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Unbuffered: what follows the first line is for the loop to read.
     orders = msgspec.json.decode(os.fdopen(0, "rb", 0, closefd=False).readline(), type=Orders)
     # Modules may print, and so may what they start; that must not be taken for our answer.
@@ -196,7 +198,6 @@ async def _serve(orders: Orders, chain: Chain, tally: Tally) -> None:
 
     loop.add_reader(port.fileno(), exchange.ready)
     loop.add_reader(0, word)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
     beating = asyncio.create_task(beat())
     exchange.take()
     await stop.wait()

@@ -55,6 +55,9 @@ async def _serve(loaded: Loaded, management: Management) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_end)
+    for number in (signal.SIGUSR1, signal.SIGHUP):
+        # While it starts there is nothing to tell or to reload; they must not end it.
+        loop.add_signal_handler(number, lambda: None)
     await control.start()
     loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", values=control.counters()))
     loop.add_signal_handler(signal.SIGHUP, on_reload)

@@ -8,8 +8,8 @@ from edgeproxy.errors import ConfigError
 
 KEPT = 10
 """Different files."""
-_MOST = 3 * KEPT
-"""Entries: going back and forth applies the same files again."""
+_MOST_AGAIN = 2 * KEPT
+"""Older entries of the same files: going back and forth applies them again."""
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -57,10 +57,12 @@ class Revisions:
         part.touch(mode=0o600)
         part.write_bytes(msgspec.json.encode(revision))
         part.rename(path)
-        texts = {text}
-        for place, old in enumerate(reversed(kept), start=1):
+        texts, again = {text}, 0
+        for old in reversed(kept):
+            is_again = old.text in texts
+            again += is_again
             texts.add(old.text)
-            if len(texts) > KEPT or place >= _MOST:
+            if (is_again and again > _MOST_AGAIN) or len(texts) > KEPT:
                 (self._folder / f"{old.number}.json").unlink(missing_ok=True)
         return revision.number
 

@@ -1,5 +1,6 @@
 """The process from outside: start, refusal, drain, restart, and what must not disturb it."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from dnslib.server import DNSHandler, DNSServer
 from tests.integration.agent import Agent, answer, bye, call, invite, values
 from tests.integration.mutation import mutated
 from tests.integration.name_server import Zone
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
 
 Local = Callable[..., tuple[Proxy, int, int]]
 
@@ -443,6 +444,19 @@ def test_an_address_in_use_is_refused_before_anything_starts(tmp_path: Path, loc
     assert f"listener.b: cannot bind udp:127.0.0.1:{port}" in done.stderr
     assert not (tmp_path / "second").exists()
     assert subprocess.run([EDGEPROXY, "check", str(file)], capture_output=True, timeout=20, check=False).returncode == 0
+
+
+def test_a_second_proxy_on_a_state_directory_is_refused_and_takes_nothing(local: Local, tmp_path: Path) -> None:
+    proxy, port, _ = local()
+    file = tmp_path / "second.toml"
+    file.write_text(proxy.file.read_text().replace(str(port), str(free_port())))
+    done = subprocess.run([EDGEPROXY, "run", str(file)], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, f"another edgeproxy serves from {proxy.state}" in done.stderr) == (1, True), done.stderr
+    assert json.loads(manage(proxy, "status")[1])["file"] == str(proxy.file)
+    proxy.signal(signal.SIGKILL)
+    assert proxy.process
+    proxy.process.wait(5)
+    assert manage(proxy.start(), "status")[0] == 0
 
 
 def test_the_key_is_for_us_alone_and_no_secret_is_logged(local: Local) -> None:

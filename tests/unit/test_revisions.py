@@ -43,6 +43,11 @@ def test_what_changes_nothing_pushes_nothing_out(tmp_path: Path) -> None:
     for number in range(30):
         added(revisions, f"text {number}")
     assert len(revisions.all()) == KEPT
+    # Three files round and round leave the seven others where they are.
+    for number in range(90):
+        added(revisions, f"text {27 + number % 3}")
+    assert len({revision.text for revision in revisions.all()}) == KEPT
+    assert len(revisions.all()) <= 3 * KEPT
     assert revisions.wanted(0, "text 29").text == "text 28"
 
 

@@ -1,12 +1,15 @@
 """Handlers through the simulated edge: every verdict, every way to fail, and how modules compose."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import msgspec
 import pytest
+import uvloop
 
 from edgeproxy.policy import CONTINUE, Call, CallEnded, LookupFailed, Policy, PolicyError, Redirect, Reject, Relay, Reply, Verdict
+from edgeproxy.policy.step import start
 from edgeproxy.testing import SimulatedEdge, request
 
 GATEWAY, CORE = "203.0.113.1:5060", "198.51.100.1:5060"
@@ -378,3 +381,44 @@ def test_a_handler_whose_end_was_never_told_is_ended_after_all() -> None:
         edge._dispatcher.forget_lost(seconds=-1)
         edge.wait()
         assert (ended, edge.failures) == (["lost"], [])
+
+
+def test_a_timeout_that_is_due_before_the_task_begins_is_one_of_the_handler() -> None:
+    async def late() -> str:
+        try:
+            async with asyncio.timeout(0.005):
+                time.sleep(0.02)
+                await asyncio.sleep(60)
+        except TimeoutError:
+            return "the handler heard of it"
+        return "no timeout"
+
+    async def work() -> str:
+        _, task = start(late(), asyncio.get_running_loop())
+        assert task
+        return str(await task)
+
+    # The loop of the processes runs timers before tasks.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(work()) == "the handler heard of it"
+
+
+def test_whoever_is_cancelled_before_its_task_begins_hears_why() -> None:
+    heard: list[BaseException] = []
+
+    async def waits() -> None:
+        try:
+            await asyncio.sleep(60)
+        except BaseException as error:
+            heard.append(error)
+            raise
+
+    async def work() -> None:
+        _, task = start(waits(), asyncio.get_running_loop(), lambda: CallEnded(487))
+        assert task
+        task.cancel()
+        with pytest.raises(CallEnded):
+            await task
+
+    asyncio.run(work())
+    assert [type(error) for error in heard] == [CallEnded]
