@@ -1,25 +1,30 @@
 """Prints what native threads log, as JSON lines on standard error."""
 
-import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import TextIO, cast
 
 import msgspec
 import structlog
 
 from edgeproxy import _native
+from edgeproxy.server.log_writer import LogWriter
 
+END_SECONDS = 0.5
+"""How long the last lines may take when the process ends."""
 ROUND_SECONDS = 0.1
 """How often the lines that wait are printed."""
 
 
-def configure() -> None:
-    """Take over native logging and make structlog print JSON."""
+def configure() -> LogWriter:
+    """Take over native logging and make structlog print JSON; return what it prints to."""
     _native.install_logger()
+    writer = LogWriter()
     structlog.configure(
         processors=[structlog.processors.JSONRenderer(serializer=_serialize)],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, writer)),
     )
+    return writer
 
 
 def _serialize(event: dict[str, object], **_: object) -> str:
@@ -33,14 +38,14 @@ def _serialize(event: dict[str, object], **_: object) -> str:
 class LogPrinter:
     """Prints the lines that wait, and once for each loss that some were lost.
 
-    Never raises: a disk that is full, or a reader that is gone, must take the lines and nothing else.
+    Never raises and never waits: a disk that is full, or a reader that is gone or stands still, must take the lines and nothing else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, writer: LogWriter) -> None:
         self._log = structlog.get_logger()
+        self._writer = writer
         self._lost = 0
-        self.unwritten = 0
-        """Lines that standard error did not take."""
+        self._refused = 0
         self.listener: Callable[[str, str, str, str], None] | None = None
         """Is told time, level, part and text of lines from level warning on."""
 
@@ -65,7 +70,17 @@ class LogPrinter:
         try:
             self._log.msg(message, **values)
         except (OSError, ValueError):
-            self.unwritten += 1
+            self._refused += 1
+
+    @property
+    def unwritten(self) -> int:
+        """Lines that standard error did not take."""
+        return self._refused + self._writer.lost
+
+    def finish(self) -> None:
+        """Print what waits, as far as somebody reads it."""
+        self.drain()
+        self._writer.finish(END_SECONDS)
 
     def _tell(self, time: str, level: str, part: str, message: str) -> None:
         """Tell the listener; what it prints because of that is not told again."""

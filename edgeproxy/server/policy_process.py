@@ -73,9 +73,10 @@ def main() -> None:
     # A handler that spins must not hold up the workers, where there is no processor for each.
     # Not an increment: the server that starts us may have become nice itself.
     os.setpriority(os.PRIO_PROCESS, 0, max(orders.nice, os.nice(0)))
-    logs.configure()
+    printer = logs.LogPrinter(logs.configure())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(orders, Chain(modules, orders.kinds), Tally(out, lookups)))
+        runner.run(_serve(orders, Chain(modules, orders.kinds), Tally(out, lookups), printer))
+    printer.finish()
 
 
 def _files(directory: Path, names: list[str], cache: Path) -> dict[str, int]:
@@ -157,9 +158,8 @@ class Exchange:
                 self._loop.call_soon(self.take)
 
 
-async def _serve(orders: Orders, chain: Chain, tally: Tally) -> None:
+async def _serve(orders: Orders, chain: Chain, tally: Tally, printer: logs.LogPrinter) -> None:
     loop = asyncio.get_running_loop()
-    printer = logs.LogPrinter()
     port = _native.PolicyPort(orders.descriptors)
     stop = asyncio.Event()
 

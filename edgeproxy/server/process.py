@@ -28,14 +28,13 @@ def run(loaded: Loaded, management: Management) -> None:
     """
     check_addresses(loaded)
     become_user(loaded)
-    logs.configure()
+    printer = logs.LogPrinter(logs.configure())
     _native.set_log_level(loaded.config.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(loaded, management))
+        runner.run(_serve(loaded, management, printer))
 
 
-async def _serve(loaded: Loaded, management: Management) -> None:
-    printer = logs.LogPrinter()
+async def _serve(loaded: Loaded, management: Management, printer: logs.LogPrinter) -> None:
     loop = asyncio.get_running_loop()
     control = Control(loaded, printer)
     control.standing.watch(loop)
@@ -78,7 +77,7 @@ async def _serve(loaded: Loaded, management: Management) -> None:
         control.standing.stop()
         await control.stop()
         printer.event("stopped", values=control.counters())
-        printer.drain()
+        printer.finish()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             # All is put away: a signal in the last moments must not make a failure of a clean end.
             loop.remove_signal_handler(number)

@@ -117,3 +117,32 @@ def test_a_log_that_nobody_takes_costs_no_call_no_reload_and_no_drain(start_prox
         core.send(answer(ended, "200 OK"), port)
         assert proxy.process
         assert proxy.process.wait(10) == 0
+
+
+def test_a_reader_of_the_log_that_stands_still_holds_up_neither_calls_nor_management_nor_the_end(
+    start_proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    (tmp_path / "raiser.py").write_text(RAISER.replace("half a pair: \\udce9", "x" * 3_000))
+    stalled = tmp_path / "stalled"
+    os.mkfifo(stalled)
+    reader = os.open(stalled, os.O_RDONLY | os.O_NONBLOCK)
+    with Agent() as caller, Agent() as core:
+        port = free_port()
+        proxy = start_proxy(
+            f'[install]\nstate_directory = "STATE"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
+            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
+            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n[[policy]]\nmodule = "raiser"\n',
+            prefix=["sh", "-c", f'exec "$@" 2> {stalled}', "sh"],
+        )
+        for number in range(60):
+            caller.send(invite("INVITE", caller.port, "sip:raise@127.0.0.1", call_id=f"r{number}", branch=f"r{number}"), port)
+            assert caller.receive_until("SIP/2.0 500", having=f"Call-ID: r{number}\r\n")
+        begun = time.monotonic()
+        for number in range(20):
+            call(caller, core, port, f"c{number}")
+        assert manage(proxy, "status")[0] == 0
+        assert manage(proxy, "reload")[0] == 0
+        assert time.monotonic() - begun < 8
+        # With calls that live: the first signal drains, the second ends.
+        assert proxy.stop(8) == 0
+    os.close(reader)
