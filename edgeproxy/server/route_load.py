@@ -43,20 +43,20 @@ async def read_tables(
     needed = {kind: name for kind, name in DEFAULT_TABLES.items() if kind not in OPTIONAL_TABLES or kind in loaded.config.optional_tables}
     sources = [Source("", url, needed)]
     engine = open_engine(url)
+    bad_partitions: list[tuple[str, str, str, str]] = []
     try:
         if routing.partitions:
-            found = await read_partitions(engine, url)
+            found, bad_partitions = await read_partitions(engine, url)
             sources += [source._replace(tables={kind: name for kind, name in source.tables.items() if kind in needed}) for source in found]
         load = _native.RouteLoad([source.partition for source in sources], routing.extra_prefix_characters, list(handlers), before)
         for source in sources:
-            if source.url == url:
-                await read_source(engine, load, source)
-                continue
-            other = open_engine(source.url)
             try:
-                await read_source(other, load, source)
-            finally:
-                await other.dispose()
+                await _read_at(engine, url, load, source)
+            except StorageError as error:
+                if not source.partition:
+                    raise
+                # One that is not to be had now is no partition without rules.
+                raise StorageError(f"partition {source.partition} of dr_partitions: {error}") from error
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
     finally:
@@ -69,9 +69,9 @@ async def read_tables(
         if socket not in places and f"{socket}:5060" not in places:
             count += 1
             faults.append(("dr_gateways", gateway, "socket", f"no such listener: {socket}; calls go by any"))
-    unknown = _unknown_names(loaded, tables)
-    count += len(unknown)
-    faults += unknown
+    told_here = [*bad_partitions, *_unknown_names(loaded, tables)]
+    count += len(told_here)
+    faults += told_here
     report = RouteReport(
         loaded_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 3),
@@ -81,6 +81,18 @@ async def read_tables(
         faults=[Fault(*parts) for parts in faults],
     )
     return tables, report, any(timed)
+
+
+async def _read_at(engine: AsyncEngine, url: str, load: "_native.RouteLoad", source: Source) -> None:
+    """Read a partition by the engine of the main database, or by one of its own where it lies elsewhere."""
+    if source.url == url:
+        await read_source(engine, load, source)
+        return
+    other = open_engine(source.url)
+    try:
+        await read_source(other, load, source)
+    finally:
+        await other.dispose()
 
 
 def _unknown_names(loaded: Loaded, tables: "_native.RouteTables") -> list[tuple[str, str, str, str]]:

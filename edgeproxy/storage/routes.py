@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from edgeproxy.errors import StorageError
+from edgeproxy.storage.url import driver_url
 
 ROWS = 20_000
 """Rows of one block."""
@@ -170,12 +171,13 @@ def block(kind: str, rows: Iterable[Mapping[str, object]]) -> bytes:
     return "".join(line + _END for line in lines).encode()
 
 
-async def read_partitions(engine: AsyncEngine, url: str) -> list[Source]:
-    """Return the partitions of `dr_partitions`; raise `StorageError` where it has a row that means nothing."""
+async def read_partitions(engine: AsyncEngine, url: str) -> tuple[list[Source], list[tuple[str, str, str, str]]]:
+    """Return the partitions of `dr_partitions`, and the faults of rows that mean nothing: table, row, column, problem."""
     wanted = table(
-        "dr_partitions", *(column(name) for name in ("partition_name", "db_url", "drd_table", "drr_table", "drc_table", "drg_table"))
+        "dr_partitions", *(column(name) for name in ("id", "partition_name", "db_url", "drd_table", "drr_table", "drc_table", "drg_table"))
     )
     found: list[Source] = []
+    faults: list[tuple[str, str, str, str]] = []
     async with engine.connect() as connection:
         for row in (await connection.execute(select(wanted))).mappings():
             name = str(row["partition_name"])
@@ -184,10 +186,21 @@ async def read_partitions(engine: AsyncEngine, url: str) -> list[Source]:
             tables = DEFAULT_TABLES | {kind: str(value) for kind, value in named.items() if value}
             # Numbers have one form over all partitions.
             tables.pop("dialplan")
-            if not name or any(source.partition == name for source in found):
-                raise StorageError(f"dr_partitions: expected names, each once, got: {name or 'an empty one'}")
+            fault = partial(_partition_fault, str(row["id"]))
+            if not row["partition_name"] or any(source.partition == name for source in found):
+                faults.append(fault("partition_name", f"expected names, each once, got: {row['partition_name'] or 'none'}"))
+                continue
+            try:
+                driver_url(other)
+            except StorageError as error:
+                faults.append(fault("db_url", str(error)))
+                continue
             found.append(Source(name, other, tables))
-    return found
+    return found, faults
+
+
+def _partition_fault(row: str, column_name: str, problem: str) -> tuple[str, str, str, str]:
+    return "dr_partitions", row, column_name, problem
 
 
 async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlock | ColumnBlock]:

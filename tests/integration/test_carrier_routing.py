@@ -255,6 +255,28 @@ def test_bad_rows_can_refuse_the_start(start_proxy: Start, tmp_path: Path) -> No
         start_proxy(toml, environment={**os.environ, "EDGEPROXY_DATABASE": "postgresql://127.0.0.1:1/x"})
 
 
+def test_partitions_that_mean_nothing_are_named_and_one_that_is_not_to_be_had_fails_the_load(
+    routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]], tmp_path: Path
+) -> None:
+    busy, _ = gateway("busy")
+    proxy, port = routed({"a": busy}, [("0", "49", "a")], extra="[routing]\npartitions = true")
+    database = tmp_path / "rules.db"
+
+    def partition(*row: object) -> tuple[int, str]:
+        with sqlite3.connect(database) as connection:
+            connection.execute("INSERT INTO dr_partitions (id, partition_name, db_url, drr_table) VALUES (?, ?, ?, ?)", row)
+        connection.close()
+        return manage(proxy, "routes", "reload")
+
+    code, told = partition(1, "odd", "what", None)
+    assert (code, [tuple(fault.values())[:3] for fault in json.loads(told)["faults"]]) == (0, [("dr_partitions", "1", "db_url")])
+    code, told = partition(2, "second", "", "nowhere")
+    assert (code, "partition second of dr_partitions: " in told, "nowhere" in told) == (1, True, True), told
+    code, told = partition(3, "third", f"sqlite:///{tmp_path}/none.db", None)
+    assert (code, (tmp_path / "none.db").exists()) == (1, False)
+    assert outcome(proxy, port, "49", "c1").startswith("486")
+
+
 def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]]) -> None:
     busy, _ = gateway("busy")
     proxy, port = routed(

@@ -254,16 +254,23 @@ def test_partitions_name_their_tables(database: str, tmp_path: Path) -> None:
     run(
         database,
         "CREATE TABLE other_rules AS SELECT * FROM dr_rules WHERE ruleid = 5",
-        "INSERT INTO dr_partitions (id, partition_name, db_url, drr_table) VALUES (1, 'second', '', 'other_rules')",
+        "INSERT INTO dr_partitions (id, partition_name, db_url, drr_table) VALUES (1, 'second', '', 'other_rules'), (2, 'second', '', NULL), "
+        "(3, '', '', NULL), (4, 'odd', 'what', NULL)",
     )
 
-    async def sources() -> list[Source]:
+    async def sources() -> tuple[list[Source], list[tuple[str, str, str, str]]]:
         engine = open_engine(database)
         found = await read_partitions(engine, database)
         await engine.dispose()
         return found
 
-    assert asyncio.run(sources()) == [
+    found, faults = asyncio.run(sources())
+    assert [fault[:3] for fault in faults] == [
+        ("dr_partitions", "2", "partition_name"),
+        ("dr_partitions", "3", "partition_name"),
+        ("dr_partitions", "4", "db_url"),
+    ]
+    assert found == [
         Source("second", database, {kind: name for kind, name in DEFAULT_TABLES.items() if kind != "dialplan"} | {"rules": "other_rules"})
     ]
 
