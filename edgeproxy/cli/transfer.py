@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgeproxy.cli.common import told
+from edgeproxy.server.row_judge import judge
 from edgeproxy.storage.transfer import KINDS, export_rows, import_rows
 
 
@@ -38,7 +39,9 @@ def import_csv(url: str, kind: str, file: Path, replace: bool, skip_bad: bool, i
         with file.open("rb") as lines:
             total = max(sum(1 for _ in lines) - 1, 0)
         with progress(f"importing {kind}", total) as step:
-            done = asyncio.run(import_rows(url, kind, file, replace=replace, skip_bad=skip_bad, foreign=into_opensips, step=step))
+            done = asyncio.run(
+                import_rows(url, kind, file, replace=replace, skip_bad=skip_bad, foreign=into_opensips, step=step, judge=judge)
+            )
         for fault in done.faults:
             click.echo(fault, err=True)
         click.echo(f"{done.taken} rows taken, {done.fault_count} left out")

@@ -1,7 +1,7 @@
 """Rows of rules, gateways and carriers as CSV, in and out. What cannot be used is named with its line, and nothing is half done."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,11 +40,17 @@ class Imported(NamedTuple):
     faults: list[str]
 
 
+Judge = Callable[[str, Mapping[str, Any]], Sequence[tuple[str, str]]]
+"""Tells what a load would say of a row of a kind: columns and problems."""
+
+
 class _Reader:
     """Reads rows, and keeps what is wrong with some of them."""
 
-    def __init__(self, file: Path, kind: str) -> None:
+    def __init__(self, file: Path, kind: str, judge: Judge) -> None:
         self._file = file
+        self._judge = judge
+        self._kind = kind
         self._table = KINDS[kind]
         self.fault_count = 0
         self.faults: list[str] = []
@@ -116,7 +122,9 @@ class _Reader:
                     self.fault(line, name, f"expected {length} printable characters at most, got: {text[:80]}")
                     return None
                 found[name] = text
-        return None if self._is_repeated(line, found) else found
+        for name, problem in (faults := self._judge(self._kind, found)):
+            self.fault(line, name, problem)
+        return None if faults or self._is_repeated(line, found) else found
 
     def _is_repeated(self, line: int, row: dict[str, Any]) -> bool:
         for names, seen in self._seen.items():
@@ -142,13 +150,13 @@ def _default(column: Any) -> Any:
 
 
 async def import_rows(  # noqa: PLR0913
-    url: str, kind: str, file: Path, *, replace: bool, skip_bad: bool, foreign: bool, step: Callable[[int], None]
+    url: str, kind: str, file: Path, *, replace: bool, skip_bad: bool, foreign: bool, step: Callable[[int], None], judge: Judge
 ) -> Imported:
-    """Take the rows of `file` in one transaction; with bad rows nothing is taken, unless `skip_bad`.
+    """Take the rows of `file` in one transaction; with bad rows, those that `judge` finds too, nothing is taken, unless `skip_bad`.
 
     Raise `StorageError` where the file has no usable columns, or the database refuses.
     """
-    table, reader = KINDS[kind], _Reader(file, kind)
+    table, reader = KINDS[kind], _Reader(file, kind, judge)
     engine = open_engine(url)
 
     def work(connection: Connection) -> int:

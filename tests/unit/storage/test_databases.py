@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from edgeproxy import _native
 from edgeproxy.errors import StorageError
 from edgeproxy.server.route_load import read_source
+from edgeproxy.server.row_judge import judge
 from edgeproxy.storage import (
     DEFAULT_TABLES,
     Source,
@@ -52,7 +53,7 @@ def read(url: str) -> tuple[_native.RouteTables, list[tuple[str, str, str, str]]
 def take(url: str, kind: str, text: str, folder: Path, **options: bool) -> Imported:
     file = folder / f"{kind}.csv"
     file.write_text(text, encoding="utf-8", newline="")
-    wanted = {"replace": False, "skip_bad": False, "foreign": False, **options}
+    wanted = {"replace": False, "skip_bad": False, "foreign": False, "judge": judge, **options}
     return asyncio.run(import_rows(url, kind, file, step=lambda _: None, **wanted))
 
 
@@ -128,7 +129,8 @@ def test_rows_are_read_as_they_were_taken(database: str, tmp_path: Path) -> None
 def test_dial_plans_and_groups_of_callers_are_read_and_their_faults_named(database: str, tmp_path: Path) -> None:
     fill(database, tmp_path)
     plan = "id,dpid,pr,match_op,match_exp,subst_exp,repl_exp,timerec\r\n"
-    assert take(database, "dialplan", f"{plan}1,7,1,1,^0,^0(.*)$,+49\\1,\r\n2,7,1,1,(?=1),,x,\r\n", tmp_path).taken == 2
+    assert take(database, "dialplan", f"{plan}1,7,1,1,^0,^0(.*)$,+49\\1,\r\n2,7,1,1,^1,,x,\r\n", tmp_path).taken == 2
+    run(database, "UPDATE dialplan SET match_exp = '(?=1)' WHERE id = 2")
     assert take(database, "groups", "username,domain,groupid\r\nalice,example.net,1\r\n", tmp_path).taken == 1
     assert [(table, row, column) for table, row, column, _ in read(database)[1]] == [("dialplan", "2", "match_exp")]
 
@@ -207,6 +209,36 @@ def test_a_bad_row_is_named_and_nothing_is_taken_unless_that_is_wished(database:
     for wrong, problem in (("ruleid,gruop\r\n", "no such column: gruop"), ("ruleid,prefix\r\n", "missing column: groupid")):
         with pytest.raises(StorageError, match=problem):
             take(database, "rules", wrong, tmp_path)
+
+
+def test_a_row_that_no_load_could_use_is_told_by_the_import(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'rules.db'}"
+    asyncio.run(upgrade(url))
+    for kind, text, wanted in (
+        (
+            "gateways",
+            "gwid,address,probe_mode,state\r\nq q,192.0.2.1,0,0\r\na,bad:port:x,0,0\r\nb,sips:192.0.2.1,0,0\r\nc,192.0.2.1,9,0\r\nd,192.0.2.1,0,9\r\ne,192.0.2.1,1,0\r\n",
+            [(2, "gwid"), (3, "address"), (4, "address"), (5, "probe_mode"), (6, "state")],
+        ),
+        ("carriers", "carrierid,gwlist,sort_alg\r\none,#c,W\r\ntwo,nobody,Z\r\nthree,nobody,W\r\n", [(2, "gwlist"), (3, "sort_alg")]),
+        (
+            "rules",
+            "ruleid,groupid,prefix,timerec,gwlist,sort_alg\r\n1,x,49,,a,N\r\n2,0,49,20260101T00,a,N\r\n3,0,49,,a=many,N\r\n4,0,49,,a,Z\r\n"
+            "5,0,+49*,Europe/Rome|20260101T000000,nobody,N\r\n6,0,abcdef,,a,N\r\n",
+            [(2, "groupid"), (3, "timerec"), (4, "gwlist"), (5, "sort_alg"), (7, "prefix")],
+        ),
+        (
+            "dialplan",
+            "id,dpid,pr,match_op,match_exp,subst_exp,repl_exp\r\n1,7,1,1,(?=1),,x\r\n2,7,1,1,^0(.),,\\2\r\n",
+            [(2, "match_exp"), (3, "repl_exp")],
+        ),
+    ):
+        done = take(url, kind, text, tmp_path, skip_bad=True)
+        assert done.fault_count == len(wanted), done.faults
+        assert [tuple(fault.split(": ")[0:2]) for fault in done.faults] == [
+            (f"{tmp_path}/{kind}.csv:{line}", column) for line, column in wanted
+        ]
+        assert done.taken == text.count("\r\n") - 1 - len(wanted)
 
 
 def opensips(url: str) -> None:
