@@ -310,7 +310,12 @@ class Control:
         """Return what a reload would change, and what operators set at run time; raise as `reload` does for what it would refuse."""
         check_addresses(staged)
         hooks = await check_policies(staged) if staged.config.uses_policies else []
-        _native.check_document(to_document(staged.config, hooks))
+        config = staged.config
+        if config.uses_peer_rows:
+            from edgeproxy.server.peer_rows import with_rows  # noqa: PLC0415 - as in `_with_rows`
+
+            config, _ = await with_rows(staged)
+        _native.check_document(to_document(config, hooks))
         run_time: dict[str, Any] = {"log.level": self._level} if self._level else {}
         if found := self._limits.set_by_operators:
             run_time["limit"] = found

@@ -141,8 +141,10 @@ match_group = 1
         assert f"\r\nVia: SIP/2.0/UDP 127.0.0.1:{inside};" in second.receive_until("INVITE sip:3@x", 3)
         assert json.loads(manage(proxy, "status")[1])["peer_faults"] == ["address 3 proto expected any, udp or tcp, got: ws"]
         # Nobody is left: what served before goes on.
+        assert json.loads(manage(proxy, "diff")[1])["changed"] == []
         row("DELETE FROM dispatcher")
-        code, text = manage(proxy, "routes", "reload")
-        assert (code, "no machine of its pool" in text) == (1, True)
+        for words in (("diff",), ("routes", "reload")):
+            code, text = manage(proxy, *words)
+            assert (code, "no machine of its pool" in text) == (1, True)
         caller.send(invite("INVITE", caller.port, "sip:4@x", call_id="d4", branch="d4"), port)
         assert second.receive_until("INVITE sip:4@x", 3)
