@@ -13,6 +13,13 @@ _AT_ONCE = 4_096
 """Bytes that a pipe takes whole where it takes any (PIPE_BUF, pipe(7))."""
 
 
+def hold_standard_descriptors() -> None:
+    """See to it that descriptors 0 to 2 are taken: where one is closed, a socket would get its number, and with it what is printed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 class LogWriter:
     """A text file to print lines to: what would have to wait is written by a thread."""
 

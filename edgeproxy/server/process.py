@@ -15,6 +15,7 @@ from edgeproxy.errors import EdgeProxyError
 from edgeproxy.server import logs
 from edgeproxy.server.check import check_addresses
 from edgeproxy.server.control import Control
+from edgeproxy.server.log_writer import hold_standard_descriptors
 from edgeproxy.server.notify import notify
 from edgeproxy.server.privileges import become_user
 
@@ -26,6 +27,7 @@ def run(loaded: Loaded, management: Management) -> None:
 
     Raise `ConfigError`, `PolicyError`, `BindError` or `EngineError` where it cannot start.
     """
+    hold_standard_descriptors()
     check_addresses(loaded)
     become_user(loaded)
     printer = logs.LogPrinter(logs.configure())

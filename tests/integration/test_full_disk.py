@@ -146,3 +146,18 @@ def test_a_reader_of_the_log_that_stands_still_holds_up_neither_calls_nor_manage
         # With calls that live: the first signal drains, the second ends.
         assert proxy.stop(8) == 0
     os.close(reader)
+
+
+def test_without_standard_error_nothing_is_printed_anywhere(start_proxy: Callable[..., Proxy]) -> None:
+    with Agent() as caller, Agent() as core:
+        port = free_port()
+        proxy = start_proxy(
+            f'[install]\nstate_directory = "STATE"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
+            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
+            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n',
+            prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"],
+        )
+        assert proxy.process
+        assert Path(f"/proc/{proxy.process.pid}/fd/2").readlink() == Path("/dev/null")
+        call(caller, core, port, "c")
+        assert manage(proxy, "reload")[0] == 0
