@@ -350,7 +350,7 @@ def test_a_module_that_cannot_be_used_is_refused_by_check_and_run_alike(tmp_path
             "from edgeproxy.policy import Policy\npolicy = Policy(options=3)\n",
             "typed.py:2: PolicyError: Policy: expected a subclass",
         ),
-        "gone": ("import os\nos._exit(7)\n", "policies: the process ended with 7 before it was ready: a module may have ended it"),
+        "gone": ("import os\nos._exit(7)\n", "policies: the process ended with 7 before it was ready: a module may have done so"),
         "surplus": (
             "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_request()\ndef f(call): pass\n",
             "surplus.toml:9: surplus takes no options, got: x",
