@@ -22,6 +22,7 @@ URGENT = CONNECTIONS - 3
 OPEN_DEADLINES = 10
 """How many times longer than an answer a connection may take."""
 """Keys of one question."""
+CANCEL_SECONDS = 0.2
 BEAT_SECONDS = 0.1
 """How often a node says that it is alive, and hears which keys others look for places of."""
 WALK_BEATS = 10
@@ -96,8 +97,10 @@ class Shares:
 
     async def stop(self) -> None:
         """Give everything back."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        while not self._task.done():
+            # Again and again: a driver may make a failure of the store of it, after which the work would go on for ever.
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=CANCEL_SECONDS)
         await self._hush()
         with contextlib.suppress(StoreFailed, TimeoutError):
             async with asyncio.timeout(self._deadline):
