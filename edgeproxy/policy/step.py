@@ -35,10 +35,10 @@ class _Starting:
         return self.task.done() if self.task else False
 
 
-class _Resumed(Coroutine[Any, Any, Any]):
+class _Resumed(Generator[Any, Any, Any], Coroutine[Any, Any, Any]):
     """What a task runs of a coroutine whose first step is done, and which waits for `first`.
 
-    No generator: a task that is cancelled before its own first step would throw into one that has not begun, which ends it
+    No generator of the language: a task that is cancelled before its own first step would throw into one that has not begun, which ends it
     without a word to the coroutine. A timeout that is due by then does that.
     """
 
@@ -65,7 +65,7 @@ class _Resumed(Coroutine[Any, Any, Any]):
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        raise NotImplementedError("only a task runs it")
+        return self
 
     @staticmethod
     def _step(go_on: Callable[[Any], Any], value: Any) -> Any:
