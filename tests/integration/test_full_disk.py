@@ -11,6 +11,15 @@ from tests.integration.agent import Agent, answer, bye, call, invite
 from tests.integration.proxy import Proxy, free_port, manage
 
 
+def with_core(port: int, core: int, *, install: str = "", extra: str = "") -> str:
+    """Return a file with one listener, a core, and everybody else on this machine."""
+    return (
+        f'[install]\nstate_directory = "STATE"\n{install}[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
+        f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core}"]\nto = ["sip:127.0.0.1:{core}"]\n'
+        f'[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n{extra}'
+    )
+
+
 def reloaded(proxy: Proxy, count: int) -> bool:
     """Apply the file by SIGHUP; return whether the log tells of `count` reloads."""
     proxy.signal(signal.SIGHUP)
@@ -39,9 +48,7 @@ def test_a_full_state_directory_stops_neither_calls_nor_reloads(start_proxy: Cal
     with Agent() as caller, Agent() as core:
         port = free_port()
         proxy = start_proxy(
-            f'[install]\nstate_directory = "STATE"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
-            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
-            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n',
+            with_core(port, core.port),
             prefix=prefix,
         )
         assert proxy.process
@@ -86,9 +93,7 @@ def test_a_log_that_nobody_takes_costs_no_call_no_reload_and_no_drain(start_prox
     with Agent() as caller, Agent() as core:
         port = free_port()
         proxy = start_proxy(
-            f'[install]\nstate_directory = "STATE"\ndrain_seconds = 20\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
-            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
-            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n[[policy]]\nmodule = "raiser"\n',
+            with_core(port, core.port, install="drain_seconds = 20\n", extra='[[policy]]\nmodule = "raiser"\n'),
             prefix=["sh", "-c", 'exec "$@" 2> /dev/full', "sh"],
             environment={**os.environ, "NOTIFY_SOCKET": "/nonexistent/notify"},
         )
@@ -129,9 +134,7 @@ def test_a_reader_of_the_log_that_stands_still_holds_up_neither_calls_nor_manage
     with Agent() as caller, Agent() as core:
         port = free_port()
         proxy = start_proxy(
-            f'[install]\nstate_directory = "STATE"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
-            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
-            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n[[policy]]\nmodule = "raiser"\n',
+            with_core(port, core.port, extra='[[policy]]\nmodule = "raiser"\n'),
             prefix=["sh", "-c", f'exec "$@" 2> {stalled}', "sh"],
         )
         for number in range(60):
@@ -152,9 +155,7 @@ def test_without_standard_error_nothing_is_printed_anywhere(start_proxy: Callabl
     with Agent() as caller, Agent() as core:
         port = free_port()
         proxy = start_proxy(
-            f'[install]\nstate_directory = "STATE"\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
-            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n'
-            '[peer.local]\nkind = "trusted"\nmatch = ["127.0.0.0/8"]\n',
+            with_core(port, core.port),
             prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"],
         )
         assert proxy.process
