@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,14 @@ def is_bound(port: int) -> bool:
         except OSError:
             return True
     return False
+
+
+def wait_for(holds: Callable[[], object], seconds: float = 10) -> None:
+    """Ask again until it holds; fail where it does not in time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"still not so after {seconds} s"
+        time.sleep(0.05)
 
 
 class Proxy:

@@ -19,33 +19,44 @@ class SlowLink:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+        self._relays: list[asyncio.Task[None]] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._relay, "127.0.0.1", self.port), self._loop).result(5)
+        self._server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._accept, "127.0.0.1", self.port), self._loop).result(5)
         return self
 
     def __exit__(self, *_: object) -> None:
-        async def end() -> None:
-            if self._server:
-                self._server.close()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            # Sockets are closed by the loop a turn later.
-            await asyncio.sleep(0.05)
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
 
+    async def _end(self) -> None:
+        if self._server:
+            self._server.close()
+        # Whoever tries again meanwhile may have been accepted in the turn before.
+        for _ in range(3):
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for writer in self._writers:
+                writer.close()
+            # Sockets are closed by the loop a turn later.
+            await asyncio.sleep(0.02)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Here, not in the task: one that is cancelled before it begins would leave it open.
+        self._writers.append(writer)
+        self._relays.append(self._loop.create_task(self._relay(reader, writer)))
+
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A handler that ends by being cancelled would be told as a fault.
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        with contextlib.suppress(OSError):
             try:
                 there, back = await asyncio.open_connection("127.0.0.1", self._target)
+                self._writers.append(back)
                 await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
             finally:
                 writer.close()
@@ -56,7 +67,10 @@ class SlowLink:
 
         async def read() -> None:
             while True:
-                data = await source.read(65_536)
+                try:
+                    data = await source.read(65_536)
+                except OSError:
+                    data = b""
                 await pieces.put((self._loop.time() + self._delay, data))
                 if not data:
                     return

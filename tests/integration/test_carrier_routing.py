@@ -18,7 +18,7 @@ from dnslib.server import DNSServer
 from tests.integration.agent import Agent, answer, invite
 from tests.integration.name_server import Zone
 from tests.integration.provision import provision
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage, wait_for
 from tests.sipp.catalogue import FLOWS
 from tests.sipp.runner import Sipp
 
@@ -82,14 +82,6 @@ def outcome(proxy: Proxy, port: int, number: str, call_id: str, seconds: float =
             if line.startswith("SIP/2.0 ") and not line.startswith("SIP/2.0 1"):
                 return line.removeprefix("SIP/2.0 ")
     return ""
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    """What policy processes count is told once in a while."""
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def attempts(proxy: Proxy, count: int) -> list[list[tuple[str, int]]]:

@@ -15,16 +15,9 @@ from typing import Any
 import pytest
 
 from tests.integration.agent import Agent, bye, call
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage, wait_for
 
 Local = Callable[..., tuple[Proxy, int, int]]
-
-
-def wait_for(found: Callable[[], bool], seconds: float = 5) -> None:
-    end = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_status_metrics_and_live_calls(local: Local) -> None:

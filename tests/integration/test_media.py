@@ -1,6 +1,7 @@
 """Calls with their media, through the process and real sockets: heard both ways by content, and by nobody else."""
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent import Agent, answer, bye, invite, values
-from tests.integration.proxy import Proxy, free_port, manage
+from tests.integration.proxy import Proxy, free_port, manage, wait_for
 from tests.integration.rtp import Talker, place, sdp
 
 Local = Callable[..., tuple[Proxy, int, int]]
@@ -190,6 +191,8 @@ def test_where_no_ports_are_left_the_call_is_refused_and_later_ones_go_on(local:
         caller.send(described(request, sdp(near.host, near.port)), port)
         assert caller.receive_until("SIP/2.0 5", having="toomany").startswith("SIP/2.0 500")
         calls[0].end()
+        # The media worker frees them a moment after the BYE is answered.
+        wait_for(lambda: re.search(r"^edgeproxy_media_port_pairs_free\{.*\} 2$", manage(proxy, "metrics")[1], re.MULTILINE))
         Call(port, caller, core, near, far, "again").end()
         assert proxy.counters()["media_refused"] == 1
 

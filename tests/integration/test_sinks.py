@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 
 from tests.integration import brokers
-from tests.integration.proxy import Proxy, free_port, manage
+from tests.integration.proxy import Proxy, free_port, manage, wait_for
 
 TOML = """
 [install]
@@ -62,13 +62,6 @@ def status(proxy: Proxy, name: str = "out") -> dict[str, object]:
     return next(one for one in json.loads(manage(proxy, "events", "sinks")[1])["sinks"] if one["name"] == name)
 
 
-def until(what: Callable[[], object], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 class _Hook(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
@@ -109,7 +102,7 @@ def test_a_webhook_gets_each_event_and_another_try_where_it_fails(telling: Start
         proxy = telling(sink(f"http://127.0.0.1:{hooks.server_port}/in?x=1", 'headers = { Authorization = "Bearer secret-token" }'))
         hooks.codes = [500]
         raised(proxy)
-        until(lambda: len(hooks.taken) == 2)
+        wait_for(lambda: len(hooks.taken) == 2)
         headers, body = hooks.taken[1]
         assert (headers["Authorization"], headers["X-Event"], headers["Content-Type"]) == (
             "Bearer secret-token",
@@ -117,11 +110,11 @@ def test_a_webhook_gets_each_event_and_another_try_where_it_fails(telling: Start
             "application/json",
         )
         checked(body)
-        until(lambda: status(proxy)["told"] == 1)
+        wait_for(lambda: status(proxy)["told"] == 1)
         # No redirect is followed with our token.
         hooks.codes = [302, 302, 302]
         raised(proxy)
-        until(lambda: status(proxy)["failed"] == 1)
+        wait_for(lambda: status(proxy)["failed"] == 1)
         assert status(proxy)["problem"] == "ClientError: 302 Found"
     assert proxy.stop() == 0
     text = (proxy.folder / "edge.log").read_text()
@@ -139,7 +132,7 @@ def test_one_that_hangs_is_dropped_and_disturbs_nobody(telling: Start) -> None:
         for _ in range(6):
             raised(proxy)
             checked(other.recv(65_535))
-        until(lambda: status(proxy, "slow")["failed"] == 3, 20)
+        wait_for(lambda: status(proxy, "slow")["failed"] == 3, 20)
         assert (status(proxy, "slow")["dropped"], status(proxy)["told"]) == (3, 6)
         assert proxy.counters()["sink_dropped"] == 3
 
@@ -154,25 +147,25 @@ def test_datagrams_and_lines(telling: Start, tmp_path: Path) -> None:
         raised(proxy)
         checked(unix.recv(65_535))
         assert manage(proxy, "events", "raise", "X_OTHER", "who=bob")[0] == 0
-        until(lines.exists)
+        wait_for(lines.exists)
         checked(lines.read_text())
         # Renamed by whoever rotates it.
         lines.rename(tmp_path / "events.1")
         raised(proxy)
-        until(lines.exists)
+        wait_for(lines.exists)
     # Nobody reads any more: it is told once, and the other goes on.
     path.unlink()
     raised(proxy)
-    until(lambda: status(proxy)["failed"] == 1)
+    wait_for(lambda: status(proxy)["failed"] == 1)
 
 
 def test_a_redis_stream_and_what_came_while_it_was_down(telling: Start, tmp_path: Path) -> None:
     port = free_port()
     proxy = telling(sink(f"redis://127.0.0.1:{port}/0?stream=sip", "tries = 20", "stream_length = 1"))
     raised(proxy)
-    until(lambda: status(proxy)["problem"])
+    wait_for(lambda: status(proxy)["problem"])
     with brokers.redis(tmp_path, port), Redis(port=port) as client:
-        until(lambda: status(proxy)["told"] == 1, 20)
+        wait_for(lambda: status(proxy)["told"] == 1, 20)
         ((_, entry),) = client.xrange("sip")
         assert entry[b"event"] == b"X_TRIED"
         checked(entry[b"body"])
@@ -209,7 +202,7 @@ def test_rabbitmq_confirms_what_it_got(telling: Start, tmp_path: Path) -> None:
                 queue = await channel.declare_queue("all")
                 await asyncio.to_thread(raised, proxy)
                 # Nobody takes it: it comes back, and is given up.
-                await asyncio.to_thread(until, lambda: status(proxy)["failed"] == 1)
+                await asyncio.to_thread(wait_for, lambda: status(proxy)["failed"] == 1)
                 await queue.bind(exchange, "#")
                 await asyncio.to_thread(raised, proxy)
                 async with asyncio.timeout(5):
@@ -230,7 +223,7 @@ def test_kafka_by_a_broker_of_our_own(telling: Start) -> None:
     try:
         proxy = telling(sink(f"kafka://127.0.0.1:{broker.port}/events"))
         raised(proxy)
-        until(lambda: status(proxy)["told"] == 1)
+        wait_for(lambda: status(proxy)["told"] == 1)
         body = broker.records[0]
         checked(body[body.index(b'{"event"') : body.rindex(b"}") + 1])
         assert b"X_TRIED" in body.partition(b'{"event"')[0], "keyed by the event's name"
@@ -249,15 +242,15 @@ def test_a_program_gets_arguments_without_a_shell(telling: Start, tmp_path: Path
     block = script(tmp_path / "block", f'printf "%s|" "$@" >> {out}; cat >> {out}')
     proxy = telling(sink("", f'command = ["{block}", "--source", "{{who}}", "{{event}}/{{count}}"]'))
     raised(proxy)
-    until(lambda: out.exists() and out.read_text().endswith("}\n"))
+    wait_for(lambda: out.exists() and out.read_text().endswith("}\n"))
     arguments, _, body = out.read_text().partition("{")
     assert arguments == "--source|al\u00efce|X_TRIED/3|"
     checked("{" + body)
     # What would be an option, or runs a command in a shell.
     assert manage(proxy, "events", "raise", "X_TRIED", "who=--delete-all")[0] == 0
-    until(lambda: status(proxy)["failed"] == 1)
+    wait_for(lambda: status(proxy)["failed"] == 1)
     assert manage(proxy, "events", "raise", "X_TRIED", f"who=$(touch {tmp_path}/hacked); true")[0] == 0
-    until(lambda: "hacked" in out.read_text())
+    wait_for(lambda: "hacked" in out.read_text())
     assert not (tmp_path / "hacked").exists()
 
 
@@ -273,7 +266,7 @@ def test_a_program_that_fails_hangs_or_floods_is_ended(text: str, problem: str, 
     program = script(tmp_path / "bad", text)
     proxy = telling(sink("", f'command = ["{program}"]', "timeout_seconds = 0.5", "concurrent = 1"))
     raised(proxy)
-    until(lambda: status(proxy)["failed"] == 1)
+    wait_for(lambda: status(proxy)["failed"] == 1)
     assert status(proxy)["problem"] == problem
     # Nothing that it started goes on.
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(program).encode() in _read(path)]
@@ -293,7 +286,7 @@ def test_sinks_come_and_go_at_run_time_and_with_reloads(telling: Start, tmp_path
         proxy = telling(sink(f"file:{tmp_path}/first"))
         assert manage(proxy, "events", "subscribe", "late", url, "X_TRIED", "--expires", "60")[0] == 0
         raised(proxy)
-        until(lambda: len(hooks.taken) == 1)
+        wait_for(lambda: len(hooks.taken) == 1)
         places = [one["to"] for one in json.loads(manage(proxy, "events", "sinks")[1])["sinks"]]
         assert places == [url, f"file:{tmp_path}/first"]
         for words, wanted in [
@@ -312,7 +305,7 @@ def test_sinks_come_and_go_at_run_time_and_with_reloads(telling: Start, tmp_path
         assert [one["name"] for one in json.loads(manage(proxy, "events", "sinks")[1])["sinks"]] == ["late", "second"]
         assert manage(proxy, "events", "unsubscribe", "late")[0] == 0
         raised(proxy)
-        until(lambda: status(proxy, "second")["told"] == 1)
+        wait_for(lambda: status(proxy, "second")["told"] == 1)
         assert len(hooks.taken) == 1
         assert manage(proxy, "events", "subscribe", "short", url, "X_TRIED", "--expires", "1")[0] == 0
-        until(lambda: len(json.loads(manage(proxy, "events", "sinks")[1])["sinks"]) == 1, 5)
+        wait_for(lambda: len(json.loads(manage(proxy, "events", "sinks")[1])["sinks"]) == 1, 5)
