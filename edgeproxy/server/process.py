@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from types import FrameType
 
 import uvloop
 
@@ -55,13 +56,13 @@ async def _serve(loaded: Loaded, management: Management, printer: logs.LogPrinte
         task.add_done_callback(reloads.discard)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_end)
+        _handle(number, on_end)
     for number in (signal.SIGUSR1, signal.SIGHUP):
         # While it starts there is nothing to tell or to reload; they must not end it.
-        loop.add_signal_handler(number, lambda: None)
+        _handle(number, lambda: None)
     await control.start()
-    loop.add_signal_handler(signal.SIGUSR1, lambda: printer.event("counters", values=control.counters()))
-    loop.add_signal_handler(signal.SIGHUP, on_reload)
+    _handle(signal.SIGUSR1, lambda: printer.event("counters", values=control.counters()))
+    _handle(signal.SIGHUP, on_reload)
     control.standing.run(lambda: _print_logs(printer))
     control.standing.run(control.announcer.run)
     try:
@@ -82,8 +83,21 @@ async def _serve(loaded: Loaded, management: Management, printer: logs.LogPrinte
         printer.finish()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             # All is put away: a signal in the last moments must not make a failure of a clean end.
-            loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+
+
+def _handle(number: signal.Signals, work: Callable[[], None]) -> None:
+    """Let the loop do `work` at each signal.
+
+    Not by the loop's own handlers: taking one of those away leaves a moment in which the signal ends the process.
+    """
+    loop = asyncio.get_running_loop()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(work)
+
+    signal.signal(number, on_signal)
+    signal.siginterrupt(number, False)
 
 
 def _notify(printer: logs.LogPrinter, state: str) -> None:
