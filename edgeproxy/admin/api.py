@@ -23,8 +23,8 @@ from edgeproxy.config.address import split_host_port
 from edgeproxy.errors import ConfigError, EdgeProxyError
 from edgeproxy.events import CATALOGUE, Event, is_known, make, name_of, parameter_names
 from edgeproxy.policy.dispatch import described
-from edgeproxy.server import Control
 from edgeproxy.server.api_token import read_token
+from edgeproxy.server.control import Control
 
 MOST_BYTES = 4 << 20
 KEEP_ALIVE_SECONDS = 15.0

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from edgeproxy.server import Control
+from edgeproxy.server.control import Control
 
 BODY_SECONDS = 30.0
 """Longest wait for the whole body of a request."""

@@ -9,7 +9,7 @@ from msgspec import Meta
 from edgeproxy.errors import StorageError
 
 if TYPE_CHECKING:
-    from edgeproxy.server import Control
+    from edgeproxy.server.control import Control
 
 
 class ExplainQuery(msgspec.Struct, forbid_unknown_fields=True):

@@ -8,8 +8,9 @@ from edgeproxy.admin.api import management
 from edgeproxy.cli.common import told
 from edgeproxy.config import load
 from edgeproxy.policy.compiled import compile_module
-from edgeproxy.server import check_world, compiled_cache
-from edgeproxy.server import run as serve
+from edgeproxy.server.check import check_world
+from edgeproxy.server.policies import compiled_cache
+from edgeproxy.server.process import run as serve
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 

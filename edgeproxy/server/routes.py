@@ -15,7 +15,6 @@ from edgeproxy.config.document import dns_document
 from edgeproxy.errors import StorageError
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.switches import Switches
-from edgeproxy.storage.recurrence import DAYS
 
 GatewayName = tuple[str, int, str]
 """Host, port (0: none) and transport (empty: none), as a gateway's URI has them."""
@@ -242,8 +241,11 @@ class Routes:
             raise StorageError(f"no such route: {name}; there are {', '.join(routes) or 'none'}")
         terms = routes[name]
         now = datetime.now(UTC)
-        if at and self._has_recurrences and not now - timedelta(days=1) < at < now + timedelta(days=DAYS - 2):
-            raise StorageError(f"at: time recurrences are known from yesterday on for {DAYS} days only, got: {at.isoformat()}")
+        if at and self._has_recurrences:
+            from edgeproxy.storage.recurrence import DAYS  # noqa: PLC0415 - only rules need a database
+
+            if not now - timedelta(days=1) < at < now + timedelta(days=DAYS - 2):
+                raise StorageError(f"at: time recurrences are known from yesterday on for {DAYS} days only, got: {at.isoformat()}")
         flags = (terms.fall_back, terms.whole_number, terms.by_weight)
         moment = int((at or now).timestamp())
         wanted = terms.group if group is None else group

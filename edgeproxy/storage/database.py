@@ -3,10 +3,6 @@
 import enum
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,8 +11,8 @@ from edgeproxy.errors import StorageError
 from edgeproxy.storage.schema import metadata
 from edgeproxy.storage.url import driver_url, open_engine, shown
 
-VERSION_TABLE = "edgeproxy_version"
-"""Where the migrations that were made are noted."""
+_VERSION_TABLE = "edgeproxy_version"
+"""Where the migrations that were made are noted (`migrate.VERSION_TABLE`)."""
 
 
 class Standing(enum.Enum):
@@ -30,23 +26,15 @@ class Standing(enum.Enum):
     FOREIGN = "without our tables"
 
 
-def _alembic(connection: Connection | None = None) -> AlembicConfig:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    return config
-
-
 def standing(connection: Connection) -> Standing:
     """Tell what the database behind `connection` is."""
     names = set(inspect(connection).get_table_names())
-    if VERSION_TABLE in names:
-        scripts = ScriptDirectory.from_config(_alembic())
-        current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
-        if current == scripts.get_current_head():
+    if _VERSION_TABLE in names:
+        from edgeproxy.storage.migrate import is_current, is_known  # noqa: PLC0415 - a policy that asks a database makes none
+
+        if is_current(connection):
             return Standing.OURS
-        known = {script.revision for script in scripts.walk_revisions()}
-        return Standing.OLD if current is None or current in known else Standing.NEWER
+        return Standing.OLD if is_known(connection) else Standing.NEWER
     if "version" in names:
         return Standing.OPENSIPS
     if not names:
@@ -113,7 +101,9 @@ def _upgrade(connection: Connection) -> Standing:
         raise StorageError("the database is of a newer edgeproxy: nothing is changed in it")
     if before is Standing.FOREIGN:
         raise StorageError("the database has tables of something else: expected an empty one, one of edgeproxy, or one of OpenSIPS")
-    command.upgrade(_alembic(connection), "head")
+    from edgeproxy.storage.migrate import migrate  # noqa: PLC0415 - as in `standing`
+
+    migrate(connection)
     return before
 
 

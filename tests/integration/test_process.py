@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,14 @@ def test_signals_until_the_very_end_leave_the_exit_code_alone(local: Local) -> N
             process.send_signal(signal.SIGTERM)
             time.sleep(0.001)
         assert process.returncode == 0
+
+
+def test_a_drain_without_anything_under_way_ends_at_once(local: Local) -> None:
+    with Agent() as core:
+        proxy, _, _ = local(core=core.port)
+        assert proxy.stop() == 0
+        at = {line["event"]: datetime.fromisoformat(line["time"]) for line in proxy.log}
+        assert (at["stopped"] - at["draining"]).total_seconds() < 0.7
 
 
 def test_retransmissions_late_and_duplicate_responses(local: Local) -> None:

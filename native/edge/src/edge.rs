@@ -184,6 +184,11 @@ impl Edge {
         self.draining = true;
     }
 
+    /// Whether new requests are refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Whether a drain has come to its end: no request without its final response, and no call. Walks all
     /// transactions, which a worker under load must not do.
     pub fn is_drained(&self) -> bool {

@@ -33,6 +33,8 @@ use crate::stream::{FIRST_TOKEN, Streams};
 pub(crate) const MAILBOX: Token = Token(FIRST_TOKEN - 1);
 /// Mail taken in one round.
 const MAILS: usize = 512;
+/// Up to how many transactions are looked through eight times a second for the end of a drain, instead of once.
+const FEW_TRANSACTIONS: usize = 1_000;
 /// How long a worker that ends waits for what media workers tell of its last calls, in microseconds.
 const STOP_PATIENCE: u64 = 500_000;
 /// Panics in ten seconds after which a worker starts afresh.
@@ -245,7 +247,7 @@ impl Worker {
             return 5_000;
         }
         let until = self.edge.poll_timeout().map_or(u64::MAX, |at| at.since(now));
-        until.min(if self.has_connections() { 125_000 } else { 1_000_000 })
+        until.min(if self.has_connections() || self.edge.is_draining() { 125_000 } else { 1_000_000 })
     }
 
     /// Notes which sockets are ready.
@@ -352,6 +354,9 @@ impl Worker {
             self.swept = eighth;
             self.streams.sweep();
             self.measure(now);
+            if self.edge.sizes().1 <= FEW_TRANSACTIONS {
+                self.status.drained.store(self.edge.is_drained(), Ordering::Release);
+            }
         }
         let second = now.moment.0 / 1_000_000;
         if second == self.tidied {
