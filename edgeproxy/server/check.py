@@ -17,7 +17,7 @@ from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.events.transport import missing_extra
 from edgeproxy.server.api_token import read_token
 from edgeproxy.server.policies import route_handlers, start_process
-from edgeproxy.server.privileges import check_privileges
+from edgeproxy.server.privileges import check_privileges, may
 
 
 def check_world(loaded: Loaded) -> None:
@@ -63,9 +63,14 @@ def check_addresses(loaded: Loaded) -> None:
 def _check_start(loaded: Loaded) -> None:
     """Raise `ConfigError` for what only a start needs: places to write to, and what management is served by."""
     config, faults = loaded.config, Faults(loaded.name, Positions(loaded.text))
-    _check_writable(("install", "state_directory"), Path(config.install.state_directory), faults)
+    state = Path(config.install.state_directory).absolute()
+    _check_writable(("install", "state_directory"), state, faults)
     if config.records.enabled and config.records.path:
-        _check_writable(("records", "path"), Path(config.records.path).parent, faults)
+        records = Path(config.records.path).absolute().parent
+        _check_writable(("records", "path"), records, faults)
+        # The state directory is given to that user at the start, with what is in it.
+        if not records.is_relative_to(state) and not may(config, _existing(records), os.W_OK | os.X_OK):
+            faults.add(("records", "path"), f"install.user may make nothing in {records}")
         if os.path.isdir(config.records.path):  # noqa: PTH112 - it asks nothing of the directories above
             faults.add(("records", "path"), f"expected a file, got a directory: {config.records.path}")
     for key in ("listen", "metrics_listen"):
@@ -78,6 +83,9 @@ def _check_start(loaded: Loaded) -> None:
             read_token(config.api.token_file)
         except ConfigError as error:
             faults.add(("api", "token_file"), str(error).removeprefix("api.token_file: "))
+        else:
+            if not may(config, Path(config.api.token_file), os.R_OK):
+                faults.add(("api", "token_file"), f"install.user may not read {config.api.token_file}")
     if faults:
         raise faults.error()
 

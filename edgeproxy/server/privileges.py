@@ -66,16 +66,36 @@ def become_user(loaded: Loaded) -> None:
     install = loaded.config.install
     if not install.user or os.geteuid() != 0:
         return
-    user = pwd.getpwnam(install.user)
-    group = grp.getgrnam(install.group).gr_gid if install.group else user.pw_gid
+    user, group = _ids(loaded.config)
     directory = Path(install.state_directory)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _give(directory.resolve(), user.pw_uid, group)
-        _native.become_user(user.pw_uid, group, bool(low_listeners(loaded.config)))
+        _give(directory.resolve(), user, group)
+        _native.become_user(user, group, bool(low_listeners(loaded.config)))
     except OSError as error:
         raise ConfigError(f"{loaded.name}: install.user: cannot become {install.user}: {error}") from error
-    os.environ.update(HOME=user.pw_dir, USER=install.user, LOGNAME=install.user)
+    os.environ.update(HOME=pwd.getpwuid(user).pw_dir, USER=install.user, LOGNAME=install.user)
+
+
+def may(config: Config, path: Path, mode: int) -> bool:
+    """Whether the user that will serve may use `path` so (`os.access`). Root asks as that user, in a process that does nothing else."""
+    if not config.install.user or os.geteuid() != 0:
+        return os.access(path, mode)
+    user, group = _ids(config)
+    child = os.fork()
+    if child == 0:
+        allowed = False
+        try:
+            _native.become_user(user, group, False)
+            allowed = os.access(path, mode)
+        finally:
+            os._exit(0 if allowed else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _ids(config: Config) -> tuple[int, int]:
+    user = pwd.getpwnam(config.install.user)
+    return user.pw_uid, grp.getgrnam(config.install.group).gr_gid if config.install.group else user.pw_gid
 
 
 def _give(directory: Path, user: int, group: int) -> None:

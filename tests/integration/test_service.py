@@ -98,6 +98,12 @@ def own_name(low: bool) -> str:
     return f"test_root_becomes_another_user_and_keeps_only_what_the_listeners_need[{low}]"
 
 
+def run_as_root(test: str) -> subprocess.CompletedProcess[str]:
+    """Run a test of this file again: who installs packages with sudo can run it with that as well."""
+    again = ["sudo", "-n", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::{test}"]
+    return subprocess.run(again, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
 def state_of(process: int) -> dict[str, str]:
     """Return the fields of a process's status."""
     return dict(re.findall(r"^(\w+):[ \t]*(.*)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE))
@@ -108,9 +114,7 @@ def test_root_becomes_another_user_and_keeps_only_what_the_listeners_need(
     low: bool, start_proxy: Callable[..., Proxy], tmp_path: Path
 ) -> None:
     if not AS_ROOT:
-        # Who installs packages with sudo can run this with it as well.
-        again = ["sudo", "-n", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::{own_name(low)}"]
-        done = subprocess.run(again, capture_output=True, text=True, check=False, cwd=ROOT)
+        done = run_as_root(own_name(low))
         assert done.returncode == 0, done.stdout + done.stderr
         return
     # The folders above belong to root alone.
@@ -154,6 +158,31 @@ def test_what_is_missing_is_told_by_check(tmp_path: Path) -> None:
     assert "install.group: no such group on this machine, got: no-such-group" in text
     code, text = check(tmp_path, f'[install]\nstate_directory = "{tmp_path}"\ngroup = "nogroup"\n{listener}')
     assert (code, "a group needs a user" in text) == (1, True)
+
+
+def test_check_looks_with_the_eyes_of_the_user_that_will_serve(tmp_path: Path) -> None:
+    if not AS_ROOT:
+        done = run_as_root("test_check_looks_with_the_eyes_of_the_user_that_will_serve")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    state, token, records = tmp_path / "state", tmp_path / "token", tmp_path / "records"
+    token.write_text("secret-of-sixteen-letters\n")
+    token.chmod(0o600)
+    records.mkdir(mode=0o700)
+    text = (
+        f'[install]\nstate_directory = "{state}"\nuser = "nobody"\n[install.listener.u]\naddress = "udp:127.0.0.1:{free_port()}"\n'
+        f'[api]\nlisten = "127.0.0.1:{free_port()}"\ntoken_file = "{token}"\n'
+    )
+    # The start makes the directory and gives it to the user; it does not give the others.
+    for _ in range(2):
+        code, said = check(tmp_path, text + f'[records]\npath = "{records}/calls.jsonl"\n')
+        assert (code, "install.user may not read" in said, "records.path: install.user may make nothing" in said) == (1, True, True), said
+        state.mkdir(exist_ok=True)
+        os.chown(state, 65_534, 65_534)
+    os.chown(token, 65_534, 65_534)
+    assert check(tmp_path, text + f'[records]\npath = "{state}/calls/calls.jsonl"\n') == (0, "")
 
 
 def test_a_low_port_without_the_right_to_it_is_told_by_check(tmp_path: Path) -> None:

@@ -269,6 +269,8 @@ impl Worker {
 
     /// Takes what came in from the network; returns how many messages that were.
     pub(crate) fn receive(&mut self, now: Now) -> usize {
+        // A call that has waited for its policy goes before those that have not begun.
+        self.verdicts(now);
         self.datagrams(now) + self.connections(now)
     }
 
