@@ -166,7 +166,7 @@ impl Edge {
         if !names_the_same(message, credentials.uri) {
             return self.malformed();
         }
-        if self.may_try(now, arrival.address.ip(), &claim.user) != MayTry::Yes {
+        if self.may_try(now, arrival.address.ip(), &claim.user, self.is_emergency(message)) != MayTry::Yes {
             self.counters.refused_attackers.add();
             return Finding::Refuse(Refusal::new(403, "authenticate"));
         }
@@ -193,7 +193,7 @@ impl Edge {
         let known_ha1 = stored.unwrap_or_else(|| ha1(algorithm, b"", b"", b""));
         let right = digest_response(algorithm, &known_ha1, &input).matches(text(credentials.response));
         if !right || stored.is_none() {
-            self.note_failed(now, arrival, &claim.user);
+            self.note_failed(now, arrival, &claim.user, self.is_emergency(message));
             return Finding::Challenge { stale: false };
         }
         let request = self.request_mark(message);

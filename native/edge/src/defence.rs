@@ -152,28 +152,35 @@ impl Edge {
     }
 
     /// Whether `source` may try to be `user`.
-    pub(crate) fn may_try(&self, now: Now, source: IpAddr, user: &[u8]) -> MayTry {
+    pub(crate) fn may_try(&self, now: Now, source: IpAddr, user: &[u8], for_help: bool) -> MayTry {
         let attacks = &self.snapshot.settings.authentication.attacks;
         let (seconds, window) = (Self::seconds_of(now), attacks.window_seconds);
         let failures = &self.snapshot.defence.failures;
+        // A neighbour's failures must not keep anybody from calling for help; as many guesses more are none that matter.
+        let helps = for_help && failures.get(self.key(b"help-pair", Some(source), user), seconds, window) < attacks.pair_failures;
+        let passes = |verdict: MayTry| if helps { MayTry::Yes } else { verdict };
         if !self.counts(source) {
             MayTry::Yes
         } else if failures.get(self.key(b"pair", Some(source), user), seconds, window) >= attacks.pair_failures {
-            MayTry::Pair
+            passes(MayTry::Pair)
         } else if self.is_banned(now, source) && failures.get(self.key(b"source", Some(source), b""), seconds, window) >= attacks.source_failures {
             // One that is banned and calls for help guesses no more than others do.
             MayTry::Pair
         } else if failures.get(self.key(b"user", None, user), seconds, window) >= attacks.user_failures && !self.came_before(now, source, user) {
-            MayTry::User
+            passes(MayTry::User)
         } else {
             MayTry::Yes
         }
     }
 
     /// `source` failed to be `user`.
-    pub(crate) fn note_failed(&mut self, now: Now, arrival: &Hop, user: &[u8]) {
+    pub(crate) fn note_failed(&mut self, now: Now, arrival: &Hop, user: &[u8], for_help: bool) {
         self.counters.authentication_failed.add();
         let source = arrival.address.ip();
+        if for_help {
+            let window = self.snapshot.settings.authentication.attacks.window_seconds;
+            self.snapshot.defence.failures.add(self.key(b"help-pair", Some(source), user), Self::seconds_of(now), window);
+        }
         if !self.counts(source) {
             return;
         }

@@ -137,7 +137,6 @@ impl Edge {
         }
         // A user's address can be forged by anybody: what is too much is dropped until the unit ends, and the user heard again.
         if self.came_before(now, source, b"") {
-            self.counters.dropped_flood.add();
             if first {
                 log::warn!(target: "guard", "flood of {packets} packets from {source}, where users are: the rest is dropped for {} s", settings.unit_seconds);
                 self.tell_blocked(now, source, "throttled", &format!("{packets} packets"));
@@ -145,7 +144,6 @@ impl Edge {
             return true;
         }
         self.block(now, arrival, settings.block_seconds, &format!("flood: {packets} packets in {} s", settings.unit_seconds));
-        self.counters.dropped_flood.add();
         true
     }
 

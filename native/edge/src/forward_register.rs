@@ -36,7 +36,7 @@ impl Edge {
         let refusal = if !believed && message.named(b"Path").next().is_some() {
             // The core would send calls along it, and we would pass them on wherever it leads (RFC 3327 section 6).
             Refusal::new(403, "register")
-        } else if self.may_try(now, arrival.address.ip(), &user) == MayTry::Yes {
+        } else if self.may_try(now, arrival.address.ip(), &user, false) == MayTry::Yes {
             let most = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.contacts.most);
             match read_contacts(message, most).and_then(|contacts| Ok((self.check_contacts(now, arrival, message, &contacts.list)?, contacts))) {
                 Ok((goes_on, contacts)) => return goes_on && !self.answer_refresh(now, arrival, message, &contacts),
@@ -54,7 +54,7 @@ impl Edge {
     /// Whether a request that brings credentials for a core may go on: guesses by other requests than REGISTER are guesses too.
     pub(crate) fn may_answer_core(&self, now: Now, arrival: &Hop, message: &Message<'_>) -> bool {
         let brings = message.first(HeaderName::ProxyAuthorization).or(message.first(HeaderName::Authorization)).is_some();
-        self.registrar_mode() == RegistrarMode::Keep || !brings || self.may_try(now, arrival.address.ip(), &self.user_of(message)) == MayTry::Yes
+        self.registrar_mode() == RegistrarMode::Keep || !brings || self.may_try(now, arrival.address.ip(), &self.user_of(message), false) == MayTry::Yes
     }
 
     /// The user that a request claims to be of.
@@ -177,7 +177,7 @@ impl Edge {
             match code {
                 401 | 403 | 407 if counts && !is_stale(answer) => {
                     let user = edge.user_of(request);
-                    edge.note_failed(now, &arrival, &user);
+                    edge.note_failed(now, &arrival, &user, false);
                 }
                 // Only here is it sure that the core looked at what was sent along.
                 200..=299 if forwarded && counts => {

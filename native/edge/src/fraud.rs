@@ -94,6 +94,12 @@ impl FraudSettings {
         }
     }
 
+    /// Those that bar. Once a bar is over by its time, whoever goes on as before is told and barred again; where an operator ended it,
+    /// only once the figure has fallen below.
+    fn barring_levels(&self) -> Vec<Level> {
+        [Level::Warning, Level::Critical].into_iter().filter(|level| self.actions(*level).bar).collect()
+    }
+
     /// Reads the fraud part of a document.
     ///
     /// # Errors
@@ -130,8 +136,8 @@ pub(crate) struct FraudCounts {
 }
 
 impl FraudCounts {
-    fn is_barred(&self, user: &str, wall: u64) -> bool {
-        self.barred.pin().get(user).is_some_and(|until| *until > wall) || self.barred_elsewhere.read().unwrap_or_else(PoisonError::into_inner).contains(user)
+    fn is_barred(&self, user: &str) -> bool {
+        self.barred.pin().contains_key(user) || self.barred_elsewhere.read().unwrap_or_else(PoisonError::into_inner).contains(user)
     }
 }
 
@@ -199,7 +205,7 @@ impl Edge {
         }
         let Some(call) = self.watched_by(settings, message, peer) else { return Ok(()) };
         let wall = now.wall / 1_000_000;
-        if !settings.shadow && watch.counts.is_barred(&call.user, wall) {
+        if !settings.shadow && watch.counts.is_barred(&call.user) {
             self.counters.fraud_barred_calls.add();
             return Err(self.fraud_refusal(settings));
         }
@@ -215,7 +221,7 @@ impl Edge {
             self.act(now, settings, &call.user, alarm);
         }
         let beyond = |level: Level| finding.level.is_some_and(|worst| worst >= level) && settings.actions(level).refuse;
-        let barred = !settings.shadow && watch.counts.is_barred(&call.user, wall);
+        let barred = !settings.shadow && watch.counts.is_barred(&call.user);
         if barred || [Level::Warning, Level::Critical].into_iter().any(beyond) {
             if let Some(watched) = finding.call.filter(|_| !settings.counts_refused) {
                 watched.take_back();
@@ -298,16 +304,20 @@ impl Edge {
             self.limits.due.0.pop();
             self.duration_reached(now, Key { slot, generation }, level, threshold);
         }
-        let second = now.moment.0 / 1_000_000;
-        if self.options.worker != 0 || !second.is_multiple_of(SWEEP_SECONDS) {
+        if self.options.worker != 0 {
             return;
         }
         let snapshot = Arc::clone(&self.snapshot);
-        let Some(watch) = &snapshot.fraud else { return };
+        let (Some(settings), Some(watch)) = (&snapshot.settings.fraud, &snapshot.fraud) else { return };
         let wall = now.wall / 1_000_000;
-        watch.counts.fraud.sweep(&watch.rules, now.moment.0, wall as i64);
+        let second = now.moment.0 / 1_000_000;
+        if second >= self.limits.fraud_swept + SWEEP_SECONDS {
+            self.limits.fraud_swept = second;
+            watch.counts.fraud.sweep(&watch.rules, now.moment.0, wall as i64);
+        }
         let over: Vec<Box<str>> = watch.counts.barred.pin().iter().filter(|(_, until)| **until <= wall).map(|(user, _)| user.clone()).collect();
         for user in over {
+            watch.counts.fraud.tell_again(&user, &settings.barring_levels());
             watch.counts.barred.pin().remove(&user);
             let user = user.into_string();
             self.tell(now, EventKind::FraudUnbarred, |_| vec![user.into(), "its time is over".into()]);
@@ -350,6 +360,7 @@ impl Edge {
 
 /// By what a number is known again, after a restart too.
 pub fn number_hash(number: &str) -> u64 {
+    let number = number.strip_prefix('+').unwrap_or(number);
     keyed_hash(&Secret::new([0; 16]), &[b"dialled", number.as_bytes()]) as u64
 }
 
@@ -384,16 +395,22 @@ impl Snapshot {
 
     /// Takes over what all other nodes say of figures and of accounts that they barred, instead of what they said before.
     pub fn hear_fraud(&self, told: Vec<FraudTold>, barred: Vec<String>) {
-        let Some(watch) = &self.fraud else { return };
+        let (Some(watch), Some(settings)) = (&self.fraud, &self.settings.fraud) else { return };
         watch.counts.fraud.hear(told);
         let barred: HashSet<Box<str>> = barred.into_iter().map(String::into_boxed_str).collect();
         let before = std::mem::replace(&mut *watch.counts.barred_elsewhere.write().unwrap_or_else(PoisonError::into_inner), barred);
-        drop(before);
+        let elsewhere = watch.counts.barred_elsewhere.read().unwrap_or_else(PoisonError::into_inner);
+        for user in before.difference(&elsewhere) {
+            watch.counts.fraud.tell_again(user, &settings.barring_levels());
+        }
     }
 
     /// Lets an account call again; false where it was not barred.
     pub fn unbar(&self, user: &str) -> bool {
-        self.fraud.as_ref().is_some_and(|watch| watch.counts.barred.pin().remove(user).is_some())
+        let Some(watch) = &self.fraud else { return false };
+        // Its bar does not end by its time: it may go on as before.
+        watch.counts.barred_elsewhere.write().unwrap_or_else(PoisonError::into_inner).remove(user);
+        watch.counts.barred.pin().remove(user).is_some()
     }
 
     /// What a restart needs of fraud figures, for [`Snapshot::restore_fraud`] of a process of this or a later version.

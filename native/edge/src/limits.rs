@@ -62,13 +62,15 @@ pub(crate) struct LimitWatch {
     /// What the request at hand is watched for until its call is.
     pub(crate) watched: Option<WatchedCall>,
     pub(crate) due: FraudDue,
+    /// When figures of yesterday were last looked for, in seconds.
+    pub(crate) fraud_swept: u64,
     /// Requests that wait for a place of other nodes.
     pub(crate) waits: Waits,
 }
 
 impl LimitWatch {
     pub(crate) fn new(now: Moment) -> Self {
-        Self { held: SmallVec::new(), over: Vec::new(), watched: None, due: FraudDue::default(), waits: Waits::new(now) }
+        Self { held: SmallVec::new(), over: Vec::new(), watched: None, due: FraudDue::default(), fraud_swept: 0, waits: Waits::new(now) }
     }
 }
 

@@ -13,13 +13,18 @@ impl Edge {
     /// Takes one message that came from `arrival`. Returns the worker that it belongs to where that is another one;
     /// what was `handed_over` is taken in any case.
     pub fn handle_message(&mut self, now: Now, arrival: &Hop, bytes: &[u8], handed_over: bool) -> Option<u8> {
-        let banned = self.is_banned(now, arrival.address.ip());
+        let mut banned = self.is_banned(now, arrival.address.ip());
         if banned && self.turns_away(now, arrival, bytes) {
             return None;
         }
         // By whom a packet came is known where it was received first.
         if !banned && !handed_over && self.snapshot.flood.is_some() && self.floods(now, arrival) {
-            return None;
+            // Anybody can forge datagrams of an office until it is one too many: that must not silence its calls for help.
+            if !(self.may_be_emergency(now, arrival, bytes) && self.may_call_for_help(now, arrival)) {
+                self.counters.dropped_flood.add();
+                return None;
+            }
+            banned = true;
         }
         if is_keep_alive(bytes) {
             self.counters.keep_alives_received.add();

@@ -98,6 +98,33 @@ fn no_limit_counts_them() {
 }
 
 #[test]
+fn a_neighbour_who_fails_keeps_nobody_from_calling_for_help() {
+    let mut settings = settings_with_help();
+    settings.registrar = Some(testkit::registrar("example.net"));
+    settings.peers[2].authenticate = true;
+    settings.authentication.attacks.pair_failures = 2;
+    let mut rig = Rig::new(settings);
+    let call = |rig: &mut Rig, secret: &str, uri: &str, id: &str| {
+        let challenge = rig.receive(PHONE, &invite(uri, &format!("{id}a")))[0].text.clone();
+        let line = testkit::answer(testkit::header(&challenge, "Proxy-Authenticate"), "INVITE", uri, "alice", secret, 1);
+        let with = Request::new("INVITE", uri).branch(&format!("z9hG4bK{id}b")).call_id(&format!("{id}b")).header(&format!("Proxy-Authorization: {line}"));
+        let mut sent = rig.receive(PHONE, &with.text());
+        sent.append(&mut rig.credentials(&edge::CredentialAnswer::Found("secret".to_owned(), Default::default(), Vec::new())));
+        sent
+    };
+    for id in ["f1", "f2"] {
+        assert_eq!(call(&mut rig, "wrong", "sip:1@example.net", id)[0].status_code(), 407);
+    }
+    assert_eq!(call(&mut rig, "secret", "sip:1@example.net", "other")[0].status_code(), 403);
+    assert!(helped(&call(&mut rig, "secret", "sip:112@example.net", "help")));
+    // By calls for help it guesses as often once more, and not oftener.
+    for id in ["g1", "g2"] {
+        assert_eq!(call(&mut rig, "wrong", "urn:service:sos", id)[0].status_code(), 407);
+    }
+    assert_eq!(call(&mut rig, "wrong", "urn:service:sos", "g3")[0].status_code(), 403);
+}
+
+#[test]
 fn a_banned_source_guesses_no_passwords_by_calls_for_help() {
     let mut settings = settings_with_help();
     settings.registrar = Some(testkit::registrar("example.net"));

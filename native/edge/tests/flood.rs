@@ -142,6 +142,10 @@ fn where_users_are_only_what_is_too_much_is_dropped() {
     assert!(rig.receive("198.51.100.7:5060", &options(61)).is_empty());
     assert_eq!(rig.take_events()[0].values[1], EventValue::from("throttled"));
     assert!(rig.source("198.51.100.7").unwrap().banned_for.is_empty());
+    // Anybody could forge that flood: who calls for help from there is heard, and nobody else.
+    let call = |uri: &str, id: &str| Request::new("INVITE", uri).branch(&format!("z9hG4bK{id}")).call_id(id).text();
+    assert_eq!(rig.receive("198.51.100.7:5060", &call("urn:service:sos", "help"))[0].status_code(), 407);
+    assert!(rig.receive("198.51.100.7:5060", &call("sip:1@example.net", "other")).is_empty());
     rig.advance(2_000);
     assert!(!rig.receive("198.51.100.7:5060", &options(62)).is_empty());
 }

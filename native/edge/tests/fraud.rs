@@ -159,6 +159,58 @@ fn a_bar_that_was_ended_is_over_and_a_warning_that_refuses_goes_on_refusing() {
 }
 
 #[test]
+fn whoever_goes_on_after_a_bar_is_told_and_barred_again_at_once() {
+    let mut rig = Rig::new(watched(|fraud| fraud.critical.bar = true));
+    rig.listen(&EVENTS);
+    (0..4).for_each(|number| drop(call(&mut rig, "9001", &format!("a{number}"))));
+    for round in 0..3 {
+        rig.advance(599_000);
+        rig.tidy();
+        assert_eq!(call(&mut rig, "9001", &format!("b{round}"))[0].status_code(), 403);
+        rig.take_events();
+        rig.advance(1_000);
+        rig.tidy();
+        assert_eq!(told(&rig.take_events()), [("E_FRD_UNBARRED", EventValue::from("alice@example.net"))], "in the second in which it ends");
+        assert_eq!(call(&mut rig, "9001", &format!("c{round}"))[0].status_code(), 403);
+        let again = [("E_FRD_CRITICAL", EventValue::from("total-calls")), ("E_FRD_BARRED", EventValue::from("alice@example.net"))];
+        assert_eq!(told(&rig.take_events()), again);
+    }
+    assert_eq!(rig.snapshot().fraud_stats(None, 0, 1)[0].total_calls, 3, "none of the refused ones counts");
+    // The same where another node barred it, unless an operator has ended that.
+    let mut rig = Rig::new(watched(|fraud| fraud.critical.bar = true));
+    rig.listen(&EVENTS);
+    (0..4).for_each(|number| drop(call(&mut rig, "9001", &format!("d{number}"))));
+    assert!(rig.snapshot().unbar("alice@example.net"));
+    let barred_there = |rig: &Rig| rig.snapshot().hear_fraud(Vec::new(), vec!["alice@example.net".to_owned()]);
+    let over_there = |rig: &Rig| rig.snapshot().hear_fraud(Vec::new(), Vec::new());
+    barred_there(&rig);
+    rig.snapshot().unbar("alice@example.net");
+    over_there(&rig);
+    assert!(forwarded(&call(&mut rig, "9001", "e")).is_some(), "an operator has said so");
+    barred_there(&rig);
+    over_there(&rig);
+    assert_eq!(call(&mut rig, "9001", "f")[0].status_code(), 403);
+}
+
+#[test]
+fn refused_calls_of_other_numbers_make_no_news_of_a_row_and_a_plus_makes_no_other_number() {
+    let mut rig = Rig::new(watched(|fraud| {
+        fraud.rules[0].thresholds = [[0, 4], [0, 0], [0, 0], [3, 0], [0, 0]];
+        fraud.critical.refuse = true;
+    }));
+    rig.listen(&EVENTS);
+    for (place, number) in ["900223", "+900223", "900-223;x=y"].into_iter().enumerate() {
+        assert!(forwarded(&call(&mut rig, number, &format!("a{place}"))).is_some());
+    }
+    assert_eq!(told(&rig.take_events()), [("E_FRD_WARNING", EventValue::from("sequential-calls"))]);
+    for round in 0..4 {
+        assert_eq!(call(&mut rig, "900999", &format!("b{round}"))[0].status_code(), 403);
+        assert_eq!(call(&mut rig, "900223", &format!("c{round}"))[0].status_code(), 403);
+    }
+    assert_eq!(told(&rig.take_events()), [("E_FRD_CRITICAL", EventValue::from("calls-per-minute"))]);
+}
+
+#[test]
 fn a_shadow_tells_all_and_does_nothing() {
     let mut rig = Rig::new(watched(|fraud| {
         fraud.shadow = true;

@@ -57,6 +57,8 @@ struct Figures {
     buckets: Buckets,
     /// Thresholds that were told: two bits for each figure.
     told: u16,
+    /// Thresholds that are to be told once more, whoever told them before.
+    again: u16,
 }
 
 #[derive(Debug)]
@@ -116,7 +118,7 @@ pub struct WatchedCall {
     /// The rule that it goes by.
     pub rule: Arc<FraudRule>,
     second: u64,
-    before: (u32, u64),
+    before: (u32, u64, u16),
     day: i64,
     hashed: u64,
     sequential: u32,
@@ -224,7 +226,7 @@ impl Fraud {
             figures.told &= Self::bits(Figure::ConcurrentCalls) | Self::bits(Figure::CallsPerMinute) | Self::bits(Figure::CallsPerSecond);
             (figures.rule, figures.day) = (rule.id, time.day);
         }
-        let before = (figures.sequential, figures.last);
+        let before = (figures.sequential, figures.last, figures.told & Self::bits(Figure::SequentialCalls));
         figures.total = figures.total.saturating_add(1);
         figures.sequential = if figures.last == hashed { figures.sequential.saturating_add(1) } else { 1 };
         figures.last = hashed;
@@ -249,12 +251,14 @@ impl Fraud {
                 let bit = 1 << (2 * figure as u16 + level as u16);
                 if value < threshold {
                     figures.told &= !bit;
+                    figures.again &= !bit;
                     continue;
                 }
                 worst = worst.max(Some(level));
                 // What another node has told is no news, and its bar may have been lifted since.
-                let news = (figures.told | elsewhere.told) & bit == 0;
+                let news = (figures.told | elsewhere.told) & bit == 0 || figures.again & bit != 0;
                 figures.told |= bit;
+                figures.again &= !bit;
                 if terms.each_call || news {
                     alarms.push(Alarm { figure, level, value, threshold });
                 }
@@ -268,6 +272,17 @@ impl Fraud {
             alarms,
             level: worst,
         })
+    }
+
+    /// What `user` is beyond at these levels is news again, whichever node told it before.
+    pub fn tell_again(&self, user: &str, levels: &[Level]) {
+        let bits =
+            Figure::ALL.iter().flat_map(|figure| levels.iter().map(move |level| 1u16 << (2 * *figure as u16 + *level as u16))).fold(0, |all, bit| all | bit);
+        for slot in self.table.all() {
+            if slot.key().split(PARTED).next() == Some(user) {
+                slot.value().lock().again |= bits;
+            }
+        }
     }
 
     const fn bits(figure: Figure) -> u16 {
@@ -387,7 +402,8 @@ impl Fraud {
             let Ok(holder) = self.table.hold(&row.key, u32::MAX, FraudValue::default) else { return };
             let mut figures = holder.slot().value().lock();
             let buckets = Buckets { newest: second, counts: [0; BUCKETS] };
-            *figures = Figures { rule: row.rule, day: row.day, total: row.total, sequential: row.sequential, last: row.last, told: row.told, buckets };
+            *figures =
+                Figures { rule: row.rule, day: row.day, total: row.total, sequential: row.sequential, last: row.last, told: row.told, again: 0, buckets };
             for (age, count) in &row.minute {
                 let age = u64::from(*age) + ago;
                 if age < BUCKETS as u64 {
@@ -412,7 +428,9 @@ impl WatchedCall {
         if (figures.rule, figures.day) == (self.rule.id, self.day) {
             figures.total = figures.total.saturating_sub(1);
             if figures.last == self.hashed && figures.sequential == self.sequential {
-                (figures.sequential, figures.last) = self.before;
+                let told;
+                (figures.sequential, figures.last, told) = self.before;
+                figures.told |= told;
             }
         }
         if figures.buckets.newest < self.second + BUCKETS as u64 {
