@@ -22,12 +22,12 @@ async def read_limits(engine: AsyncEngine, names: Collection[str], faults: list[
                 name, key = str(row.limit_name or ""), str(row.limit_key or "")
                 if name not in found:
                     faults.append(RowFault("edgeproxy_limits", str(row.id), "limit_name", f"no [limit.{name}] with rows = true"))
-                elif row.most is None or not 0 <= int(row.most) < 1 << 32:
-                    faults.append(RowFault("edgeproxy_limits", str(row.id), "most", f"expected 0 or more, got: {row.most}"))
+                elif not (text := str(row.most).strip()).isdecimal() or int(text) >= 1 << 32:
+                    faults.append(RowFault("edgeproxy_limits", str(row.id), "most", f"expected 0 to 4294967295, got: {row.most}"))
                 elif key in found[name]:
                     faults.append(RowFault("edgeproxy_limits", str(row.id), "limit_key", f"a second row of {name} {key}"))
                 else:
-                    found[name][key] = int(row.most)
+                    found[name][key] = int(text)
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
     return found

@@ -294,15 +294,22 @@ def _written(text: str) -> ColumnElement[str]:
 
 async def _blocks(connection: AsyncConnection, dialect: str, name: str, shape: _Kind, there: set[str]) -> AsyncIterator[bytes]:
     left = (await connection.execute(select(func.count()).select_from(table(name)))).scalar_one()
-    last: Any = None
+    last, size = None, ROWS
     while left > 0:
-        row = (await connection.execute(_statement(dialect, name, shape, there, first=last is None), {"last": last})).one()
+        row = (await connection.execute(_statement(dialect, name, shape, there, first=last is None), {"last": last, "size": size})).one()
         if row[0] is None:
             # A view may have what a table with a primary key has not.
             raise StorageError(f"table {name}: {left} rows have no {shape.key}, or one that others have too")
+        block = row[2] if isinstance(row[2], bytes) else str(row[2]).encode()
+        if dialect == "mysql" and len(block) < row[3]:
+            # It cuts what is longer than its `max_allowed_packet`, and only warns.
+            if size == 1:
+                raise StorageError(f"table {name}: the row after {shape.key} {last} is longer than max_allowed_packet of the server")
+            size = max(1, size // 4)
+            continue
         last = row[0]
         left -= row[1]
-        yield row[2] if isinstance(row[2], bytes) else str(row[2]).encode()
+        yield block
 
 
 def _statement(dialect: str, name: str, shape: _Kind, there: set[str], *, first: bool) -> Any:
@@ -310,14 +317,15 @@ def _statement(dialect: str, name: str, shape: _Kind, there: set[str], *, first:
     key = source.c[shape.key]
     line = _printed(source, shape, there) if dialect == "sqlite" else _joined(source, shape, there)
     behind = key.is_not(None) if first else key > bindparam("last")
-    page = select(key.label("key"), line.label("line")).where(behind).order_by(key).limit(ROWS).subquery()
+    page = select(key.label("key"), line.label("line")).where(behind).order_by(key).limit(bindparam("size", type_=Integer())).subquery()
     if dialect == "sqlite":
         block: Any = cast(func.group_concat(page.c.line, _written("")), LargeBinary)
     elif dialect == "mysql":
         block = func.group_concat(page.c.line.op("SEPARATOR")(text("''")))
     else:
         block = func.string_agg(page.c.line, "")
-    return select(func.max(page.c.key), func.count(), block)
+    length = [func.sum(func.octet_length(page.c.line))] if dialect == "mysql" else []
+    return select(func.max(page.c.key), func.count(), block, *length)
 
 
 def _printed(source: TableClause, shape: _Kind, there: set[str]) -> Any:

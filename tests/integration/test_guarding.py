@@ -148,10 +148,13 @@ def test_calls_at_once_are_limited_listed_changed_and_ended(guarded: Start, star
 def test_rows_of_the_database_say_what_single_keys_may_have(guarded: Start) -> None:
     proxy, port, core = guarded('[limit.pace]\ncounts = "rate"\nkey = "{caller_user}"\nmost = 100\nwindow_seconds = 5\nrows = true\n')
     with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
-        database.execute("INSERT INTO edgeproxy_limits (limit_name, limit_key, most) VALUES ('pace', 'a', 1), ('none', 'a', 1)")
+        database.execute(
+            "INSERT INTO edgeproxy_limits (limit_name, limit_key, most) VALUES ('pace', 'a', 1), ('none', 'a', 1), ('pace', 'b', 'many')"
+        )
     database.close()
     assert manage(proxy, "routes", "reload")[0] == 0
     assert "edgeproxy_limits 2 limit_name" in manage(proxy, "status")[1]
+    assert "edgeproxy_limits 3 most: expected 0 to 4294967295, got: many" in manage(proxy, "status")[1]
     with Agent("127.0.0.7") as phone:
         ask(phone, port, "49301", "a")
         assert core.receive_until("INVITE")

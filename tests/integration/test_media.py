@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Call:
         self.ok = caller.receive_until("SIP/2.0 200", having=call_id)
         assert self.ok
         self.near, self.far = place(self.ok), place(self.request)
+        # The media worker was told before the answer left; what comes before it has looked came for nobody.
+        time.sleep(0.1)
 
     def again(self, body: str, answered: str, *, branch: str) -> tuple[str, str]:
         """Offer again within the call; return the offer and the answer as they arrive."""
