@@ -1,6 +1,7 @@
 """Banned sources in the kernel: a table of nftables of our own, kept in step with the ban list in batches."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -17,6 +18,8 @@ NFT_SECONDS = 10
 MOST = 10_000
 """Sources in one batch; the rest comes with the next."""
 _METER_SECONDS = 60
+_CHAIN = "guard"
+_SETS = frozenset(f"{purpose}{version}" for purpose in ("all", "udp", "meter") for version in (4, 6))
 Log = Callable[..., None]
 Bans = Callable[[], list[tuple[str, int, int, str, str]]]
 """Sources with the seconds since their ban began, those that are left, why, and how its packets came."""
@@ -45,6 +48,8 @@ class KernelBans:
         self._made = False
         """Whether there may be a table of ours."""
         self.failures = 0
+        self._problem = ""
+        """What was told of the last failure."""
         self._inside: dict[str, str] = {}
         """The set that each source is in."""
 
@@ -77,7 +82,14 @@ class KernelBans:
                 return
         except NftError as error:
             self._log("the table of banned sources is gone, it is made anew", level="warning", values={"error": str(error)})
-        self._standing, self._made = False, True
+        self._standing = False
+        try:
+            if not self._made and await _is_foreign(self._settings.table):
+                raise NftError(f"the table inet {self._settings.table} is somebody else's: nothing is done to it, name another one")
+        except NftError as error:
+            self._failed(error)
+            return
+        self._made = True
         standing = [_Change(source, left, proto) for source, _, left, _, proto in self._bans() if left > 0][: self._settings.max_sources]
         self._changes.clear()
         self._inside.clear()
@@ -86,7 +98,7 @@ class KernelBans:
         except NftError as error:
             self._failed(error)
             return
-        self._standing = True
+        self._standing, self._problem = True, ""
         self._log("banned sources are dropped in the kernel", values={"table": self._settings.table, "sources": self.sources})
 
     async def _tell_changes(self) -> None:
@@ -102,6 +114,10 @@ class KernelBans:
 
     def _failed(self, error: NftError) -> None:
         self.failures += 1
+        if str(error) == self._problem:
+            # It is tried again and again, and told once.
+            return
+        self._problem = str(error)
         self._log("nft failed, banned sources are dropped by us alone", level="error", values={"error": str(error)})
 
     async def remove(self) -> None:
@@ -121,7 +137,7 @@ class KernelBans:
             lines += [f"  set {purpose}{version} {{ type {kind}; flags timeout; size {size}; }}" for purpose in ("all", "udp")]
             lines.append(f"  set meter{version} {{ type {kind}; flags dynamic,timeout; timeout {_METER_SECONDS}s; size {size}; }}")
         # Before connections are tracked, so that a flood does not fill that table either.
-        lines += ["  chain guard {", "    type filter hook prerouting priority -310; policy accept;"]
+        lines += [f"  chain {_CHAIN} {{", "    type filter hook prerouting priority -310; policy accept;"]
         for address, version in (("ip", 4), ("ip6", 6)):
             lines.append(f"    {address} saddr @all{version} th dport {{ {ports} }} counter drop")
             meter = f"update @meter{version} {{ {address} saddr limit rate over {rate}/minute burst {max(rate // 60, 5)} packets }}"
@@ -207,20 +223,33 @@ def ports_of(config: Config) -> list[int]:
     return [ListenAddress.parse(listener.address).port for listener in config.install.listener.values()]
 
 
-async def _nft(script: str, *options: str) -> None:
+async def _is_foreign(table: str) -> bool:
+    """Whether there is such a table, and it is none that a proxy left behind."""
+    objects = json.loads(await _nft("", "-j", "list", "tables", "inet"))["nftables"]
+    if not any(own.get("table", {}).get("name") == table for own in objects):
+        return False
+    objects = json.loads(await _nft("", "-j", "--terse", "list", "table", "inet", table))["nftables"]
+    chains = {own["chain"]["name"] for own in objects if "chain" in own}
+    others = {own[kind]["name"] for kind in ("map", "flowtable", "counter", "quota") for own in objects if kind in own}
+    sets = {own["set"]["name"] for own in objects if "set" in own}
+    return bool(others) or chains != {_CHAIN} or sets != _SETS
+
+
+async def _nft(script: str, *options: str) -> str:
+    """Run a script, or without one what `options` ask, and return what `nft` printed; raise `NftError` with what it said."""
     program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
         raise NftError("the program nft is not installed")
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            program, *options, "-f", "-", stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe
+            program, *options, *(("-f", "-") if script else ()), stdin=pipe, stdout=pipe, stderr=pipe
         )
     except OSError as error:
         raise NftError(str(error)) from error
     try:
         async with asyncio.timeout(NFT_SECONDS):
-            _, said = await process.communicate(script.encode())
+            printed, said = await process.communicate(script.encode())
     except TimeoutError:
         raise NftError(f"nft did not answer within {NFT_SECONDS} s") from None
     finally:
@@ -230,3 +259,4 @@ async def _nft(script: str, *options: str) -> None:
             await process.wait()
     if process.returncode:
         raise NftError(said.decode(errors="replace").strip().splitlines()[0] if said else f"nft ended with {process.returncode}")
+    return printed.decode(errors="replace")

@@ -47,6 +47,8 @@ class _Kind(NamedTuple):
     """Columns that most rows leave at NULL: such rows are printed without them, in less time."""
     by_column: bool = False
     """Whether they are taken as columns too: there may be millions of rows. What a table lacks is nothing then."""
+    needed: tuple[str, ...] = ()
+    """Columns without which rows would mean something else: no schema lacks them."""
 
 
 _KINDS = {
@@ -65,6 +67,7 @@ _KINDS = {
             "max_calls": "0",
             "calls_per_second": "0",
         },
+        needed=("gwid", "address"),
     ),
     "carriers": _Kind(
         "id",
@@ -78,6 +81,7 @@ _KINDS = {
             "max_calls": "0",
             "calls_per_second": "0",
         },
+        needed=("carrierid", "gwlist"),
     ),
     "profiles": _Kind(
         "id",
@@ -89,7 +93,7 @@ _KINDS = {
             for level, penalty in (("warn", "0.5"), ("crit", "0.05"))
         },
     ),
-    "groups": _Kind("id", {"username": "", "domain": "", "groupid": "0"}),
+    "groups": _Kind("id", {"username": "", "domain": "", "groupid": "0"}, needed=("username", "groupid")),
     "dialplan": _Kind(
         "id",
         {
@@ -121,6 +125,7 @@ _KINDS = {
         },
         frozenset({"timerec", "routeid", "sort_profile", "attrs"}),
         by_column=True,
+        needed=("groupid", "prefix", "gwlist"),
     ),
 }
 
@@ -221,8 +226,8 @@ async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlo
             there = await connection.run_sync(partial(_columns, name=name, optional=optional))
             if there is None:
                 continue
-            if shape.key not in there:
-                raise StorageError(f"table {name}: no column {shape.key}")
+            if missing := [own for own in (shape.key, *shape.needed) if own not in there]:
+                raise StorageError(f"table {name}: no column {missing[0]}")
             if shape.by_column and dialect == "sqlite" and await connection.run_sync(_is_keyed_table, name, shape.key):
                 async for block in _by_column(connection, kind, name, shape, there):
                     yield block

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Float, Integer, Table, UniqueConstraint, delete, insert, select
+from sqlalchemy import Connection, Float, Integer, Table, UniqueConstraint, delete, func, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeproxy.errors import StorageError
@@ -174,6 +174,8 @@ async def import_rows(  # noqa: PLR0913
         while rows := list(islice(left, _ROWS)):
             connection.execute(insert(table), rows)
             count += len(rows)
+        if connection.dialect.name == "postgresql":
+            _go_on_behind(connection, table)
         if reader.fault_count and not skip_bad:
             connection.rollback()
             return 0
@@ -190,6 +192,13 @@ async def import_rows(  # noqa: PLR0913
     return Imported(count, reader.fault_count, reader.faults)
 
 
+def _go_on_behind(connection: Connection, table: Table) -> None:
+    """Let keys that PostgreSQL makes come behind those that were brought: it looks at its own count only."""
+    key = next(iter(table.primary_key.columns))
+    sequence = func.pg_get_serial_sequence(table.name, key.name)
+    connection.execute(select(func.setval(sequence, func.max(key))))
+
+
 async def export_rows(url: str, kind: str, file: Path, *, step: Callable[[int], None]) -> int:
     """Write all rows to `file`; raise `StorageError` where that fails: then there is no file, or the one from before."""
     table = KINDS[kind]
@@ -200,12 +209,16 @@ async def export_rows(url: str, kind: str, file: Path, *, step: Callable[[int], 
     try:
         with staged.open("w", newline="", encoding="utf-8") as lines:
             writer = csv.writer(lines)
-            writer.writerow(table.columns.keys())
-            async with engine.connect() as connection, connection.stream(select(table).order_by(key)) as rows:
-                async for part in rows.partitions(_ROWS):
-                    writer.writerows(part)
-                    count += len(part)
-                    step(len(part))
+            async with engine.connect() as connection:
+                there = {own["name"] for own in await connection.run_sync(lambda plain: inspect(plain).get_columns(table.name))}
+                # Other schemas lack some of ours.
+                columns = [own for own in table.columns if own.name in there]
+                writer.writerow([own.name for own in columns])
+                async with connection.stream(select(*columns).order_by(key)) as rows:
+                    async for part in rows.partitions(_ROWS):
+                        writer.writerows(part)
+                        count += len(part)
+                        step(len(part))
         staged.replace(file)
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from tests.integration.agent import Agent, invite
-from tests.integration.proxy import Proxy, manage
+from tests.integration.proxy import Proxy, manage, wait_for
 from tests.nat.network import command
 
 TOML = """
@@ -93,3 +93,27 @@ def test_the_kernel_drops_what_is_banned_and_keeps_nothing(tmp_path: Path) -> No
         assert proxy.stop() == 0
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     assert tables.split("\n") == ["table inet others", ""]
+
+
+def test_a_table_of_somebody_else_is_left_alone_and_one_left_behind_is_taken_over(tmp_path: Path) -> None:
+    command("ip", "link", "set", "lo", "up")
+    command("nft", "add", "table", "inet", "filter")
+    command("nft", "add", "chain", "inet", "filter", "input")
+    before = subprocess.run(["nft", "list", "table", "inet", "filter"], capture_output=True, text=True, check=True).stdout
+    proxy = Proxy(tmp_path, TOML.replace("enabled = true", 'enabled = true\ntable = "filter"')).start()
+    wait_for(lambda: any("somebody else's" in line.get("error", "") for line in proxy.log))
+    assert proxy.stop() == 0
+    assert subprocess.run(["nft", "list", "table", "inet", "filter"], capture_output=True, text=True, check=True).stdout == before
+    proxy = Proxy(tmp_path, TOML, name="ours").start()
+    assert manage(proxy, "ban", "add", "127.0.0.60")[0] == 0
+    assert until("127.0.0.60", "all4")
+    assert proxy.process
+    proxy.process.kill()
+    proxy.process.wait(5)
+    proxy.start()
+    try:
+        assert manage(proxy, "ban", "add", "127.0.0.61")[0] == 0
+        assert until("127.0.0.61", "all4")
+    finally:
+        assert proxy.stop() == 0
+    assert "table inet edgeproxy" not in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout

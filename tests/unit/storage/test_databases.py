@@ -39,8 +39,10 @@ def read(url: str) -> tuple[_native.RouteTables, list[tuple[str, str, str, str]]
     async def work() -> tuple[_native.RouteTables, list[tuple[str, str, str, str]]]:
         engine = open_engine(url)
         load = _native.RouteLoad([""])
-        await read_source(engine, load, Source("", url, DEFAULT_TABLES))
-        await engine.dispose()
+        try:
+            await read_source(engine, load, Source("", url, DEFAULT_TABLES))
+        finally:
+            await engine.dispose()
         for _ in load.recurrences(""):
             load.mean("", [(0, 1)])
         tables, faults, count = load.finish()
@@ -158,6 +160,30 @@ def test_a_server_that_cuts_long_answers_loses_no_row(database: str, tmp_path: P
         if database.startswith("mysql"):
             run(database, "SET GLOBAL max_allowed_packet = 16777216")
     assert (tables.sizes()[0][1], faults) == (8_000, [])
+
+
+def test_keys_that_are_made_come_behind_those_that_were_brought(database: str, tmp_path: Path) -> None:
+    asyncio.run(upgrade(database))
+    assert take(database, "gateways", "id,gwid,address\r\n1,a,192.0.2.1\r\n2,b,192.0.2.2\r\n", tmp_path).taken == 2
+    assert take(database, "gateways", "gwid,address\r\nc,192.0.2.3\r\nd,192.0.2.4\r\n", tmp_path).taken == 2
+
+
+def test_a_table_without_what_its_rows_mean_is_no_table(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    run(database, "ALTER TABLE dr_rules RENAME COLUMN prefix TO was_prefix")
+    with pytest.raises(StorageError, match=r"table dr_rules: no column prefix"):
+        read(database)
+
+
+def test_what_a_schema_lacks_is_not_exported(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    run(database, "ALTER TABLE dr_gateways RENAME COLUMN max_calls TO was_max_calls")
+    out = tmp_path / "out.csv"
+    assert asyncio.run(export_rows(database, "gateways", out, step=lambda _: None)) == 2
+    with out.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["gwid"] for row in rows] == ["a", "b"]
+    assert "max_calls" not in rows[0]
 
 
 def test_columns_that_do_not_fit_each_other_are_read_as_rows(tmp_path: Path) -> None:
