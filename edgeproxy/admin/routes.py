@@ -19,7 +19,7 @@ class ExplainQuery(msgspec.Struct, forbid_unknown_fields=True):
     route: str = ""
     peer: str = ""
     """The peer that calls: its route is taken."""
-    group: Annotated[int, Meta(ge=0)] | None = None
+    group: Annotated[int, Meta(ge=0, lt=1 << 31)] | None = None
     at: str = ""
     """ISO 8601 with an offset; empty for now."""
 

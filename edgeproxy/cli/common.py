@@ -35,12 +35,13 @@ def show(answer: bytes) -> None:
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
-    """Print rows below their heads."""
+    """Print rows below their heads. Their texts may be anybody's: what is no printable character is escaped, and no markup is heard."""
     from rich.console import Console  # noqa: PLC0415 - JSON needs no tables
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     drawn = Table(*head, box=None)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text("".join(own if own.isprintable() else ascii(own)[1:-1] for own in cell)) for cell in row))
     # What goes into a pipe is not to be cut to the width of a terminal that is not there.
     Console(width=None if sys.stdout.isatty() else 240).print(drawn)

@@ -22,7 +22,7 @@ def routes() -> None:
 @routes.command()
 @click.argument("number")
 @click.option("--route", default="", help="The [route.NAME]; by default the first of the file.")
-@click.option("--group", type=click.IntRange(0), help="Another group than that of the route.")
+@click.option("--group", type=click.IntRange(0, (1 << 31) - 1), help="Another group than that of the route.")
 @click.option("--from", "peer", default="", help="The peer that calls: its route is taken.")
 @click.option("--at", "moment", default="", help="When, as 2026-12-24T18:00:00+01:00; by default now.")
 @click.option("--json", "raw", is_flag=True, help="Print JSON.")

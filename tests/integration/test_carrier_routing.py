@@ -287,6 +287,7 @@ def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], g
         f"       + gateway a: sip:4930@127.0.0.1:{busy} (usable)",
         "     rule 2, default rule, priority 0: another rule comes first, and the search may not fall back",
     ]
+    assert "2147483647" in manage(proxy, "routes", "explain", "4930", "--group", "99999999999")[1]
     assert "rule 3, prefix 49" in manage(proxy, "routes", "explain", "4930", "--group", "7", "--at", "2026-12-24T18:00:00+01:00")[1]
     assert "route pstn" in manage(proxy, "routes", "explain", "4930", "--from", "core")[1]
     for wrong, problem in (

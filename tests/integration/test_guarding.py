@@ -154,7 +154,7 @@ def test_rows_of_the_database_say_what_single_keys_may_have(guarded: Start) -> N
     database.close()
     assert manage(proxy, "routes", "reload")[0] == 0
     assert "edgeproxy_limits 2 limit_name" in manage(proxy, "status")[1]
-    assert "edgeproxy_limits 3 most: expected 0 to 4294967295, got: many" in manage(proxy, "status")[1]
+    assert "edgeproxy_limits 3 most expected 0 to 4294967295, got: many" in manage(proxy, "status")[1]
     with Agent("127.0.0.7") as phone:
         ask(phone, port, "49301", "a")
         assert core.receive_until("INVITE")
@@ -260,6 +260,8 @@ def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
     assert replayed() == [("E_FRD_WARNING", "a@127.0.0.1", 2)]
     assert replayed("--refused") == [("E_FRD_WARNING", "a@127.0.0.1", 2), ("E_FRD_CRITICAL", "a@127.0.0.1", 3)]
     assert replayed("--profile", "2") == []
+    done = subprocess.run([*line, "--profile", "9"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "--profile: no rule has profile 9; there are " in done.stderr) == (1, True)
     # Another rule is tried out without touching anything.
     proxy.file.write_text(
         proxy.file.read_text().replace("profile = 1\n", "profile = 2\nrows = false\n").replace('"1"', '"4"\ntotal_calls_warning = 1')
