@@ -67,10 +67,8 @@ def _check_start(loaded: Loaded) -> None:
     _check_writable(("install", "state_directory"), state, faults)
     if config.records.enabled and config.records.path:
         records = Path(config.records.path).absolute().parent
-        _check_writable(("records", "path"), records, faults)
-        # The state directory is given to that user at the start, with what is in it.
-        if not records.is_relative_to(state) and not may(config, _existing(records), os.W_OK | os.X_OK):
-            faults.add(("records", "path"), f"install.user may make nothing in {records}")
+        # The state directory is given to `install.user` at the start, with what is in it.
+        _check_writable(("records", "path"), records, faults, None if records.is_relative_to(state) else config)
         if os.path.isdir(config.records.path):  # noqa: PTH112 - it asks nothing of the directories above
             faults.add(("records", "path"), f"expected a file, got a directory: {config.records.path}")
     for key in ("listen", "metrics_listen"):
@@ -90,8 +88,8 @@ def _check_start(loaded: Loaded) -> None:
         raise faults.error()
 
 
-def _check_writable(path: KeyPath, directory: Path, faults: Faults) -> None:
-    """Find out whether a directory is there to write to, or can be made; nothing is left behind."""
+def _check_writable(path: KeyPath, directory: Path, faults: Faults, config: Config | None = None) -> None:
+    """Find out whether a directory is there to write to, or can be made, with `config` by its user too; nothing is left behind."""
     try:
         existing = _existing(directory)
         if not existing.is_dir():
@@ -99,6 +97,8 @@ def _check_writable(path: KeyPath, directory: Path, faults: Faults) -> None:
             return
         with tempfile.TemporaryDirectory(dir=existing, prefix=".edgeproxy-check-"):
             pass
+        if config and not may(config, existing, os.W_OK | os.X_OK):
+            faults.add(path, f"install.user may make nothing in {directory}")
     except OSError as error:
         faults.add(path, f"nothing can be made in {directory.absolute()} ({error.strerror}: {error.filename})")
 

@@ -11,8 +11,8 @@ from edgeproxy.errors import StorageError
 from edgeproxy.storage.schema import metadata
 from edgeproxy.storage.url import driver_url, open_engine, shown
 
-_VERSION_TABLE = "edgeproxy_version"
-"""Where the migrations that were made are noted (`migrate.VERSION_TABLE`)."""
+VERSION_TABLE = "edgeproxy_version"
+"""Where the migrations that were made are noted."""
 
 
 class Standing(enum.Enum):
@@ -29,7 +29,7 @@ class Standing(enum.Enum):
 def standing(connection: Connection) -> Standing:
     """Tell what the database behind `connection` is."""
     names = set(inspect(connection).get_table_names())
-    if _VERSION_TABLE in names:
+    if VERSION_TABLE in names:
         from edgeproxy.storage.migrate import is_current, is_known  # noqa: PLC0415 - a policy that asks a database makes none
 
         if is_current(connection):

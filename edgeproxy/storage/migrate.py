@@ -8,8 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-VERSION_TABLE = "edgeproxy_version"
-"""Where the migrations that were made are noted."""
+from edgeproxy.storage.database import VERSION_TABLE
 
 
 def _config(connection: Connection | None = None) -> Config:

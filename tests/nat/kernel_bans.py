@@ -101,8 +101,10 @@ def test_a_table_of_somebody_else_is_left_alone_and_one_left_behind_is_taken_ove
     command("nft", "add", "chain", "inet", "filter", "input")
     before = subprocess.run(["nft", "list", "table", "inet", "filter"], capture_output=True, text=True, check=True).stdout
     proxy = Proxy(tmp_path, TOML.replace("enabled = true", 'enabled = true\ntable = "filter"')).start()
-    wait_for(lambda: any("somebody else's" in line.get("error", "") for line in proxy.log))
-    assert proxy.stop() == 0
+    try:
+        wait_for(lambda: any("somebody else's" in line.get("error", "") for line in proxy.log))
+    finally:
+        assert proxy.stop() == 0
     assert subprocess.run(["nft", "list", "table", "inet", "filter"], capture_output=True, text=True, check=True).stdout == before
     proxy = Proxy(tmp_path, TOML, name="ours").start()
     assert manage(proxy, "ban", "add", "127.0.0.60")[0] == 0
