@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use proto::{Now, milliseconds};
-use routing::{Down, GatewayState, ProbeMode};
+use proto::{Key, Now, milliseconds};
+use routing::{Down, GatewayState, Outcome, ProbeMode};
 use smallvec::SmallVec;
 use syntax::Method;
 
 use crate::edge::Edge;
 use crate::origin::Origin;
+use crate::question::Address;
 use crate::route::RouteView;
 use crate::target::TargetSet;
 
@@ -72,6 +73,27 @@ impl Edge {
         format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP origin.invalid;branch=z9hG4bK-origin\r\nMax-Forwards: 71\r\nFrom: <{from}>;tag={tag:016x}\r\nTo: <{uri}>\r\nCall-ID: {id:016x}@probe\r\nCSeq: 1 {method}\r\nAccept: application/sdp\r\n{header}Content-Length: 0\r\n\r\n"
         )
+    }
+
+    /// A name stands for all its addresses (RFC 3263 section 4.3): one that is silent for the whole wait of a probe says
+    /// nothing of the gateway as long as there are others. False where there are none, or `entry` is no probe.
+    pub(crate) fn probe_next_address(&mut self, now: Now, entry: Key) -> bool {
+        let wait = milliseconds(self.snapshot.settings.health.probe_timeout_milliseconds);
+        let Some(transaction) = self.transactions.get_mut(entry).filter(|there| there.is_probe() && !there.addresses.is_empty()) else { return false };
+        let attempt = transaction.branches.len().saturating_sub(1);
+        let Some(branch) = transaction.branches.get_mut(attempt) else { return false };
+        transaction.give_up_at = now.moment + wait;
+        branch.client.handle_transport_error();
+        branch.sent = Box::default();
+        let target = Address { transport: branch.hop.transport, address: branch.hop.address };
+        let peer = branch.peer;
+        self.counters.attempts_unanswered.add();
+        self.counts_of(peer).unanswered.add();
+        if self.heard.get(&target.address).is_none_or(|at| now.moment.since(*at) >= wait) {
+            self.mark_dead(now, target, peer);
+        }
+        self.attempt_failed(now, entry, attempt, 408, Outcome::Silence);
+        true
     }
 
     /// A probe was answered, or not.

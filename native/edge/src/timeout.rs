@@ -5,7 +5,6 @@ use routing::Outcome;
 use syntax::Transport;
 
 use crate::edge::Edge;
-use crate::origin::Origin;
 use crate::question::Address;
 use crate::route::RouteView;
 use crate::target::Target;
@@ -85,7 +84,7 @@ impl Edge {
             }
             self.with_request(entry, |edge, message| edge.send_trying(entry, message));
         }
-        if now.moment >= give_up_at {
+        if now.moment >= give_up_at && !self.probe_next_address(now, entry) {
             // The whole request took too long.
             self.stop_trying(now, entry, 408, &CancelReason::Timeout);
         }
@@ -152,8 +151,7 @@ impl Edge {
                 let target = Address { transport: branch.hop.transport, address: branch.hop.address };
                 let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
                 // A gateway has a health of its own, which is more than that of its address.
-                let has_health =
-                    branch.gateway.is_some() && transaction.addresses.is_empty() || matches!(transaction.origin.as_deref(), Some(Origin::Probe { .. }));
+                let has_health = transaction.addresses.is_empty() && (branch.gateway.is_some() || transaction.is_probe());
                 self.counters.attempts_unanswered.add();
                 self.counts_of(peer).unanswered.add();
                 // One request that nobody answers says little about a machine that answers others.
@@ -202,7 +200,7 @@ impl Edge {
         }
     }
 
-    fn attempt_failed(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16, outcome: Outcome) {
+    pub(crate) fn attempt_failed(&mut self, now: Now, entry: Key, attempt: usize, status_code: u16, outcome: Outcome) {
         // As long as its name has other addresses, nothing is said against the gateway.
         let last = self.transactions.get(entry).is_some_and(|transaction| transaction.addresses.is_empty());
         self.end_attempt(now, entry, attempt, outcome, last.then_some(outcome));
@@ -230,7 +228,7 @@ impl Edge {
         self.rearm(entry);
     }
 
-    fn mark_dead(&mut self, now: Now, target: Address, peer: Option<u16>) {
+    pub(crate) fn mark_dead(&mut self, now: Now, target: Address, peer: Option<u16>) {
         let for_seconds = self.snapshot.settings.timers.dead_target_seconds;
         // The table is bounded by what it protects from: an attacker who names many dead addresses gains nothing.
         if for_seconds == 0 || self.dead.len() >= self.snapshot.settings.limits.targets {
@@ -290,6 +288,7 @@ impl Edge {
         self.in_hand = entry;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let shape = transaction.shape.as_deref().copied();
+        let (is_last, is_probe) = (transaction.addresses.is_empty(), transaction.is_probe());
         let Some(branch) = transaction.branches.get_mut(attempt).filter(|branch| branch.cookie == token.cookie) else { return };
         let unanswered = match &branch.client {
             Client::Invite(client) => client.is_open() && !client.is_proceeding(),
@@ -299,7 +298,7 @@ impl Edge {
             return;
         }
         self.counters.attempts_undeliverable.add();
-        let has_health = branch.gateway.is_some() && transaction.addresses.is_empty() || matches!(transaction.origin.as_deref(), Some(Origin::Probe { .. }));
+        let has_health = is_last && (branch.gateway.is_some() || is_probe);
         branch.client.handle_transport_error();
         branch.sent = Box::default();
         let target = Address { transport: branch.hop.transport, address: branch.hop.address };

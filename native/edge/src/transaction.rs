@@ -279,6 +279,11 @@ impl Transaction {
         }
     }
 
+    /// Whether it asks a gateway how it does.
+    pub(crate) fn is_probe(&self) -> bool {
+        matches!(self.origin.as_deref(), Some(Origin::Probe { .. }))
+    }
+
     /// Whether a final response is still owed.
     pub(crate) fn is_open(&self) -> bool {
         match &self.server {
