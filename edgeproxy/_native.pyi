@@ -232,8 +232,11 @@ class Engine:
         `flags` are fall-back, whole number and by weight. Raise `KeyError` for a partition that is not there.
         """
 
-    def translate(self, tables: RouteTables, peer: str, number: str, at: int) -> tuple[str, str] | None:
-        """Return the rule for a number that a peer sends, with what that makes of it; None where the peer has none for it."""
+    def translate(self, tables: RouteTables, peer: str, number: str, at: int) -> tuple[tuple[str, str] | None, tuple[int, str] | None]:
+        """Return the rule for a number that a peer sends, with what that makes of it, and the answer where it is to be refused.
+
+        The first is None where the peer has no rule for it, the second where that is no fault.
+        """
 
     def gateways(self, tables: RouteTables) -> list[str]:
         """Return what is known of every gateway and carrier, each as JSON."""

@@ -249,7 +249,11 @@ class Routes:
         flags = (terms.fall_back, terms.whole_number, terms.by_weight)
         moment = int((at or now).timestamp())
         wanted = terms.group if group is None else group
-        translated = self._engine.translate(self._tables, peer, number, moment) if peer else None
+        translated, refused = self._engine.translate(self._tables, peer, number, moment) if peer else (None, None)
+        if refused:
+            answer = " ".join(str(part) for part in refused if part)
+            why = f"no number rule of peer {peer} is for it: it is refused with {answer}"
+            return {"route": name, "number_rule": "", "number": number, "group": wanted, "why": why, "rules": []}
         number_rule, number = translated or ("", number)
         try:
             text = self._engine.explain(self._tables, terms.partition, wanted, number, flags, terms.whitelist, moment)

@@ -562,6 +562,16 @@ rules = [{ prefix = "", add = "" }]
         assert f"\r\n{own}\r\n" in caller.receive_until("SIP/2.0 486", 3)
         explained = manage(proxy, "routes", "explain", "030123", "--from", "core")[1]
         assert "number 4930123 in group 0\n  made so by rule row 5 of dialplan" in explained
+        assert "number 4930 in group 0\n  no " not in manage(proxy, "routes", "explain", "4930", "--from", "core")[1], (
+            "no rule, and not refused"
+        )
+        proxy.file.write_text(
+            proxy.file.read_text().replace("dialplan = 7\n", 'dialplan = 7\nrefuse = { status_code = 484, reason_phrase = "Not Here" }\n')
+        )
+        assert manage(proxy, "reload")[0] == 0
+        assert outcome(proxy, port, "4930", "n2") == "484 Not Here"
+        refused = "route pstn: number 4930 in group 0\n  no number rule of peer core is for it: it is refused with 484 Not Here\n"
+        assert manage(proxy, "routes", "explain", "4930", "--from", "core") == (0, refused)
 
 
 def test_a_pattern_that_cannot_be_used_is_told_with_its_line(tmp_path: Path) -> None:

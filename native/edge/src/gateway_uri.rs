@@ -1,7 +1,7 @@
 //! The number that rules look at, and the Request-URI that a gateway gets.
 
 use routing::Table;
-use syntax::{Message, Scheme, Uri};
+use syntax::{Message, Scheme, Uri, push_user};
 
 /// Characters that only part a number's digits for readers (RFC 3966 section 5.1.1).
 pub(crate) const SEPARATORS: &[u8] = b"-.() ";
@@ -56,17 +56,6 @@ pub fn normal(table: &Table, text: &[u8]) -> Vec<u8> {
     number
 }
 
-/// Appends `text` as a user part may have it (RFC 3261 section 25.1).
-pub(crate) fn push_user(text: &[u8], out: &mut Vec<u8>) {
-    for byte in text {
-        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,/".contains(byte) {
-            out.push(*byte);
-        } else {
-            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        }
-    }
-}
-
 /// Appends parameters that stand in a user part (RFC 3966 section 3, RFC 3261 section 19.1.6): what could be taken for the end
 /// of that is escaped.
 pub(crate) fn push_parameters(text: &[u8], out: &mut Vec<u8>) {
@@ -99,14 +88,18 @@ pub(crate) fn write_uri(gateway: &routing::Gateway, number: &[u8], message: &Mes
         out.push(b'@');
     }
     out.extend_from_slice(place.as_bytes());
+    // Each parameter may be there once (RFC 3261 section 19.1.1): the gateway's own wins.
+    let own = |name: &[u8]| place.split(';').skip(1).any(|own| own.split('=').next().unwrap_or_default().as_bytes().eq_ignore_ascii_case(name));
     if uri.scheme == Scheme::Tel {
-        out.extend_from_slice(b";user=phone");
+        if !own(b"user") {
+            out.extend_from_slice(b";user=phone");
+        }
         return;
     }
     for parameter in message.text(uri.params).split(|byte| *byte == b';').filter(|parameter| !parameter.is_empty()) {
         let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
         let clean = parameter.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()[]/:&+$%=".contains(byte));
-        if clean && !PARAMETERS_OF_HOST.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        if clean && !own(name) && !PARAMETERS_OF_HOST.iter().any(|other| name.eq_ignore_ascii_case(other)) {
             out.push(b';');
             out.extend_from_slice(parameter);
         }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use proto::{Key, Now};
 use routing::{Becomes, Fits, NumberRule, NumberRules, Table};
 use smallvec::SmallVec;
-use syntax::{HeaderName, Message, Method, Scheme, Span, Uri, parse_name_addr};
+use syntax::{HeaderName, Message, Method, Scheme, Span, Uri, parse_name_addr, push_user};
 
 use crate::edge::Edge;
-use crate::gateway_uri::{SEPARATORS, push_parameters, push_user, unescaped};
+use crate::gateway_uri::{SEPARATORS, push_parameters, unescaped};
 use crate::hop::Hop;
 use crate::identify::Original;
 use crate::matching::Refusal;
@@ -109,11 +109,24 @@ impl NumberPolicies {
     }
 }
 
-/// The rule for a number that a peer sends, with what that makes of it.
-pub(crate) fn translate(policies: &NumberPolicies, peer: u16, table: Option<&Table>, number: &str, wall_seconds: i64) -> Option<(String, String)> {
+/// The rule for a number that a peer sends in a Request-URI, with what that makes of it; `None` where it stays as it is.
+///
+/// # Errors
+/// The answer where no rule is for it and that is to be refused.
+pub(crate) fn translate(
+    policies: &NumberPolicies,
+    peer: u16,
+    table: Option<&Table>,
+    number: &str,
+    wall_seconds: i64,
+) -> Result<Option<(String, String)>, (u16, String)> {
     let context = NumberContext { table, wall_seconds, host: b"", own: b"" };
-    let (rule, made) = policies.of(Way::In, Some(peer), None)?.translate(&context, &plain(number.as_bytes()))?;
-    Some((rule, String::from_utf8_lossy(&made).into_owned()))
+    let Some(terms) = policies.of(Way::In, Some(peer), None).filter(|terms| terms.fields.contains(&NumberField::RequestUri)) else { return Ok(None) };
+    match (terms.translate(&context, &plain(number.as_bytes())), &terms.set.refuse) {
+        (Some((rule, made)), _) => Ok(Some((rule, String::from_utf8_lossy(&made).into_owned()))),
+        (None, Some(refuse)) => Err(refuse.clone()),
+        (None, None) => Ok(None),
+    }
 }
 
 fn compile(set: &NumberSetSettings) -> Result<NumberSet, SettingsError> {

@@ -591,7 +591,7 @@ impl Edge {
         let mut unavailable_because = None;
         let (code, response) = match best {
             // What the caller gave up must end with 487, whatever made the branches end (section 9.2).
-            Some(Best { response: None, .. }) | None if transaction.caller_cancelled => (487, None),
+            Some(Best { response: None, .. } | Best { status_code: 503, .. }) | None if transaction.caller_cancelled => (487, None),
             // RFC 3261 section 16.7: a 503 of one target would tell the caller that we are out of service.
             Some(best) if best.status_code == 503 && transaction.origin.is_none() => {
                 unavailable_because = best.response;

@@ -585,9 +585,12 @@ impl Snapshot {
         })
     }
 
-    /// The rule for a number that a peer sends, with what that makes of it.
-    pub fn translate(&self, table: Option<&routing::Table>, peer: &str, number: &str, wall_seconds: i64) -> Option<(String, String)> {
-        let peer = self.settings.peers.iter().position(|own| own.name == peer)? as u16;
+    /// The rule for a number that a peer sends in a Request-URI, with what that makes of it; `None` where it stays as it is.
+    ///
+    /// # Errors
+    /// The answer where no rule is for it and that is to be refused.
+    pub fn translate(&self, table: Option<&routing::Table>, peer: &str, number: &str, wall_seconds: i64) -> Result<Option<(String, String)>, (u16, String)> {
+        let Some(peer) = self.settings.peers.iter().position(|own| own.name == peer).map(|place| place as u16) else { return Ok(None) };
         crate::numbers::translate(&self.numbers, peer, table, number, wall_seconds)
     }
 

@@ -559,6 +559,70 @@ fn the_addresses_of_one_gateway_share_its_place() {
     assert_eq!(place.live(), 0);
 }
 
+#[test]
+fn a_parameter_of_the_gateway_goes_before_the_same_of_the_caller() {
+    let mut rig = rig();
+    rig.set_routing(gateways(&[["a", "203.0.113.1;User=phone;x=own", "0", "", "0"]], &[], &[["49", "a"]]));
+    let sent = call(&mut rig, "sip:4930@edge;user=ip;X=theirs;y=2", 1);
+    assert_eq!(sent.first_line(), "INVITE sip:4930@203.0.113.1;User=phone;x=own;y=2 SIP/2.0");
+    let sent = call(&mut rig, "tel:+4930", 2);
+    assert_eq!(sent.first_line(), "INVITE sip:4930@203.0.113.1;User=phone;x=own SIP/2.0");
+}
+
+#[test]
+fn what_the_caller_gave_up_ends_with_487_also_where_the_gateway_says_503() {
+    let mut rig = rig();
+    let sent = call(&mut rig, "sip:4930@edge", 1);
+    rig.receive(A, &answer(&sent.text, 180, "a", &[]));
+    let cancel = Request::new("CANCEL", "sip:4930@edge").call_id("call-1").branch("z9hG4bK-1");
+    rig.receive(CORE, &cancel.text());
+    assert_eq!(statuses(&refuse(&mut rig, &sent, 503, &[])), [487]);
+}
+
+#[test]
+fn a_probe_asks_all_addresses_of_a_name_before_it_says_that_the_gateway_is_down() {
+    let mut rig = rig();
+    let mut builder = Builder::new(LoadOptions::default(), None);
+    builder.gateways(b"a\x1f0\x1fgw.example.net\x1f0\x1f\x1f\x1f2\x1f0\x1f\x1f0\x1f0\x1e");
+    builder.rules(b"7\x1f0\x1f49\x1f\x1f0\x1f\x1fa\x1f\x1f\x1f\x1e");
+    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::new(builder.finish().table))], &HashMap::new(), None));
+    let state = Arc::clone(&rig.routing().table("").unwrap().gateways[0].state);
+    let health = rig.snapshot().health();
+    let probe = |rig: &mut Rig| {
+        let question = (0..10).find_map(|_| {
+            rig.advance(1_000);
+            rig.tidy();
+            rig.questions.pop()
+        });
+        rig.answer(&question.unwrap(), &["203.0.113.7:5060", "203.0.113.8:5060", "203.0.113.9:5060"]).pop().unwrap()
+    };
+    let options = |sent: Vec<Sent>| sent.into_iter().filter(|sent| sent.first_line().starts_with("OPTIONS")).collect::<Vec<_>>();
+    let first = probe(&mut rig);
+    assert_eq!(first.to.to_string(), "203.0.113.7:5060");
+    // Each has the whole wait of a probe: retransmissions go to the first, then the second is asked.
+    let sent = options(rig.advance(2_001));
+    assert_eq!(sent.iter().filter(|sent| sent.to == first.to).count(), 2);
+    let second = sent.last().unwrap();
+    assert_eq!(second.to.to_string(), "203.0.113.8:5060");
+    rig.advance(1_500);
+    rig.receive("203.0.113.8:5060", &answer(&second.text, 200, "b", &[]));
+    assert!(state.is_usable(0, true, &health));
+    // Calls know of the silent one, and do not wait there.
+    rig.receive(CORE, &invite("sip:4930@edge", 1).text());
+    let question = rig.questions.pop().unwrap();
+    let call = rig.answer(&question, &["203.0.113.7:5060", "203.0.113.8:5060"]).into_iter().find(|sent| sent.first_line().starts_with("INVITE"));
+    assert_eq!(call.unwrap().to.to_string(), "203.0.113.8:5060");
+    // Where the next says nothing that is good either, the last is asked, and its silence is the gateway's.
+    let second = probe(&mut rig);
+    assert_eq!(second.to.to_string(), "203.0.113.8:5060");
+    let third = options(rig.undeliverable(&second)).pop().unwrap();
+    assert_eq!(third.to.to_string(), "203.0.113.9:5060");
+    rig.advance(1_900);
+    assert!(state.is_usable(0, true, &health));
+    rig.advance(200);
+    assert!(!state.is_usable(0, true, &health));
+}
+
 /// Gateways a and b by carrier `one`, with what they may have of calls and of calls a second.
 fn with_caps(a: (u32, u16), b: (u32, u16), carrier: (u32, u16)) -> edge::Routing {
     let mut builder = Builder::new(LoadOptions::default(), None);

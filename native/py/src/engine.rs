@@ -75,9 +75,13 @@ impl Engine {
         py.detach(|| tables.explain(partition, group, number, flags, &whitelist, at, now, &health, &quality))
     }
 
-    /// The rule for a number that a peer sends, with what that makes of it.
-    fn translate(&self, tables: &RouteTables, peer: &str, number: &str, at: i64) -> Option<(String, String)> {
-        self.0.snapshot()?.translate(tables.0.table("").map(AsRef::as_ref), peer, number, at)
+    /// The rule for a number that a peer sends, with what that makes of it; where there is none the answer of a set that refuses.
+    fn translate(&self, tables: &RouteTables, peer: &str, number: &str, at: i64) -> (Option<(String, String)>, Option<(u16, String)>) {
+        let Some(snapshot) = self.0.snapshot() else { return (None, None) };
+        match snapshot.translate(tables.0.table("").map(AsRef::as_ref), peer, number, at) {
+            Ok(found) => (found, None),
+            Err(refused) => (None, Some(refused)),
+        }
     }
 
     fn gateways(&self, py: Python<'_>, tables: &RouteTables) -> PyResult<Vec<String>> {

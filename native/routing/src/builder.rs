@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use syntax::{Scheme, Span, Transport, Uri};
+use syntax::{Scheme, Span, Transport, Uri, parse_ip};
 
 use crate::gateway::{Carrier, Gateway};
 use crate::number::{Alphabet, LONGEST_PREFIX};
@@ -597,14 +597,29 @@ fn name(text: &[u8]) -> Option<&str> {
 fn gateway_uri(address: &[u8]) -> Result<String, &'static str> {
     const FORM: &str = "[sip:]host[:port][;parameters]";
     let text = std::str::from_utf8(trimmed(address)).map_err(|_| FORM)?;
-    let uri = if text.starts_with("sip:") || text.starts_with("sips:") { text.to_owned() } else { format!("sip:{text}") };
+    let scheme = ["sip:", "sips:"].into_iter().find(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    let uri = scheme.map_or_else(|| format!("sip:{text}"), |scheme| format!("{scheme}{}", &text[scheme.len()..]));
     let parsed = Uri::parse(uri.as_bytes(), Span::new(0, uri.len())).map_err(|_| FORM)?;
     let fits =
         !parsed.host.is_empty() && parsed.user.is_empty() && !uri.contains(['?', '<', '>', '"', ' ']) && !uri.bytes().any(|byte| byte.is_ascii_control());
     if !fits {
         return Err(FORM);
     }
-    let asked = uri.split(';').skip(1).any(|parameter| parameter.split('=').next().is_some_and(|name| name.eq_ignore_ascii_case("transport")));
+    if parsed.port == Some(0) {
+        return Err("a port of 1 to 65535");
+    }
+    // The last label of a name is no number (RFC 3261 section 25.1): what ends with one is meant as an address.
+    let host = parsed.host.of(uri.as_bytes());
+    let last = host.rsplit(|byte| *byte == b'.').find(|label| !label.is_empty()).unwrap_or_default();
+    if last.iter().all(u8::is_ascii_digit) && parse_ip(host).is_none() {
+        return Err("an IP address or a domain name");
+    }
+    let names = uri.split(';').skip(1).map(|parameter| parameter.split('=').next().unwrap_or_default().to_ascii_lowercase());
+    let names: Vec<String> = names.collect();
+    if names.iter().enumerate().any(|(place, name)| names[..place].contains(name)) {
+        return Err("each parameter once");
+    }
+    let asked = names.iter().any(|name| name == "transport");
     let served = matches!(parsed.transport, Some(Transport::Udp | Transport::Tcp)) || !asked;
     if served && parsed.scheme == Scheme::Sip { Ok(uri) } else { Err("transport udp or tcp") }
 }

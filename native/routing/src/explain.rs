@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::gateway::Carrier;
 use crate::quality::{QualityRules, Worth};
 use crate::search::{Pick, SearchOptions};
 use crate::state::HealthRules;
@@ -103,7 +104,7 @@ pub fn explain(table: &Table, group: u32, number: &str, options: &SearchOptions,
                 (true, "the longest prefix with a rule that holds, of the highest priority")
             };
             chosen |= used;
-            let destinations = if used { destinations(table, index, bytes, options, present) } else { Vec::new() };
+            let destinations = if used { destinations(&Judge { table, rule, number: bytes, present }, options) } else { Vec::new() };
             rules.push(RuleStep {
                 prefix: String::from_utf8_lossy(prefix).into_owned(),
                 rule: rule.id,
@@ -123,76 +124,142 @@ pub fn explain(table: &Table, group: u32, number: &str, options: &SearchOptions,
     Explanation { number: number.to_owned(), group, why, rules }
 }
 
-fn destinations(table: &Table, rule: u32, number: &[u8], options: &SearchOptions, present: &Present<'_>) -> Vec<DestinationStep> {
-    let mut steps: Vec<DestinationStep> = Vec::new();
-    let by_quality = Some(&table.rules[rule as usize]).filter(|rule| rule.sort == Sort::Quality && !options.by_weight);
+/// A gateway as it was judged, and what it is worth to the rule.
+struct Judged {
+    step: DestinationStep,
+    worth: f32,
+    on_probation: bool,
+}
+
+/// What a rule's destinations are judged by.
+struct Judge<'a> {
+    table: &'a Table,
+    rule: &'a Rule,
+    number: &'a [u8],
+    present: &'a Present<'a>,
+}
+
+fn destinations(judge: &Judge<'_>, options: &SearchOptions) -> Vec<DestinationStep> {
+    let Judge { table, rule, present, .. } = judge;
+    let by_quality = rule.sort == Sort::Quality && !options.by_weight;
     let allowed = |destination: u32| options.whitelist.as_ref().is_none_or(|list| list.has(destination));
-    for (destination, weight) in table.destinations_of(&table.rules[rule as usize]) {
+    let mut given: Vec<u32> = Vec::new();
+    let mut found: Vec<(f32, Vec<Judged>)> = Vec::new();
+    for (destination, weight) in table.destinations_of(rule) {
         let index = destination & !CARRIER;
         if destination & CARRIER == 0 {
             let fault = if allowed(destination) { None } else { Some("not in the whitelist") };
-            steps.extend(step(table, by_quality, Pick { gateway: index, carrier: None }, weight, number, fault, present));
-            continue;
-        }
-        let Some(carrier) = table.carriers.get(index as usize) else { continue };
-        let mut fault = if carrier.state.is_off() { Some("its carrier is switched off") } else { None };
-        if !allowed(destination) {
-            fault = Some("its carrier is not in the whitelist");
-        }
-        let mut first = true;
-        for (gateway, weight) in &carrier.gateways {
-            let skipped = if carrier.first_only && !first { Some("the carrier gives only its first usable gateway") } else { fault };
-            let made = step(table, by_quality, Pick { gateway: *gateway, carrier: Some(index) }, *weight, number, skipped, present);
-            first &= made.as_ref().is_none_or(|step| !step.used);
-            steps.extend(made);
-        }
-    }
-    if let Some(rule) = by_quality.filter(|_| present.quality.best_first && steps.iter().all(|step| step.carrier.is_empty())) {
-        let score = |step: &DestinationStep| if let Worth::Score(score) = worth(table, rule, &step.gateway, present) { score } else { -1.0 };
-        steps.sort_by(|one, other| score(other).total_cmp(&score(one)));
-    }
-    steps
-}
-
-/// What a gateway is worth to a rule that is sorted by quality; as much as any where it had no calls.
-fn worth(table: &Table, rule: &Rule, gateway: &str, present: &Present<'_>) -> Worth {
-    let profile = table.profile(rule);
-    let pair = table.quality.known(rule.id, gateway);
-    pair.zip(profile).map_or(Worth::Score(1.0), |(pair, profile)| pair.worth(present.now, present.quality, profile))
-}
-
-fn step(
-    table: &Table,
-    by_quality: Option<&Rule>,
-    pick: Pick,
-    weight: u16,
-    number: &[u8],
-    fault: Option<&str>,
-    present: &Present<'_>,
-) -> Option<DestinationStep> {
-    let gateway = table.gateways.get(pick.gateway as usize)?;
-    let carrier = pick.carrier.and_then(|index| table.carriers.get(index as usize)).map_or("", |carrier| &carrier.id);
-    let state = &gateway.state;
-    let (used, why) = match fault {
-        Some(fault) => (false, fault.to_owned()),
-        None if state.is_off() => (false, "switched off by an operator".to_owned()),
-        None if !state.is_usable(present.now, gateway.is_probed(), present.health) => (false, format!("down: {}", state.down().reason())),
-        None => match ((present.full)(pick), by_quality.map(|rule| worth(table, rule, gateway.id(), present))) {
-            (Some(why), _) => (false, format!("it has {why}")),
-            (None, Some(Worth::Nothing)) => (false, "switched off for this rule".to_owned()),
-            (None, Some(Worth::Probation)) => {
-                (false, format!("its quality is critical: it gets {} of 1,000 calls, and those that nobody else takes", present.quality.probation_permille))
+            found.extend(judge.step(Pick { gateway: index, carrier: None }, weight, by_quality, fault).map(|judged| (judged.worth, vec![judged])));
+        } else if let Some(carrier) = table.carriers.get(index as usize) {
+            let fault = if !allowed(destination) {
+                Some("its carrier is not in the whitelist")
+            } else if carrier.state.is_off() {
+                Some("its carrier is switched off")
+            } else if given.contains(&index) {
+                Some("its carrier has given its only gateway before")
+            } else {
+                None
+            };
+            let gateways = judge.gateways(carrier, index, fault);
+            if carrier.first_only && gateways.iter().any(|judged| judged.step.used) {
+                given.push(index);
             }
-            (None, Some(Worth::Score(score))) if score < 1.0 => (true, format!("usable, with a quality of {score:.2}")),
-            (None, _) => (true, "usable".to_owned()),
-        },
-    };
-    Some(DestinationStep {
-        gateway: gateway.id().to_owned(),
-        carrier: carrier.to_owned(),
-        weight,
-        request_uri: gateway.request_uri(&String::from_utf8_lossy(number)),
-        used,
-        why,
-    })
+            found.push((judge.mean(carrier), gateways));
+        }
+    }
+    if by_quality {
+        if present.quality.best_first {
+            found.sort_by(|one, other| other.0.total_cmp(&one.0));
+        }
+        use_last(found.iter_mut().flat_map(|(_, gateways)| gateways));
+    }
+    found.into_iter().flat_map(|(_, gateways)| gateways).map(|judged| judged.step).collect()
+}
+
+/// Where nobody else is left, one that does badly is better than none.
+fn use_last<'a>(gateways: impl Iterator<Item = &'a mut Judged>) {
+    let mut gateways: Vec<_> = gateways.collect();
+    if gateways.iter().all(|judged| !judged.step.used)
+        && let Some(last) = gateways.iter_mut().find(|judged| judged.on_probation)
+    {
+        last.step.used = true;
+        "its quality is critical, but nobody else is left".clone_into(&mut last.step.why);
+    }
+}
+
+impl Judge<'_> {
+    /// The gateways of a carrier, in the order in which they are tried where that is no draw.
+    fn gateways(&self, carrier: &Carrier, index: u32, fault: Option<&str>) -> Vec<Judged> {
+        let by_quality = carrier.sort == Sort::Quality;
+        let step = |(gateway, weight): &(u32, u16)| self.step(Pick { gateway: *gateway, carrier: Some(index) }, *weight, by_quality, fault);
+        let mut found: Vec<_> = carrier.gateways.iter().filter_map(step).collect();
+        let best_first = by_quality && self.present.quality.best_first;
+        if best_first {
+            found.sort_by(|one, other| other.worth.total_cmp(&one.worth));
+        }
+        if by_quality {
+            use_last(found.iter_mut());
+        }
+        if carrier.first_only {
+            let is_drawn = carrier.sort == Sort::Weight || by_quality && !best_first;
+            for judged in found.iter_mut().filter(|judged| judged.step.used).skip(usize::from(!is_drawn)) {
+                if is_drawn {
+                    judged.step.why.push_str("; the carrier draws one gateway, and gives no other");
+                } else {
+                    judged.step.used = false;
+                    "the carrier gives only its first usable gateway".clone_into(&mut judged.step.why);
+                }
+            }
+        }
+        found
+    }
+
+    /// What a gateway is worth to the rule; as much as any where it had no calls.
+    fn worth(&self, gateway: &str) -> Worth {
+        let pair = self.table.quality.known(self.rule.id, gateway);
+        pair.zip(self.table.profile(self.rule)).map_or(Worth::Score(1.0), |(pair, profile)| pair.worth(self.present.now, self.present.quality, profile))
+    }
+
+    /// A carrier is worth what its gateways are on average that could take a call.
+    fn mean(&self, carrier: &Carrier) -> f32 {
+        let gateways = carrier.gateways.iter().filter_map(|(gateway, _)| self.table.gateways.get(*gateway as usize));
+        let usable = gateways.filter(|gateway| gateway.state.is_usable(self.present.now, gateway.is_probed(), self.present.health));
+        let scores: Vec<_> = usable.map(|gateway| if let Worth::Score(score) = self.worth(gateway.id()) { score } else { 0.0 }).collect();
+        scores.iter().sum::<f32>() / scores.len().max(1) as f32
+    }
+
+    fn step(&self, pick: Pick, weight: u16, by_quality: bool, fault: Option<&str>) -> Option<Judged> {
+        let Self { table, present, .. } = self;
+        let gateway = table.gateways.get(pick.gateway as usize)?;
+        let carrier = pick.carrier.and_then(|index| table.carriers.get(index as usize)).map_or("", |carrier| &carrier.id);
+        let state = &gateway.state;
+        let worth = self.worth(gateway.id());
+        let mut on_probation = false;
+        let (used, why) = match fault {
+            Some(fault) => (false, fault.to_owned()),
+            None if state.is_off() => (false, "switched off by an operator".to_owned()),
+            None if !state.is_usable(present.now, gateway.is_probed(), present.health) => (false, format!("down: {}", state.down().reason())),
+            None => match ((present.full)(pick), by_quality.then_some(worth)) {
+                (Some(why), _) => (false, format!("it has {why}")),
+                (None, Some(Worth::Nothing)) => (false, "switched off for this rule".to_owned()),
+                (None, Some(Worth::Probation)) => {
+                    on_probation = true;
+                    (false, format!("its quality is critical: it gets {} of 1,000 calls, and those that nobody else takes", present.quality.probation_permille))
+                }
+                (None, Some(Worth::Score(score))) if score < 1.0 => (true, format!("usable, with a quality of {score:.2}")),
+                (None, _) => (true, "usable".to_owned()),
+            },
+        };
+        let step = DestinationStep {
+            gateway: gateway.id().to_owned(),
+            carrier: carrier.to_owned(),
+            weight,
+            request_uri: gateway.request_uri(&String::from_utf8_lossy(self.number)),
+            used,
+            why,
+        };
+        // What is left out comes behind whatever is worth anything.
+        let worth = if let Worth::Score(score) = worth { score } else { -1.0 };
+        Some(Judged { step, worth, on_probation })
+    }
 }

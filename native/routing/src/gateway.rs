@@ -43,9 +43,10 @@ impl Gateway {
 
     /// The Request-URI for a number, without what a caller's Request-URI had beside it.
     pub fn request_uri(&self, number: &str) -> String {
-        let user = String::from_utf8_lossy(&self.number(number.as_bytes())).into_owned();
+        let mut user = Vec::new();
+        syntax::push_user(&self.number(number.as_bytes()), &mut user);
         let (scheme, place) = self.uri.split_once(':').unwrap_or(("sip", &self.uri));
-        if user.is_empty() { format!("{scheme}:{place}") } else { format!("{scheme}:{user}@{place}") }
+        if user.is_empty() { format!("{scheme}:{place}") } else { format!("{scheme}:{}@{place}", String::from_utf8_lossy(&user)) }
     }
 
     /// The number as this gateway wants it.
@@ -99,5 +100,6 @@ mod tests {
         assert_eq!(gateway(9, "0").number(b"4930"), b"0");
         assert_eq!(gateway(0, "0").request_uri("4930"), "sip:04930@192.0.2.1");
         assert_eq!(gateway(4, "").request_uri("4930"), "sip:192.0.2.1");
+        assert_eq!(gateway(0, "").request_uri("#31"), "sip:%2331@192.0.2.1");
     }
 }

@@ -469,6 +469,44 @@ fn an_explanation_tells_what_quality_does() {
 }
 
 #[test]
+fn an_explanation_takes_carriers_as_a_call_takes_them() {
+    let told = |table: &Table, rules: &QualityRules| -> Vec<(String, bool, String)> {
+        let full = |_: Pick| None;
+        let present = Present { now: 0, health: &HEALTH, quality: rules, full: &full };
+        let found = explain(table, 0, "1", &SearchOptions::default(), 0, &present);
+        found.rules[0].destinations.iter().map(|step| (step.gateway.clone(), step.used, step.why.clone())).collect()
+    };
+    let line = |gateway: &str, used: bool, why: &str| (gateway.to_owned(), used, why.to_owned());
+    let judge = |table: &Table, gateway: &str, rules: &QualityRules| {
+        failed(table, gateway);
+        table.quality.known(1, gateway).unwrap().judge(0, rules, table.profile(table.rule(0).unwrap()).unwrap());
+    };
+    // The first of a carrier is that of its sort, and a carrier that is named twice gives once.
+    let best_first = QualityRules { drop: false, best_first: true, ..QUALITY };
+    let table = with_quality("#one,#one", &[["one", "a,b", "1", "Q", "0", ""]]);
+    judge(&table, "a", &best_first);
+    let only = "the carrier gives only its first usable gateway";
+    let before = "its carrier has given its only gateway before";
+    assert_eq!(told(&table, &best_first), [line("b", true, "usable"), line("a", false, only), line("b", false, before), line("a", false, before)]);
+    assert_eq!(firsts(&table, best_first, 100), HashMap::from([("b".to_owned(), 100)]));
+    // A draw is told as one.
+    let table = with_quality("#one", &[["one", "a=1,b=9", "1", "W", "0", ""]]);
+    assert!(told(&table, &QUALITY).iter().all(|(_, used, why)| *used && why == "usable; the carrier draws one gateway, and gives no other"));
+    // Where nobody else is left, one that was dropped takes calls.
+    for (list, carriers) in [("a", None), ("#one", Some(["one", "a", "0", "Q", "0", ""]))] {
+        let table = with_quality(list, carriers.as_slice());
+        judge(&table, "a", &QUALITY);
+        assert_eq!(told(&table, &QUALITY), [line("a", true, "its quality is critical, but nobody else is left")]);
+        assert_eq!(firsts(&table, QUALITY, 100), HashMap::from([("a".to_owned(), 100)]));
+    }
+    // What a carrier's own order does not ask about is not told against a gateway.
+    let table = with_quality("#one,c", &[["one", "a", "0", "", "0", ""]]);
+    judge(&table, "a", &QUALITY);
+    assert_eq!(told(&table, &QUALITY), [line("a", true, "usable"), line("c", true, "usable")]);
+    assert_eq!(told(&table, &best_first)[0].0, "c", "a carrier is worth what its gateways are");
+}
+
+#[test]
 fn a_critical_gateway_gets_its_share_of_probation_and_an_operator_none_at_all() {
     let table = with_quality("a,b", &[]);
     failed(&table, "a");

@@ -1,20 +1,6 @@
 //! Whether two SIP URIs are the same (RFC 3261 section 19.1.4): `sip:a@H;x=1;transport=UDP` is `SIP:%61@h;TRANSPORT=udp`.
 
-use crate::{Span, Uri, parse_ip};
-
-/// The bytes of a text, with what its escapes stand for in their place; an escape that is none stands for itself.
-pub fn unescaped(text: &[u8]) -> impl Iterator<Item = u8> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let (first, behind) = rest.split_first()?;
-        let escape = (*first == b'%').then(|| behind.split_at_checked(2)).flatten();
-        let escape = escape.filter(|(digits, _)| digits.iter().all(u8::is_ascii_hexdigit));
-        let escape = escape.and_then(|(digits, behind)| Some((u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?, behind)));
-        let (byte, behind) = escape.unwrap_or((*first, behind));
-        rest = behind;
-        Some(byte)
-    })
-}
+use crate::{Span, Uri, parse_ip, unescaped};
 
 /// Whether two texts are one SIP or SIPS URI. What cannot be read is the same as nothing but itself, byte for byte.
 pub fn same_uri(one: &[u8], other: &[u8]) -> bool {

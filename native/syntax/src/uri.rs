@@ -197,7 +197,6 @@ impl Uri {
     }
 }
 
-/// Whether every percent sign starts an escape of two hexadecimal digits.
 /// The value of URI parameter `name` among `params`; empty where it has none, `None` where it is absent. Escapes stay as they are.
 pub fn uri_param<'a>(bytes: &'a [u8], params: Span, name: &[u8]) -> Option<&'a [u8]> {
     params.of(bytes).split(|byte| *byte == b';').skip(1).find_map(|param| {
@@ -207,6 +206,7 @@ pub fn uri_param<'a>(bytes: &'a [u8], params: Span, name: &[u8]) -> Option<&'a [
     })
 }
 
+/// Whether every percent sign starts an escape of two hexadecimal digits.
 fn escapes_are_whole(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'%', rest) {
