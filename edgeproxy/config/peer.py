@@ -1,18 +1,19 @@
 """`[peer.NAME]`: who may send requests, and where they go."""
 
+import ipaddress
 import re
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, field
 
-from edgeproxy.config.address import MatchRule
+from edgeproxy.config.address import MatchRule, check_host, split_host_port
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.media import Engage
 from edgeproxy.config.numbers import NumberUse
 from edgeproxy.config.positions import KeyPath
 
-_URI = re.compile(r"^sips?:(?:[^@\s<>]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?(?:;[^\s<>]*)?$")
+_URI = re.compile(r"^(?i:sips?):(?:[^@\s<>]+@)?(?P<place>(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?)(?P<parameters>;[^\s<>]*)?$")
 StatusCode = Annotated[int, Meta(ge=300, le=599)]
 NEVER_PROBED, PROBED_WHILE_DOWN, ALWAYS_PROBED = 0, 1, 2
 """`probe_mode` of gateways and machines."""
@@ -21,9 +22,21 @@ MachineCalls = Annotated[int, Meta(ge=0, le=4_294_967_295)]
 
 def target_problem(uri: str) -> str:
     """Return what is wrong with a target; empty where nothing is."""
-    if not _URI.match(uri):
+    match = _URI.match(uri)
+    if not match:
         return f"expected a SIP URI with a host, got: {uri}"
-    if uri.startswith("sips:") or re.search(r";transport=(?!udp|tcp)", uri, re.IGNORECASE):
+    try:
+        host, _ = split_host_port(match["place"])
+        # The last label of a name is no number (RFC 3261 section 25.1): what ends with one is meant as an address.
+        if host.rstrip(".").rpartition(".")[2].isdecimal():
+            ipaddress.ip_address(host)
+        check_host(host)
+    except ValueError as error:
+        return f"{error}, got: {uri}"
+    names = [parameter.partition("=")[0].lower() for parameter in (match["parameters"] or "").split(";")[1:]]
+    if len(set(names)) < len(names):
+        return f"expected each parameter once, got: {uri}"
+    if uri.lower().startswith("sips:") or re.search(r";transport=(?!udp|tcp)", uri, re.IGNORECASE):
         return f"expected transport udp or tcp, got: {uri}"
     return ""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeproxy import _native
 from edgeproxy.storage import block
+from edgeproxy.storage.peers import judge_row
 from edgeproxy.storage.recurrence import expand
 from edgeproxy.storage.transfer import KINDS
 
@@ -19,7 +20,7 @@ _OTHERS = ("no such gateway", "no such carrier", "none of its gateways", "no suc
 def judge(kind: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return column and problem of each fault that a row has by itself, whatever else the database and the configuration have."""
     if kind not in _KINDS:
-        return []
+        return [(fault.column, fault.problem) for fault in judge_row(kind, row)]
     prefix = str(row.get("prefix") or "")
     # Which further characters prefixes may have is for the configuration to say; five at most.
     further = "".join(sorted({character for character in prefix if not character.isdecimal()}))

@@ -89,34 +89,41 @@ async def read_dispatcher(engine: AsyncEngine, set_id: int, places: Collection[s
     machines: list[tuple[str, Machine]] = []
     ranked = [(_number("dispatcher", row, "priority", _SIGNED, faults), row) for row in rows]
     for _, row in sorted(((priority, row) for priority, row in ranked if priority is not None), key=lambda ranked: -ranked[0]):
-        uri, weight, socket = _uri(row["destination"]), str(row["weight"] or "1").strip(), str(row["socket"] or "").strip()
-        state, probe = _number("dispatcher", row, "state", _STATES, faults), _probe_mode("dispatcher", row, faults)
-        if state is None or state == _INACTIVE:
+        if (found := _machine_of_set(row, faults)) is None:
             continue
-        if problem := target_problem(uri):
-            faults.append(RowFault("dispatcher", str(row["id"]), "destination", problem))
-        elif not weight.isdecimal() or int(weight) > 65_535:
-            faults.append(RowFault("dispatcher", str(row["id"]), "weight", f"expected 0 to 65535, got: {weight}"))
-        else:
-            if socket and not {socket, f"{socket}:5060"} & {*places}:
-                faults.append(RowFault("dispatcher", str(row["id"]), "socket", f"no such listener: {socket}; calls go by any"))
-            # One that begins down and is never probed would stay so.
-            probe = max(probe, PROBED_WHILE_DOWN) if state == _DOWN else probe
-            machines.append((uri, Machine(int(weight), 0, probe, socket, str(row["attrs"] or ""), begins_down=state == _DOWN)))
+        uri, machine = found
+        if machine.socket and not {machine.socket, f"{machine.socket}:5060"} & {*places}:
+            faults.append(RowFault("dispatcher", str(row["id"]), "socket", f"no such listener: {machine.socket}; calls go by any"))
+        machines.append((uri, machine))
     return _once("dispatcher", machines, faults)
+
+
+def _machine_of_set(row: Mapping[str, Any], faults: list[RowFault]) -> tuple[str, Machine] | None:
+    """Return the machine of a row with its URI; None for one that is switched off, or has faults."""
+    uri, weight = _uri(row["destination"]), str(row["weight"] or "1").strip()
+    state, probe = _number("dispatcher", row, "state", _STATES, faults), _probe_mode("dispatcher", row, faults)
+    if state is None or state == _INACTIVE:
+        return None
+    if problem := target_problem(uri):
+        faults.append(RowFault("dispatcher", str(row["id"]), "destination", problem))
+    elif not weight.isdecimal() or int(weight) > 65_535:
+        faults.append(RowFault("dispatcher", str(row["id"]), "weight", f"expected 0 to 65535, got: {weight}"))
+    else:
+        # One that begins down and is never probed would stay so.
+        probe = max(probe, PROBED_WHILE_DOWN) if state == _DOWN else probe
+        socket = str(row["socket"] or "").strip()
+        return uri, Machine(int(weight), 0, probe, socket, str(row["attrs"] or ""), begins_down=state == _DOWN)
+    return None
 
 
 async def read_load_balancer(engine: AsyncEngine, group: int, resource: str, faults: list[RowFault]) -> Machines:
     """Return the machines of a group with what they have of a resource; what cannot be used is told. Raise `StorageError`."""
     machines: list[tuple[str, Machine]] = []
     for row in await _rows(engine, "load_balancer", "group_id", group):
-        uri = _uri(row["dst_uri"])
-        parts = [part.partition("=") for part in str(row["resources"] or "").replace(",", ";").split(";") if part.strip()]
-        found = {name.strip(): value.strip() for name, _, value in parts}
-        calls = found.get(resource, "")
+        uri, calls = _uri(row["dst_uri"]), _resources(row).get(resource, "")
         if problem := target_problem(uri):
             faults.append(RowFault("load_balancer", str(row["id"]), "dst_uri", problem))
-        elif not calls.isdecimal() or not 0 < int(calls) <= 65_535:
+        elif not _is_amount(calls):
             faults.append(
                 RowFault("load_balancer", str(row["id"]), "resources", f"expected {resource}=1 to 65535, got: {row['resources']}")
             )
@@ -128,27 +135,50 @@ async def read_load_balancer(engine: AsyncEngine, group: int, resource: str, fau
 
 async def read_addresses(engine: AsyncEngine, group: int, faults: list[RowFault]) -> list[str]:
     """Return rules as `match` has them; what cannot be used is told. Raise `StorageError`."""
-    rules = []
-    for row in await _rows(engine, "address", "grp", group):
-        transport = str(row["proto"] or "any").strip().lower()
-        network = _network(row, faults)
-        if network is None:
-            continue
-        if transport not in {"any", "udp", "tcp"}:
-            faults.append(RowFault("address", str(row["id"]), "proto", f"expected any, udp or tcp, got: {transport}"))
-        elif row["pattern"] and (problem := _pattern_problem(str(row["pattern"]))):
-            faults.append(RowFault("address", str(row["id"]), "pattern", problem))
-        elif (port := _number("address", row, "port", _PORTS, faults)) is not None:
-            whole = network.prefixlen == network.max_prefixlen
-            if port and not whole:
-                faults.append(RowFault("address", str(row["id"]), "port", f"expected 0 for a network, got: {port}"))
-                continue
-            host = f"[{network.network_address}]" if network.version == 6 else str(network.network_address)
-            place = (f"{host}:{port}" if port else host) if whole else str(network)
-            by_transport = "" if transport == "any" else f";transport={transport}"
-            by_sender = f";from={row['pattern']}" if row["pattern"] else ""
-            rules.append(f"{place}{by_transport}{by_sender}")
-    return rules
+    rules = (_address_rule(row, faults) for row in await _rows(engine, "address", "grp", group))
+    return [rule for rule in rules if rule is not None]
+
+
+def _address_rule(row: Mapping[str, Any], faults: list[RowFault]) -> str | None:
+    transport = str(row["proto"] or "any").strip().lower()
+    network = _network(row, faults)
+    if network is None:
+        return None
+    if transport not in {"any", "udp", "tcp"}:
+        faults.append(RowFault("address", str(row["id"]), "proto", f"expected any, udp or tcp, got: {transport}"))
+    elif row["pattern"] and (problem := _pattern_problem(str(row["pattern"]))):
+        faults.append(RowFault("address", str(row["id"]), "pattern", problem))
+    elif (port := _number("address", row, "port", _PORTS, faults)) is not None:
+        whole = network.prefixlen == network.max_prefixlen
+        if port and not whole:
+            faults.append(RowFault("address", str(row["id"]), "port", f"expected 0 for a network, got: {port}"))
+            return None
+        host = f"[{network.network_address}]" if network.version == 6 else str(network.network_address)
+        place = (f"{host}:{port}" if port else host) if whole else str(network)
+        by_transport = "" if transport == "any" else f";transport={transport}"
+        by_sender = f";from={row['pattern']}" if row["pattern"] else ""
+        return f"{place}{by_transport}{by_sender}"
+    return None
+
+
+def judge_row(name: str, row: Mapping[str, Any]) -> list[RowFault]:
+    """Return what is wrong with a row of `dispatcher`, `load_balancer` or `address` by itself; its id and what it leaves out may be missing."""
+    faults: list[RowFault] = []
+    row = {**dict.fromkeys(_COLUMNS[name]), **row}
+    match name:
+        case "dispatcher":
+            _number(name, row, "priority", _SIGNED, faults)
+            _machine_of_set(row, faults)
+        case "load_balancer":
+            if problem := target_problem(_uri(row["dst_uri"])):
+                faults.append(RowFault(name, str(row["id"]), "dst_uri", problem))
+            # Which of them a pool asks for is the configuration's affair.
+            if not any(map(_is_amount, _resources(row).values())):
+                faults.append(RowFault(name, str(row["id"]), "resources", f"expected NAME=1 to 65535, got: {row['resources']}"))
+            _probe_mode(name, row, faults)
+        case _:
+            _address_rule(row, faults)
+    return faults
 
 
 async def read_networks(engine: AsyncEngine, group: int, faults: list[RowFault]) -> list[str]:
@@ -192,7 +222,16 @@ def _network(row: Mapping[str, Any], faults: list[RowFault]) -> ipaddress.IPv4Ne
 
 def _uri(value: object) -> str:
     text = str(value or "").strip()
-    return text if text.startswith(("sip:", "sips:")) else f"sip:{text}"
+    return text if text.lower().startswith(("sip:", "sips:")) else f"sip:{text}"
+
+
+def _resources(row: Mapping[str, Any]) -> dict[str, str]:
+    parts = [part.partition("=") for part in str(row["resources"] or "").replace(",", ";").split(";") if part.strip()]
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+def _is_amount(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) <= 65_535
 
 
 def _probe_mode(name: str, row: Mapping[str, Any], faults: list[RowFault]) -> int:

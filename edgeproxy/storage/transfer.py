@@ -79,6 +79,8 @@ class _Reader:
                 raise StorageError(
                     f"{self._file}:1: no such column: {', '.join(unknown)}; {self._table.name} has {', '.join(sorted(known))}"
                 )
+            if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+                raise StorageError(f"{self._file}:1: expected each column once, got twice: {', '.join(repeated)}")
             needed = [
                 column.name
                 for column in self._table.columns
@@ -196,7 +198,8 @@ def _go_on_behind(connection: Connection, table: Table) -> None:
     """Let keys that PostgreSQL makes come behind those that were brought: it looks at its own count only."""
     key = next(iter(table.primary_key.columns))
     sequence = func.pg_get_serial_sequence(table.name, key.name)
-    connection.execute(select(func.setval(sequence, func.max(key))))
+    # Never back: other sessions may have taken keys that they have not committed.
+    connection.execute(select(func.setval(sequence, func.greatest(func.max(key), func.nextval(sequence)))))
 
 
 async def export_rows(url: str, kind: str, file: Path, *, step: Callable[[int], None]) -> int:

@@ -248,7 +248,11 @@ def test_a_bad_row_is_named_and_nothing_is_taken_unless_that_is_wished(database:
     assert read(database)[0].sizes()[0][1] == 4
     assert take(database, "rules", text, tmp_path, skip_bad=True).taken == 1
     assert read(database)[0].sizes()[0][1] == 5
-    for wrong, problem in (("ruleid,gruop\r\n", "no such column: gruop"), ("ruleid,prefix\r\n", "missing column: groupid")):
+    for wrong, problem in (
+        ("ruleid,gruop\r\n", "no such column: gruop"),
+        ("ruleid,prefix\r\n", "missing column: groupid"),
+        ("ruleid,groupid,prefix,groupid\r\n", "twice: groupid"),
+    ):
         with pytest.raises(StorageError, match=problem):
             take(database, "rules", wrong, tmp_path)
 
@@ -259,8 +263,17 @@ def test_a_row_that_no_load_could_use_is_told_by_the_import(tmp_path: Path) -> N
     for kind, text, wanted in (
         (
             "gateways",
-            "gwid,address,probe_mode,state\r\nq q,192.0.2.1,0,0\r\na,bad:port:x,0,0\r\nb,sips:192.0.2.1,0,0\r\nc,192.0.2.1,9,0\r\nd,192.0.2.1,0,9\r\ne,192.0.2.1,1,0\r\n",
-            [(2, "gwid"), (3, "address"), (4, "address"), (5, "probe_mode"), (6, "state")],
+            "gwid,address,probe_mode,state\r\nq q,192.0.2.1,0,0\r\na,bad:port:x,0,0\r\nb,sips:192.0.2.1,0,0\r\nc,192.0.2.1,9,0\r\nd,192.0.2.1,0,9\r\ne,192.0.2.1,1,0\r\nf,192.0.2.1:0,1,0\r\ng,256.1.1.1,1,0\r\nh,192.0.2.1;transport=udp;TRANSPORT=tcp,1,0\r\ni,SIP:gw.example.net,1,0\r\n",
+            [
+                (2, "gwid"),
+                (3, "address"),
+                (4, "address"),
+                (5, "probe_mode"),
+                (6, "state"),
+                (8, "address"),
+                (9, "address"),
+                (10, "address"),
+            ],
         ),
         ("carriers", "carrierid,gwlist,sort_alg\r\none,#c,W\r\ntwo,nobody,Z\r\nthree,nobody,W\r\n", [(2, "gwlist"), (3, "sort_alg")]),
         (
@@ -273,6 +286,31 @@ def test_a_row_that_no_load_could_use_is_told_by_the_import(tmp_path: Path) -> N
             "dialplan",
             "id,dpid,pr,match_op,match_exp,subst_exp,repl_exp\r\n1,7,1,1,(?=1),,x\r\n2,7,1,1,^0(.),,\\2\r\n",
             [(2, "match_exp"), (3, "repl_exp")],
+        ),
+        (
+            "dispatcher",
+            "setid,destination,weight,state\r\n1,sip:10.0.0.1,1,0\r\n1,not a uri,1,0\r\n1,sip:10.0.0.2,many,0\r\n1,SIP:10.0.0.3,1,7\r\n1,sip:256.1.1.1,1,0\r\n1,sip:10.0.0.4:0,1,0\r\n"
+            "1,sip:10.0.0.5;transport=udp;Transport=tcp,1,0\r\n1,SIP:10.0.0.6,1,0\r\n1,sip:10.0.0.7;transport=tls,1,0\r\n1,SIPS:10.0.0.8,1,0\r\n",
+            [
+                (3, "destination"),
+                (4, "weight"),
+                (5, "state"),
+                (6, "destination"),
+                (7, "destination"),
+                (8, "destination"),
+                (10, "destination"),
+                (11, "destination"),
+            ],
+        ),
+        (
+            "load_balancer",
+            "group_id,dst_uri,resources,probe_mode\r\n1,sip:10.0.0.1,pstn=9;vm=fs://x,0\r\n1,sip:10.0.0.2,pstn=0,0\r\n1,sip:10.0.0.3,pstn=9,4\r\n1,:,pstn=9,0\r\n",
+            [(3, "resources"), (4, "probe_mode"), (5, "dst_uri")],
+        ),
+        (
+            "address",
+            "grp,ip,mask,port,proto,pattern\r\n1,10.0.0.0,8,0,any,\r\n1,10.0.0.0,33,0,any,\r\n1,10.0.0.1,32,0,sctp,\r\n1,10.0.0.0,8,5060,any,\r\n1,10.0.0.2,32,70000,any,\r\n1,10.0.0.3,32,0,any,[a]\r\n",
+            [(3, "ip"), (4, "proto"), (5, "port"), (6, "port"), (7, "pattern")],
         ),
     ):
         done = take(url, kind, text, tmp_path, skip_bad=True)
