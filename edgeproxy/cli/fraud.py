@@ -87,9 +87,6 @@ def replay(file: Path, records: tuple[Path, ...], profile: int | None, refused: 
         config, faults = asyncio.run(configured(file))
         for fault in faults:
             click.echo(f"a row cannot be used: {fault}", err=True)
-        profiles = sorted({rule.profileid for rule in config.fraud.rule}) if config.fraud else []
-        if profile is not None and profile not in profiles:
-            raise ConfigError(f"--profile: no rule has profile {profile}; there are {', '.join(map(str, profiles)) or 'none'}")
         calls = list(_calls(records, refused=refused))
         found = alarms(config, calls, profile)
         if raw:

@@ -52,10 +52,13 @@ async def configured(file: Path) -> tuple[Config, list[str]]:
 
 
 def alarms(config: Config, calls: Sequence[Record], profile: int | None) -> list[PastAlarm]:
-    """Return what would have been told of `calls`; `profile` is that of all where one is given."""
+    """Return what would have been told of `calls`; `profile` is that of all where one is given: raise `ConfigError` where no rule has it."""
     fraud = config.fraud
     if fraud is None:
         return []
+    profiles = sorted({rule.profileid for rule in fraud.rule})
+    if profile is not None and profile not in profiles:
+        raise ConfigError(f"--profile: no rule has profile {profile}; there are {', '.join(map(str, profiles)) or 'none'}")
     rows = [
         (
             _microseconds(call.started_at),

@@ -54,7 +54,9 @@ impl Edge {
     /// Whether a request that brings credentials for a core may go on: guesses by other requests than REGISTER are guesses too.
     pub(crate) fn may_answer_core(&self, now: Now, arrival: &Hop, message: &Message<'_>) -> bool {
         let brings = message.first(HeaderName::ProxyAuthorization).or(message.first(HeaderName::Authorization)).is_some();
-        self.registrar_mode() == RegistrarMode::Keep || !brings || self.may_try(now, arrival.address.ip(), &self.user_of(message), false) == MayTry::Yes
+        self.registrar_mode() == RegistrarMode::Keep
+            || !brings
+            || self.may_try(now, arrival.address.ip(), &self.user_of(message), self.is_emergency(message)) == MayTry::Yes
     }
 
     /// The user that a request claims to be of.
@@ -177,7 +179,7 @@ impl Edge {
             match code {
                 401 | 403 | 407 if counts && !is_stale(answer) => {
                     let user = edge.user_of(request);
-                    edge.note_failed(now, &arrival, &user, false);
+                    edge.note_failed(now, &arrival, &user, edge.is_emergency(request));
                 }
                 // Only here is it sure that the core looked at what was sent along.
                 200..=299 if forwarded && counts => {

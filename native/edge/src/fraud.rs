@@ -315,9 +315,9 @@ impl Edge {
             self.limits.fraud_swept = second;
             watch.counts.fraud.sweep(&watch.rules, now.moment.0, wall as i64);
         }
-        let over: Vec<Box<str>> = watch.counts.barred.pin().iter().filter(|(_, until)| **until <= wall).map(|(user, _)| user.clone()).collect();
+        let over: HashSet<Box<str>> = watch.counts.barred.pin().iter().filter(|(_, until)| **until <= wall).map(|(user, _)| user.clone()).collect();
+        watch.counts.fraud.tell_again(&over, &settings.barring_levels());
         for user in over {
-            watch.counts.fraud.tell_again(&user, &settings.barring_levels());
             watch.counts.barred.pin().remove(&user);
             let user = user.into_string();
             self.tell(now, EventKind::FraudUnbarred, |_| vec![user.into(), "its time is over".into()]);
@@ -400,9 +400,8 @@ impl Snapshot {
         let barred: HashSet<Box<str>> = barred.into_iter().map(String::into_boxed_str).collect();
         let before = std::mem::replace(&mut *watch.counts.barred_elsewhere.write().unwrap_or_else(PoisonError::into_inner), barred);
         let elsewhere = watch.counts.barred_elsewhere.read().unwrap_or_else(PoisonError::into_inner);
-        for user in before.difference(&elsewhere) {
-            watch.counts.fraud.tell_again(user, &settings.barring_levels());
-        }
+        let over = before.difference(&elsewhere).cloned().collect();
+        watch.counts.fraud.tell_again(&over, &settings.barring_levels());
     }
 
     /// Lets an account call again; false where it was not barred.

@@ -23,6 +23,23 @@ fn helped(sent: &[Sent]) -> bool {
     sent.iter().any(|sent| sent.to.to_string() == "192.0.2.112:5060" && sent.first_line().starts_with("INVITE"))
 }
 
+/// A call of `user` with the answer to its challenge, where it is challenged; `known` is what the database says.
+fn call_as(rig: &mut Rig, user: &str, secret: &str, uri: &str, id: &str, known: &edge::CredentialAnswer) -> Vec<Sent> {
+    let from = |text: String| text.replace("<sip:alice@", &format!("<sip:{user}@"));
+    let challenge = rig.receive(PHONE, &from(invite(uri, &format!("{id}a"))));
+    let Some(challenge) = challenge.first().map(|sent| sent.text.clone()) else { return Vec::new() };
+    let line = testkit::answer(testkit::header(&challenge, "Proxy-Authenticate"), "INVITE", uri, user, secret, 1);
+    let with = Request::new("INVITE", uri).branch(&format!("z9hG4bK{id}b")).call_id(&format!("{id}b")).header(&format!("Proxy-Authorization: {line}"));
+    let mut sent = rig.receive(PHONE, &from(with.text()));
+    sent.append(&mut rig.credentials(known));
+    sent
+}
+
+/// The status code of the first message, 0 where there is none.
+fn status(sent: &[Sent]) -> u16 {
+    sent.first().map_or(0, Sent::status_code)
+}
+
 #[test]
 fn they_have_a_way_and_an_event_of_their_own() {
     let mut rig = Rig::new(settings_with_help());
@@ -104,24 +121,43 @@ fn a_neighbour_who_fails_keeps_nobody_from_calling_for_help() {
     settings.peers[2].authenticate = true;
     settings.authentication.attacks.pair_failures = 2;
     let mut rig = Rig::new(settings);
-    let call = |rig: &mut Rig, secret: &str, uri: &str, id: &str| {
-        let challenge = rig.receive(PHONE, &invite(uri, &format!("{id}a")))[0].text.clone();
-        let line = testkit::answer(testkit::header(&challenge, "Proxy-Authenticate"), "INVITE", uri, "alice", secret, 1);
-        let with = Request::new("INVITE", uri).branch(&format!("z9hG4bK{id}b")).call_id(&format!("{id}b")).header(&format!("Proxy-Authorization: {line}"));
-        let mut sent = rig.receive(PHONE, &with.text());
-        sent.append(&mut rig.credentials(&edge::CredentialAnswer::Found("secret".to_owned(), Default::default(), Vec::new())));
-        sent
-    };
+    let found = edge::CredentialAnswer::Found("secret".to_owned(), Default::default(), Vec::new());
+    let call = |rig: &mut Rig, secret: &str, uri: &str, id: &str| call_as(rig, "alice", secret, uri, id, &found);
     for id in ["f1", "f2"] {
-        assert_eq!(call(&mut rig, "wrong", "sip:1@example.net", id)[0].status_code(), 407);
+        assert_eq!(status(&call(&mut rig, "wrong", "sip:1@example.net", id)), 407);
     }
-    assert_eq!(call(&mut rig, "secret", "sip:1@example.net", "other")[0].status_code(), 403);
+    assert_eq!(status(&call(&mut rig, "secret", "sip:1@example.net", "other")), 403);
     assert!(helped(&call(&mut rig, "secret", "sip:112@example.net", "help")));
     // By calls for help it guesses as often once more, and not oftener.
     for id in ["g1", "g2"] {
-        assert_eq!(call(&mut rig, "wrong", "urn:service:sos", id)[0].status_code(), 407);
+        assert_eq!(status(&call(&mut rig, "wrong", "urn:service:sos", id)), 407);
     }
-    assert_eq!(call(&mut rig, "wrong", "urn:service:sos", "g3")[0].status_code(), 403);
+    assert_eq!(status(&call(&mut rig, "wrong", "urn:service:sos", "g3")), 403);
+}
+
+#[test]
+fn nor_does_one_who_fails_at_a_core_that_keeps_the_registrar() {
+    let mut settings = settings_with_help();
+    settings.registrar = Some(testkit::registrar("example.net"));
+    settings.registrar.as_mut().expect("just set").mode = edge::RegistrarMode::Path;
+    settings.peers[2].to = vec!["sip:192.0.2.200".to_owned()];
+    settings.authentication.attacks.pair_failures = 2;
+    let mut rig = Rig::new(settings);
+    let with = |uri: &str, id: &str| {
+        let line = "Proxy-Authorization: Digest username=\"alice\", realm=\"example.net\", nonce=\"n1\", uri=\"sip:1\", response=\"0\"";
+        Request::new("INVITE", uri).branch(&format!("z9hG4bK{id}")).call_id(id).header(line).text()
+    };
+    let refused = |rig: &mut Rig, text: &str| {
+        let sent = rig.receive(PHONE, text).into_iter().find(|sent| sent.to.to_string() == "192.0.2.200:5060").expect("a call at the core");
+        let challenge = "Proxy-Authenticate: Digest realm=\"example.net\", nonce=\"n1\"\r\nContent-Length";
+        rig.receive("192.0.2.200:5060", &response(&sent.text, 407, "core").replace("Content-Length", challenge))
+    };
+    refused(&mut rig, &invite("sip:1@example.net", "a"));
+    for id in ["b", "c"] {
+        refused(&mut rig, &with("sip:1@example.net", id));
+    }
+    assert_eq!(status(&rig.receive(PHONE, &with("sip:1@example.net", "d"))), 403);
+    assert!(helped(&rig.receive(PHONE, &with("sip:112@example.net", "e"))));
 }
 
 #[test]
@@ -131,16 +167,7 @@ fn a_banned_source_guesses_no_passwords_by_calls_for_help() {
     settings.peers[2].authenticate = true;
     settings.authentication.attacks.source_failures = 3;
     let mut rig = Rig::new(settings);
-    let guess = |rig: &mut Rig, user: &str, id: &str, uri: &str| {
-        let from = |text: String| text.replace("<sip:alice@", &format!("<sip:{user}@"));
-        let challenge = rig.receive(PHONE, &from(invite(uri, &format!("{id}a"))));
-        let Some(challenge) = challenge.first().map(|sent| sent.text.clone()) else { return 0 };
-        let line = testkit::answer(testkit::header(&challenge, "Proxy-Authenticate"), "INVITE", uri, user, "guess", 1);
-        let with = Request::new("INVITE", uri).branch(&format!("z9hG4bK{id}b")).call_id(&format!("{id}b")).header(&format!("Proxy-Authorization: {line}"));
-        let mut sent = rig.receive(PHONE, &from(with.text()));
-        sent.append(&mut rig.credentials(&edge::CredentialAnswer::Unknown));
-        sent.first().map_or(0, Sent::status_code)
-    };
+    let guess = |rig: &mut Rig, user: &str, id: &str, uri: &str| status(&call_as(rig, user, "guess", uri, id, &edge::CredentialAnswer::Unknown));
     for (number, wanted) in [(1, 407), (2, 407), (3, 407)] {
         assert_eq!(guess(&mut rig, &format!("u{number}"), &format!("g{number}"), "sip:1@example.net"), wanted);
     }

@@ -3,6 +3,7 @@
 //! A figure counts the call at hand, and is compared with `>=`. A crossing is told once, until the figure was below again. Figures of a
 //! key lie behind a lock of that key: only calls of one user to one prefix ever wait for each other, for a few dozen instructions.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
@@ -274,12 +275,15 @@ impl Fraud {
         })
     }
 
-    /// What `user` is beyond at these levels is news again, whichever node told it before.
-    pub fn tell_again(&self, user: &str, levels: &[Level]) {
+    /// What `users` are beyond at these levels is news again, whichever node told it before. It looks at all figures once.
+    pub fn tell_again(&self, users: &HashSet<Box<str>>, levels: &[Level]) {
+        if users.is_empty() {
+            return;
+        }
         let bits =
             Figure::ALL.iter().flat_map(|figure| levels.iter().map(move |level| 1u16 << (2 * *figure as u16 + *level as u16))).fold(0, |all, bit| all | bit);
         for slot in self.table.all() {
-            if slot.key().split(PARTED).next() == Some(user) {
+            if slot.key().split(PARTED).next().is_some_and(|user| users.contains(user)) {
                 slot.value().lock().again |= bits;
             }
         }
