@@ -7,7 +7,7 @@ import click
 
 from edgeproxy.cli.common import told
 from edgeproxy.errors import StorageError
-from edgeproxy.storage import Standing, check_database, shown, upgrade
+from edgeproxy.storage import Standing, check_database, lacking, shown, upgrade
 
 
 @click.group("db")
@@ -50,8 +50,11 @@ def check(url: str) -> None:
     def work() -> None:
         standing, missing = asyncio.run(check_database(url))
         click.echo(f"{shown(url)}: {standing.value}")
-        if missing:
+        if missing and standing is not Standing.OURS:
             click.echo(f"missing tables: {', '.join(missing)}", err=True)
+        if standing is Standing.OURS and (gone := asyncio.run(lacking(url))):
+            missing = gone
+            click.echo(f"missing: {', '.join(gone)}\nhint: edgeproxy db upgrade URL makes tables again", err=True)
         if missing or standing in {Standing.OLD, Standing.NEWER}:
             sys.exit(1)
 

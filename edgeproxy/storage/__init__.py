@@ -1,6 +1,6 @@
 """Provisioned data in SQL."""
 
-from edgeproxy.storage.database import Standing, check_database, prepare, require, told, upgrade
+from edgeproxy.storage.database import Standing, check_database, lacking, prepare, require, told, upgrade
 from edgeproxy.storage.routes import DEFAULT_TABLES, OPTIONAL_TABLES, ColumnBlock, RowBlock, Source, block, read_partitions, read_rows
 from edgeproxy.storage.url import open_engine, shown
 
@@ -13,6 +13,7 @@ __all__ = [
     "Standing",
     "block",
     "check_database",
+    "lacking",
     "open_engine",
     "prepare",
     "read_partitions",

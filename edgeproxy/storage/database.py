@@ -1,7 +1,9 @@
 """Whose database it is, and whether it has what is read: ours is made and migrated, an OpenSIPS one is left as it is."""
 
 import enum
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,6 +13,7 @@ from edgeproxy.errors import StorageError
 from edgeproxy.storage.schema import metadata
 from edgeproxy.storage.url import driver_url, open_engine, shown
 
+_Answer = TypeVar("_Answer")
 VERSION_TABLE = "edgeproxy_version"
 """Where the migrations that were made are noted."""
 
@@ -104,6 +107,10 @@ def _upgrade(connection: Connection) -> Standing:
     from edgeproxy.storage.migrate import migrate  # noqa: PLC0415 - as in `standing`
 
     migrate(connection)
+    # What somebody dropped since comes back; nothing brings back what stood in it.
+    metadata.create_all(connection)
+    if lacking := _lacking(connection):
+        raise StorageError(f"an upgrade does not bring back {', '.join(lacking)}: restore a backup, or import into an empty database")
     return before
 
 
@@ -124,14 +131,35 @@ async def check_database(url: str) -> tuple[Standing, list[str]]:
     file = driver_url(url).database or ""
     if url.startswith("sqlite:") and not Path(file).exists():
         return Standing.EMPTY, _needed(set())
+    return await _asked(url, lambda connection: (standing(connection), missing_tables(connection)))
+
+
+async def lacking(url: str) -> list[str]:
+    """Return what somebody took from a database of ours: `table NAME`, `column TABLE.NAME`; raise `StorageError` where it cannot be read."""
+    return await _asked(url, lambda connection: _lacking(connection) if standing(connection) is Standing.OURS else [])
+
+
+async def _asked(url: str, question: Callable[[Connection], _Answer]) -> _Answer:
     engine = open_engine(url)
     try:
         async with engine.connect() as connection:
-            return await connection.run_sync(standing), await connection.run_sync(missing_tables)
+            return await connection.run_sync(question)
     except (SQLAlchemyError, OSError) as error:
         raise _told(url, error) from error
     finally:
         await engine.dispose()
+
+
+def _lacking(connection: Connection) -> list[str]:
+    """Return tables and columns of ours that are not there, whether or not this configuration reads them."""
+    inspector = inspect(connection)
+    there = {*inspector.get_table_names(), *inspector.get_view_names()}
+    wanted = sorted(metadata.tables.items())
+    tables = [f"table {name}" for name, _ in wanted if name not in there]
+    columns = {name: {own["name"] for own in inspector.get_columns(name)} for name in metadata.tables if name in there}
+    return tables + [
+        f"column {name}.{own.name}" for name, made in wanted if name in there for own in made.columns if own.name not in columns[name]
+    ]
 
 
 _ready: set[str] = set()

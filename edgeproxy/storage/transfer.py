@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Float, Integer, Table, UniqueConstraint, delete, func, insert, inspect, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from edgeproxy.errors import StorageError
 from edgeproxy.storage.database import Standing, standing, told
@@ -70,7 +70,8 @@ class _Reader:
         if len(self.faults) < _TOLD:
             self.faults.append(f"{self._file}:{line}: {column}: {problem}")
 
-    def rows(self, step: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+    def rows(self, step: Callable[[int], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Give the rows that can be used, each with its line."""
         with self._file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, strict=True)
             names = reader.fieldnames or []
@@ -92,7 +93,7 @@ class _Reader:
                 for row in reader:
                     step(1)
                     if (taken := self._row(reader.line_num, row)) is not None:
-                        yield taken
+                        yield reader.line_num, taken
             except (csv.Error, UnicodeDecodeError) as error:
                 raise StorageError(f"{self._file}:{reader.line_num}: {error}") from error
 
@@ -174,8 +175,7 @@ async def import_rows(  # noqa: PLR0913
         count = 0
         left = reader.rows(step)
         while rows := list(islice(left, _ROWS)):
-            connection.execute(insert(table), rows)
-            count += len(rows)
+            count += _take(connection, table, rows, reader)
         if connection.dialect.name == "postgresql":
             _go_on_behind(connection, table)
         if reader.fault_count and not skip_bad:
@@ -192,6 +192,31 @@ async def import_rows(  # noqa: PLR0913
     finally:
         await engine.dispose()
     return Imported(count, reader.fault_count, reader.faults)
+
+
+def _take(connection: Connection, table: Table, rows: list[tuple[int, dict[str, Any]]], reader: _Reader) -> int:
+    """Write rows with the lines that have them, and return how many the database took; those that it refuses are faults."""
+    if connection.dialect.name == "sqlite":
+        # It takes as equal what is equal, and its driver would commit at the end of a savepoint.
+        connection.execute(insert(table), [row for _, row in rows])
+        return len(rows)
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(table), [row for _, row in rows])
+    except (IntegrityError, DataError):
+        # One of them: a collation may take names as equal that are not, and each column has rules of its own.
+        return sum(_take_one(connection, table, line, row, reader) for line, row in rows)
+    return len(rows)
+
+
+def _take_one(connection: Connection, table: Table, line: int, row: dict[str, Any], reader: _Reader) -> bool:
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(table), row)
+    except (IntegrityError, DataError) as error:
+        reader.fault(line, "row", f"the database refuses it: {str(error.orig).splitlines()[0]}")
+        return False
+    return True
 
 
 def _go_on_behind(connection: Connection, table: Table) -> None:

@@ -16,6 +16,9 @@ use crate::shares::{Asked, Given, asked, given};
 use crate::trace::TraceEntry;
 use crate::users::{BindingRow, Told, Wanted, told, wanted, write};
 
+/// The rule for a number with what that makes of it, and the answer where it is to be refused.
+type Translated = (Option<(String, String)>, Option<(u16, String)>);
+
 /// A running proxy.
 #[pyclass(frozen)]
 pub(crate) struct Engine(net::Engine);
@@ -76,7 +79,7 @@ impl Engine {
     }
 
     /// The rule for a number that a peer sends, with what that makes of it; where there is none the answer of a set that refuses.
-    fn translate(&self, tables: &RouteTables, peer: &str, number: &str, at: i64) -> (Option<(String, String)>, Option<(u16, String)>) {
+    fn translate(&self, tables: &RouteTables, peer: &str, number: &str, at: i64) -> Translated {
         let Some(snapshot) = self.0.snapshot() else { return (None, None) };
         match snapshot.translate(tables.0.table("").map(AsRef::as_ref), peer, number, at) {
             Ok(found) => (found, None),

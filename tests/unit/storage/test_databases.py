@@ -18,6 +18,7 @@ from edgeproxy.storage import (
     Source,
     Standing,
     check_database,
+    lacking,
     open_engine,
     prepare,
     read_partitions,
@@ -319,6 +320,34 @@ def test_a_row_that_no_load_could_use_is_told_by_the_import(tmp_path: Path) -> N
             (f"{tmp_path}/{kind}.csv:{line}", column) for line, column in wanted
         ]
         assert done.taken == text.count("\r\n") - 1 - len(wanted)
+
+
+def test_a_row_that_the_database_takes_for_another_is_told_with_its_line(servers: dict[str, str], tmp_path: Path) -> None:
+    """MariaDB compares names without their case, whereas two gateways may well be called so."""
+    admin = servers["mysql"]
+    run(f"{admin}mysql", "CREATE DATABASE alike")
+    url = f"{admin}alike"
+    asyncio.run(upgrade(url))
+    text = "gwid,address\r\none,192.0.2.1\r\ntwo,192.0.2.2\r\nONE,192.0.2.3\r\nthree,192.0.2.4\r\n"
+    done = take(url, "gateways", text, tmp_path)
+    assert (done.taken, done.fault_count) == (0, 1)
+    assert done.faults[0].startswith(f"{tmp_path}/gateways.csv:4: row: the database refuses it: ")
+    assert "Duplicate entry 'ONE'" in done.faults[0]
+    assert read(url)[0].sizes()[0][2] == 0
+    assert take(url, "gateways", text, tmp_path, skip_bad=True).taken == 3
+    assert read(url)[0].sizes()[0][2] == 3
+
+
+def test_what_somebody_took_from_a_database_of_ours_is_told_and_tables_come_back(database: str, tmp_path: Path) -> None:
+    fill(database, tmp_path)
+    assert asyncio.run(lacking(database)) == []
+    run(database, "DROP TABLE dispatcher", "ALTER TABLE dr_rules DROP COLUMN attrs")
+    assert asyncio.run(lacking(database)) == ["table dispatcher", "column dr_rules.attrs"]
+    with pytest.raises(StorageError, match=r"does not bring back column dr_rules\.attrs: restore a backup"):
+        asyncio.run(upgrade(database))
+    run(database, "ALTER TABLE dr_rules ADD COLUMN attrs CHAR(255)")
+    asyncio.run(upgrade(database))
+    assert asyncio.run(lacking(database)) == []
 
 
 def opensips(url: str) -> None:
