@@ -53,6 +53,8 @@ class Ban(msgspec.Struct, forbid_unknown_fields=True):
     source: str
     seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = BAN_SECONDS
     reason: Annotated[str, Meta(min_length=1, max_length=200)] = "by an operator"
+    exempt: bool = False
+    """Ban it although it is exempt."""
 
 
 class Unban(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,7 +97,8 @@ class SourceView(msgspec.Struct):
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
+        return (address.version == 6 and address.ipv4_mapped) or address
     except ValueError:
         raise StorageError(f"source: expected an IP address, got: {text}") from None
 
@@ -140,15 +143,23 @@ async def _bans(request: web.Request) -> web.Response:
 
 async def _ban(request: web.Request) -> web.Response:
     wanted, control = await body_of(request, Ban), request.app[CONTROL]
-    new = await asyncio.to_thread(control.engine.ban, _address(wanted.source), wanted.seconds, wanted.reason)
-    return as_json({"source": wanted.source, "new": new})
+    source = _address(wanted.source)
+    view = await asyncio.to_thread(control.engine.source, source)
+    if not wanted.exempt and view is not None and msgspec.json.decode(view, type=SourceView).exempt:
+        # Calls of a whole carrier may come from there.
+        raise StorageError(
+            f"{source} is exempt (a peer of ours, a gateway, or an exempt network): --exempt, or `exempt` in the API, bans it all the same"
+        )
+    new = await asyncio.to_thread(control.engine.ban, source, wanted.seconds, wanted.reason)
+    return as_json({"source": str(source), "new": new})
 
 
 async def _unban(request: web.Request) -> web.Response:
     wanted, control = await body_of(request, Unban), request.app[CONTROL]
-    if not await asyncio.to_thread(control.engine.unban, _address(wanted.source), "by an operator"):
-        raise StorageError(f"not banned: {wanted.source}")
-    return as_json({"source": wanted.source})
+    source = _address(wanted.source)
+    if not await asyncio.to_thread(control.engine.unban, source, "by an operator"):
+        raise StorageError(f"not banned: {source}")
+    return as_json({"source": str(source)})
 
 
 async def _source(request: web.Request) -> web.Response:

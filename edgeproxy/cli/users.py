@@ -81,10 +81,11 @@ def list_bans(raw: bool, control: Path) -> None:
 @click.argument("source")
 @click.option("--seconds", type=click.IntRange(1, 31_536_000), default=BAN_SECONDS, show_default=True, help="For how long.")
 @click.option("--reason", default="by an operator", show_default=True, help="Why, for the list and the event.")
+@click.option("--exempt", is_flag=True, help="Ban it although it is a peer of ours, a gateway, or of an exempt network.")
 @CONTROL
-def add(source: str, seconds: int, reason: str, control: Path) -> None:
+def add(source: str, seconds: int, reason: str, exempt: bool, control: Path) -> None:
     """Listen to SOURCE, an IP address, no more."""
-    told(lambda: show(ask(control, "POST", "/bans", {"source": source, "seconds": seconds, "reason": reason})))
+    told(lambda: show(ask(control, "POST", "/bans", {"source": source, "seconds": seconds, "reason": reason, "exempt": exempt})))
 
 
 @ban.command()

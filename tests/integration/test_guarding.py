@@ -278,7 +278,11 @@ def test_help_can_be_called_from_a_banned_source_by_a_way_of_its_own(guarded: St
     with psap, Agent("127.0.0.7") as phone:
         ask(phone, port, "4930", "barred")
         assert refusal(phone, "barred").startswith("SIP/2.0 486")
-        assert manage(proxy, "ban", "add", "127.0.0.7")[0] == 0
+        code, told = manage(proxy, "ban", "add", "127.0.0.1")
+        assert (code, "127.0.0.1 is exempt (" in told) == (1, True), "a slip of the pen must not shut a carrier out"
+        assert json.loads(manage(proxy, "ban", "add", "127.0.0.1", "--exempt", "--seconds", "60")[1])["new"]
+        assert manage(proxy, "ban", "remove", "127.0.0.1")[0] == 0
+        assert json.loads(manage(proxy, "ban", "add", "::ffff:127.0.0.7")[1])["source"] == "127.0.0.7"
         ask(phone, port, "4930", "deaf")
         ask(phone, port, "112", "help")
         request = psap.receive_until("INVITE", having="Call-ID: help")
