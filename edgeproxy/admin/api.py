@@ -217,7 +217,9 @@ async def _explain(request: web.Request) -> web.Response:
 
 async def _reload_routes(request: web.Request) -> web.Response:
     await body_of(request, Nothing)
-    return as_json(await request.app[CONTROL].reload_routes())
+    control = request.app[CONTROL]
+    report = await control.reload_routes()
+    return as_json({**msgspec.structs.asdict(report), "peer_faults": control.peer_faults})
 
 
 async def _quality(request: web.Request) -> web.Response:

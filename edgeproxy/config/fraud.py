@@ -67,6 +67,10 @@ class FraudRule(msgspec.Struct, frozen=True, kw_only=True):
                 return key, f"expected HH:MM, got: {getattr(self, key)}"
         if days(self.daysoftheweek) is None:
             return "daysoftheweek", f"expected days like Mon or Fri-Mon with commas between, got: {self.daysoftheweek}"
+        for name in FIGURES:
+            warning, critical = getattr(self, f"{name}_warning"), getattr(self, f"{name}_critical")
+            if critical and critical < warning:
+                return f"{name}_critical", f"expected at least the warning, {warning}, or 0 for none, got: {critical}"
         return None
 
     def document(self) -> dict[str, Any]:
@@ -135,6 +139,9 @@ class Fraud(msgspec.Struct, frozen=True):
                 faults.add((*path, "rule", str(number), problem[0]), problem[1])
             if any(rule.ruleid == other.ruleid for other in self.rule[:number]):
                 faults.add((*path, "rule", str(number), "ruleid"), f"a second rule {rule.ruleid}")
+        if self.calls_per_second_critical and self.calls_per_second_critical < self.calls_per_second_warning:
+            wanted = f"expected at least the warning, {self.calls_per_second_warning}, or 0 for none"
+            faults.add((*path, "calls_per_second_critical"), wanted)
         if zone(self.zone) is None:
             faults.add((*path, "zone"), f"no such zone: {self.zone}", "zones have names like Europe/Berlin, or UTC")
         profiles = {rule.profileid for rule in self.rule}

@@ -100,12 +100,19 @@ class KeyLimit(msgspec.Struct, frozen=True):
             faults.add((*path, "key"), f"expected printable text with each field in a pair of braces, got: {self.key!r}")
 
     def _check_most(self, path: KeyPath, faults: Faults) -> None:
-        least, most = {"tail_drop": (0, 65_535), "red": (0, 65_535), "sliding_window": (0, (1 << 24) - 1), "feedback": (1, 99)}.get(
-            self.kind, (0, (1 << 32) - 1)
-        )
-        if self.counts == "rate" and not least <= self.most <= most:
-            hint = 'use algorithm = "sliding_window"' if self.kind == "tail_drop" else ""
-            faults.add((*path, "most"), f"{self.kind} wants {least} to {most}, got: {self.most}", hint)
+        hint = 'use algorithm = "sliding_window"' if self.kind == "tail_drop" else ""
+        if problem := self.most_problem(self.most):
+            faults.add((*path, "most"), problem, hint)
+        for key, most in self.most_by_key.items():
+            if problem := self.most_problem(most):
+                faults.add((*path, "most_by_key", key), problem, hint)
+
+    def most_problem(self, wanted: int) -> str:
+        """Return what is wrong with a number that a key should have; empty where nothing is."""
+        everything = (0, (1 << 32) - 1)
+        bounds = {"tail_drop": (0, 65_535), "red": (0, 65_535), "sliding_window": (0, (1 << 24) - 1), "feedback": (1, 99)}
+        least, most = bounds.get(self.kind, everything) if self.counts == "rate" else everything
+        return "" if least <= wanted <= most else f"{self.kind} wants {least} to {most}, got: {wanted}"
 
     def document(self, name: str) -> dict[str, Any]:
         """Return what the native side reads."""

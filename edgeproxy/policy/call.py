@@ -219,7 +219,7 @@ class Call:
     def limit(self, name: str, key: str, most: int | None = None) -> None:
         """Let the call count for `key` of the `[limit.NAME]` of this name from the next verdict on; where that is full, it is refused as the limit says.
 
-        `most` is how many the key may have, in place of what file, database and operators say. Without a call, only of a rate.
+        `most` is how many the key may have, in place of what file and database say; what an operator set goes before. Without a call, only of a rate.
         """
         if self._limits is None:
             self._limits = []

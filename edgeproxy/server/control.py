@@ -335,6 +335,9 @@ class Control:
 
     def set_limit(self, name: str, key: str, most: int | None) -> None:
         """Set how many a key of a limit may have, or take that back; raise `StorageError`."""
+        limit = self.loaded.config.limit.get(name)
+        if limit and most is not None and (problem := limit.most_problem(most)):
+            raise StorageError(f"limit {name}: {problem}")
         self._limits.set(self.engine, name, key, most)
         self.printer.event("limit set by an operator", values={"limit": name, "key": key, "most": most})
 

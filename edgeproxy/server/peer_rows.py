@@ -49,7 +49,7 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
             provisioned = [rule for rule in await read_fraud(engine, faults) if rule.ruleid not in own]
             config = msgspec.structs.replace(config, fraud=msgspec.structs.replace(config.fraud, rule=[*config.fraud.rule, *provisioned]))
         if named := [name for name, limit in config.limit.items() if limit.rows]:
-            found = await read_limits(engine, named, faults)
+            found = await read_limits(engine, {name: config.limit[name].most_problem for name in named}, faults)
             # What the file says of a key goes before its row.
             limits = {
                 name: msgspec.structs.replace(limit, most_by_key={**found[name], **limit.most_by_key}) if name in found else limit

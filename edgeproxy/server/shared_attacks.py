@@ -21,6 +21,7 @@ LET_IN_SECONDS = 60
 """How long a node may be silent and still hear that a source was let in again."""
 OVER = "its time is over"
 ELSEWHERE = "another node does not listen to it"
+LET_IN_ELSEWHERE = "another node listens to it again"
 Pair = tuple[str, str]
 
 
@@ -45,7 +46,7 @@ class SharedAttacks:
         values: Mapping[str, int | str] = event.parameters()
         source, seconds = str(values["ip"]), int(values.get("seconds", 0))
         reason = values.get("reason")
-        if reason == ELSEWHERE:
+        if reason in {ELSEWHERE, LET_IN_ELSEWHERE}:
             return True
         if seconds:
             self._ours[source] = time.monotonic() + seconds
@@ -121,5 +122,5 @@ class SharedAttacks:
             if source not in ours and left >= 1 and source not in self._let_in:
                 self._engine.ban_with_others(ip_address(source), round(left), ELSEWHERE)
         for source in let_in.keys() - self._heard:
-            self._engine.unban(ip_address(source), ELSEWHERE)
+            self._engine.unban(ip_address(source), LET_IN_ELSEWHERE)
         self._heard = set(let_in)

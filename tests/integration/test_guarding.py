@@ -149,12 +149,15 @@ def test_rows_of_the_database_say_what_single_keys_may_have(guarded: Start) -> N
     proxy, port, core = guarded('[limit.pace]\ncounts = "rate"\nkey = "{caller_user}"\nmost = 100\nwindow_seconds = 5\nrows = true\n')
     with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
         database.execute(
-            "INSERT INTO edgeproxy_limits (limit_name, limit_key, most) VALUES ('pace', 'a', 1), ('none', 'a', 1), ('pace', 'b', 'many')"
+            "INSERT INTO edgeproxy_limits (limit_name, limit_key, most) VALUES ('pace', 'a', 1), ('none', 'a', 1), ('pace', 'b', 'many'), ('pace', 'c', 70000)"
         )
     database.close()
-    assert manage(proxy, "routes", "reload")[0] == 0
+    code, said = manage(proxy, "routes", "reload")
+    assert (code, [fault.split()[1] for fault in json.loads(said)["peer_faults"]]) == (0, ["2", "3", "4"])
     assert "edgeproxy_limits 2 limit_name" in manage(proxy, "status")[1]
     assert "edgeproxy_limits 3 most expected 0 to 4294967295, got: many" in manage(proxy, "status")[1]
+    assert "edgeproxy_limits 4 most tail_drop wants 0 to 65535, got: 70000" in manage(proxy, "status")[1]
+    assert manage(proxy, "limits", "set", "pace", "70000") == (1, "limit pace: tail_drop wants 0 to 65535, got: 70000\n")
     with Agent("127.0.0.7") as phone:
         ask(phone, port, "49301", "a")
         assert core.receive_until("INVITE")
@@ -185,7 +188,11 @@ def test_a_policy_limits_by_a_key_of_its_own(guarded: Start, tmp_path: Path) -> 
         phone.receive_until("SIP/2.0 486")
         ask(phone, port, "49302", "d")
         assert core.receive_until("INVITE", having="Call-ID: d")
-    assert proxy.records(2)[0]["refused_by"] == "admit"
+        # An operator goes before policies, too.
+        assert manage(proxy, "limits", "set", "trunk", "0", "43")[0] == 0
+        ask(phone, port, "43301", "e")
+        assert refusal(phone, "e").startswith("SIP/2.0 480 Trunk Busy")
+    assert proxy.records(3)[0]["refused_by"] == "admit"
 
 
 def test_a_policy_bans_a_source_and_never_the_core(guarded: Start, tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def test_guesses_at_two_nodes_count_together_and_bans_hold_at_both(start_proxy: 
                     assert [ban["ip"] for ban in proxy.told("E_BAN_ADDED", seconds=5)] == ["127.0.0.9"]
             # What an operator does at one node holds at both, but for a source that somebody known comes from.
             assert manage(proxies[0], "ban", "remove", "127.0.0.9")[0] == 0
-            assert proxies[1].told("E_BAN_REMOVED", seconds=5)[0]["ip"] == "127.0.0.9"
+            removed = proxies[1].told("E_BAN_REMOVED", seconds=5)[0]
+            assert (removed["ip"], removed["reason"]) == ("127.0.0.9", "another node listens to it again")
             assert manage(proxies[0], "ban", "add", "127.0.0.7", "--seconds", "60")[0] == 0
             assert manage(proxies[0], "ban", "add", "127.0.0.8", "--seconds", "60")[0] == 0
             assert [ban["ip"] for ban in proxies[1].told("E_BAN_ADDED", 2, seconds=5)][1:] == ["127.0.0.7"]

@@ -182,9 +182,13 @@ impl Limit {
 
     /// As many as `key` may have, where an attribute of its account says `attributed`.
     pub(crate) fn most(&self, key: &str, attributed: Option<u32>) -> u32 {
+        self.set_by_operator(key).or_else(|| self.overrides.get(key).copied()).or(attributed).unwrap_or(self.settings.most)
+    }
+
+    /// As many as an operator said that `key` may have, which goes before all others.
+    pub(crate) fn set_by_operator(&self, key: &str) -> Option<u32> {
         let set = self.state.set.pin();
-        let by_operator = set.get(key).or_else(|| set.get("")).copied();
-        by_operator.or_else(|| self.overrides.get(key).copied()).or(attributed).unwrap_or(self.settings.most)
+        set.get(key).or_else(|| set.get("")).copied()
     }
 
     pub(crate) fn window(&self) -> u64 {

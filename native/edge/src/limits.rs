@@ -206,7 +206,7 @@ impl Edge {
         for (name, key, most) in verdict.limits.iter().filter(|(name, key, _)| !of_call.is_some_and(|call| held(call, name, key))) {
             let limit = snapshot.limits.get(name).ok_or_else(|| VerdictError::Limit(name.clone()))?;
             let key = cut(Cow::Borrowed(key)).into_owned();
-            asks.push(Ask { most: most.unwrap_or_else(|| limit.most(&key, None)), limit, key });
+            asks.push(Ask { most: limit.set_by_operator(&key).or(*most).unwrap_or_else(|| limit.most(&key, None)), limit, key });
         }
         let Some(transaction) = self.transactions.get(entry) else { return Ok(Within::No) };
         let (call, exempt) = (transaction.call, self.calls.get(transaction.call).is_some_and(|call| call.emergency));
