@@ -503,7 +503,9 @@ fn an_explanation_takes_carriers_as_a_call_takes_them() {
     let table = with_quality("#one,c", &[["one", "a", "0", "", "0", ""]]);
     judge(&table, "a", &QUALITY);
     assert_eq!(told(&table, &QUALITY), [line("a", true, "usable"), line("c", true, "usable")]);
-    assert_eq!(told(&table, &best_first)[0].0, "c", "a carrier is worth what its gateways are");
+    let dropping = QualityRules { best_first: true, ..QUALITY };
+    assert_eq!(told(&table, &dropping)[0].0, "c", "a carrier is worth what its gateways are");
+    assert_eq!(firsts(&table, dropping, 100), HashMap::from([("c".to_owned(), 100)]));
 }
 
 #[test]
