@@ -22,7 +22,7 @@ def _python(rows: list[dict[str, Any]]) -> list[str]:
         lines.append(f"| {rate} | {parts[0]:.1f} µs | {parts[1]:.1f} µs | {times} |")
     lines += [
         "",
-        "What a decision takes on the average: it waits for its process (behind what the worker still sends, since both have one processor here), is handled there, and the rest is the worker's, before "
+        "What a decision takes on the average: it waits for its process (to which the worker yields, since both have one processor here), is handled there, and the rest is the worker's, before "
         "the question is put and until it looks at the verdict. Beside it the median of one byte to another process and back.",
         "",
         "| calls/s | a decision | waits | is handled | the rest | a byte there and back |",

@@ -158,6 +158,7 @@ impl Engine {
             polls.push(poll);
         }
         let shared = Arc::new(Shared {
+            clock,
             statuses: (0..workers).map(|_| Arc::new(Status::default())).collect(),
             records: records.is_active().then(|| Arc::clone(&records.queue)),
             resolver: Resolver::start(&install.dns, patience(&snapshot), posts.clone()).map_err(system("name resolution"))?,

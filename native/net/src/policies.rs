@@ -185,8 +185,10 @@ impl Policies {
     }
 
     /// Puts questions to their processes, each woken once; those that find no room go to `refused`.
-    pub(crate) fn put(&mut self, now: u64, questions: &mut Vec<PolicyQuestion>, refused: &mut dyn FnMut(PolicyToken)) {
+    /// True where a process was woken that slept, to decide.
+    pub(crate) fn put(&mut self, now: u64, questions: &mut Vec<PolicyQuestion>, refused: &mut dyn FnMut(PolicyToken)) -> bool {
         let mut wake: Vec<u32> = Vec::new();
+        let mut decides_any = false;
         if now.saturating_sub(self.asked) > FORGOTTEN {
             self.open = 0;
         }
@@ -202,6 +204,7 @@ impl Policies {
                     if decides {
                         self.open += 1;
                         self.asked = now;
+                        decides_any = true;
                     }
                 }
                 Some(Err(_)) | None if decides => refused(question.token),
@@ -215,6 +218,7 @@ impl Policies {
                 log::debug!(target: "policy", "cannot wake policy process {}: {error}", link.id);
             }
         }
+        decides_any && !wake.is_empty()
     }
 
     /// Bytes that wait to be read by the processes.
@@ -389,25 +393,27 @@ mod tests {
         policies.add(link.worker_end(1).unwrap());
         assert!(!port.rest());
         let mut questions = vec![question(link.id(), b"a"), question(link.id(), b"b")];
-        policies.put(0, &mut questions, &mut |_| panic!("there is room"));
+        assert!(policies.put(0, &mut questions, &mut |_| panic!("there is room")), "the process slept");
+        let mut more = vec![question(link.id(), b"c")];
+        assert!(!policies.put(0, &mut more, &mut |_| panic!("there is room")), "it is awake, and has something to do");
         assert!(crate::wait::is_readable(port.descriptor()) && policies.expects(1) && !policies.expects(ATTENTION));
         port.answer_bell();
         assert!(!crate::wait::is_readable(port.descriptor()));
         let before = monotonic();
         let taken = port.take(10).unwrap();
-        assert_eq!(taken.iter().map(|(question, _)| &question[1..]).collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(taken.iter().map(|(question, _)| &question[1..]).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
         assert!(taken.iter().all(|(_, put)| (before - 1_000_000..=before).contains(put)));
         assert!(!policies.open());
-        assert!(port.answer(&[1, 0, 0], b"x") && port.answer(&[1, 0, 0], b"y") && !port.answer(&[7], b""));
+        assert!(port.answer(&[1, 0, 0], b"w") && port.answer(&[1, 0, 0], b"x") && port.answer(&[1, 0, 0], b"y") && !port.answer(&[7], b""));
         port.flush();
         assert_eq!(policies.descriptors().filter(|fd| crate::wait::is_readable(*fd)).count(), 1);
         policies.answer_bells();
         let mut verdicts = Vec::new();
-        assert_eq!(policies.take(&mut Vec::new(), &mut |_, bytes| verdicts.push(bytes[3])), 2);
-        assert!(verdicts == b"xy" && !policies.expects(1));
+        assert_eq!(policies.take(&mut Vec::new(), &mut |_, bytes| verdicts.push(bytes[3])), 3);
+        assert!(verdicts == b"wxy" && !policies.expects(1));
         // Told with the batch, and once.
         let work = link.work();
-        assert!(work.taken == 2 && work.waited < 2_000_000 && work.handled < 1_000_000);
+        assert!(work.taken == 3 && work.waited < 2_000_000 && work.handled < 1_000_000);
         port.flush();
         assert!(port.take(10).unwrap().is_empty() && link.work() == work);
     }

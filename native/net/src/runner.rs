@@ -123,8 +123,9 @@ impl Runner {
         let looked = now.moment.0;
         // First all that comes in, then all that follows from it: what one worker hands to another here is done at once.
         let came: usize = self.workers.iter_mut().map(|worker| worker.receive(now)).sum();
+        let now = self.clock.now();
         let mail: usize = self.workers.iter_mut().map(|worker| worker.work(now)).sum();
-        self.flush(now);
+        self.flush(self.clock.now());
         self.note_lag(looked);
         // What the workers of one thread hand to each other came from the network in this very round.
         let messages = if self.workers.len() > 1 { came } else { came + mail };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use crate::clock::Clock;
 use crate::events::EventQueue;
 use crate::mail::Post;
 use crate::records::RecordQueue;
@@ -33,6 +34,7 @@ pub(crate) struct Status {
 
 /// Everything that a worker shares with others.
 pub(crate) struct Shared {
+    pub(crate) clock: Clock,
     pub(crate) posts: Vec<Arc<Post>>,
     pub(crate) statuses: Vec<Arc<Status>>,
     pub(crate) records: Option<Arc<RecordQueue>>,

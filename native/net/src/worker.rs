@@ -308,22 +308,36 @@ impl Worker {
         self.edge.set_policy_links(self.policies.taking());
     }
 
-    /// Puts the questions of this round; a refusal may make the edge ask again, of another.
+    /// Puts the questions there are. Where a process slept and has this processor too, it decides before we go on, so that its
+    /// verdict leaves with what this round sends; where it has one of its own, that costs one system call.
     pub(crate) fn ask_policies(&mut self, now: Now) {
+        if self.put_questions(now) {
+            std::thread::yield_now();
+            let now = self.shared.clock.now();
+            self.verdicts(now);
+            self.put_questions(now);
+        }
+    }
+
+    /// Puts questions; a refusal may make the edge ask again, of another. True where a process was woken that had nothing to do.
+    fn put_questions(&mut self, now: Now) -> bool {
+        let mut woke = false;
         for _ in 0..4 {
             if self.edge.out.policy.is_empty() {
-                return;
+                break;
             }
             let mut questions = std::mem::take(&mut self.edge.out.policy);
             let mut refused = Vec::new();
             let policies = &mut self.policies;
-            if catch_unwind(AssertUnwindSafe(|| policies.put(now.moment.0, &mut questions, &mut |token| refused.push(token)))).is_err() {
-                self.panicked(now);
+            match catch_unwind(AssertUnwindSafe(|| policies.put(now.moment.0, &mut questions, &mut |token| refused.push(token)))) {
+                Ok(found) => woke |= found,
+                Err(_) => self.panicked(now),
             }
             for token in refused {
                 self.guarded(now, |edge| edge.handle_policy_refusal(now, token));
             }
         }
+        woke
     }
 
     /// The kernel told of an ICMP error while something was sent: what it was about waits to be taken.

@@ -14,6 +14,9 @@ use crate::connection::Reading;
 use crate::datagram::{ReceiveBatch, failed_datagram};
 use crate::stream::FIRST_TOKEN;
 
+/// Up to so many datagrams of one batch are little.
+const FEW: usize = 16;
+
 impl Worker {
     pub(super) fn event(&mut self, event: &Event) {
         match event.token() {
@@ -41,7 +44,7 @@ impl Worker {
     }
 
     /// Takes one batch from each UDP socket that has something.
-    pub(super) fn datagrams(&mut self, now: Now) -> usize {
+    pub(super) fn datagrams(&mut self, mut now: Now) -> usize {
         let mut received = 0;
         for number in 0..self.ports.len() {
             let Port::Datagram { socket, more: more @ true, errors, .. } = &mut self.ports[number] else { continue };
@@ -63,6 +66,11 @@ impl Worker {
                             }
                         } else {
                             self.guarded(now, |edge| edge.handle_keep_alive(now, &hop));
+                        }
+                        // Where little comes, a call need not wait for what came with it; where much does, one wake-up is for many.
+                        if count <= FEW && !self.edge.out.policy.is_empty() {
+                            self.ask_policies(now);
+                            now = self.shared.clock.now();
                         }
                     }
                     self.receive = receive;
