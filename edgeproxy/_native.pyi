@@ -271,6 +271,10 @@ class Engine:
     def counters(self) -> dict[str, int]:
         """Return every counter, summed over the workers."""
 
+    @staticmethod
+    def counter_help() -> dict[str, str]:
+        """Return what each counter of workers counts."""
+
 @final
 class PolicyLink:
     """The server's end of the way to one policy process: made before that is started."""

@@ -178,7 +178,8 @@ async def _metrics(request: web.Request) -> web.Response:
         for name, counts in control.lookups().items()
         for outcome, count in counts.items()
     ]
-    page = metrics.text(control.counters(), [*control.engine.labelled(), *lookups], node) + metrics.gateways_text(
+    labelled = [*control.engine.labelled(), *lookups]
+    page = metrics.text(control.counters(), labelled, node, control.engine.counter_help()) + metrics.gateways_text(
         [*control.routes.gateways(), *control.machines()], node
     )
     return web.Response(text=page, content_type="text/plain")

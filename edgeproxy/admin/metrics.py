@@ -61,13 +61,15 @@ COUNTED_GATEWAYS = 500
 Labelled = tuple[str, Sequence[tuple[str, str]], int]
 
 
-def text(counters: Mapping[str, int], labelled: Iterable[Labelled], node: str) -> str:
-    """Return every metric, each with the name of the node."""
+def text(counters: Mapping[str, int], labelled: Iterable[Labelled], node: str, help_texts: Mapping[str, str]) -> str:
+    """Return every metric, each with the name of the node and what `help_texts` says of it, or else its name in words."""
     base = ("node", node)
     lines: list[str] = []
     for name, value in counters.items():
         kind, suffix = ("gauge", "") if name in GAUGES else ("counter", "_total")
-        lines += [f"# TYPE {PREFIX}{name}{suffix} {kind}", _sample(f"{name}{suffix}", [base], value)]
+        words = help_texts.get(name, name.replace("_", " "))
+        lines += [f"# HELP {PREFIX}{name}{suffix} {words}", f"# TYPE {PREFIX}{name}{suffix} {kind}"]
+        lines.append(_sample(f"{name}{suffix}", [base], value))
     # All samples of a name stand together, whatever order they come in: readers refuse a page where they do not.
     families: dict[str, list[tuple[Sequence[tuple[str, str]], int]]] = {}
     for name, labels, value in labelled:

@@ -42,6 +42,7 @@ def test_status_metrics_and_live_calls(local: Local) -> None:
 def families(page: str) -> dict[str, str]:
     """Return the metrics of a page by name with their type, having looked that all samples of one stand together behind it."""
     types: dict[str, str] = {}
+    helped: set[str] = set()
     current = ""
     for line in page.splitlines():
         if line.startswith("# "):
@@ -49,12 +50,16 @@ def families(page: str) -> dict[str, str]:
             if word == "TYPE":
                 assert name not in types, f"{name} has two types"
                 types[name] = rest
+            else:
+                assert (word, name not in helped, bool(rest.strip())) == ("HELP", True, True), line
+                helped.add(name)
             current = name
             continue
         name, value = line.split("{")[0], line.rsplit("} ", 1)[1]
         assert name.removeprefix(current) in ({"_bucket", "_sum", "_count"} if types[current] == "histogram" else {""}), line
         assert float(value) >= 0
     assert page.endswith("\n")
+    assert helped == set(types)
     return types
 
 
@@ -66,7 +71,9 @@ def test_every_metric_has_its_type_once_and_its_samples_together(local: Local, t
         limit = '[limit.one]\ncounts = "calls"\nmost = 5\n[limit.two]\ncounts = "rate"\nmost = 500\n[[policy]]\nmodule = "looks"\n'
         proxy, port, _ = local(core=core.port, workers=2, extra=limit)
         call(caller, core, port, "one")
-        found = families(manage(proxy, "metrics")[1])
+        page = manage(proxy, "metrics")[1]
+        found = families(page)
+    assert "# HELP edgeproxy_requests_total Requests that parsed.\n" in page
     assert found["edgeproxy_table_entries"] == found["edgeproxy_limit_keys"] == "gauge"
     assert (found["edgeproxy_peer_requests_total"], found["edgeproxy_policy_decision_seconds"]) == ("counter", "histogram")
 

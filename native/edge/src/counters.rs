@@ -32,6 +32,11 @@ macro_rules! counters {
             pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get()),)+]
             }
+
+            /// Every name with what is counted.
+            pub fn help() -> Vec<(&'static str, &'static str)> {
+                vec![$((stringify!($name), concat!($($doc),+).trim()),)+]
+            }
         }
     };
 }

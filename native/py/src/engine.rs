@@ -366,6 +366,12 @@ impl Engine {
     fn counters(&self) -> BTreeMap<&'static str, u64> {
         self.0.counters().into_iter().collect()
     }
+
+    /// What the counters of workers count.
+    #[staticmethod]
+    fn counter_help() -> BTreeMap<&'static str, &'static str> {
+        edge::Counters::help().into_iter().collect()
+    }
 }
 
 /// A parameter of an event.
