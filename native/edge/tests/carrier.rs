@@ -621,6 +621,21 @@ fn a_probe_asks_all_addresses_of_a_name_before_it_says_that_the_gateway_is_down(
     assert!(state.is_usable(0, true, &health));
     rig.advance(200);
     assert!(!state.is_usable(0, true, &health));
+    // Of more addresses than a request may have attempts the others are not asked.
+    let question = (0..10).find_map(|_| {
+        rig.advance(1_000);
+        rig.tidy();
+        rig.questions.pop()
+    });
+    let many: Vec<String> = (100..140).map(|number| format!("203.0.113.{number}:5060")).collect();
+    let asked = options(rig.answer(&question.unwrap(), &many.iter().map(String::as_str).collect::<Vec<_>>()));
+    let more = options(rig.advance(120_000));
+    let first_of = |number: &&Sent| many.contains(&number.to.to_string());
+    let places: std::collections::HashSet<_> = asked.iter().chain(&more).filter(first_of).map(|sent| sent.to).collect();
+    assert_eq!((places.len(), rig.snapshot().settings.limits.branches), (20, 20));
+    let unanswered = rig.counters().attempts_unanswered.get();
+    rig.advance(60_000);
+    assert_eq!(rig.counters().attempts_unanswered.get(), unanswered, "it is over");
 }
 
 /// Gateways a and b by carrier `one`, with what they may have of calls and of calls a second.
