@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -66,10 +67,15 @@ class KernelBans:
             checked = 0.0
             while True:
                 checked += ROUND_SECONDS
-                if not self._standing or checked >= self._settings.check_seconds:
-                    await self._see_to_table()
-                    checked = 0.0
-                await self._tell_changes()
+                try:
+                    if not self._standing or checked >= self._settings.check_seconds:
+                        await self._see_to_table()
+                        checked = 0.0
+                    await self._tell_changes()
+                except Exception as error:
+                    # Whatever it is, the next round is another one: without it the kernel would drop nothing any more, and nobody know.
+                    self._failed(NftError(f"{type(error).__name__}: {error}"))
+                    self._standing = False
                 await asyncio.sleep(ROUND_SECONDS)
         finally:
             await asyncio.shield(self.remove())
@@ -241,15 +247,19 @@ async def _nft(script: str, *options: str) -> str:
     if program is None:
         raise NftError("the program nft is not installed")
     pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(
-            program, *options, *(("-f", "-") if script else ()), stdin=pipe, stdout=pipe, stderr=pipe
-        )
-    except OSError as error:
-        raise NftError(str(error)) from error
+    # From a file: a program that ends before it has read a pipe to its end makes writing there an error of its own.
+    with tempfile.TemporaryFile() as source:
+        source.write(script.encode())
+        source.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program, *options, *(("-f", "-") if script else ()), stdin=source, stdout=pipe, stderr=pipe
+            )
+        except OSError as error:
+            raise NftError(str(error)) from error
     try:
         async with asyncio.timeout(NFT_SECONDS):
-            printed, said = await process.communicate(script.encode())
+            printed, said = await process.communicate()
     except TimeoutError:
         raise NftError(f"nft did not answer within {NFT_SECONDS} s") from None
     finally:
