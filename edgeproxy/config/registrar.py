@@ -102,7 +102,7 @@ class Registrar(msgspec.Struct, frozen=True):
     mode: Literal["keep", "path", "contact"] = "keep"
     """`keep`: registrations are kept here. For a core that authenticates and keeps its users itself: `path`: they go there with a Path (RFC 3327) that leads back to the phone over us; `contact`: with a Contact that does, for cores that do not know Path. What the core grants is learnt from its answer."""
     upstream_expires_seconds: Annotated[int, Meta(ge=0, le=2_147_483_647)] = 0
-    """With `path` and `contact`: asked of the core in the place of what phones ask for; a refresh by the same flow that changes nothing is then answered here as long as the core keeps the binding. 0: each refresh goes to the core."""
+    """With `path` and `contact`: asked of the core in the place of what phones ask for, at least twice `max_expires_seconds`; a refresh by the same flow that changes nothing is then answered here as long as the core keeps the binding. 0: each refresh goes to the core."""
     default_expires_seconds: Seconds = 3_600
     """Granted where none is asked for."""
     min_expires_seconds: Seconds = 60

@@ -76,7 +76,7 @@ class CredentialService:
         users = list({(user, domain) for _, user, domain, _, _ in questions})
         try:
             async with asyncio.timeout(self._deadline):
-                found = await table.fetch(users)
+                found = await table.fetch(users, self._deadline)
         except (TimeoutError, StorageError) as error:
             self._silent_until = time.monotonic() + PAUSE_SECONDS
             problem = str(error) or f"the database did not answer within {self._deadline} s"

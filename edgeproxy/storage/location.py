@@ -141,6 +141,12 @@ def _seconds(value: object) -> int:
         return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
+def _preference(value: object) -> int:
+    """Return q in thousandths; OpenSIPS writes -1 where a phone gave none, which is as much as any (RFC 3261 section 20.10)."""
+    found = float(str(value)) if value is not None else -1.0
+    return 1_000 if found < 0 else min(1_000, round(found * 1_000))
+
+
 def _binding(row: Mapping[Any, Any]) -> dict[str, Any]:
     received, flags = str(row.get("received") or ""), str(row.get("cflags") or "")
     expires = _seconds(row["expires"])
@@ -153,7 +159,7 @@ def _binding(row: Mapping[Any, Any]) -> dict[str, Any]:
         "path": str(row.get("path") or ""),
         # OpenSIPS writes 0 for one that never ends.
         "expires": expires or 2**31 - 1,
-        "q": min(1_000, max(0, round(float(row.get("q") or 0) * 1_000))),
+        "q": _preference(row.get("q")),
         "call_id": str(row.get("callid") or ""),
         "cseq": int(row.get("cseq") or 0) & 0xFFFF_FFFF,
         "modified": max(0, _seconds(row.get("last_modified"))),

@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from edgeproxy.errors import StorageError
+from edgeproxy.storage.bounded import execute
 from edgeproxy.storage.database import require, told
 
 _HASHES = ("ha1", "ha1_sha256", "ha1_sha512t256")
@@ -72,35 +73,39 @@ class SubscriberTable:
                 await require(engine, name)
         return cls(engine, sorted(columns), password_column, use_domain, attributes)
 
-    async def fetch(self, users: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Credentials]:
-        """Return credentials by user and domain, without those that are not there; raise `StorageError`."""
+    async def fetch(self, users: Sequence[tuple[str, str]], deadline_seconds: float) -> dict[tuple[str, str], Credentials]:
+        """Return credentials by user and domain, without those that are not there; raise `StorageError`.
+
+        SQLite waits less than `deadline_seconds` for the lock of another; who waits no longer than that leaves none behind.
+        """
         rows: dict[str, list[tuple[str, Credentials]]] = {}
         names = sorted({user for user, _ in users})
         try:
             async with self._engine.connect() as connection:
                 for start in range(0, len(names), _AT_ONCE):
                     wanted = self._source.c.username.in_(names[start : start + _AT_ONCE])
-                    found = await connection.execute(select(self._source).where(wanted))
+                    found = await execute(connection, select(self._source).where(wanted), {}, deadline_seconds)
                     for row in found.mappings():
                         text = {name: str(row.get(name) or "") for name in (*_HASHES, self._password) if name}
                         own = tuple((name, str(row[name])) for name in self._attributes.columns if row[name] is not None)
                         md5, sha256, sha512 = (text.get(name, "") for name in _HASHES)
                         credentials = Credentials(text.get(self._password, ""), md5, sha256, sha512, own)
                         rows.setdefault(str(row["username"]), []).append((str(row.get("domain") or "").lower(), credentials))
-                    await self._add_attributes(connection, names[start : start + _AT_ONCE], rows)
+                    await self._add_attributes(connection, names[start : start + _AT_ONCE], rows, deadline_seconds)
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
         picked = {(user, domain): self._pick(rows.get(user, []), domain) for user, domain in users}
         return {key: credentials for key, credentials in picked.items() if credentials}
 
     async def _add_attributes(
-        self, connection: AsyncConnection, names: Sequence[str], rows: dict[str, list[tuple[str, Credentials]]]
+        self, connection: AsyncConnection, names: Sequence[str], rows: dict[str, list[tuple[str, Credentials]]], deadline_seconds: float
     ) -> None:
         """Add rows of other tables to what is known of these users."""
         for source, read in ((_PREFERENCES, self._attributes.preferences), (_URIS, self._attributes.uris)):
             if not read:
                 continue
-            for row in (await connection.execute(select(source).where(source.c.username.in_(names)))).mappings():
+            found = await execute(connection, select(source).where(source.c.username.in_(names)), {}, deadline_seconds)
+            for row in found.mappings():
                 domain = str(row["domain"] or "").lower()
                 pair = (str(row["attribute"]), str(row["value"])) if source is _PREFERENCES else (_ALSO, str(row["uri_user"]))
                 for place, (own, known) in enumerate(rows.get(str(row["username"]), [])):

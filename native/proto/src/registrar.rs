@@ -215,7 +215,14 @@ fn remove_all(bindings: &mut SmallVec<[Binding; 1]>, request: &Registration<'_>,
     for binding in bindings.iter() {
         may_change(binding, request)?;
     }
-    bindings.drain(..).for_each(|binding| tell(Change::Removed, &binding));
+    // The same CSeq again is the same request (section 10.3 step 6): what it left is left.
+    bindings.retain(|binding| {
+        let stays = may_change(binding, request) != Ok(true);
+        if !stays {
+            tell(Change::Removed, binding);
+        }
+        stays
+    });
     Ok(())
 }
 
@@ -361,7 +368,9 @@ mod tests {
         assert_eq!(bench.run(&star(6, None), &RULES, 0), Err(RegistrationError::Star));
         assert_eq!(bench.run(&star(6, Some(60)), &RULES, 0), Err(RegistrationError::Star));
         assert_eq!(bench.run(&star(4, Some(0)), &RULES, 0), Err(RegistrationError::OutOfOrder));
-        assert_eq!(bench.bindings.len(), 2);
+        // A repetition of the request that made them takes nothing.
+        bench.run(&star(5, Some(0)), &RULES, 0).unwrap();
+        assert_eq!((bench.bindings.len(), bench.changes.len()), (2, 0));
         bench.run(&star(6, Some(0)), &RULES, 0).unwrap();
         assert_eq!((bench.bindings.len(), bench.changes.as_slice()), (0, &[Change::Removed, Change::Removed][..]));
     }

@@ -132,15 +132,15 @@ def test_credentials_are_those_of_user_and_domain(database: str) -> None:
             ("ALICE", "edge.example"),
             ("O'Neil", "edge.example"),
         ]
-        found = await table.fetch(users)
+        found = await table.fetch(users, 5)
         assert found == {
             users[0]: Credentials("secret", "", "", ""),
             users[1]: Credentials("", "a" * 32, "", ""),
             users[4]: Credentials("x", "", "", ""),
         }
         anywhere = await SubscriberTable.open(engine, "", use_domain=False)
-        assert (await anywhere.fetch(users))[users[2]] in (Credentials("", "", "", ""), Credentials("", "a" * 32, "", ""))
-        assert len(await anywhere.fetch([(f"nobody{number}", "edge.example") for number in range(1_200)])) == 0
+        assert (await anywhere.fetch(users, 5))[users[2]] in (Credentials("", "", "", ""), Credentials("", "a" * 32, "", ""))
+        assert len(await anywhere.fetch([(f"nobody{number}", "edge.example") for number in range(1_200)], 5)) == 0
         await engine.dispose()
 
     asyncio.run(work())
@@ -162,7 +162,7 @@ def test_attributes_are_those_of_columns_preferences_and_uris(database: str) -> 
         engine = open_engine(database)
         wanted = Attributes(["call_limit"], preferences=True, uris=True)
         table = await SubscriberTable.open(engine, "password", use_domain=True, attributes=wanted)
-        found = await table.fetch([("alice", "edge.example"), ("alice", "other.example"), ("bob", "edge.example")])
+        found = await table.fetch([("alice", "edge.example"), ("alice", "other.example"), ("bob", "edge.example")], 5)
         own = (("call_limit", "5"), ("group", "sales"), ("=uri", "info"))
         assert {key[1]: known.attributes for key, known in found.items()} == {"edge.example": own, "other.example": ()}
         with pytest.raises(StorageError, match="subscriber has no column colour, taste\nhint"):
@@ -217,6 +217,50 @@ def test_a_locked_database_loses_no_binding(tmp_path: Path) -> None:
 
     asyncio.run(work())
     lock.close()
+
+
+def test_a_question_that_waits_for_a_lock_ends_in_time_and_leaves_none(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/users.db"
+    asyncio.run(upgrade(url))
+    lock = sqlite3.connect(tmp_path / "users.db", isolation_level=None, check_same_thread=False)
+
+    async def work() -> None:
+        engine = open_engine(url)
+        table = await SubscriberTable.open(engine, "password", use_domain=True)
+        await table.fetch([("a", "b")], 1)
+        lock.execute("BEGIN EXCLUSIVE")
+        for _ in range(3):
+            begun = time.monotonic()
+            with pytest.raises((StorageError, TimeoutError)):
+                async with asyncio.timeout(0.4):
+                    await table.fetch([("a", "b")], 0.4)
+            assert time.monotonic() - begun < 2
+        lock.execute("COMMIT")
+        # Whatever is at work still would end after its question, with a lock that nobody knows of.
+        await asyncio.sleep(0.2)
+        lock.execute("PRAGMA busy_timeout = 100")
+        lock.execute("BEGIN EXCLUSIVE")
+        lock.execute("COMMIT")
+        assert await table.fetch([("a", "b")], 1) == {}
+        await engine.dispose()
+
+    asyncio.run(work())
+    lock.close()
+
+
+def test_a_binding_that_opensips_left_without_q_is_as_good_as_any(database: str) -> None:
+    asyncio.run(upgrade(database))
+    names = "contact_id, username, domain, contact, expires, q, callid, cseq, last_modified, user_agent"
+    rows = [
+        f"({number}, 'u{number}', 'd', 'sip:a@h', {SOON}, {q}, 'c', 1, '2026-01-01 00:00:00', 'x')" for number, q in enumerate((-1, 0, 0.5))
+    ]
+    run(database, f"INSERT INTO location ({names}) VALUES {', '.join(rows)}")  # noqa: S608 - ours
+
+    async def work() -> None:
+        async with location(database) as table:
+            assert {user: row["q"] for user, row in (await all_of(table)).items()} == {"u0": 1_000, "u1": 0, "u2": 500}
+
+    asyncio.run(work())
 
 
 class Broken(LocationTable):
