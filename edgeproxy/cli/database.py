@@ -54,7 +54,9 @@ def check(url: str) -> None:
             click.echo(f"missing tables: {', '.join(missing)}", err=True)
         if standing is Standing.OURS and (gone := asyncio.run(lacking(url))):
             missing = gone
-            click.echo(f"missing: {', '.join(gone)}\nhint: edgeproxy db upgrade URL makes tables again", err=True)
+            click.echo(f"missing: {', '.join(gone)}", err=True)
+            if all(own.startswith("table ") for own in gone):
+                click.echo("hint: edgeproxy db upgrade URL makes them again", err=True)
         if missing or standing in {Standing.OLD, Standing.NEWER}:
             sys.exit(1)
 

@@ -213,6 +213,9 @@ def _network(row: Mapping[str, Any], faults: list[RowFault]) -> ipaddress.IPv4Ne
     # The column's default is that of one address of IPv4; in IPv6 it would let a whole operator in.
     mask = 128 if ":" in address and row["mask"] in (None, 32) else 32 if row["mask"] is None else row["mask"]
     try:
+        if "%" in address:
+            # A zone is one of this machine; what comes from there has none.
+            raise ValueError
         return ipaddress.ip_network(f"{address}/{int(mask)}", strict=False)
     except (TypeError, ValueError):
         problem = f"expected an address and the length of its network, got: {row['ip']}/{row['mask']}"

@@ -74,7 +74,10 @@ class _Reader:
         """Give the rows that can be used, each with its line."""
         with self._file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, strict=True)
-            names = reader.fieldnames or []
+            try:
+                names = reader.fieldnames or []
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise StorageError(f"{self._file}:1: {error}") from error
             known = set(self._table.columns.keys())
             if unknown := [name for name in names if name not in known]:
                 raise StorageError(

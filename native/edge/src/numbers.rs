@@ -228,6 +228,10 @@ impl NumberTerms {
             return Ok(None);
         }
         let user = uri.user.of(bytes);
+        if user.is_empty() {
+            // There is no number, and no place for one.
+            return refuse.map_or(Ok(None), |refuse| Err(refuse.clone()));
+        }
         let (user, parameters) = user.split_at(user.iter().position(|byte| *byte == b';').unwrap_or(user.len()));
         let number = plain(user);
         // Rules of this network know it with its plus sign, and those of the gateway may know it as it goes out.

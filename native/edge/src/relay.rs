@@ -195,7 +195,8 @@ impl Edge {
             let shape = if transaction.plan.is_some() { transaction.shape.as_deref().copied().unwrap_or(shape) } else { shape };
             let spares = transaction.way.as_ref().is_some_and(|way| !way.spare.is_empty());
             let alternatives = spares || !transaction.addresses.is_empty() || !transaction.targets.is_empty();
-            if alternatives && self.dead.get(&address).is_some_and(|(until, _)| *until > now.moment) {
+            // Probes ask the dead too: that is how they come back.
+            if alternatives && self.dead.get(&address).is_some_and(|(until, _)| *until > now.moment) && !transaction.is_probe() {
                 self.skip_flow(entry);
                 continue;
             }

@@ -241,6 +241,19 @@ fn a_gateway_translates_the_number_of_the_world_that_rules_know_without_its_plus
 }
 
 #[test]
+fn a_uri_without_a_number_gets_none() {
+    for (uri, numbers_in) in [("sip:00@edge", true), ("sip:+@edge", true), ("sip:+@edge", false)] {
+        let mut settings = terms();
+        settings.gateway_numbers = vec![GatewayNumberSettings { name: "a".to_owned(), numbers_in: None, numbers_out: used("national", NumberScheme::Keep) }];
+        if !numbers_in {
+            settings.peers[0].numbers_in = None;
+        }
+        let mut rig = rig_with(settings);
+        assert_eq!(call(&mut rig, CORE, &with_from(uri, "<sip:0@x>")).first_line(), "INVITE sip:203.0.113.1 SIP/2.0", "{uri}");
+    }
+}
+
+#[test]
 fn a_rule_that_would_leave_nothing_of_a_number_is_not_for_it() {
     let mut settings = terms();
     settings.number_sets[0].rules = vec![prefix("0", 4, "")];

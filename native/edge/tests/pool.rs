@@ -84,6 +84,11 @@ fn each_account_has_its_machine_and_another_one_only_while_that_is_gone() {
     }
     let mut rig = Rig::new(with(Balance::CallId, &[], &MACHINES));
     assert!(shares(&mut rig, 0..60, &|_| "alice".to_owned()).len() == 3);
+    // Weights are shares of them, too, and one without any is for want of others.
+    let mut rig = Rig::new(with(Balance::CallId, &[1, 3, 0], &MACHINES));
+    let found = shares(&mut rig, 0..2_000, &|_| "alice".to_owned());
+    assert_eq!(found.len(), 2);
+    assert!((400..600).contains(&found["10.0.0.1"]), "{found:?}");
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! One call's way through the table: which rule, and which gateway next.
 
-use std::cmp::Reverse;
-
 use smallvec::SmallVec;
 
 use crate::quality::{QualityRules, Worth};
@@ -171,8 +169,16 @@ impl Search {
             Sort::Order => {}
             Sort::Weight => by_weight(&mut destinations, guide),
             Sort::Quality => by_quality(table, rule, &mut destinations, guide),
-            // The highest of all hashes: where a machine goes, only its own calls go elsewhere.
-            Sort::Hash => destinations.sort_by_key(|(index, _)| Reverse(state(*index).map_or(0, |state| mixed(self.options.key, state.id.as_bytes())))),
+            // The highest of all hashes, in the share of the weights: where a machine goes, only its own calls go elsewhere.
+            Sort::Hash => destinations.sort_by(|one, other| {
+                let rank = |(index, weight): &(u32, u16)| {
+                    let hash = state(*index).map_or(0, |state| mixed(self.options.key, state.id.as_bytes()));
+                    // Of as many draws as its weight the best: the logarithm of an even one is exponential, and the least of those wins.
+                    (*weight == 0, -((hash as f64 + 1.0) / 2.0_f64.powi(64)).ln() / f64::from((*weight).max(1)))
+                };
+                let ((last, mine), (other_last, theirs)) = (rank(one), rank(other));
+                last.cmp(&other_last).then(mine.total_cmp(&theirs))
+            }),
             Sort::Calls => destinations.sort_by_key(|(index, weight)| {
                 let load = u64::from(guide.live(*index)) * u64::from(u16::MAX) / u64::from((*weight).max(1));
                 (*weight == 0, load)

@@ -256,6 +256,21 @@ def test_a_bad_row_is_named_and_nothing_is_taken_unless_that_is_wished(database:
     ):
         with pytest.raises(StorageError, match=problem):
             take(database, "rules", wrong, tmp_path)
+    for broken in (b"groupid,prefix,gwlist,description\n0,49,a,M\xfcnchen\n", b'"groupid,prefix\n'):
+        (tmp_path / "rules.csv").write_bytes(broken)
+        with pytest.raises(StorageError, match=r"rules\.csv:1: "):
+            asyncio.run(
+                import_rows(
+                    database,
+                    "rules",
+                    tmp_path / "rules.csv",
+                    replace=False,
+                    skip_bad=False,
+                    foreign=False,
+                    step=lambda _: None,
+                    judge=judge,
+                )
+            )
 
 
 def test_a_row_that_no_load_could_use_is_told_by_the_import(tmp_path: Path) -> None:
@@ -310,8 +325,8 @@ def test_a_row_that_no_load_could_use_is_told_by_the_import(tmp_path: Path) -> N
         ),
         (
             "address",
-            "grp,ip,mask,port,proto,pattern\r\n1,10.0.0.0,8,0,any,\r\n1,10.0.0.0,33,0,any,\r\n1,10.0.0.1,32,0,sctp,\r\n1,10.0.0.0,8,5060,any,\r\n1,10.0.0.2,32,70000,any,\r\n1,10.0.0.3,32,0,any,[a]\r\n",
-            [(3, "ip"), (4, "proto"), (5, "port"), (6, "port"), (7, "pattern")],
+            "grp,ip,mask,port,proto,pattern\r\n1,10.0.0.0,8,0,any,\r\n1,10.0.0.0,33,0,any,\r\n1,10.0.0.1,32,0,sctp,\r\n1,10.0.0.0,8,5060,any,\r\n1,10.0.0.2,32,70000,any,\r\n1,10.0.0.3,32,0,any,[a]\r\n1,fe80::1%eth0,128,0,any,\r\n",
+            [(3, "ip"), (4, "proto"), (5, "port"), (6, "port"), (7, "pattern"), (8, "ip")],
         ),
     ):
         done = take(url, kind, text, tmp_path, skip_bad=True)
