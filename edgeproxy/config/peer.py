@@ -62,7 +62,7 @@ class Pool(msgspec.Struct, frozen=True):
     """`[peer.NAME.pool]`: `to` is a pool of machines of one kind, with a choice among them and with health."""
 
     balance: Literal["order", "weight", "call_id", "account", "fewest_calls"] = "weight"
-    """`order`: the first that is usable. `weight`: at random, in the share of `weights`. `call_id`, `account`: by a hash of the Call-ID or of From's URI, so that each has its machine as long as that is usable. `fewest_calls`: the one with the fewest live calls for its weight."""
+    """`order`: the first that is usable. `weight`: at random, in the share of `weights`. `call_id`, `account`: by a hash of the Call-ID or of From's URI in the share of `weights`, so that each has its machine as long as that is usable. `fewest_calls`: the one with the fewest live calls for its weight."""
     weights: list[Annotated[int, Meta(ge=0, le=65_535)]] = field(default_factory=list)
     """Weights of the machines, in the order of `to`; empty: all alike. 0 takes calls only where no other is usable."""
     machine_calls: MachineCalls | list[MachineCalls] = 0
