@@ -3,11 +3,15 @@
 import asyncio
 import csv
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from edgeproxy import _native
 from edgeproxy.errors import StorageError
@@ -19,6 +23,7 @@ from edgeproxy.storage import (
     Standing,
     check_database,
     lacking,
+    migrations,
     open_engine,
     prepare,
     read_partitions,
@@ -26,6 +31,7 @@ from edgeproxy.storage import (
     shown,
     upgrade,
 )
+from edgeproxy.storage.database import revisions
 from edgeproxy.storage.schema import metadata
 from edgeproxy.storage.transfer import Imported, export_rows, import_rows
 from tests.unit.storage.conftest import run
@@ -111,6 +117,30 @@ def test_migrations_make_what_the_schema_says(database: str) -> None:
         return found
 
     assert asyncio.run(differences()) == []
+
+
+def test_revisions_are_those_of_alembic_which_reading_does_not_need(tmp_path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    scripts = ScriptDirectory.from_config(config)
+    assert revisions() == sorted(script.revision for script in scripts.walk_revisions())
+    assert revisions()[-1] == scripts.get_current_head()
+    url = f"sqlite:///{tmp_path}/made.db"
+    asyncio.run(upgrade(url))
+    reading = (
+        f"import asyncio, sys; from edgeproxy.storage import prepare; asyncio.run(prepare({url!r})); sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", reading], check=False).returncode == 0
+
+
+def test_a_database_of_a_newer_edgeproxy_is_left_alone(database: str) -> None:
+    asyncio.run(upgrade(database))
+    run(database, "UPDATE edgeproxy_version SET version_num = '9999'")
+    assert asyncio.run(check_database(database))[0] is Standing.NEWER
+    with pytest.raises(StorageError, match="of a newer edgeproxy: nothing is changed in it"):
+        asyncio.run(upgrade(database))
+    run(database, "UPDATE edgeproxy_version SET version_num = '0010'")
+    assert asyncio.run(check_database(database))[0] is Standing.OLD
 
 
 def test_rows_are_read_as_they_were_taken(database: str, tmp_path: Path) -> None:
