@@ -241,7 +241,7 @@ impl Edge {
         let held = HeldMedia { number, attempt, arrival: *arrival, bytes: message.bytes.into(), deadline };
         transaction.media.get_or_insert_default().held.push(held);
         // While it is held, silence must not be taken for what it is not.
-        self.note_provisional(now, entry, attempt);
+        self.note_provisional(now, entry, attempt, message.head.status_code);
         if let Some((asked, part)) = asked.filter(|_| number != 0) {
             self.put_media_question(entry, number, &asked, message, part);
         }

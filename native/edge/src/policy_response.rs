@@ -62,10 +62,10 @@ impl Edge {
             deadline: now.moment + terms.deadline,
             asked: now.moment,
         });
-        // While it is held, silence must not be taken for what it is not.
-        self.note_provisional(now, entry, attempt);
-        let from = crate::question::Address { transport: arrival.transport, address: arrival.address }.to_string();
         let code = message.head.status_code;
+        // While it is held, silence must not be taken for what it is not.
+        self.note_provisional(now, entry, attempt, code);
+        let from = crate::question::Address { transport: arrival.transport, address: arrival.address }.to_string();
         let question = self.question(entry, PolicyEvent::Response, code, terms.deadline, trace, number, &from, message.bytes);
         if let Some(question) = question {
             self.out.policy.push(question);

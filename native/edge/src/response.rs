@@ -154,7 +154,7 @@ impl Edge {
     }
 
     /// The far end is at work: what was sent is not sent again, and the time to the final answer runs.
-    pub(crate) fn note_provisional(&mut self, now: Now, entry: Key, attempt: usize) {
+    pub(crate) fn note_provisional(&mut self, now: Now, entry: Key, attempt: usize, code: u16) {
         let timers = self.snapshot.timers;
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         let policy = transaction.shape.as_ref().and_then(|shape| shape.policy);
@@ -165,7 +165,7 @@ impl Edge {
         match &mut branch.client {
             // A branch under CANCEL keeps the deadline that the CANCEL set.
             Client::Invite(_) if branch.cancelled => {}
-            Client::Invite(client) => client.handle_provisional(now.moment, final_answer),
+            Client::Invite(client) => client.handle_provisional(now.moment, code, final_answer),
             Client::NonInvite(client) => client.handle_provisional(now.moment, &timers),
         }
     }
@@ -186,7 +186,7 @@ impl Edge {
             return;
         }
         let wanted = branch.cancel_wanted.take();
-        self.note_provisional(now, entry, attempt);
+        self.note_provisional(now, entry, attempt, code);
         self.ping_heard(now, entry, message);
         self.note_answer(now, entry, attempt, code);
         if let Some(reason) = wanted {

@@ -163,13 +163,8 @@ impl Edge {
             }
             ClientAction::NoFinalAnswer if !branch.cancelled && !caller_cancelled => {
                 branch.timed_out = true;
-                let service = transaction.policy.as_ref().is_some_and(|state| state.service);
                 self.send_cancel(now, entry, attempt, &CancelReason::Timeout);
-                if service && let Some(branch) = self.transactions.get_mut(entry).and_then(|t| t.branches.get_mut(attempt)) {
-                    // The call does not wait until it has admitted that, too.
-                    branch.client.handle_transport_error();
-                    self.attempt_failed(now, entry, attempt, 408, Outcome::Silence);
-                }
+                self.no_final_answer(now, entry, attempt);
             }
             ClientAction::NoFinalAnswer => {
                 // Not even the CANCEL was answered.
@@ -184,6 +179,24 @@ impl Edge {
                 self.attempt_failed(now, entry, attempt, 408, outcome);
             }
         }
+    }
+
+    /// The time for the final answer of an attempt is over, and it was cancelled. One that rang may be answered while the CANCEL
+    /// is under way, so the caller waits for its end (RFC 3261 section 16.8); one that did not, or that others follow, holds
+    /// nobody up: it may have died.
+    fn no_final_answer(&mut self, now: Now, entry: Key, attempt: usize) {
+        let rang = self.rang(entry, attempt);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        let service = transaction.policy.as_ref().is_some_and(|state| state.service);
+        let follows = transaction.plan.as_ref().is_some_and(|plan| plan.terms.retry.retries(Outcome::RangOut));
+        let waits = transaction.dialog.is_some() || transaction.origin.is_some() || rang && !follows;
+        let Some(branch) = transaction.branches.get_mut(attempt) else { return };
+        match &mut branch.client {
+            Client::Invite(client) if !service && !waits => client.abandon(),
+            client if service => client.handle_transport_error(),
+            Client::Invite(_) | Client::NonInvite(_) => return,
+        }
+        self.attempt_failed(now, entry, attempt, 408, if rang && !service { Outcome::RangOut } else { Outcome::Silence });
     }
 
     fn cancel_due(&mut self, now: Now, entry: Key, attempt: usize) {

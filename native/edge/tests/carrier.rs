@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use edge::{CallerGroups, CarrierRouteSettings, PeerKind, PolicyEvent, PolicySettings, QuestionView, RouteSettings};
 use routing::{Builder, LoadOptions};
@@ -215,6 +216,55 @@ fn a_gateway_that_rings_too_long_is_not_followed_by_another() {
     rig.advance(20_001);
     let sent = rig.receive(A, &answer(&first.text, 487, "a", &[]));
     assert_eq!((statuses(&sent), requests(&sent).len()), (vec![408], 1));
+}
+
+#[test]
+fn a_gateway_that_says_100_and_no_more_is_followed_when_its_time_is_over() {
+    let mut rig = rig();
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    rig.receive(A, &answer(&first.text, 100, "", &[]));
+    rig.advance(19_000);
+    rig.receive(A, &answer(&first.text, 100, "", &[]));
+    let sent = rig.advance(1_001);
+    let lines: Vec<_> = requests(&sent).into_iter().map(|(to, line)| (to, line.split(' ').next().unwrap().to_owned())).collect();
+    assert_eq!(lines, [(A.to_owned(), "CANCEL".to_owned()), (B.to_owned(), "INVITE".to_owned())], "a second 100 gives it no more time");
+    let second = sent.last().unwrap().clone();
+    // The dead one comes back: its refusal is acknowledged, and the caller hears nothing of it.
+    let acknowledged = rig.receive(A, &answer(&first.text, 487, "a", &[]));
+    assert_eq!((requests(&acknowledged).len(), statuses(&acknowledged).len()), (1, 0));
+    assert!(requests(&acknowledged)[0].1.starts_with("ACK"));
+    assert_eq!(statuses(&rig.receive(B, &answer(&second.text, 200, "b", &[]))), [200]);
+    let state = Arc::clone(&rig.routing().table("").unwrap().gateways[0].state);
+    assert_eq!((state.attempts.load(Relaxed), state.silent.load(Relaxed)), (1, 1));
+    rig.advance(70_000);
+    assert_eq!(rig.edge.sizes(), (1, 0));
+}
+
+#[test]
+fn the_last_gateway_that_says_100_and_no_more_ends_the_call_in_time_and_may_still_answer() {
+    let mut rig = rig();
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    let sent = refuse(&mut rig, &first, 503, &[]);
+    let second = sent.last().unwrap().clone();
+    rig.receive(B, &answer(&second.text, 183, "b", &[]));
+    let rang = rig.advance(20_001);
+    assert_eq!(statuses(&rang), [] as [u16; 0], "what rang may be answered while the CANCEL is under way");
+    assert_eq!(statuses(&rig.receive(B, &answer(&second.text, 200, "b", &[]))), [200]);
+    let mut rig = crate::rig();
+    let first = call(&mut rig, "sip:4930@edge", 2);
+    let sent = refuse(&mut rig, &first, 503, &[]);
+    rig.receive(B, &answer(&sent.last().unwrap().text, 100, "", &[]));
+    assert_eq!(statuses(&rig.advance(20_001)), [408], "nobody hears anything: why wait");
+}
+
+#[test]
+fn a_gateway_that_rings_and_dies_is_followed_at_once_where_ringing_is_retried() {
+    let mut rig = rig_with(CarrierRouteSettings { retry_ringing: true, ..route("pstn") });
+    let first = call(&mut rig, "sip:4930@edge", 1);
+    rig.receive(A, &answer(&first.text, 180, "a", &[]));
+    let sent = rig.advance(20_001);
+    assert_eq!(requests(&sent).last().unwrap().0, B);
+    assert_eq!(statuses(&rig.receive(A, &answer(&first.text, 200, "a", &[]))), [200], "who answers has the call, however late");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::Moment;
 enum State {
     Calling,
     Proceeding,
-    /// Given up without any answer, which may come all the same.
+    /// Given up without a final answer, which may come all the same.
     Abandoned,
     Completed,
     Accepted,
@@ -34,10 +34,11 @@ pub enum FinalOutcome {
 /// ```text
 /// Calling --1xx--> Proceeding --300-699--> Completed --D--> Terminated
 ///    | A: resend       |  `-------2xx----> Accepted ---M--> Terminated
-///    |                 `--C: no final answer
+///    |                 `--C: no final answer (CANCEL) --abandon--> Abandoned
 ///    `--first answer: no answer--> Abandoned --200-699--> Accepted or Completed
 /// ```
-/// `first answer` may be shorter than timer B: then the far end, which has the request, may answer later.
+/// `first answer` may be shorter than timer B: then the far end, which has the request, may answer later. So it may where
+/// timer C ran out and the call went on elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct InviteClient {
     state: State,
@@ -54,9 +55,11 @@ impl InviteClient {
         Self { state: State::Calling, reliable, interval: timers.t1 as u32, retransmit_at, give_up_at: now + first_answer.min(64 * timers.t1) }
     }
 
-    /// A 1xx came; `final_answer` is how long the final one may take from now on.
-    pub fn handle_provisional(&mut self, now: Moment, final_answer: u64) {
+    /// A 1xx came; `final_answer` is how long the final one may take from now on. A 100 after another one says nothing new
+    /// (RFC 3261 section 16.7 step 2).
+    pub fn handle_provisional(&mut self, now: Moment, status_code: u16, final_answer: u64) {
         match self.state {
+            State::Proceeding if status_code == 100 => {}
             State::Calling | State::Proceeding => {
                 self.state = State::Proceeding;
                 self.retransmit_at = Moment::NEVER;
@@ -95,6 +98,13 @@ impl InviteClient {
             // Its refusal is still to be acknowledged.
             State::Abandoned => self.give_up_at = now + 64 * timers.t1,
             State::Completed | State::Accepted | State::Terminated => {}
+        }
+    }
+
+    /// Nobody waits for the final answer of one that was just cancelled: it may come all the same.
+    pub fn abandon(&mut self) {
+        if self.state == State::Proceeding {
+            self.state = State::Abandoned;
         }
     }
 
@@ -190,7 +200,7 @@ mod tests {
             client
         };
         let mut client = given_up();
-        client.handle_provisional(Moment(seconds(2)), T.c);
+        client.handle_provisional(Moment(seconds(2)), 180, T.c);
         assert!(client.is_abandoned(), "nobody waits for it any more");
         assert_eq!(client.handle_final(Moment(seconds(3)), 200, &T), FinalOutcome::Late);
         assert_eq!(client.handle_final(Moment(seconds(3)), 200, &T), FinalOutcome::AnotherSuccess);
@@ -204,9 +214,25 @@ mod tests {
     #[test]
     fn a_provisional_response_stops_timer_a_and_starts_timer_c() {
         let mut client = InviteClient::new(Moment(0), false, seconds(32), &T);
-        client.handle_provisional(Moment(milliseconds(600)), T.c);
+        client.handle_provisional(Moment(milliseconds(600)), 100, T.c);
+        client.handle_provisional(Moment(milliseconds(900)), 100, T.c);
         assert_eq!(run(&mut client, Moment(seconds(186))), [(185_600, ClientAction::NoFinalAnswer)]);
         assert!(client.is_proceeding());
+        client.handle_provisional(Moment(seconds(187)), 180, T.c);
+        assert_eq!(run(&mut client, Moment(seconds(400))).first(), Some(&(372_000, ClientAction::NoFinalAnswer)), "a 180 is news, a second 100 is not");
+    }
+
+    #[test]
+    fn one_that_is_abandoned_after_its_cancel_is_acknowledged_and_ends_with_it() {
+        let mut client = InviteClient::new(Moment(0), false, seconds(32), &T);
+        client.abandon();
+        assert!(client.is_open(), "what nobody answered yet has its own end");
+        client.handle_provisional(Moment(0), 100, seconds(10));
+        assert_eq!(client.handle_timeout(Moment(seconds(10)), &T), ClientAction::NoFinalAnswer);
+        client.handle_cancel_sent(Moment(seconds(10)), &T);
+        client.abandon();
+        assert_eq!(run(&mut client.clone(), Moment(seconds(90))), [(42_000, ClientAction::Terminated)]);
+        assert_eq!(client.handle_final(Moment(seconds(11)), 487, &T), FinalOutcome::Late);
     }
 
     #[test]
