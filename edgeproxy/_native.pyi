@@ -548,6 +548,9 @@ class RouteTables:
     def quality_of(self, partition: str, rule: int, gateway: str, on: bool | None = None) -> bool:
         """Forget what is kept of a pair, or with `on` switch it; return whether it has had calls."""
 
+    def caller_group(self, partition: str, user: str, domain: str | None = None) -> int | None:
+        """Return the group that `dr_groups` has for a caller, by user and, where one is given, domain."""
+
     def find(self, partition: str, group: int, number: str, at: int) -> int | None:
         """Return the `ruleid` of the rule for a number at a time, if there is one."""
 

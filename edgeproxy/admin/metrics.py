@@ -45,6 +45,7 @@ _GATEWAY = {
     "gateway_attempts": ("attempts", "counter", "attempts at a gateway, or by a carrier"),
     "gateway_answered": ("answered", "counter", "attempts that were answered"),
     "gateway_silent": ("silent", "counter", "attempts that nobody answered in time"),
+    "gateway_rang_out": ("rang_out", "counter", "attempts that rang until their time was up"),
     "gateway_unreachable": ("unreachable", "counter", "attempts that the network refused"),
     "gateway_post_dial_delay_milliseconds": ("post_dial_delay_milliseconds", "counter", "time from INVITE to the first 18x"),
     "gateway_rang": ("rang", "counter", "attempts with an 18x"),

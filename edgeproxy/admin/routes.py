@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from edgeproxy.errors import StorageError
+from edgeproxy.server.route_explanation import Asked
 
 if TYPE_CHECKING:
     from edgeproxy.server.control import Control
@@ -19,7 +20,9 @@ class ExplainQuery(msgspec.Struct, forbid_unknown_fields=True):
     route: str = ""
     peer: str = ""
     """The peer that calls: its route is taken."""
-    group: Annotated[int, Meta(ge=0, lt=1 << 31)] | None = None
+    group: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
+    caller: Annotated[str, Meta(max_length=256)] = ""
+    """User, or `user@domain`, that calls: its group in `dr_groups` is taken."""
     at: str = ""
     """ISO 8601 with an offset; empty for now."""
 
@@ -91,6 +94,7 @@ class GatewayView(msgspec.Struct):
     attempts: int
     answered: int
     silent: int
+    rang_out: int
     unreachable: int
     refused: list[int]
     """By class, from 3xx to 6xx."""
@@ -108,6 +112,11 @@ class GatewayView(msgspec.Struct):
     def calls(self) -> str:
         """Those under way, of those that it may have."""
         return f"{self.live_calls} of {self.max_calls}" if self.max_calls else str(self.live_calls)
+
+    @property
+    def finished(self) -> int:
+        """Attempts that ended, but for those that the caller gave up, which say nothing of the gateway."""
+        return self.answered + self.silent + self.rang_out + self.unreachable + sum(self.refused)
 
     @property
     def state(self) -> str:
@@ -167,4 +176,4 @@ def explain(control: "Control", query: ExplainQuery) -> dict[str, Any]:
         raise StorageError(f"at: expected for example 2026-12-24T18:00:00+01:00, got: {query.at}") from None
     if moment and moment.tzinfo is None:
         moment = moment.astimezone()
-    return control.routes.explain(query.number, route, query.group, moment, query.peer)
+    return control.routes.serving().explain(Asked(query.number, route, query.group, moment, query.peer, query.caller))

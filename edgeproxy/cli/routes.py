@@ -22,16 +22,17 @@ def routes() -> None:
 @routes.command()
 @click.argument("number")
 @click.option("--route", default="", help="The [route.NAME]; by default the first of the file.")
-@click.option("--group", type=click.IntRange(0, (1 << 31) - 1), help="Another group than that of the route.")
+@click.option("--group", type=click.IntRange(0, (1 << 32) - 1), help="Another group than that of the route.")
+@click.option("--caller", default="", help="User, or user@domain, that calls: its group in dr_groups is taken.")
 @click.option("--from", "peer", default="", help="The peer that calls: its route is taken.")
 @click.option("--at", "moment", default="", help="When, as 2026-12-24T18:00:00+01:00; by default now.")
 @click.option("--json", "raw", is_flag=True, help="Print JSON.")
 @CONTROL
-def explain(number: str, route: str, group: int | None, peer: str, moment: str, raw: bool, control: Path) -> None:  # noqa: PLR0913, PLR0917
+def explain(number: str, route: str, group: int | None, caller: str, peer: str, moment: str, raw: bool, control: Path) -> None:  # noqa: PLR0913, PLR0917
     """Tell which rule and gateways NUMBER would get, and why each other was not."""
 
     def work() -> None:
-        given = {"number": number, "route": route, "peer": peer, "at": moment, **({} if group is None else {"group": str(group)})}
+        given = {"number": number, "route": route, "peer": peer, "caller": caller, "at": moment, **({} if group is None else {"group": str(group)})}
         answer = ask(control, "GET", "/routes/explain", query={key: value for key, value in given.items() if value or key == "number"})
         if raw:
             show(answer)
@@ -89,7 +90,7 @@ def stats(raw: bool, control: Path) -> None:
             show(answer)
             return
         rows = [row for row in msgspec.json.decode(answer, type=dict[str, list[GatewayView]])["gateways"] if row.attempts]
-        head = ["name", "kind", "attempts", "answered", "ASR", "ACD s", "PDD ms", "silent", "unreachable", "4xx", "5xx", "6xx"]
+        head = ["name", "kind", "attempts", "answered", "ASR", "ACD s", "PDD ms", "silent", "rang out", "unreachable", "4xx", "5xx", "6xx"]
         table(
             head,
             [
@@ -98,10 +99,11 @@ def stats(raw: bool, control: Path) -> None:
                     row.kind,
                     str(row.attempts),
                     str(row.answered),
-                    f"{row.answered / row.attempts:.2f}",
+                    f"{row.answered / row.finished:.2f}" if row.finished else "",
                     f"{row.call_seconds / row.calls_ended:.0f}" if row.calls_ended else "",
                     f"{row.post_dial_delay_milliseconds / row.rang:.0f}" if row.rang else "",
                     str(row.silent),
+                    str(row.rang_out),
                     str(row.unreachable),
                     *map(str, row.refused[1:4]),
                 ]

@@ -47,7 +47,7 @@ class NumberSet(msgspec.Struct, frozen=True):
     dialplan: Annotated[int, Meta(ge=0, le=4_294_967_295)] | None = None
     """Rows of the table `dialplan` with this `dpid` come behind them."""
     refuse: Answer | None = None
-    """What a request is refused with whose Request-URI has a number that no rule is for, such as `{ status_code = 484 }`; absent: the number stays as it is. A rule with `prefix = ""` is for every number."""
+    """What a request is refused with whose Request-URI has a number or name that no rule is for, such as `{ status_code = 484 }`; absent: the number stays as it is. A rule with `prefix = ""` is for every number."""
 
     def document(self, name: str) -> dict[str, Any]:
         """Return what the native side reads."""

@@ -1,9 +1,8 @@
-"""Rules and gateways of carriers: read from the database, renewed, switched, explained."""
+"""Rules and gateways of carriers: read from the database, renewed, switched."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from edgeproxy.config import Loaded
 from edgeproxy.config.database import database_url
 from edgeproxy.config.document import dns_document
 from edgeproxy.errors import StorageError
+from edgeproxy.server.route_explanation import Serving
 from edgeproxy.server.route_report import RouteReport
 from edgeproxy.server.switches import Switches
 
@@ -231,36 +231,11 @@ class Routes:
         if self._tables is None or not self._tables.quality_of(partition, rule, gateway, on):
             raise StorageError(f"gateway {gateway} has had no calls by rule {rule} of partition {partition or 'default'}")
 
-    def explain(self, number: str, route: str, group: int | None, at: datetime | None, peer: str = "") -> dict[str, Any]:
-        """Return which rule and gateways a number would get by a route, as `peer` dials it, and why not others; raise `StorageError` where it cannot."""
+    def serving(self) -> Serving:
+        """Return what explains a number; raise `StorageError` where the configuration has no routes."""
         if self._tables is None or self._engine is None or self._loaded is None:
             raise StorageError("routes: the configuration has none")
-        routes = self._loaded.config.route
-        name = route or next(iter(routes), "")
-        if name not in routes:
-            raise StorageError(f"no such route: {name}; there are {', '.join(routes) or 'none'}")
-        terms = routes[name]
-        now = datetime.now(UTC)
-        if at and self._has_recurrences:
-            from edgeproxy.storage.recurrence import DAYS  # noqa: PLC0415 - only rules need a database
-
-            if not now - timedelta(days=1) < at < now + timedelta(days=DAYS - 2):
-                raise StorageError(f"at: time recurrences are known from yesterday on for {DAYS} days only, got: {at.isoformat()}")
-        flags = (terms.fall_back, terms.whole_number, terms.by_weight)
-        moment = int((at or now).timestamp())
-        wanted = terms.group if group is None else group
-        translated, refused = self._engine.translate(self._tables, peer, number, moment) if peer else (None, None)
-        if refused:
-            answer = " ".join(str(part) for part in refused if part)
-            why = f"no number rule of peer {peer} is for it: it is refused with {answer}"
-            return {"route": name, "number_rule": "", "number": number, "group": wanted, "why": why, "rules": []}
-        number_rule, number = translated or ("", number)
-        try:
-            text = self._engine.explain(self._tables, terms.partition, wanted, number, flags, terms.whitelist, moment)
-        except KeyError:
-            raise StorageError(f"no such partition: {terms.partition}") from None
-        found: dict[str, Any] = msgspec.json.decode(text)
-        return {"route": name, "number_rule": number_rule, **found}
+        return Serving(self._engine, self._tables, self._loaded, self._has_recurrences)
 
     def status(self) -> dict[str, Any]:
         """Return how the tables do."""

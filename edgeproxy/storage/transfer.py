@@ -1,6 +1,7 @@
 """Rows of rules, gateways and carriers as CSV, in and out. What cannot be used is named with its line, and nothing is half done."""
 
 import csv
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,8 @@ KINDS: dict[str, Table] = {
     "rules": rules,
 }
 _ROWS = 5_000
+_FILE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What writing to a file ends with, and asking a database does not."""
 _MOST = 2**31 - 1
 """What an integer column of every database takes."""
 _TOLD = 1_000
@@ -252,6 +255,8 @@ async def export_rows(url: str, kind: str, file: Path, *, step: Callable[[int], 
                         step(len(part))
         staged.replace(file)
     except (SQLAlchemyError, OSError) as error:
+        if isinstance(error, OSError) and (error.filename or error.errno in _FILE_ERRORS):
+            raise StorageError(f"{file}: {error.strerror}") from error
         raise told(engine, error) from error
     finally:
         staged.unlink(missing_ok=True)

@@ -287,7 +287,7 @@ def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], g
         f"       + gateway a: sip:4930@127.0.0.1:{busy} (usable)",
         "     rule 2, default rule, priority 0: another rule comes first, and the search may not fall back",
     ]
-    assert "2147483647" in manage(proxy, "routes", "explain", "4930", "--group", "99999999999")[1]
+    assert "4294967295" in manage(proxy, "routes", "explain", "4930", "--group", "99999999999")[1]
     assert "rule 3, prefix 49" in manage(proxy, "routes", "explain", "4930", "--group", "7", "--at", "2026-12-24T18:00:00+01:00")[1]
     assert "route pstn" in manage(proxy, "routes", "explain", "4930", "--from", "core")[1]
     for wrong, problem in (
@@ -572,6 +572,40 @@ rules = [{ prefix = "", add = "" }]
         assert outcome(proxy, port, "4930", "n2") == "484 Not Here"
         refused = "route pstn: number 4930 in group 0\n  no number rule of peer core is for it: it is refused with 484 Not Here\n"
         assert manage(proxy, "routes", "explain", "4930", "--from", "core") == (0, refused)
+
+
+def test_explanations_for_callers_with_a_group_and_for_routes_that_only_check(routed: Callable[..., tuple[Proxy, int]], tmp_path: Path) -> None:
+    proxy, _ = routed(
+        {"a": free_port()},
+        [("0,0,0", "49", "a"), ("7", "49", "a")],
+        extra='[route.whose]\ncaller_groups = "user_and_domain"\n[route.user]\ncaller_groups = "user"\n[route.checked]\ncheck_only = true\n',
+    )
+    with sqlite3.connect(tmp_path / "rules.db") as connection:
+        connection.execute("INSERT INTO dr_groups (username, domain, groupid) VALUES ('alice', 'a.example', 7)")
+        connection.execute("INSERT INTO dr_groups (username, domain, groupid) VALUES ('bob', '', 7)")
+    connection.close()
+    assert manage(proxy, "routes", "reload")[0] == 0
+
+    def explain(*words: str) -> list[str]:
+        return manage(proxy, "routes", "explain", "4930", *words)[1].splitlines()
+
+    told = explain("--route", "whose")
+    assert told[:2] == [
+        "route whose: number 4930 in group 0",
+        "  callers in dr_groups have groups of their own (caller_groups is user_and_domain): --caller tells for one",
+    ]
+    assert len(told) == 4, "a group that is named twice holds once"
+    assert explain("--route", "whose", "--caller", "alice@A.example")[:2] == [
+        "route whose: number 4930 in group 7",
+        "  -> rule 2, prefix 49, priority 0: the longest prefix with a rule that holds, of the highest priority",
+    ]
+    assert explain("--route", "whose", "--caller", "carol@a.example")[0] == "route whose: number 4930 in group 0"
+    assert explain("--route", "whose", "--caller", "alice") == ["caller: expected user@domain, got: alice"]
+    assert explain("--route", "user", "--caller", "bob")[0] == "route user: number 4930 in group 7"
+    assert explain("--caller", "bob") == ["caller: the group of route pstn is the same for every caller (caller_groups is off)"]
+    assert explain("--route", "checked")[1] == (
+        "  the route only checks that there is a rule (check_only): the call then goes where it would go without it"
+    )
 
 
 def test_a_pattern_that_cannot_be_used_is_told_with_its_line(tmp_path: Path) -> None:

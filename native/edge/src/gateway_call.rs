@@ -99,7 +99,12 @@ impl Edge {
                 });
                 state.note_attempt(now.moment.0, trial, false, &rules)
             }
-            Some(Outcome::RangOut) => state.note_attempt(now.moment.0, trial, false, &rules),
+            Some(Outcome::RangOut) => {
+                call.count(|state| {
+                    state.rang_out.fetch_add(1, Relaxed);
+                });
+                state.note_attempt(now.moment.0, trial, false, &rules)
+            }
             Some(Outcome::Silence) => {
                 call.count(|state| {
                     state.silent.fetch_add(1, Relaxed);

@@ -250,6 +250,7 @@ fn told(state: &GatewayState, capacity: Option<&Capacity>) -> Value {
         "attempts": count(&state.attempts),
         "answered": count(&state.answered),
         "silent": count(&state.silent),
+        "rang_out": count(&state.rang_out),
         "unreachable": count(&state.unreachable),
         "refused": state.finals.iter().skip(3).take(4).map(count).collect::<Vec<_>>(),
         "post_dial_delay_milliseconds": count(&state.post_dial_delay[0]),
@@ -263,6 +264,12 @@ fn told(state: &GatewayState, capacity: Option<&Capacity>) -> Value {
 
 #[pymethods]
 impl RouteTables {
+    /// The group that `dr_groups` has for a caller, by user and, where one is given, domain.
+    #[pyo3(signature = (partition, user, domain=None))]
+    fn caller_group(&self, partition: &str, user: &str, domain: Option<&str>) -> Option<u32> {
+        self.0.table(partition)?.group_of(user.as_bytes(), domain.map(str::as_bytes))
+    }
+
     /// Names of the partitions with the number of their rules, gateways and carriers, and the bytes of rules and prefixes.
     fn sizes(&self) -> Vec<(String, usize, usize, usize, usize)> {
         let sizes = |name: &str| {

@@ -106,7 +106,9 @@ impl Builder {
                 }
             };
             if let Err((column, problem)) = self.gateway(&row) {
-                self.fault("dr_gateways", row[0], column, problem);
+                // One without a name is found by its address.
+                let known_by = if trimmed(row[0]).is_empty() { row[2] } else { row[0] };
+                self.fault("dr_gateways", known_by, column, problem);
             }
         }
     }
@@ -340,7 +342,9 @@ impl Builder {
         let packed = self.options.alphabet.pack(prefix).ok_or_else(|| ("prefix", expected(wrong(), prefix)))?;
         let groups_text = groups;
         let groups = items(groups).map(number::<u32>).collect::<Option<SmallVec<[u32; 4]>>>().filter(|groups| !groups.is_empty());
-        let groups = groups.ok_or_else(|| ("groupid", expected("numbers parted by commas", groups_text)))?;
+        let mut groups = groups.ok_or_else(|| ("groupid", expected("numbers parted by commas", groups_text)))?;
+        groups.sort_unstable();
+        groups.dedup();
         let number_of = self.handler(handler).ok_or_else(|| ("routeid", format!("no such handler: {}", lossy(handler))))?;
         let mut rule = Rule {
             id: number(id).ok_or_else(|| ("ruleid", expected("a number", id)))?,
@@ -354,6 +358,9 @@ impl Builder {
             sort: Sort::from_bytes(trimmed(sort)).ok_or_else(|| ("sort_alg", expected("N, W or Q", sort)))?,
             last: false,
         };
+        if rule.sort == Sort::Quality && rule.profile == 0 {
+            return Err(("sort_profile", expected("a row of qr_profiles, as sort_alg is Q", profile)));
+        }
         if rule.sort == Sort::Quality && self.table.profile(&rule).is_none() {
             return Err(("sort_profile", format!("no such row of qr_profiles: {}", rule.profile)));
         }
@@ -534,24 +541,30 @@ fn permute(rules: &mut Vec<Rule>, keys: &[SortKey]) {
 }
 
 /// The columns of one row of `qr_profiles`, in order behind its id.
-const PROFILE_COLUMNS: [&str; FIGURES] = ["asr", "ccr", "pdd", "ast", "acd"];
+const PROFILE_COLUMNS: [[&str; 4]; FIGURES] = [
+    ["warn_threshold_asr", "crit_threshold_asr", "warn_penalty_asr", "crit_penalty_asr"],
+    ["warn_threshold_ccr", "crit_threshold_ccr", "warn_penalty_ccr", "crit_penalty_ccr"],
+    ["warn_threshold_pdd", "crit_threshold_pdd", "warn_penalty_pdd", "crit_penalty_pdd"],
+    ["warn_threshold_ast", "crit_threshold_ast", "warn_penalty_ast", "crit_penalty_ast"],
+    ["warn_threshold_acd", "crit_threshold_acd", "warn_penalty_acd", "crit_penalty_acd"],
+];
 
 fn profile(row: &[&[u8]; 21]) -> Result<Profile, (&'static str, String)> {
     let id = number::<u16>(row[0]).filter(|id| *id != 0).ok_or_else(|| ("id", expected("1 to 65535", row[0])))?;
     let mut profile = Profile { id, warn: [None; FIGURES], critical: [None; FIGURES], warn_penalty: [0.5; FIGURES], critical_penalty: [0.05; FIGURES] };
-    for (place, name) in PROFILE_COLUMNS.into_iter().enumerate() {
+    for (place, names) in PROFILE_COLUMNS.into_iter().enumerate() {
         let columns = &row[1 + 4 * place..5 + 4 * place];
-        let value = |text: &[u8]| {
-            let text = trimmed(text);
+        let value = |column: usize| {
+            let (name, text) = (names[column], trimmed(columns[column]));
             let found = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f32>().ok()).filter(|value| value.is_finite());
             if text.is_empty() { Ok(None) } else { found.map(Some).ok_or_else(|| (name, expected("a number", text))) }
         };
-        profile.warn[place] = value(columns[0])?.filter(|threshold| *threshold >= 0.0);
-        profile.critical[place] = value(columns[1])?.filter(|threshold| *threshold >= 0.0);
-        for (penalty, text) in [(&mut profile.warn_penalty[place], columns[2]), (&mut profile.critical_penalty[place], columns[3])] {
-            *penalty = value(text)?.unwrap_or(*penalty);
+        profile.warn[place] = value(0)?.filter(|threshold| *threshold >= 0.0);
+        profile.critical[place] = value(1)?.filter(|threshold| *threshold >= 0.0);
+        for (penalty, column) in [(&mut profile.warn_penalty[place], 2), (&mut profile.critical_penalty[place], 3)] {
+            *penalty = value(column)?.unwrap_or(*penalty);
             if !(0.0..=1.0).contains(penalty) {
-                return Err((name, expected("a penalty from 0 to 1", text)));
+                return Err((names[column], expected("a penalty from 0 to 1", columns[column])));
             }
         }
     }

@@ -92,6 +92,8 @@ pub struct GatewayState {
     pub answered: AtomicU64,
     /// Attempts that nobody answered.
     pub silent: AtomicU64,
+    /// Attempts that rang until their time was up.
+    pub rang_out: AtomicU64,
     /// Attempts that the network refused.
     pub unreachable: AtomicU64,
     /// Final responses by the first digit of their status code.
@@ -118,6 +120,7 @@ impl GatewayState {
             attempts: AtomicU64::default(),
             answered: AtomicU64::default(),
             silent: AtomicU64::default(),
+            rang_out: AtomicU64::default(),
             unreachable: AtomicU64::default(),
             finals: Default::default(),
             post_dial_delay: Default::default(),

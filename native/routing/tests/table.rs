@@ -245,6 +245,7 @@ fn what_a_row_says_wrong_is_named_and_the_rest_serves() {
     builder.gateways(&block(&[
         &["a", "0", "192.0.2.9", "0", "", "", "0", "0", "", "", ""],
         &["b c", "0", "192.0.2.9", "0", "", "", "0", "0", "", "", ""],
+        &["", "0", "192.0.2.9", "0", "", "", "0", "0", "", "", ""],
         &["e", "0", "not a host", "0", "", "", "0", "0", "", "", ""],
         &["l", "0", "sips:192.0.2.9", "0", "", "", "0", "0", "", "", ""],
         &["m", "0", "192.0.2.9;Transport=tls", "0", "", "", "0", "0", "", "", ""],
@@ -281,6 +282,7 @@ fn what_a_row_says_wrong_is_named_and_the_rest_serves() {
     let wanted = [
         ("dr_gateways", "a", "gwid"),
         ("dr_gateways", "b c", "gwid"),
+        ("dr_gateways", "192.0.2.9", "gwid"),
         ("dr_gateways", "e", "address"),
         ("dr_gateways", "l", "address"),
         ("dr_gateways", "m", "address"),
@@ -534,8 +536,8 @@ fn a_carrier_is_worth_the_mean_of_its_gateways_and_sorts_its_own() {
 fn profiles_that_mean_nothing_are_told() {
     let mut builder = with_gateways(&["a"]);
     builder.profiles(&[profile("0", "1"), profile("2", "2"), profile("3", "x"), profile("4", "")].concat());
-    builder.rules(&block(&[&["1", "0", "", "", "0", "", "a", "Q", "3", ""], &["2", "0", "", "", "0", "", "a", "Q", "4", ""]]));
+    builder.rules(&block(&[&["1", "0", "", "", "0", "", "a", "Q", "3", ""], &["2", "0", "", "", "0", "", "a", "Q", "4", ""], &["3", "0", "", "", "0", "", "a", "Q", "0", ""]]));
     let told: Vec<_> = builder.finish().faults.into_iter().map(|fault| (fault.row, fault.column)).collect();
-    let wanted = [("0", "id"), ("2", "asr"), ("3", "asr"), ("1", "sort_profile")];
+    let wanted = [("0", "id"), ("2", "crit_penalty_asr"), ("3", "crit_penalty_asr"), ("1", "sort_profile"), ("3", "sort_profile")];
     assert_eq!(told, wanted.map(|(row, column)| (row.to_owned(), column)));
 }

@@ -11,6 +11,7 @@ from edgeproxy import _native
 from edgeproxy.config import load_text
 from edgeproxy.errors import StorageError
 from edgeproxy.server import routes as module
+from edgeproxy.server.route_explanation import Asked, Serving
 from edgeproxy.server.routes import GatewayName, Resolved, Routes
 from edgeproxy.server.switches import Switches
 from edgeproxy.storage import block
@@ -61,11 +62,9 @@ def test_other_settings_are_refused() -> None:
         _native.look_up(b"\xc0", [])
 
 
-def test_no_explanation_is_given_for_a_time_that_recurrences_do_not_reach(tmp_path: Path) -> None:
-    routes: Any = Routes(lambda *_, **__: None, lambda *_: None, Switches(tmp_path))
-    routes._loaded = load_text(f"{LOADED.text}[route.pstn]\n", "edge.toml")
-    routes._tables = routes._engine = object()
-    routes._has_recurrences = True
+def test_no_explanation_is_given_for_a_time_that_recurrences_do_not_reach() -> None:
+    unused: Any = object()
+    serving = Serving(unused, unused, load_text(f"{LOADED.text}[route.pstn]\n", "edge.toml"), has_recurrences=True)
     for year in (2020, 2090):
         with pytest.raises(StorageError, match=f"known from yesterday on for 400 days only, got: {year}-03-29"):
-            routes.explain("4930", "", None, datetime(year, 3, 29, tzinfo=UTC))
+            serving.explain(Asked("4930", at=datetime(year, 3, 29, tzinfo=UTC)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import errno
 import sqlite3
 import subprocess
 import sys
@@ -215,6 +216,20 @@ def test_what_a_schema_lacks_is_not_exported(database: str, tmp_path: Path) -> N
         rows = list(csv.DictReader(lines))
     assert [row["gwid"] for row in rows] == ["a", "b"]
     assert "max_calls" not in rows[0]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_not_the_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'rules.db'}"
+    fill(url, tmp_path)
+    file = tmp_path / "none" / "out.csv"
+    with pytest.raises(StorageError, match=f"^{file}: No such file or directory$"):
+        asyncio.run(export_rows(url, "gateways", file, step=lambda _: None))
+
+    def fill_up(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match=f"^{tmp_path}/out.csv: No space left on device$"):
+        asyncio.run(export_rows(url, "gateways", tmp_path / "out.csv", step=fill_up))
 
 
 def test_columns_that_do_not_fit_each_other_are_read_as_rows(tmp_path: Path) -> None:
