@@ -60,6 +60,12 @@ impl Edge {
         }
         let dialog = self.dialog_key(call.texts.call_id(), call.texts.caller_tag());
         self.dialogs.remove(dialog, key);
+        if call.adopted {
+            for session in std::mem::take(&mut call.media) {
+                self.close_session(session, false);
+            }
+            return;
+        }
         // A call whose final response was a 2xx is answered, however its end came about.
         let (outcome, status_code) = match call.answered {
             Some(_) => ("answered", 200),

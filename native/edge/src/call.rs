@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use guard::WatchedCall;
-use proto::{Dialog, DialogState, Moment, Now};
+use proto::{Dialog, DialogState, Direction, Moment, Now};
 use routing::GatewayState;
 use smallvec::SmallVec;
 use syntax::{Message, Transport};
@@ -139,6 +139,8 @@ pub(crate) struct Call {
     pub(crate) emergency: bool,
     /// Its places in limits.
     pub(crate) limits: SmallVec<[HeldLimit; 2]>,
+    /// Whether a process before began it, which nobody can tell the whole of.
+    pub(crate) adopted: bool,
 }
 
 /// Notes of one call, at most; and bytes of each.
@@ -180,7 +182,20 @@ impl Call {
             watched: None,
             emergency: false,
             limits: SmallVec::new(),
+            adopted: false,
         }
+    }
+
+    /// One that a process before began, as a request within its dialog tells of it.
+    pub(crate) fn adopted(message: &Message<'_>, direction: Direction, caller: &Hop, from_peer: Option<u16>, now: Now, number: u64, lease: Lease) -> Self {
+        let (mut caller_tag, mut from, mut to) = (message.head.from.tag, message.head.from.uri, message.head.to.uri);
+        if direction == Direction::FromCallee {
+            caller_tag = message.head.to.tag;
+            std::mem::swap(&mut from, &mut to);
+        }
+        let texts = Texts(proto::Texts::new([message.call_id(), message.text(caller_tag), message.text(from), message.text(to), message.text(to)]));
+        let new = Self::new(message, caller, from_peer, now, number, Some(lease));
+        Self { texts, answered: Some(now), adopted: true, ..new }
     }
 
     /// Adds notes of a policy; a later one of the same name replaces an earlier one.

@@ -313,6 +313,8 @@ counters! {
     media_sessions_opened,
     /// Sessions of media closed.
     media_sessions_closed,
+    /// Calls of a process before whose media is relayed again since an offer within them.
+    calls_adopted,
     /// Attempts and requests refused because no ports were ready for their media, or it had too many streams.
     media_refused,
     /// Messages whose media was to be relayed and whose session description cannot be read.

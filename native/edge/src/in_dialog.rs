@@ -26,6 +26,8 @@ pub(crate) struct InDialog {
     pub(crate) direction: Direction,
     /// The sender is one of ours (core or trusted), and sends from where that peer is: it may send anywhere.
     pub(crate) believed: bool,
+    /// The call that we hold for it, if we do.
+    pub(crate) call: Option<Key>,
     /// The dialog is of a call that we hold, and that call never had such a callee, or has no more.
     pub(crate) unknown: bool,
 }
@@ -47,9 +49,9 @@ impl Edge {
             return None;
         }
         let (token, direction) = route.token.or_else(|| self.find_dialog(message))?;
-        let call = self.live_call(&token, message);
+        let live = self.live_call(&token, direction, message);
+        let call = live.map(|(_, call)| call);
         let sender = self.snapshot.peer_by_id(token.peers[sides(direction).0]);
-        let identified = self.identify(arrival.listener, arrival.transport, arrival.address);
         let side = call.and_then(|call| match direction {
             Direction::FromCaller => Some(call.arrival),
             Direction::FromCallee => call.callee,
@@ -58,7 +60,8 @@ impl Edge {
             .is_some_and(|hop| hop.address.ip() == arrival.address.ip() && (arrival.transport.is_reliable() || hop.address.port() == arrival.address.port()));
         let kind = sender.map(|index| self.snapshot.settings.peers[usize::from(index)].kind);
         let may_be = |peer| self.snapshot.peers.may_be(peer, arrival.listener, arrival.transport, arrival.address);
-        let there = identified == sender || same_place || sender.is_some_and(may_be);
+        let identified = || self.identify(arrival.listener, arrival.transport, arrival.address);
+        let there = same_place || identified() == sender || sender.is_some_and(may_be);
         // Phones move; machines do not.
         if matches!(kind, Some(PeerKind::Core | PeerKind::Trusted | PeerKind::Gateway)) && !there {
             return None;
@@ -67,6 +70,7 @@ impl Edge {
         Some(InDialog {
             token,
             direction,
+            call: live.map(|(key, _)| key),
             believed: matches!(kind, Some(PeerKind::Core | PeerKind::Trusted)) && there,
             unknown: call.is_some_and(|call| !call.has_dialog(callee_tag)),
         })
@@ -125,9 +129,7 @@ impl Edge {
         let token = &found.token;
         let (from, to) = sides(found.direction);
         let sender = self.snapshot.peer_by_id(token.peers[from]);
-        // After a restart the token's slot may be that of another call.
-        let live = self.live_call(token, message);
-        let flow = live.and_then(|call| match found.direction {
+        let flow = found.call.and_then(|key| self.calls.get(key)).and_then(|call| match found.direction {
             Direction::FromCaller => call.callee_of(message.text(message.head.to.tag)),
             Direction::FromCallee => Some(call.arrival),
         });
@@ -144,8 +146,8 @@ impl Edge {
             parallel: false,
             breadth: None,
             dialog: Some(found.direction),
-            call: if live.is_some() { token.call } else { Key::NONE },
-            renumber: if live.is_some() { self.shift_of(token.call, found.direction, message) } else { 0 },
+            call: found.call.unwrap_or(Key::NONE),
+            renumber: found.call.map_or(0, |key| self.shift_of(key, found.direction, message)),
             originated: false,
         }
     }
@@ -206,9 +208,23 @@ impl Edge {
         if token.node != self.node_id || token.worker != self.options.worker { None } else { self.calls.get(token.call) }
     }
 
-    /// The same for a message: after a restart slot and generation may name another call, which its Call-ID tells.
-    fn live_call(&self, token: &RouteToken, message: &Message<'_>) -> Option<&Call> {
-        self.call_of(token).filter(|call| call.texts.call_id() == message.call_id())
+    /// The same for a message, with its key: after a restart slot and generation may name another call, which its Call-ID tells.
+    #[inline]
+    fn live_call(&self, token: &RouteToken, direction: Direction, message: &Message<'_>) -> Option<(Key, &Call)> {
+        match self.call_of(token).filter(|call| call.texts.call_id() == message.call_id()) {
+            Some(call) if !call.adopted => Some((token.call, call)),
+            _ => self.adopted_call(direction, message),
+        }
+    }
+
+    /// The call that was adopted for the dialog of a message, under any key. Of its other dialogs nothing is known.
+    #[cold]
+    fn adopted_call(&self, direction: Direction, message: &Message<'_>) -> Option<(Key, &Call)> {
+        let (from, to) = (message.text(message.head.from.tag), message.text(message.head.to.tag));
+        let (caller_tag, callee_tag) = if direction == Direction::FromCaller { (from, to) } else { (to, from) };
+        let key = self.dialogs.get(self.dialog_key(message.call_id(), caller_tag))?;
+        let call = self.calls.get(key)?;
+        (call.adopted && call.texts.call_id() == message.call_id() && call.has_dialog(callee_tag)).then_some((key, call))
     }
 
     /// A BYE that nobody answered, or that could not be sent, ends its dialog all the same.

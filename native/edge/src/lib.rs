@@ -41,6 +41,7 @@ mod limits;
 mod local;
 mod location_write;
 mod matching;
+mod media_adopt;
 mod media_anchor;
 mod media_external;
 mod media_notice;

@@ -109,7 +109,7 @@ impl Edge {
 
     /// The listener whose address for media faces the sender of an offer, and where that has its media: a phone may signal over
     /// one family of addresses and describe the other one.
-    fn facing(&self, arrival: &Hop, message: &Message<'_>) -> (u16, IpAddr) {
+    pub(crate) fn facing(&self, arrival: &Hop, message: &Message<'_>) -> (u16, IpAddr) {
         let signalled = arrival.address.ip().to_canonical();
         let own = self.snapshot.listener(arrival.listener);
         let session = session_part(message).and_then(|part| SessionDescription::read(message.bytes, part));
@@ -141,6 +141,7 @@ impl Edge {
     }
 
     /// An attempt of a new call is about to be made: a session for it where its media is relayed, and what changes in it.
+    #[inline(never)]
     pub(crate) fn anchor_attempt(&mut self, leg: &Leg<'_>, call: Key, number: usize) -> Result<Changes, MediaFault> {
         let Leg { arrival, message, hop, .. } = leg;
         let wished = self.calls.get(call).and_then(|call| call.wants_media);

@@ -350,7 +350,7 @@ impl Edge {
                 _ if let Some(changes) = self.external_changes(entry, message) => Ok(changes),
                 Some(_) if self.is_external() => Ok(Vec::new()),
                 Some(call) => self.anchor_attempt(&Leg { arrival: &arrival, message, from: shape.from_peer, hop: &hop, far: peer, way }, call, number),
-                None => self.anchor_within(&arrival, message, shape),
+                None => self.anchor_dialog(now, entry, &Leg { arrival: &arrival, message, from: shape.from_peer, hop: &hop, far: peer, way }, shape),
             };
             match found {
                 Ok(changes) if changes.is_empty() => numbers.edits.extend(self.repair_description(&arrival, message)),

@@ -577,3 +577,81 @@ fn a_description_may_be_repaired_where_nothing_is_relayed() {
     let sent = rig.receive(CALLER, &with_body(&response(&sent_to(&sent, CALLER).text, 200, "alice"), hidden));
     assert_eq!(body(sent_to(&sent, CALLEE)), seen);
 }
+
+/// A call that a process before began, whose successor knows nothing of it: the rig of that, and what the two sides got.
+fn restarted(engage: Engage) -> (Rig, Sent, Sent) {
+    let (invite, ok) = call(&mut Rig::new(standard(engage)));
+    (Rig::new(standard(engage)), invite, ok)
+}
+
+fn offered(request: Request, address: &str, port: u16) -> String {
+    request.header("Content-Type: application/sdp").body(&sdp(address, port)).text()
+}
+
+#[test]
+fn after_a_restart_an_offer_within_a_call_leads_its_media_here_again() {
+    for from_caller in [true, false] {
+        let (mut rig, invite, ok) = restarted(Engage::Always);
+        let (near, far, own, other) = if from_caller {
+            (CALLER, CALLEE, ("198.51.100.7", 4_002), ("203.0.113.9", 5_002))
+        } else {
+            (CALLEE, CALLER, ("203.0.113.9", 5_002), ("198.51.100.7", 4_002))
+        };
+        let again = if from_caller { within("INVITE", &ok, 2, "z9hG4bK-again") } else { from_callee("INVITE", &invite, 7, "z9hG4bK-again") };
+        let sent = rig.receive(near, &offered(again, own.0, own.1));
+        let offer = sent_to(&sent, far).clone();
+        let sent = rig.receive(far, &with_body(&response(&offer.text, 200, "any"), &sdp(other.0, other.1)));
+        let (facing_far, facing_near) = (place(&offer.text), place(&sent_to(&sent, near).text));
+        assert_eq!([&facing_far.0, &facing_near.0], ["192.0.2.1"; 2], "from caller: {from_caller}");
+        let source = format!("{}:{}", own.0, own.1);
+        assert_eq!(rig.packet(facing_near.1, &source, &rtp(1)), Some((facing_far.1, format!("{}:{}", other.0, other.1).parse().unwrap())));
+        // A second offer, of the other side, is of the same call.
+        let again = if from_caller { from_callee("INVITE", &invite, 8, "z9hG4bK-third") } else { within("INVITE", &ok, 3, "z9hG4bK-third") };
+        let sent = rig.receive(far, &offered(again, other.0, other.1));
+        assert_eq!(place(&sent_to(&sent, near).text), facing_near);
+        assert_eq!((rig.counters().calls_adopted.get(), rig.edge.sizes().0, rig.media.sessions()), (1, 1, 1));
+        let bye = within("BYE", &ok, 4, "z9hG4bK-bye");
+        let sent = rig.receive(CALLER, &bye.text());
+        rig.receive(CALLEE, &response(&sent_to(&sent, CALLEE).text, 200, "bob"));
+        assert_eq!((rig.media.taken(), rig.media.sessions(), rig.records.len()), (0, 0, 0), "and no record of half a call");
+    }
+}
+
+#[test]
+fn after_a_restart_a_late_offer_leads_media_here_too() {
+    let (mut rig, _, ok) = restarted(Engage::Always);
+    let sent = rig.receive(CALLER, &within("INVITE", &ok, 2, "z9hG4bK-again").text());
+    let asked = sent_to(&sent, CALLEE).clone();
+    let sent = rig.receive(CALLEE, &with_body(&response(&asked.text, 200, "bob"), &sdp("203.0.113.9", 5_002)));
+    let facing_caller = place(&sent_to(&sent, CALLER).text);
+    let sent = rig.receive(CALLER, &offered(within("ACK", &ok, 2, "z9hG4bK-ack"), "198.51.100.7", 4_002));
+    let facing_callee = place(&sent_to(&sent, CALLEE).text);
+    assert_eq!([&facing_caller.0, &facing_callee.0], ["192.0.2.1"; 2]);
+    assert_eq!(rig.packet(facing_callee.1, "203.0.113.9:5002", &rtp(1)), Some((facing_caller.1, "198.51.100.7:4002".parse().unwrap())));
+}
+
+#[test]
+fn after_a_restart_what_needs_no_relay_goes_on_without() {
+    let (mut rig, _, ok) = restarted(Engage::Auto);
+    let sent = rig.receive(CALLER, &offered(within("INVITE", &ok, 2, "z9hG4bK-again"), "198.51.100.7", 4_002));
+    assert_eq!(place(&sent_to(&sent, CALLEE).text), ("198.51.100.7".to_owned(), 4_002));
+    let sent = rig.receive(CALLER, &within("INFO", &ok, 3, "z9hG4bK-info").text());
+    assert!(sent_to(&sent, CALLEE).first_line().starts_with("INFO"));
+    assert_eq!((rig.counters().calls_adopted.get(), rig.edge.sizes().0), (0, 0));
+}
+
+#[test]
+fn a_call_that_was_taken_up_is_known_by_its_dialog_alone() {
+    let (mut rig, _, ok) = restarted(Engage::Always);
+    rig.receive(CALLER, &offered(within("INVITE", &ok, 2, "z9hG4bK-again"), "198.51.100.7", 4_002));
+    // Another branch of the same fork, which a process before knew, goes on by its token.
+    let mut other = Request::new("BYE", "sip:bob@203.0.113.9").tags("alice", "fork").cseq(3).branch("z9hG4bK-fork");
+    for route in headers(&ok.text, "Record-Route").iter().rev() {
+        other = other.header(&format!("Route: {route}"));
+    }
+    let sent = rig.receive(CALLER, &other.text());
+    assert!(sent_to(&sent, CALLEE).first_line().starts_with("BYE"));
+    assert_eq!((rig.edge.sizes().0, rig.media.sessions()), (1, 1));
+    rig.advance(24 * 3_600_000);
+    assert_eq!((rig.edge.sizes().0, rig.media.sessions()), (0, 0), "one that nobody ends has its end");
+}

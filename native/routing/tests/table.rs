@@ -536,7 +536,11 @@ fn a_carrier_is_worth_the_mean_of_its_gateways_and_sorts_its_own() {
 fn profiles_that_mean_nothing_are_told() {
     let mut builder = with_gateways(&["a"]);
     builder.profiles(&[profile("0", "1"), profile("2", "2"), profile("3", "x"), profile("4", "")].concat());
-    builder.rules(&block(&[&["1", "0", "", "", "0", "", "a", "Q", "3", ""], &["2", "0", "", "", "0", "", "a", "Q", "4", ""], &["3", "0", "", "", "0", "", "a", "Q", "0", ""]]));
+    builder.rules(&block(&[
+        &["1", "0", "", "", "0", "", "a", "Q", "3", ""],
+        &["2", "0", "", "", "0", "", "a", "Q", "4", ""],
+        &["3", "0", "", "", "0", "", "a", "Q", "0", ""],
+    ]));
     let told: Vec<_> = builder.finish().faults.into_iter().map(|fault| (fault.row, fault.column)).collect();
     let wanted = [("0", "id"), ("2", "crit_penalty_asr"), ("3", "crit_penalty_asr"), ("1", "sort_profile"), ("3", "sort_profile")];
     assert_eq!(told, wanted.map(|(row, column)| (row.to_owned(), column)));

@@ -213,20 +213,25 @@ pub fn list_elements(bytes: &[u8], value: Span) -> impl Iterator<Item = Span> + 
             return None;
         }
         let start = at;
-        let (mut quoted, mut bracketed) = (false, false);
-        while at < end {
-            match bytes.get(at).copied().unwrap_or_default() {
-                b'\\' if quoted => at += 1,
+        let (mut quoted, mut bracketed, mut escaped) = (false, false, false);
+        // One walk along a slice: every list of every message comes by here.
+        let comma = bytes.get(start..end)?.iter().position(|byte| {
+            if escaped {
+                escaped = false;
+                return false;
+            }
+            match byte {
+                b'\\' => escaped = quoted,
                 b'"' => quoted = !quoted,
                 b'<' if !quoted => bracketed = true,
                 b'>' if !quoted => bracketed = false,
-                b',' if !quoted && !bracketed => break,
+                b',' => return !quoted && !bracketed,
                 _ => {}
             }
-            at += 1;
-        }
-        let mut stop = at.min(end);
-        at += 1;
+            false
+        });
+        let mut stop = comma.map_or(end, |comma| start + comma);
+        at = stop + 1;
         while stop > start && bytes.get(stop - 1).is_some_and(|b| is_lws(*b)) {
             stop -= 1;
         }
