@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import hmac
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -407,6 +408,12 @@ def _metrics_only(control: Control) -> web.Application:
     return app
 
 
+_NOWHERE = logging.getLogger("edgeproxy.management")
+"""Where the HTTP server says what it cannot read: with the words of whoever sent it, the token among them, once for each."""
+_NOWHERE.addHandler(logging.NullHandler())
+_NOWHERE.propagate = False
+
+
 @asynccontextmanager
 async def management(control: Control) -> AsyncIterator[None]:
     """Serve the API on the control socket, and over TCP as configured; raise `ConfigError` where an address cannot be had."""
@@ -417,7 +424,7 @@ async def management(control: Control) -> AsyncIterator[None]:
     servers: list[asyncio.Server] = []
 
     async def gate(app: web.Application) -> Gate:
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=END_SECONDS)
+        runner = web.AppRunner(app, logger=_NOWHERE, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=END_SECONDS)
         await runner.setup()
         runners.append(runner)
         if runner.server is None:

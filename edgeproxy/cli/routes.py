@@ -32,7 +32,14 @@ def explain(number: str, route: str, group: int | None, caller: str, peer: str, 
     """Tell which rule and gateways NUMBER would get, and why each other was not."""
 
     def work() -> None:
-        given = {"number": number, "route": route, "peer": peer, "caller": caller, "at": moment, **({} if group is None else {"group": str(group)})}
+        given = {
+            "number": number,
+            "route": route,
+            "peer": peer,
+            "caller": caller,
+            "at": moment,
+            **({} if group is None else {"group": str(group)}),
+        }
         answer = ask(control, "GET", "/routes/explain", query={key: value for key, value in given.items() if value or key == "number"})
         if raw:
             show(answer)

@@ -144,14 +144,18 @@ class Fraud(msgspec.Struct, frozen=True):
             faults.add((*path, "calls_per_second_critical"), wanted)
         if zone(self.zone) is None:
             faults.add((*path, "zone"), f"no such zone: {self.zone}", "zones have names like Europe/Berlin, or UTC")
-        profiles = {rule.profileid for rule in self.rule}
-        if self.profile and not self.rows and self.profile not in profiles:
-            known = ", ".join(map(str, sorted(profiles)))
-            faults.add((*path, "profile"), f"no rule is of profile {self.profile}", f"profiles: {known}" if known else "")
+        self.check_profile((*path, "profile"), self.profile, faults)
         if self.status_code == 503:
             faults.add((*path, "status_code"), "503 tells the sender to stop sending at all: expected another one")
         if not self.reason_phrase.isprintable():
             faults.add((*path, "reason_phrase"), "expected printable text")
+
+    def check_profile(self, path: KeyPath, profile: int, faults: Faults) -> None:
+        """Note that no rule is of a profile that something goes by. What rows have is known with the database only."""
+        profiles = {rule.profileid for rule in self.rule}
+        if profile and not self.rows and profile not in profiles:
+            known = ", ".join(map(str, sorted(profiles)))
+            faults.add(path, f"no rule is of profile {profile}", f"profiles: {known}" if known else "")
 
     def document(self) -> dict[str, Any]:
         """Return what the native side reads."""

@@ -14,6 +14,12 @@ from edgeproxy.config.positions import KeyPath, Positions
 from edgeproxy.config.root import Config
 from edgeproxy.errors import ConfigError
 
+MOST_BYTES = 8_000_000
+"""Of a file that is read."""
+MOST_KEY_PARTS = 100
+_DEEP_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MOST_KEY_PARTS}}}""")
+"""In time that is bounded by the length of the text: no part is walked back over."""
+
 
 class Loaded(msgspec.Struct, frozen=True):
     """A configuration and where it came from."""
@@ -29,12 +35,19 @@ def load(path: Path) -> Loaded:
     Raise `ConfigError` with one line for each fault: file, line, key, what was expected and found.
     """
     try:
+        # What is no file may never end, or never begin.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ConfigError(f"{path}: cannot be read: expected a file")
+        if path.is_file() and (size := path.stat().st_size) > MOST_BYTES:
+            raise ConfigError(f"{path}: cannot be read: expected {MOST_BYTES:,} bytes at most, got: {size:,}")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8: {error.reason}") from error
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r}: cannot be read: {error}") from error
     return load_text(text, str(path))
 
 
@@ -42,13 +55,17 @@ def load_text(text: str, name: str) -> Loaded:
     """Read and check a file's text; raise as `load` does."""
     if text.startswith("\ufeff"):
         raise ConfigError(f"{name}:1: begins with a byte order mark, which TOML does not have: save it as UTF-8 without one")
+    if deep := _DEEP_KEY.search(text):
+        # Time and memory for such a key grow with the square of its parts.
+        line = text.count("\n", 0, deep.start()) + 1
+        raise ConfigError(f"{name}:{line}: not TOML that anybody would write: a key of {MOST_KEY_PARTS} parts and more")
     try:
         data = tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{name}:1: not TOML that anybody would write: brackets within brackets without end") from None
     except tomllib.TOMLDecodeError as error:
-        line = re.search(r"line (\d+)", str(error))
-        raise ConfigError(f"{name}:{line[1] if line else 1}: not TOML: {error}") from error
+        told = re.search(r"line (\d+)", str(error))
+        raise ConfigError(f"{name}:{told[1] if told else 1}: not TOML: {error}") from error
     faults = Faults(name, Positions(text))
     clean = _checked(Config, data, (), faults)
     if faults:

@@ -155,6 +155,8 @@ class Config(msgspec.Struct, frozen=True):
         for name, peer in self.peer.items():
             if peer.fraud_profile and not self.fraud:
                 faults.add(("peer", name, "fraud_profile"), "calls are watched only where there is a [fraud]")
+            elif self.fraud:
+                self.fraud.check_profile(("peer", name, "fraud_profile"), peer.fraud_profile, faults)
         for name, limit in self.limit.items():
             limit.check(("limit", name), faults, set(self.peer), has_store=self.shared is not None)
         self.emergency.check(("emergency",), faults, {name for name, peer in self.peer.items() if peer.has_targets}, set(self.route))

@@ -162,6 +162,18 @@ class Custom(Event, frozen=True):
     own_name: str
     values: dict[str, int | str]
 
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What it is known by."""
+        return self.own_name
+
+    def __getattr__(self, parameter: str) -> int | str:
+        """Return a parameter, as those of other events are attributes."""
+        try:
+            return self.values[parameter]
+        except KeyError:
+            raise AttributeError(f"{self.own_name} has no parameter {parameter}") from None
+
     def parameters(self) -> dict[str, int | str]:
         """Return the parameters by name."""
         return self.values

@@ -153,15 +153,16 @@ class Dispatcher:
         self._log("a policy failed", {"call_id": call.call_id, "trace_id": call.trace_id, **described(error)})
 
     def _tell(self, question: Question) -> None:
-        try:
-            record = msgspec.json.decode(question.message, type=dict[str, object])
-            for hook, options in self._chain.handlers("final", "INVITE", str(record.get("from_peer", ""))):
+        record = msgspec.json.decode(question.message, type=dict[str, object])
+        for hook, options in self._chain.handlers("final", "INVITE", str(record.get("from_peer", ""))):
+            try:
                 made = hook.handler(record, options) if hook.takes_options else hook.handler(record)
                 if isinstance(made, Coroutine):
                     self._start_background(made)
-        except BaseException as error:
-            self.failures += 1
-            self._log("a policy failed at the end of a call", described(error))
+            except BaseException as error:
+                # The others are told all the same.
+                self.failures += 1
+                self._log("a policy failed at the end of a call", {"call_id": record.get("call_id", ""), **described(error)})
 
     def _start_background(self, made: Coroutine[object, object, object]) -> None:
         """Run a handler that nobody waits for, unless too many run already."""

@@ -52,6 +52,7 @@ class Control:
 
     def __init__(self, loaded: Loaded, printer: LogPrinter) -> None:
         self.loaded = loaded
+        self._file_of_start = loaded.name
         self.printer = printer
         self.engine: _native.Engine
         self.announcer = Announcer(printer)
@@ -191,7 +192,7 @@ class Control:
 
     def read(self, path: Path | None = None, text: str | None = None) -> Loaded:
         """Read what is to be applied: `text`, the file at `path`, or the file of the start; raise `ConfigError`."""
-        name = str(path) if path else self.loaded.name
+        name = str(path) if path else self._file_of_start
         return load_text(text, name) if text is not None else load(Path(name))
 
     async def reload(self, staged: Loaded, of: int = 0) -> Reloaded:

@@ -46,7 +46,13 @@ async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
             config = msgspec.structs.replace(config, authentication=msgspec.structs.replace(authentication, attacks=attacks))
         if config.fraud and config.fraud.rows:
             own = {rule.ruleid for rule in config.fraud.rule}
-            provisioned = [rule for rule in await read_fraud(engine, faults) if rule.ruleid not in own]
+            found_rules = await read_fraud(engine, faults)
+            faults += [
+                RowFault("fraud_detection", str(rule.ruleid), "ruleid", "a rule of the file has it")
+                for rule in found_rules
+                if rule.ruleid in own
+            ]
+            provisioned = [rule for rule in found_rules if rule.ruleid not in own]
             config = msgspec.structs.replace(config, fraud=msgspec.structs.replace(config.fraud, rule=[*config.fraud.rule, *provisioned]))
         if named := [name for name, limit in config.limit.items() if limit.rows]:
             found = await read_limits(engine, {name: config.limit[name].most_problem for name in named}, faults)

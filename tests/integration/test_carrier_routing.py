@@ -574,7 +574,9 @@ rules = [{ prefix = "", add = "" }]
         assert manage(proxy, "routes", "explain", "4930", "--from", "core") == (0, refused)
 
 
-def test_explanations_for_callers_with_a_group_and_for_routes_that_only_check(routed: Callable[..., tuple[Proxy, int]], tmp_path: Path) -> None:
+def test_explanations_for_callers_with_a_group_and_for_routes_that_only_check(
+    routed: Callable[..., tuple[Proxy, int]], tmp_path: Path
+) -> None:
     proxy, _ = routed(
         {"a": free_port()},
         [("0,0,0", "49", "a"), ("7", "49", "a")],

@@ -156,6 +156,14 @@ def test_a_reload_changes_all_or_nothing_and_a_rollback_goes_back(local: Local) 
         assert [(one["number"], one["of"], "text" in one) for one in kept] == [(1, 0, False), (2, 0, False), (3, 1, False), (4, 2, False)]
         assert manage(proxy, "reload", str(proxy.file))[0] == 0
         call(caller, other, port, "once-more")
+        # Another file holds until the next reload without one: that is of the file of the start.
+        tried = proxy.folder / "tried.toml"
+        tried.write_text(first)
+        assert json.loads(manage(proxy, "reload", str(tried))[1])["changed"] == ["peer.core.to"]
+        call(caller, core, port, "tried")
+        tried.unlink()
+        assert json.loads(manage(proxy, "reload")[1])["changed"] == ["peer.core.to"]
+        call(caller, other, port, "own-again")
 
 
 def test_sighup_reloads_and_tells_why_not(local: Local) -> None:
@@ -300,6 +308,14 @@ def test_over_tcp_nothing_goes_without_the_token(api: tuple[Proxy, str, str, str
         assert raw.recv(64).startswith(b"HTTP/1.1 401")
     status, found = http("GET", f"{url}/status", token=token)
     assert (status, found["state"]) == (200, "serving")
+    # What is no HTTP at all may hold the token all the same.
+    for line in (f"Authorization: Bearer {token}\x01", f"Authorization : Bearer {token}"):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as raw:
+            raw.sendall(f"GET /status HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n".encode())
+            assert b" 400 " in raw.recv(64)
+    log = (api[0].folder / "edge.log").read_text()
+    assert token not in log
+    assert "Traceback" not in log
     request = urllib.request.Request(f"{url}/status", headers={"Authorization": f"bearer {token}"})  # noqa: S310
     with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
         assert response.status == 200

@@ -18,7 +18,10 @@ def test_native_events_are_those_of_the_catalogue() -> None:
 def test_an_event_is_made_of_its_parameters_or_refused() -> None:
     event = make("E_DISPATCHER_STATUS", 5, {"partition": "default", "group": "core", "address": "udp:192.0.2.1:5060", "status": "inactive"})
     assert (name_of(event), event.at, event.parameters()["group"]) == ("E_DISPATCHER_STATUS", 5, "core")
-    assert make("X_MINE", 1, {"a": 1}).parameters() == {"a": 1}
+    mine = make("X_MINE", 1, {"a": 1})
+    assert (mine.name, mine.parameters(), getattr(mine, "a", None)) == ("X_MINE", {"a": 1}, 1)
+    with pytest.raises(AttributeError, match="X_MINE has no parameter b"):
+        mine.b  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(ValueError, match="no such event: E_NOPE"):
         make("E_NOPE", 1, {})
     with pytest.raises(ValueError, match="E_DISPATCHER_STATUS: Object missing required field `partition`"):

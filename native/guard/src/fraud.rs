@@ -60,6 +60,8 @@ struct Figures {
     told: u16,
     /// Thresholds that are to be told once more, whoever told them before.
     again: u16,
+    /// Thresholds that calls are beyond which were let in: once the figure is below, crossing one again is news.
+    beyond: u16,
 }
 
 #[derive(Debug)]
@@ -120,6 +122,8 @@ pub struct WatchedCall {
     pub rule: Arc<FraudRule>,
     second: u64,
     before: (u32, u64, u16),
+    /// Thresholds that it is the first one beyond.
+    beyond: u16,
     day: i64,
     hashed: u64,
     sequential: u32,
@@ -236,6 +240,7 @@ impl Fraud {
         let bucket = figures.buckets.at(second);
         *bucket = bucket.saturating_add(1);
         let this_second = u32::from(*bucket);
+        let mut beyond = 0;
         let elsewhere = self.others.of(holder.slot().key(), rule.id, time.day, hashed);
         let values = [
             (Figure::CallsPerMinute, figures.buckets.sum().saturating_add(elsewhere.minute)),
@@ -250,11 +255,18 @@ impl Fraud {
                 let own = if figure == Figure::CallsPerSecond { Some(terms.calls_per_second[level as usize]).filter(|most| *most > 0) } else { None };
                 let Some(threshold) = own.or_else(|| rule.threshold(figure, level as usize)) else { continue };
                 let bit = 1 << (2 * figure as u16 + level as u16);
-                if value < threshold {
+                // What ends, or is a minute old, is looked at with the next call only: without that one the figure may have been below.
+                let fell = matches!(figure, Figure::CallsPerMinute | Figure::ConcurrentCalls) && value - 1 < threshold && figures.beyond & bit != 0;
+                if value < threshold || fell {
                     figures.told &= !bit;
                     figures.again &= !bit;
+                    figures.beyond &= !bit;
+                }
+                if value < threshold {
                     continue;
                 }
+                beyond |= bit & !figures.beyond;
+                figures.beyond |= bit;
                 worst = worst.max(Some(level));
                 // What another node has told is no news, and its bar may have been lifted since.
                 let news = (figures.told | elsewhere.told) & bit == 0 || figures.again & bit != 0;
@@ -269,7 +281,7 @@ impl Fraud {
         // Critical ones first, each in the order of the figures.
         alarms.sort_by_key(|alarm| std::cmp::Reverse(alarm.level));
         Some(FraudFinding {
-            call: Some(WatchedCall { holder, rule: Arc::clone(rule), second, before, day: time.day, hashed, sequential }),
+            call: Some(WatchedCall { holder, rule: Arc::clone(rule), second, before, beyond, day: time.day, hashed, sequential }),
             alarms,
             level: worst,
         })
@@ -357,7 +369,7 @@ impl Fraud {
         self.table.set_most(keys);
     }
 
-    /// Forgets those of other days that nobody calls by now; and where there is hardly any room left, those who called once or twice
+    /// Forgets those of other days that nobody called within the last minute or calls by now; and where there is hardly any room left, those who called once or twice
     /// and not within the last hour: whoever makes users up must not keep others from being watched.
     pub fn sweep(&self, rules: &FraudRules, now: u64, wall: i64) {
         let day = rules.local(wall).day;
@@ -365,7 +377,9 @@ impl Fraud {
         for slot in self.table.all() {
             let figures = slot.value().lock();
             let idle = figures.total <= FEW && figures.buckets.newest + IDLE_SECONDS < now / SECOND;
-            let old = figures.day != day || crowded && idle;
+            // The minute slides across midnight.
+            let over = figures.buckets.newest + BUCKETS as u64 <= now / SECOND + 1;
+            let old = figures.day != day && over || crowded && idle;
             drop(figures);
             if old {
                 self.table.retire(&slot);
@@ -406,8 +420,17 @@ impl Fraud {
             let Ok(holder) = self.table.hold(&row.key, u32::MAX, FraudValue::default) else { return };
             let mut figures = holder.slot().value().lock();
             let buckets = Buckets { newest: second, counts: [0; BUCKETS] };
-            *figures =
-                Figures { rule: row.rule, day: row.day, total: row.total, sequential: row.sequential, last: row.last, told: row.told, again: 0, buckets };
+            *figures = Figures {
+                rule: row.rule,
+                day: row.day,
+                total: row.total,
+                sequential: row.sequential,
+                last: row.last,
+                told: row.told,
+                again: 0,
+                beyond: 0,
+                buckets,
+            };
             for (age, count) in &row.minute {
                 let age = u64::from(*age) + ago;
                 if age < BUCKETS as u64 {
@@ -429,6 +452,7 @@ impl WatchedCall {
     /// It was refused: as if it had not been.
     pub fn take_back(self) {
         let mut figures = self.holder.slot().value().lock();
+        figures.beyond &= !self.beyond;
         if (figures.rule, figures.day) == (self.rule.id, self.day) {
             figures.total = figures.total.saturating_sub(1);
             if figures.last == self.hashed && figures.sequential == self.sequential {
@@ -487,8 +511,8 @@ mod tests {
         assert_eq!(told(20, "9003"), []);
         assert_eq!(told(30, "9004"), [("calls-per-minute", Level::Critical, 4, 4)]);
         assert_eq!(told(40, "9005"), [("total-calls", Level::Critical, 5, 5)]);
-        // The minute has slid: two are left of five, and the next one is the second crossing to come.
-        assert_eq!(told(95, "9006"), []);
+        // The minute has slid: one is left of five, so that this is the second crossing.
+        assert_eq!(told(95, "9006"), [("calls-per-minute", Level::Warning, 2, 2)]);
         assert_eq!(told(200, "9007"), []);
         assert_eq!(told(201, "9008"), [("calls-per-minute", Level::Warning, 2, 2)]);
         assert_eq!(bench.0.stats(Some("alice"), 201 * SECOND, 10)[0].total_calls, 8);
@@ -505,10 +529,11 @@ mod tests {
         let told = there.0.told(SECOND, 10);
         assert_eq!((told[0].total, told[0].minute, told[0].concurrent, told[0].sequential), (2, 2, 2, 2));
         hears(&told);
-        assert_eq!(here.call(2, "9001").1, [("concurrent-calls", Level::Warning, 3, 3)]);
+        let three = ("concurrent-calls", Level::Warning, 3, 3);
+        assert_eq!(here.call(2, "9001").1, [three]);
         // Two there and two here of the same number; those of another number are no row.
-        assert_eq!(here.call(3, "9001").1, [("sequential-calls", Level::Warning, 4, 4)]);
-        assert_eq!(here.call(4, "9002").1, [("calls-per-minute", Level::Warning, 5, 5)]);
+        assert_eq!(here.call(3, "9001").1, [three, ("sequential-calls", Level::Warning, 4, 4)]);
+        assert_eq!(here.call(4, "9002").1, [("calls-per-minute", Level::Warning, 5, 5), three]);
         let stats = &here.0.stats(None, 4 * SECOND, 1)[0];
         assert_eq!((stats.calls_per_minute, stats.total_calls, stats.concurrent_calls, stats.sequential_calls), (5, 5, 2, 1));
         // Totals of another rule or day are not ours, the last minute is.
@@ -570,6 +595,48 @@ mod tests {
         let (_one, told) = bench.call(3, "9003");
         assert_eq!(told, []);
         assert_eq!(bench.call(4, "9004").1, [("concurrent-calls", Level::Warning, 2, 2)]);
+    }
+
+    #[test]
+    fn a_figure_that_fell_and_crosses_again_is_news_and_a_refused_call_is_no_fall() {
+        let warned = [("concurrent-calls", Level::Warning, 1, 1)];
+        let one = bench([[0; 2], [0; 2], [1, 0], [0; 2], [0; 2], [0; 2]]);
+        for second in 0..3 {
+            let (call, told) = one.call(second, "9001");
+            assert_eq!(told, warned, "each call ends before the next");
+            drop(call);
+        }
+        let two = bench([[0; 2], [0; 2], [2, 0], [0; 2], [0; 2], [0; 2]]);
+        let _held = two.call(0, "9001").0;
+        for second in 1..3 {
+            assert_eq!(two.call(second, "9002").1.len(), 1, "let in, and ended");
+        }
+        let refused = bench([[0; 2], [0; 2], [2, 0], [0; 2], [0; 2], [0; 2]]);
+        let _held = refused.call(0, "9001").0;
+        let told: Vec<usize> = (1..4)
+            .map(|second| {
+                let (call, told) = refused.call(second, "9002");
+                call.unwrap().take_back();
+                told.len()
+            })
+            .collect();
+        assert_eq!(told, [1, 0, 0], "what was never let in changes nothing");
+    }
+
+    #[test]
+    fn the_minute_slides_across_midnight() {
+        let bench = bench([[4, 0], [0; 2], [0; 2], [0; 2], [0; 2], [0; 2]]);
+        // Twelve hours after noon, on a clock that began then.
+        let midnight = 43_200;
+        for second in [midnight - 13, midnight - 12, midnight - 11] {
+            bench.call(second, "9001");
+        }
+        bench.0.sweep(&bench.1, (midnight + 20) * SECOND, NOON + midnight as i64 + 20);
+        assert_eq!(bench.call(midnight + 30, "9001").1, [("calls-per-minute", Level::Warning, 4, 4)]);
+        bench.0.sweep(&bench.1, (midnight + 200) * SECOND, NOON + midnight as i64 + 200);
+        assert_eq!(bench.0.len(), 1, "a new day has begun for it");
+        bench.0.sweep(&bench.1, (midnight + 86_600) * SECOND, NOON + midnight as i64 + 86_600);
+        assert!(bench.0.is_empty());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 """Config fixtures: a file, a line of dashes, and the exact error or a part of the table that it makes."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -75,3 +77,29 @@ def test_defaults_are_within_their_own_bounds() -> None:
 def test_as_many_ports_are_ready_as_a_call_with_all_its_streams_needs() -> None:
     toml = '[install]\nmedia_ready = 1\n[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[media]\nstreams = 5\n'
     assert msgspec.msgpack.decode(to_document(load_text(toml, "edge.toml").config))["install"]["media"]["ready"] == 10
+
+
+def test_a_key_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    for text in ("a." * 100_000 + "a = 1", "[" + "a . " * 100_000 + "a]", '\n"x".' + "'y'." * 100_000 + "z = 1"):
+        with pytest.raises(ConfigError, match=r"^edge.toml:[12]: not TOML that anybody would write: a key of 100 parts and more$"):
+            load_text(text, "edge.toml")
+    for text in ("a" * 1_000_000, '"' + "a." * 400_000, "-" * 500_000 + "."):
+        with pytest.raises(ConfigError, match="not TOML"):
+            load_text(text, "edge.toml")
+    assert time.monotonic() - began < 5
+
+
+def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(8_000_001)
+    for name, problem in (
+        (f"{tmp_path}/fifo", "expected a file"),
+        ("/dev/zero", "expected a file"),
+        (f"{tmp_path}/large", "expected 8,000,000 bytes at most, got: 8,000,001"),
+        (str(tmp_path), "Is a directory"),
+        ("a\0b", "embedded null byte"),
+    ):
+        with pytest.raises(ConfigError, match=f"cannot be read: {problem}"):
+            load(Path(name))

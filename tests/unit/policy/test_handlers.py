@@ -313,6 +313,24 @@ def test_the_end_of_calls_is_told_with_their_record() -> None:
         assert told == [("failed", 486)]
 
 
+def test_a_handler_of_ends_that_fails_keeps_nobody_else_from_being_told() -> None:
+    told: list[object] = []
+    first, second = Policy(), Policy()
+
+    @first.on_final()
+    def fail(record: dict[str, object]) -> None:
+        raise RuntimeError(record["call_id"])
+
+    @second.on_final()
+    def note(record: dict[str, object]) -> None:
+        told.append(record["outcome"])
+
+    with SimulatedEdge(first, second) as edge:
+        edge.respond(edge.receive(request("INVITE")), 486)
+        edge.wait()
+        assert told == ["failed"]
+
+
 def test_the_first_step_runs_without_a_task_and_whatever_asyncio_offers_works_in_it() -> None:
     async def at_once(call: Call) -> Verdict:
         assert not isinstance(asyncio.current_task(), asyncio.Task)
