@@ -153,7 +153,12 @@ class Dispatcher:
         self._log("a policy failed", {"call_id": call.call_id, "trace_id": call.trace_id, **described(error)})
 
     def _tell(self, question: Question) -> None:
-        record = msgspec.json.decode(question.message, type=dict[str, object])
+        try:
+            record = msgspec.json.decode(question.message, type=dict[str, object])
+        except msgspec.DecodeError as error:
+            self.failures += 1
+            self._log("a record cannot be read", described(error))
+            return
         for hook, options in self._chain.handlers("final", "INVITE", str(record.get("from_peer", ""))):
             try:
                 made = hook.handler(record, options) if hook.takes_options else hook.handler(record)

@@ -6,6 +6,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+from edgeproxy.admin.metrics import GAUGES
+
 ROOT = Path(__file__).parent.parent.parent
 MAY_IMPORT_NATIVE = {"server", "sip", "testing"}
 LAYERS = [{"syntax", "ring-queue"}, {"proto", "guard", "routing", "media"}, {"edge"}, {"net"}, {"edgeproxy-native"}]
@@ -55,6 +57,13 @@ def test_every_counter_is_explained() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     assert names
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_what_may_fall_is_no_counter_for_prometheus() -> None:
+    sources = (path.read_text() for path in (ROOT / "native/edge/src").rglob("*.rs"))
+    present = {name for text in sources for name in re.findall(r"counters\.(\w+)\.set\(", text)}
+    assert present
+    assert present - GAUGES == set()
 
 
 def test_no_file_holds_two_things() -> None:

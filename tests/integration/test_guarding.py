@@ -227,10 +227,11 @@ def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
     with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
         database.execute(
             "INSERT INTO fraud_detection (ruleid, profileid, prefix, total_calls_warning, total_calls_critical, start_hour)"
-            " VALUES (1, 1, '900', 2, 3, '00:00'), (2, 1, '9', 0, 0, 'noon')"
+            " VALUES (1, 1, '900', 2, 3, '00:00'), (2, 1, '9', 0, 0, 'noon'), (9, 1, '7', 1, 1, '00:00')"
         )
     database.close()
     assert manage(proxy, "routes", "reload")[0] == 0
+    assert "fraud_detection 9 ruleid a rule of the file has it" in manage(proxy, "status")[1]
     assert "fraud_detection 2 start_hour expected HH:MM, got: noon" in manage(proxy, "status")[1]
     with Agent("127.0.0.7") as phone:
         for call_id in ("a", "b"):

@@ -216,6 +216,8 @@ fn a_gateway_that_rings_too_long_is_not_followed_by_another() {
     rig.advance(20_001);
     let sent = rig.receive(A, &answer(&first.text, 487, "a", &[]));
     assert_eq!((statuses(&sent), requests(&sent).len()), (vec![408], 1));
+    let state = Arc::clone(&rig.routing().table("").unwrap().gateways[0].state);
+    assert_eq!((state.rang_out.load(Relaxed), state.silent.load(Relaxed)), (1, 0));
 }
 
 #[test]

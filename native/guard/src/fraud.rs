@@ -369,8 +369,8 @@ impl Fraud {
         self.table.set_most(keys);
     }
 
-    /// Forgets those of other days that nobody called within the last minute or calls by now; and where there is hardly any room left, those who called once or twice
-    /// and not within the last hour: whoever makes users up must not keep others from being watched.
+    /// Forgets those of other days who neither call by now nor did within the last minute; and where there is hardly any room left,
+    /// those who called once or twice and not within the last hour: whoever makes users up must not keep others from being watched.
     pub fn sweep(&self, rules: &FraudRules, now: u64, wall: i64) {
         let day = rules.local(wall).day;
         let crowded = self.table.is_crowded();
