@@ -112,8 +112,8 @@ class PolicyTuning(msgspec.Struct, frozen=True):
     """How much less a policy process counts than a worker where both want the same processor (setpriority(2))."""
     start_seconds: Annotated[float, Meta(ge=0.5, le=600)] = 20.0
     """Longest wait for a policy process to import its modules."""
-    drain_seconds: Annotated[float, Meta(ge=0, le=600)] = 5.0
-    """How long handlers of a process that is replaced may still run."""
+    drain_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 300.0
+    """How long handlers of a process that is replaced may still run, those of calls that ring among them; it ends once none does."""
 
 
 class Tuning(msgspec.Struct, frozen=True):

@@ -36,6 +36,9 @@ from edgeproxy.server.users import Users
 from edgeproxy.server.values import ValueService
 from edgeproxy.shared import Store
 
+MOST_RETIRED = 8
+"""Older configurations whose handlers still run; each has its processes in memory."""
+
 
 class Reloaded(msgspec.Struct, frozen=True):
     """What a reload did."""
@@ -82,6 +85,7 @@ class Control:
         self.revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._retired: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start policies and engine; raise as `run` does, with nothing left running."""
@@ -256,7 +260,7 @@ class Control:
             retired, self.policies = self.policies, policies
             self._past_lookups += retired.lookups
             self._past_work += retired.work
-            self._later(retired.stop(self.loaded.config.tuning.policy.drain_seconds))
+            self._retire(retired, self.loaded.config.tuning.policy.drain_seconds)
         return gone
 
     async def _with_rows(self, loaded: Loaded) -> Config:
@@ -288,10 +292,21 @@ class Control:
         await asyncio.to_thread(self.engine.close_listeners, numbers)
         self.printer.event("listeners closed", values={"count": len(numbers)})
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _retire(self, policies: Policies, drain_seconds: float) -> None:
+        """Let handlers of replaced processes come to their end; where too many wait for that, the oldest do no longer."""
+        self._retired = [task for task in self._retired if not task.done()]
+        while len(self._retired) >= MOST_RETIRED:
+            self._retired.pop(0).cancel()
+            self.printer.event(
+                "policies of an older configuration end before their handlers", level="warning", values={"at_most": MOST_RETIRED}
+            )
+        self._retired.append(self._later(policies.stop(drain_seconds)))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
+        return task
 
     def _keep(self, policy_files: list[str], of: int = 0) -> int:
         try:

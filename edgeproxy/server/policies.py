@@ -18,7 +18,7 @@ from edgeproxy.config.positions import Positions
 from edgeproxy.errors import PolicyError
 from edgeproxy.events import Event, name_of
 from edgeproxy.policy.load import ModuleSpec
-from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told, changed_at
+from edgeproxy.server.policy_orders import DRAIN, Counts, Hello, Orders, Told, changed_at
 
 Log = Callable[..., None]
 Values = Callable[[], socket.socket]
@@ -30,6 +30,7 @@ WORK = ("policy_questions_taken", "policy_wait_microseconds", "policy_handling_m
 """Counters of what policy processes do, in the order in which a link tells them."""
 MOST_EVENT_BYTES = 1 << 20
 """Events that wait to be read by a policy process; more are dropped."""
+_LAST_VERDICTS_SECONDS = 0.5
 _LEAST_RESTART_SECONDS = 0.2
 _MOST_RESTART_SECONDS = 10.0
 
@@ -258,16 +259,21 @@ class PolicyProcess:
         self._link = None
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
-        """Ask it nothing more, let its handlers come to their end, and end it."""
+        """Ask it nothing more, let its handlers come to their end, for `drain_seconds` at most, and end it."""
         # Let go of it, or it keeps itself, and the descriptors of its link with it, until garbage is looked for.
         if watching := self._watching:
             self._watching = None
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         try:
-            if self._engine and self._link and drain_seconds:
+            if self._engine and self._link and self._process and self._process.stdin and drain_seconds:
                 self._engine.drain_policy_link(self._link.id)
-                await asyncio.sleep(drain_seconds)
+                self._process.stdin.write(msgspec.json.encode(Told(DRAIN, 0, {})) + b"\n")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(drain_seconds):
+                        await self._until_lost()
+                        # Workers still take what it decided last.
+                        await asyncio.sleep(_LAST_VERDICTS_SECONDS)
         finally:
             self._remove()
             if self._process and self._process.returncode is None:

@@ -39,6 +39,10 @@ class Orders(msgspec.Struct):
     """File and line that name each module: for faults only, they make no other process of it."""
 
 
+DRAIN = "drain"
+"""Told in the place of an event: end once no handler runs. Names of events begin otherwise."""
+
+
 class Told(msgspec.Struct):
     """An event for the handlers of a policy process."""
 

@@ -26,10 +26,14 @@ from edgeproxy.policy.load import event_names, hooks, load
 from edgeproxy.policy.lookup import Lookups
 from edgeproxy.policy.values import PolicyValues
 from edgeproxy.server import logs
-from edgeproxy.server.policy_orders import Counts, Hello, Orders, Told, changed_at
+from edgeproxy.server.policy_orders import DRAIN, Counts, Hello, Orders, Told, changed_at
 
 BATCH = 64
 """Questions handled before verdicts leave."""
+LOOK_SECONDS = 0.1
+"""Between two looks whether a process that drains may end."""
+QUIET_LOOKS = 10
+"""How many of them must find it idle."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -161,7 +165,7 @@ class Exchange:
 async def _serve(orders: Orders, chain: Chain, tally: Tally, printer: logs.LogPrinter) -> None:
     loop = asyncio.get_running_loop()
     port = _native.PolicyPort(orders.descriptors)
-    stop = asyncio.Event()
+    stop, draining = asyncio.Event(), asyncio.Event()
 
     def log(event: str, values: dict[str, object]) -> None:
         if orders.mask_identities:
@@ -194,14 +198,27 @@ async def _serve(orders: Orders, chain: Chain, tally: Tally, printer: logs.LogPr
         rest[:] = last
         for line in lines:
             told = msgspec.json.decode(line, type=Told)
+            if told.name == DRAIN:
+                draining.set()
+                continue
             exchange.dispatcher.event(make(told.name, told.at, told.values))
+
+    async def drain() -> None:
+        """End once no handler runs and none has for a while: a worker that is busy may still ask."""
+        await draining.wait()
+        quiet = 0
+        while quiet < QUIET_LOOKS:
+            await asyncio.sleep(LOOK_SECONDS)
+            quiet = quiet + 1 if exchange.dispatcher.is_idle else 0
+        stop.set()
 
     loop.add_reader(port.fileno(), exchange.ready)
     loop.add_reader(0, word)
-    beating = asyncio.create_task(beat())
+    tasks = [asyncio.create_task(work) for work in (beat(), drain())]
     exchange.take()
     await stop.wait()
-    beating.cancel()
+    for task in tasks:
+        task.cancel()
     await Call.values.close()
     for name in ("edgeproxy.policy.http", "edgeproxy.policy.sql"):
         if name in sys.modules:
