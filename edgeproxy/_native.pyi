@@ -363,11 +363,15 @@ class Question:
 
     @property
     def message(self) -> bytes:
-        """The record of a call as JSON, for `final`; the response, for `response` and `answer`."""
+        """The record of a call as JSON, for `final`; the response, for `response` and `answer`; for `ended` a token of the call, if one was answered."""
 
     @property
     def target(self) -> str:
         """Where the attempt goes, for `branch`, or the response came from, for `response`: `transport:address:port`."""
+
+    @property
+    def variables(self) -> str:
+        """What handlers of its call keep, as a JSON object; empty where there is nothing."""
 
 @final
 class Request:

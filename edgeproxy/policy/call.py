@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from edgeproxy.errors import CallEnded, LookupFailed, PolicyError
 from edgeproxy.policy.response import Response
 from edgeproxy.policy.values import PolicyValues
-from edgeproxy.policy.verdict import BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
+from edgeproxy.policy.verdict import CONTINUE, BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
 from edgeproxy.sip import Request, Uri
 
 _CONTACT = re.compile(r'<([^<>]*)>|(?:^|,)\s*([a-z][^\s,;<>"]*)')
@@ -49,6 +51,7 @@ class Call:
         "_ban",
         "_edits",
         "_future",
+        "_kept",
         "_limits",
         "_media",
         "_notes",
@@ -66,6 +69,8 @@ class Call:
     """URL of the database that `sql` asks; the same for all calls of a process."""
     values = PolicyValues()
     """Counters and sets with expiry: of this node, or of all nodes that share a store."""
+    sleeper: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
+    """What `sleep` waits with; a test has its own time."""
 
     def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool]) -> None:
         self.request = request
@@ -79,6 +84,7 @@ class Call:
         self._edits: list[Edit] | None = None
         self._notes: dict[str, str] | None = None
         self._variables: dict[str, Any] | None = None
+        self._kept: dict[str, str] | None = None
         self._routing_number = ""
         self._media: bool | None = None
         self._limits: list[tuple[str, str, int | None]] | None = None
@@ -87,10 +93,35 @@ class Call:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Whatever handlers of one chain want to tell each other."""
+        """What handlers of this call keep for those that are asked about it later, and for its record: values that JSON can hold.
+
+        16 KiB for names and values of a call. What a handler changes, others see once it has decided.
+        """
         if self._variables is None:
             self._variables = {}
         return self._variables
+
+    def learn(self, variables: str) -> None:
+        """Take over what other handlers keep, a JSON object or nothing; what this one changed meanwhile stays."""
+        if not variables and not self._kept:
+            return
+        kept = {name: bytes(value).decode() for name, value in msgspec.json.decode(variables or "{}", type=dict[str, msgspec.Raw]).items()}
+        before, own = self._kept or {}, self.variables
+        for name in before.keys() | kept.keys():
+            if (text := kept.get(name)) == before.get(name):
+                continue
+            if text is None:
+                own.pop(name, None)
+            else:
+                own[name] = msgspec.json.decode(text)
+        self._kept = kept
+
+    def _changed_variables(self) -> list[tuple[str, str | None]]:
+        """Return names and values, as JSON, of what others do not know; None for what is gone."""
+        own = {name: _json(name, value) for name, value in (self._variables or {}).items()}
+        before, self._kept = self._kept or {}, own
+        changed: list[tuple[str, str | None]] = [(name, text) for name, text in own.items() if before.get(name) != text]
+        return changed + [(name, None) for name in before if name not in own]
 
     @property
     def method(self) -> str:
@@ -155,11 +186,6 @@ class Call:
         """What was changed so far."""
         return self._edits or ()
 
-    @property
-    def notes(self) -> Mapping[str, str] | None:
-        """What was noted so far."""
-        return self._notes
-
     def header(self, name: str) -> str | None:
         """Return the first value of a header field of the request as it came."""
         return self.request.header(name)
@@ -215,6 +241,19 @@ class Call:
         if self._notes is None:
             self._notes = {}
         self._notes[name] = value
+        if self.ended_with is not None:
+            # The call may end before its handler does.
+            self.keep()
+
+    def keep(self) -> None:
+        """Give what was noted since the answer, and variables that changed, to the call, while that lasts."""
+        if not self.token:
+            # It failed, and its record is written.
+            return
+        variables = self._changed_variables()
+        notes, self._notes = self._notes, None
+        if notes or variables:
+            self._send(self.token, encode(CONTINUE, notes=notes, more={"variables": variables}))
 
     def limit(self, name: str, key: str, most: int | None = None) -> None:
         """Let the call count for `key` of the `[limit.NAME]` of this name from the next verdict on; where that is full, it is refused as the limit says.
@@ -279,13 +318,24 @@ class Call:
             more["limits"], self._limits = self._limits, None
         if self._anew:
             more["anew"], self._anew = True, False
-        return encode(verdict, edits=self.edits, notes=self.notes, more=more)
+        if (self._variables is not None or self._kept) and (variables := self._changed_variables()):
+            more["variables"] = variables
+        # They cross once.
+        notes, self._notes = self._notes, None
+        return encode(verdict, edits=self.edits, notes=notes, more=more)
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing was done to the request."""
         return not (
-            self._edits or self._notes or self._routing_number or self._anew or self._limits or self._ban or self._media is not None
+            self._edits
+            or self._notes
+            or self._variables is not None
+            or self._routing_number
+            or self._anew
+            or self._limits
+            or self._ban
+            or self._media is not None
         )
 
     async def route(  # noqa: PLR0913
@@ -332,7 +382,7 @@ class Call:
 
     async def sleep(self, seconds: float) -> None:
         """Wait; the deadline of the handler runs on."""
-        await asyncio.sleep(seconds)
+        await Call.sleeper(seconds)
 
     async def http_json(
         self,
@@ -391,14 +441,22 @@ class Call:
         if self._future and not self._future.done():
             self._future.set_result(Failure(target or self._target, status_code, response.decode(errors="replace")))
 
-    def ended(self, status_code: int) -> None:
-        """The request is over: whoever awaits an attempt goes on."""
+    def ended(self, status_code: int, of_call: bytes = b"") -> None:
+        """The request is over: whoever awaits an attempt goes on. `of_call` is the token of a call that was answered."""
         self.ended_with = status_code
+        self.token = of_call
         if self._future and not self._future.done():
             if 200 <= status_code < 300:
                 self._future.set_result(None)
             else:
                 self._future.set_exception(CallEnded(status_code))
+
+
+def _json(name: str, value: object) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise PolicyError(f"call.variables[{name!r}]: expected what JSON can hold, got {type(value).__name__}: {error}") from None
 
 
 def display_name_addr(name: str, uri: Uri | str) -> str:

@@ -66,11 +66,12 @@ class Dispatcher:
         elif found := self._running.get(question.key):
             call, task, _ = found
             if event == "failed":
+                call.learn(question.variables)
                 call.failed(question.token, question.status_code, question.target, question.message)
             else:
-                self._running.pop(question.key)
-                call.ended(question.status_code)
+                call.ended(question.status_code, question.message)
                 if not 200 <= question.status_code < 300:
+                    self._running.pop(question.key)
                     task.cancel()
 
     def _ask(self, question: Question, request: Request) -> None:
@@ -80,6 +81,8 @@ class Dispatcher:
             return
         event = question.event
         call = self._object(event, question, request)
+        if variables := question.variables:
+            call.learn(variables)
         loop = self._loop or self._running_loop()
         self.handled += 1
         try:
@@ -127,6 +130,11 @@ class Dispatcher:
         if call.ended_with is not None:
             if error and not isinstance(error, CallEnded):
                 self._failed(call, error)
+                return
+            try:
+                call.keep()
+            except PolicyError as nonsense:
+                self._failed(call, nonsense)
         elif error:
             self._failed(call, error)
         else:
@@ -149,7 +157,8 @@ class Dispatcher:
 
     def _failed(self, call: Call, error: BaseException) -> None:
         self.failures += 1
-        self._send(call.token, FAILED)
+        if call.ended_with is None:
+            self._send(call.token, FAILED)
         self._log("a policy failed", {"call_id": call.call_id, "trace_id": call.trace_id, **described(error)})
 
     def _tell(self, question: Question) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from edgeproxy.policy.lookup import Lookups
 from edgeproxy.policy.values import PolicyValues
 from edgeproxy.shared.memory import MemoryValues
 from edgeproxy.storage import block
+from edgeproxy.testing.clock import SimulatedClock
 from edgeproxy.testing.response import Response
 
 CONFIGURATION = """
@@ -43,18 +44,22 @@ _TURNS = 5
 
 
 class SimulatedEdge:
-    """An edge with `policies`, asked in this order; use it as a context manager or call `close`."""
+    """An edge with `policies`, asked in this order; use it as a context manager or call `close`.
+
+    `options` are those of every policy, or a list with those of each.
+    """
 
     def __init__(
         self,
         *policies: Policy,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         configuration: str = CONFIGURATION,
         deadline_seconds: float = 1.0,
     ) -> None:
         config = load_text(configuration, "simulated.toml").config
         kinds = {name: peer.kind for name, peer in config.peer.items()}
-        modules = [(policy, convert_options(policy, options or {}, "policy")) for policy in policies]
+        given = [options or {}] * len(policies) if options is None or isinstance(options, Mapping) else list(options)
+        modules = [(policy, convert_options(policy, own, "policy")) for policy, own in zip(policies, given, strict=True)]
         wanted = hooks(modules, [deadline_seconds] * len(policies), [500] * len(policies), kinds)
         peers = {name: peer.lookups for name, peer in config.peer.items() if peer.lookups}
         if peers:
@@ -73,8 +78,9 @@ class SimulatedEdge:
         self._listener = next(iter(config.install.listener))
         # A test that asks a database names it in its configuration: nobody means that of this machine.
         Call.database = config.install.database if "database" in configuration else ""
-        self._now = 0.0
-        Call.values = PolicyValues(values=MemoryValues(lambda: self._now))
+        self._clock = SimulatedClock()
+        Call.sleeper = self._clock.sleep
+        Call.values = PolicyValues(values=MemoryValues(lambda: self._clock.now))
 
     def _answer(self, token: bytes, verdict: bytes) -> bool:
         self._edge.answer(token, verdict)
@@ -140,17 +146,21 @@ class SimulatedEdge:
         return self.sent[count:]
 
     def advance(self, seconds: float) -> list[Response]:
-        """Let time pass at the edge; return what is sent meanwhile. Handlers that wait for something of their own go on in real time."""
+        """Let time pass at the edge and for `Call.sleep`; return what is sent meanwhile. Whatever else handlers wait for goes on in real time."""
         count = len(self.sent)
-        self._now += seconds
-        left = round(seconds * 1_000)
-        while left > 0:
-            left = self._edge.advance(left)
+        end = self._clock.now + seconds
+        while self._clock.now < end:
+            due = min(self._clock.next_due, end)
+            left = max(0, round((due - self._clock.now) * 1_000))
+            while left > 0:
+                left = self._edge.advance(left)
+                self._settle()
+            self._clock.pass_to(due)
             self._settle()
         return self.sent[count:]
 
     def wait(self, seconds: float = 1.0) -> list[Response]:
-        """Let handlers that wait for something real (an HTTP answer, a timer) go on until all are done, at most `seconds`."""
+        """Let handlers that wait for something real (an HTTP answer, a timer of asyncio) go on until all are done, at most `seconds`."""
         count = len(self.sent)
 
         async def idle() -> None:
@@ -192,6 +202,7 @@ class SimulatedEdge:
             if module := sys.modules.get(name):
                 self._runner.run(module.close())
         self._runner.close()
+        Call.sleeper = asyncio.sleep
 
     def __enter__(self) -> "SimulatedEdge":
         return self

@@ -159,6 +159,7 @@ impl Edge {
             duration_milliseconds: answered.map_or(0, |a| now.moment.since(a.moment) / 1_000),
             trace_id: hex(&self.trace_id(call.texts.call_id(), call.texts.caller_tag())),
             notes: call.notes.clone(),
+            variables: call.variables.as_ref().map_or_else(Vec::new, |variables| variables.values()),
             media: Vec::new(),
         }
     }

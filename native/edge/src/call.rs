@@ -16,6 +16,7 @@ use crate::hop::Hop;
 use crate::limit_settings::HeldLimit;
 use crate::media_session::MediaSession;
 use crate::question::Address;
+use crate::variables::Variables;
 
 /// The number of live calls over all workers; it is the number of leases, so it cannot drift.
 #[derive(Default)]
@@ -119,6 +120,8 @@ pub(crate) struct Call {
     pub(crate) ends: Option<Box<Ends>>,
     /// What policies noted, for the record.
     pub(crate) notes: Vec<(String, String)>,
+    /// What their handlers keep for each other, and for the record.
+    pub(crate) variables: Option<Box<Variables>>,
     /// The phase that refused it, empty where none did.
     pub(crate) refused_by: &'static str,
     /// Its place at the gateway that answered.
@@ -172,6 +175,7 @@ impl Call {
             sent_request_uri: None,
             ends: None,
             notes: Vec::new(),
+            variables: None,
             refused_by: "",
             gateway: None,
             media: Vec::new(),

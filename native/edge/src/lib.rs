@@ -89,6 +89,7 @@ mod throttle;
 mod timeout;
 mod transaction;
 mod users;
+mod variables;
 mod verdict;
 mod walk;
 
@@ -136,4 +137,4 @@ pub use settings::{
 };
 pub use subscriber_settings::{AttackSettings, AuthenticationSettings, ContactSettings, KeepAliveSettings, NatSettings, RegistrarMode, RegistrarSettings};
 pub use target::HostName;
-pub use verdict::{PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};
+pub use verdict::{Named, PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

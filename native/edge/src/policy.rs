@@ -15,7 +15,8 @@ use crate::route::RouteView;
 use crate::settings::PolicyTerms;
 use crate::target::{NoTarget, Target, TargetSet};
 use crate::transaction::{Best, Transaction, WaitKind, Waiting};
-use crate::verdict::{EditAction, PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
+use crate::variables::Variables;
+use crate::verdict::{EditAction, Named, PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
 
 /// What a request's transaction remembers of the policy that decides it.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub(crate) struct PolicyState {
     pub(crate) reports: usize,
     /// Tells a loop by the request as it came: where a policy rewrites it, that it comes back rewritten is a spiral.
     pub(crate) loop_hash: Option<u64>,
+    /// Variables of a request that opens no call: those of a call are with it.
+    pub(crate) variables: Option<Box<Variables>>,
 }
 
 impl PolicyState {
@@ -81,6 +84,8 @@ pub(crate) enum VerdictError {
     Route(String),
     #[error("no such limit: {0}")]
     Limit(String),
+    #[error("more than {} bytes of variables", crate::variables::MOST_BYTES)]
+    Variables,
     #[error("no target")]
     NoTarget,
     #[error("the message would be too large for a datagram")]
@@ -158,6 +163,7 @@ impl Edge {
             service: false,
             reports: 0,
             loop_hash,
+            variables: None,
         };
         transaction.policy = Some(Box::new(state));
         link.is_some()
@@ -183,10 +189,15 @@ impl Edge {
         let Some(state) = transaction.policy.as_ref() else { return };
         // A later question about what a handler knows carries nothing: the process keeps it.
         let request = request.or(transaction.request.as_deref());
+        let mut of_call = Vec::new();
+        if event == PolicyEvent::Ended && (200..300).contains(&status_code) && self.calls.get(transaction.call).is_some() {
+            // A handler that goes on after the answer may still keep something for the record.
+            PolicyToken { worker: self.options.worker, number: 0, names: Named::Call, transaction: transaction.call }.write(&mut of_call);
+        }
         let message = match event {
             PolicyEvent::Failed => state.last_response.as_deref().unwrap_or_default(),
             _ if PolicyEvent::brings_request(event as u8) => request.unwrap_or_default(),
-            _ => &[],
+            _ => &of_call,
         };
         let gateway = || match event {
             // Who sent it, where that is a gateway.
@@ -227,11 +238,12 @@ impl Edge {
     ) -> Option<PolicyQuestion> {
         let transaction = self.transactions.get(entry)?;
         let state = transaction.policy.as_ref()?;
-        let token = PolicyToken { worker: self.options.worker, number, originated: false, transaction: entry };
+        let token = PolicyToken { worker: self.options.worker, number, names: Named::Transaction, transaction: entry };
         let mut written = Vec::with_capacity(crate::verdict::TOKEN);
         token.write(&mut written);
         let peer = self.caller_peer(transaction).and_then(|index| self.snapshot.settings.peers.get(usize::from(index)));
         let account = transaction.account.as_ref().map_or_else(String::new, |account| account.text());
+        let variables = self.variables(entry);
         let view = QuestionView {
             event: event as u8,
             status_code,
@@ -244,6 +256,7 @@ impl Edge {
             peer: peer.map_or("", |peer| &peer.name),
             target,
             account: &account,
+            variables: &variables,
             message,
         };
         let mut bytes = Vec::with_capacity(128 + message.len());
@@ -342,8 +355,10 @@ impl Edge {
     pub fn handle_verdict(&mut self, now: Now, link: u32, bytes: &[u8]) {
         let Some((token, decision)) = PolicyToken::read(bytes) else { return self.counters.policy_errors.add() };
         let entry = token.transaction;
-        if token.originated {
-            return self.originate(now, link, token, decision);
+        match token.names {
+            Named::Origin => return self.originate(now, link, token, decision),
+            Named::Call if token.worker == self.options.worker => return self.keep_of_call(entry, decision),
+            Named::Call | Named::Transaction => {}
         }
         let waits = |w: Waiting| w.kind == WaitKind::Policy && w.number == token.number;
         if token.worker == self.options.worker && self.release(now, entry, token.number, Some(decision)) {
@@ -414,6 +429,7 @@ impl Edge {
         if event == PolicyEvent::InDialog && matches!(verdict.kind, VerdictKind::Relay | VerdictKind::Best | VerdictKind::Route | VerdictKind::Next) {
             return Err(VerdictError::Hook);
         }
+        self.keep(entry, &verdict)?;
         if let Some((seconds, reason)) = &verdict.ban {
             self.ban_by_policy(now, entry, *seconds, reason);
         }
@@ -437,10 +453,6 @@ impl Edge {
             return Ok(());
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
-        if let Some(call) = self.calls.get_mut(transaction.call) {
-            call.note(&verdict.notes);
-            call.wants_media = verdict.media.or(call.wants_media);
-        }
         let method = transaction.method;
         let breadth = self.with_request(entry, |_, message| crate::identify::breadth(message)).unwrap_or(1);
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
@@ -666,7 +678,7 @@ impl Edge {
     pub(crate) fn tell_final(&mut self, record: &crate::CallRecord, peer: Option<u16>, source: std::net::SocketAddr) {
         let Some(rule) = peer.and_then(|peer| self.policy_rule(PolicyEvent::Final, b"INVITE", peer)) else { return };
         let Some(link) = self.policy_links.get(self.call_number as usize % self.policy_links.len().max(1)).copied() else { return };
-        let token = PolicyToken { worker: self.options.worker, number: 0, originated: false, transaction: Key::NONE };
+        let token = PolicyToken { worker: self.options.worker, number: 0, names: Named::Transaction, transaction: Key::NONE };
         let mut written = Vec::new();
         token.write(&mut written);
         let Ok(json) = serde_json::to_vec(record) else { return };
@@ -682,6 +694,7 @@ impl Edge {
             peer: &record.from_peer,
             target: "",
             account: "",
+            variables: "",
             message: &json,
         };
         let mut bytes = Vec::with_capacity(128 + json.len());

@@ -39,7 +39,6 @@ impl Edge {
     /// Makes the attempt that a policy has looked at, with its edits, or passes it over.
     pub(crate) fn decide_branch(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
-        let call = transaction.call;
         let strip = transaction.shape.as_ref().is_some_and(|shape| shape.strip_identity);
         let Some(mut shape) = transaction.shape.as_deref().copied() else { return Ok(()) };
         let pending = transaction.policy.as_mut().and_then(|state| state.pending.take()).map(|(address, _)| address);
@@ -62,10 +61,7 @@ impl Edge {
                 return Err(VerdictError::Hook);
             }
         };
-        if let Some(call) = self.calls.get_mut(call) {
-            call.note(&verdict.notes);
-            call.wants_media = verdict.media.or(call.wants_media);
-        }
+        self.keep(entry, verdict)?;
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.waiting = None;
             // A Request-URI of the policy's own stands in place of that of the gateway.

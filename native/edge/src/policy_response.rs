@@ -83,7 +83,10 @@ impl Edge {
         if wanted.is_some() {
             self.counters.decided(now.moment.since(held.asked));
         }
-        let made = wanted.unwrap_or_else(|| Ok(Verdict::default())).and_then(|verdict| self.response_as_wanted(&held.bytes, &verdict));
+        let made = wanted.unwrap_or_else(|| Ok(Verdict::default())).and_then(|verdict| {
+            self.keep(entry, &verdict)?;
+            self.response_as_wanted(&held.bytes, &verdict)
+        });
         let bytes = match made {
             Ok(made) => made,
             Err(error) => {

@@ -33,11 +33,8 @@ impl Edge {
 
     /// Goes on with the gateway that waits for its rule's handler, or ends the request.
     pub(crate) fn decide_rule(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
+        self.keep(entry, verdict)?;
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
-        if let Some(call) = self.calls.get_mut(transaction.call) {
-            call.note(&verdict.notes);
-            call.wants_media = verdict.media.or(call.wants_media);
-        }
         match verdict.kind {
             VerdictKind::Continue => {
                 if !verdict.edits.is_empty() {

@@ -90,6 +90,9 @@ pub struct CallRecord {
     /// What policies noted, in the order of the first time.
     #[serde(serialize_with = "map")]
     pub notes: Vec<(String, String)>,
+    /// The variables that policies kept of it.
+    #[serde(serialize_with = "map")]
+    pub variables: Vec<(String, serde_json::Value)>,
     /// What its media was like that was relayed here, by stream; empty where none was, or no media worker told in time.
     pub media: Vec<MediaRecord>,
 }
@@ -133,7 +136,7 @@ fn rfc3339<S: Serializer>(microseconds: &u64, serializer: S) -> Result<S::Ok, S:
     if *microseconds == 0 { serializer.serialize_none() } else { serializer.serialize_str(&wall_text(*microseconds)) }
 }
 
-fn map<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+fn map<S: Serializer, V: Serialize>(pairs: &[(String, V)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 

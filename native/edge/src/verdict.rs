@@ -82,16 +82,28 @@ pub struct PolicyToken {
     pub worker: u8,
     /// Which question of its transaction.
     pub number: u8,
-    /// It is no question of ours: the policy sends a request of its own, and the key is its name for that.
-    pub originated: bool,
-    /// The transaction.
+    /// What the key names.
+    pub names: Named,
+    /// The transaction, or what else `names` says.
     pub transaction: Key,
+}
+
+/// What the key of a token names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Named {
+    /// The transaction that a question was about.
+    Transaction = 0,
+    /// No question of ours: the policy sends a request of its own, and the key is its name for that.
+    Origin = 1,
+    /// A call that was answered, whose handler goes on.
+    Call = 2,
 }
 
 impl PolicyToken {
     /// Writes the token in front of `out`'s end.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[self.worker, self.number, u8::from(self.originated), 0]);
+        out.extend_from_slice(&[self.worker, self.number, self.names as u8, 0]);
         out.extend_from_slice(&self.transaction.slot.to_le_bytes());
         out.extend_from_slice(&self.transaction.generation.to_le_bytes());
     }
@@ -99,9 +111,10 @@ impl PolicyToken {
     /// Reads a token and returns what follows it.
     pub fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (token, rest) = bytes.split_first_chunk::<TOKEN>()?;
-        let [worker, number, originated, _, s0, s1, s2, s3, g0, g1, g2, g3] = *token;
+        let [worker, number, names, _, s0, s1, s2, s3, g0, g1, g2, g3] = *token;
         let transaction = Key { slot: u32::from_le_bytes([s0, s1, s2, s3]), generation: u32::from_le_bytes([g0, g1, g2, g3]) };
-        Some((Self { worker, number, originated: originated != 0, transaction }, rest))
+        let names = [Named::Transaction, Named::Origin, Named::Call].into_iter().find(|known| *known as u8 == names)?;
+        Some((Self { worker, number, names, transaction }, rest))
     }
 }
 
@@ -130,6 +143,8 @@ pub struct QuestionView<'a> {
     pub target: &'a str,
     /// The account that the request proved to be of, with its attributes, parted by 0x1f.
     pub account: &'a str,
+    /// The variables of its call as a JSON object; empty where there are none.
+    pub variables: &'a str,
     /// The request, the response of what failed, or the record of a call as JSON.
     pub message: &'a [u8],
 }
@@ -148,6 +163,7 @@ impl<'a> QuestionView<'a> {
         peer: "",
         target: "",
         account: "",
+        variables: "",
         message: &[],
     };
 
@@ -171,11 +187,15 @@ impl<'a> QuestionView<'a> {
         let account = self.account.as_bytes();
         let account = account.get(..usize::from(u16::MAX)).unwrap_or(account);
         out.extend_from_slice(&(account.len() as u16).to_le_bytes());
+        // Half of an object is none.
+        let variables = Some(self.variables.as_bytes()).filter(|text| text.len() <= usize::from(u16::MAX)).unwrap_or_default();
+        out.extend_from_slice(&(variables.len() as u16).to_le_bytes());
         out.resize(start + HEAD, 0);
         for text in [self.transport, self.listener, self.peer, self.target] {
             out.extend_from_slice(&text.as_bytes()[..text.len().min(255)]);
         }
         out.extend_from_slice(account);
+        out.extend_from_slice(variables);
         out.extend_from_slice(self.message);
     }
 
@@ -189,7 +209,8 @@ impl<'a> QuestionView<'a> {
         let (listener, rest) = rest.split_at_checked(usize::from(*lengths.get(1)?))?;
         let (peer, rest) = rest.split_at_checked(usize::from(*lengths.get(2)?))?;
         let (target, rest) = rest.split_at_checked(usize::from(*lengths.get(3)?))?;
-        let (account, message) = rest.split_at_checked(usize::from(half(58)?))?;
+        let (account, rest) = rest.split_at_checked(usize::from(half(58)?))?;
+        let (variables, message) = rest.split_at_checked(usize::from(half(60)?))?;
         let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).ok();
         Some(Self {
             event: *head.first()?,
@@ -203,6 +224,7 @@ impl<'a> QuestionView<'a> {
             peer: text(peer)?,
             target: text(target)?,
             account: text(account)?,
+            variables: text(variables)?,
             message,
         })
     }
@@ -285,6 +307,8 @@ pub(crate) struct Verdict {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
     pub(crate) notes: Vec<(String, String)>,
+    /// Variables that changed, with their values as JSON, and those that are gone.
+    pub(crate) variables: Vec<(String, Option<String>)>,
     /// A request to send, whole but for its Via.
     pub(crate) request: String,
     /// What is tried is a service that knows something, and nobody who could be called: its responses go to nobody.
@@ -339,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_question_is_read_as_it_was_written_and_nothing_short_is() {
-        let token = PolicyToken { worker: 3, number: 9, originated: false, transaction: Key { slot: 70_000, generation: 5 } };
+        let token = PolicyToken { worker: 3, number: 9, names: Named::Transaction, transaction: Key { slot: 70_000, generation: 5 } };
         let mut written = Vec::new();
         token.write(&mut written);
         assert_eq!(PolicyToken::read(&written), Some((token, &[][..])));
@@ -356,6 +380,7 @@ mod tests {
                 peer: "phones",
                 target: "udp:203.0.113.1:5060",
                 account: "alice@edge.example\u{1f}limit=5",
+                variables: "{\"a\":1}",
                 message: b"INVITE",
             };
             let mut bytes = Vec::new();

@@ -377,7 +377,7 @@ mod tests {
     use proto::Key;
 
     fn question(link: u32, text: &[u8]) -> PolicyQuestion {
-        let token = PolicyToken { worker: 1, number: 1, originated: false, transaction: Key { slot: 1, generation: 1 } };
+        let token = PolicyToken { worker: 1, number: 1, names: edge::Named::Transaction, transaction: Key { slot: 1, generation: 1 } };
         PolicyQuestion { link, bytes: [&[PolicyEvent::Request as u8], text].concat(), token }
     }
 

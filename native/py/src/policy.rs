@@ -61,6 +61,7 @@ pub(crate) struct Question {
     /// The record of a call, a response, or what comes back for a request of the policy's own.
     message: Vec<u8>,
     target: String,
+    variables: String,
 }
 
 impl Question {
@@ -68,13 +69,13 @@ impl Question {
     pub(crate) fn read(py: Python<'_>, frame: Vec<u8>, put: u64) -> Option<PyResult<Self>> {
         let view = QuestionView::read(&frame)?;
         let (event, status_code, deadline, token) = (view.event, view.status_code, view.deadline, view.token.try_into().ok()?);
-        let target = view.target.to_owned();
+        let (target, variables) = (view.target.to_owned(), view.variables.to_owned());
         let brings_request = PolicyEvent::brings_request(event);
         let message = if brings_request { Vec::new() } else { view.message.to_vec() };
         // A response is read like a request: its fields are those of the request that it answers.
         let readable = brings_request || event == PolicyEvent::Response as u8;
         let request = if readable { Some(Py::new(py, Request::of(frame))) } else { None };
-        Some(request.transpose().map(|request| Self { event, status_code, token, deadline, put, request, message, target }))
+        Some(request.transpose().map(|request| Self { event, status_code, token, deadline, put, request, message, target, variables }))
     }
 }
 
@@ -144,6 +145,11 @@ impl Question {
     #[getter]
     fn target(&self) -> &str {
         &self.target
+    }
+
+    #[getter]
+    fn variables(&self) -> &str {
+        &self.variables
     }
 }
 

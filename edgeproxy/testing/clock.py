@@ -1,0 +1,34 @@
+"""Time that passes only when a test says so."""
+
+import asyncio
+import heapq
+import itertools
+import math
+
+
+class SimulatedClock:
+    """Seconds since the start, and who waits for some to pass."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._numbers = itertools.count()
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until so many seconds have passed."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (self.now + max(0.0, seconds), next(self._numbers), future))
+        await future
+
+    @property
+    def next_due(self) -> float:
+        """When somebody waits no more; infinity where nobody waits."""
+        return self._waiting[0][0] if self._waiting else math.inf
+
+    def pass_to(self, moment: float) -> None:
+        """Let time pass; whoever waited for that goes on with the next turn of the loop."""
+        self.now = moment
+        while self._waiting and self._waiting[0][0] <= moment:
+            _, _, future = heapq.heappop(self._waiting)
+            if not future.done():
+                future.set_result(None)

@@ -1,0 +1,212 @@
+"""What handlers of a call keep for those that are asked later, and for its record."""
+
+import msgspec
+import pytest
+
+from edgeproxy.policy import CONTINUE, Branch, Call, PassingResponse, Policy, Reject, Verdict
+from edgeproxy.testing import Response, SimulatedEdge, request
+from edgeproxy.testing.edge import CONFIGURATION
+
+CORE = "198.51.100.1:5060"
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+
+def bye(answered: Response, relayed: Response) -> str:
+    """The caller's BYE by the route that its INVITE left."""
+    routes = "".join(f"Route: {route}\r\n" for route in answered.headers("Record-Route"))
+    head = f"BYE sip:bob@{CORE} SIP/2.0\r\nVia: SIP/2.0/UDP phone.invalid:5060;branch=z9hG4bK-bye;rport\r\nMax-Forwards: 70\r\n{routes}"
+    return f"{head}From: {answered.header('From')}\r\nTo: {answered.header('To')}\r\nCall-ID: {relayed.header('Call-ID')}\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n"
+
+
+def hang_up(edge: SimulatedEdge, relayed: Response, answered: Response) -> dict[str, object]:
+    """End an answered call and return its record."""
+    edge.respond(edge.receive(bye(answered, relayed)), 200)
+    (record,) = edge.records
+    return dict(record)
+
+
+def test_variables_live_from_hook_to_hook_and_reach_the_record() -> None:
+    policy, final = Policy(), []
+
+    @policy.on_request("INVITE")
+    async def begin(call: Call) -> Verdict:
+        call.variables["tariff"] = {"cents": 7, "names": ["night", "ünïcode"]}
+        call.variables["gone"] = True
+        failure = await call.attempt("sip:198.51.100.1")
+        assert failure
+        assert call.variables == {"tariff": {"cents": 7, "names": ["night", "ünïcode"]}, "tried": 1}, "what the branch did is known here"
+        call.variables["tariff"]["cents"] = 9
+        return call.best_response()
+
+    @policy.on_branch("INVITE")
+    def look(branch: Branch) -> Verdict:
+        assert branch.variables["tariff"]["cents"] == 7
+        branch.variables["tried"] = branch.number
+        del branch.variables["gone"]
+        return CONTINUE
+
+    @policy.on_final()
+    def end(record: dict[str, object]) -> None:
+        final.append(record["variables"])
+
+    with SimulatedEdge(policy) as edge:
+        relayed = edge.receive(request("INVITE"))
+        assert edge.respond(relayed, 486)[-1].status_code == 486
+        (record,) = edge.records
+        assert edge.failures == []
+    assert record["variables"] == {"tariff": {"cents": 9, "names": ["night", "ünïcode"]}, "tried": 1}
+    assert final == [record["variables"]]
+
+
+def test_variables_cross_with_requests_that_open_no_call() -> None:
+    policy, seen = Policy(), []
+
+    @policy.on_request("MESSAGE")
+    def begin(call: Call) -> Verdict:
+        call.variables["kind"] = "text"
+        return CONTINUE
+
+    @policy.on_branch("MESSAGE")
+    def look(branch: Branch) -> Verdict:
+        seen.append(dict(branch.variables))
+        return CONTINUE
+
+    with SimulatedEdge(policy) as edge:
+        assert edge.receive(request("MESSAGE")).to == CORE
+    assert seen == [{"kind": "text"}]
+
+
+def test_notes_of_responses_within_dialogs_and_after_the_answer_reach_the_record() -> None:
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    async def begin(call: Call) -> Verdict:
+        call.variables["from"] = "request"
+        assert await call.attempt("sip:198.51.100.1") is None
+        call.note("after", "the answer")
+        await call.sleep(5)
+        call.note("later", "still")
+        call.variables["seconds"] = 5
+        return CONTINUE
+
+    @policy.on_response("INVITE")
+    def pass_on(response: PassingResponse) -> Verdict:
+        response.note(f"response {response.status_code}", response.variables["from"])
+        response.variables["codes"] = [*response.variables.get("codes", []), response.status_code]
+        return CONTINUE
+
+    @policy.on_in_dialog("BYE")
+    def goodbye(call: Call) -> Verdict:
+        call.note("in dialog", str(call.variables["codes"]))
+        return CONTINUE
+
+    with SimulatedEdge(policy) as edge:
+        relayed = edge.receive(request("INVITE"))
+        edge.respond(relayed, 180)
+        answered = next(message for message in edge.respond(relayed, 200) if message.status_code == 200)
+        edge.advance(6)
+        record = hang_up(edge, relayed, answered)
+        assert edge.failures == []
+    assert record["notes"] == {
+        "response 180": "request",
+        "response 200": "request",
+        "after": "the answer",
+        "later": "still",
+        "in dialog": "[180, 200]",
+    }
+    assert record["variables"] == {"from": "request", "codes": [180, 200], "seconds": 5}
+
+
+def test_a_handler_that_outlives_its_call_keeps_nothing_and_fails_nobody() -> None:
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    async def begin(call: Call) -> Verdict:
+        await call.attempt("sip:198.51.100.1")
+        await call.sleep(60)
+        call.note("too", "late")
+        return CONTINUE
+
+    with SimulatedEdge(policy) as edge:
+        relayed = edge.receive(request("INVITE"))
+        answered = next(message for message in edge.respond(relayed, 200) if message.status_code == 200)
+        record = hang_up(edge, relayed, answered)
+        edge.advance(61)
+        assert (record["notes"], edge.failures, edge.records) == ({}, [], [])
+
+
+def test_what_a_limit_refuses_is_noted_all_the_same() -> None:
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    def begin(call: Call) -> Verdict:
+        call.note("asked", "for a place")
+        call.limit("few", "all", 0)
+        return CONTINUE
+
+    with SimulatedEdge(
+        policy, configuration=CONFIGURATION + "[limit.few]\ncounts = 'calls'\nkey = 'account'\nmost = 5\nby_policy = true\n"
+    ) as edge:
+        assert edge.receive(request("INVITE")).status_code >= 400
+        (record,) = edge.records
+    assert record["notes"] == {"asked": "for a place"}
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (object(), "call.variables['it']: expected what JSON can hold, got object: Encoding objects of type object is unsupported"),
+        (CIRCLE, "call.variables['it']: expected what JSON can hold, got list: "),
+    ],
+    ids=["object", "a list within itself"],
+)
+def test_what_json_cannot_hold_is_refused_by_name(value: object, fault: str) -> None:
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    def begin(call: Call) -> Verdict:
+        call.variables["it"] = value
+        return CONTINUE
+
+    with SimulatedEdge(policy) as edge:
+        assert edge.receive(request("INVITE")).status_code == 500
+        (failure,) = edge.failures
+        assert fault in str(failure["error"])
+
+
+def test_more_than_a_call_may_keep_is_a_failure_of_the_policy() -> None:
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    def begin(call: Call) -> Verdict:
+        call.variables["it"] = "x" * 17_000
+        return CONTINUE
+
+    with SimulatedEdge(policy) as edge:
+        assert edge.receive(request("INVITE")).status_code == 500
+        (record,) = edge.records
+    assert record["variables"] == {}
+
+
+def test_each_module_has_options_of_its_own_and_sleep_is_simulated() -> None:
+    class Options(msgspec.Struct, forbid_unknown_fields=True):
+        code: int
+
+    def refusing(seconds: float) -> Policy:
+        policy = Policy(options=Options)
+
+        @policy.on_request("INVITE")
+        async def decide(call: Call, options: Options) -> Verdict:
+            await call.sleep(seconds)
+            return Reject(options.code) if call.request_uri.user == str(options.code) else CONTINUE
+
+        return policy
+
+    for number, seconds in (("403", 0.2), ("486", 0.5)):
+        with SimulatedEdge(refusing(0.2), refusing(0.3), options=[{"code": 403}, {"code": 486}], deadline_seconds=2) as edge:
+            assert edge.receive(request("INVITE", f"sip:{number}@example.net")).status_code == 100
+            assert edge.advance(seconds - 0.01) == []
+            assert [message.status_code for message in edge.advance(0.02)] == [int(number)]
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        SimulatedEdge(refusing(1), refusing(1), options=[{"code": 403}])
