@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from edgeproxy.admin.place import reachable
-from edgeproxy.admin.trace import Ladder, Step
+from edgeproxy.admin.trace import Ladder, Repeats, Step
 from edgeproxy.errors import EdgeProxyError
 
 SECONDS = 60
@@ -56,7 +56,7 @@ def show_trace(socket: Path, query: dict[str, str], *, follow: bool) -> None:
     chosen = "call_id" in query or "user" in query
     # Without a choice the past is everything: whoever follows wants what comes.
     cursor = "now" if follow and not chosen else ""
-    ladder = Ladder()
+    ladder, repeats = Ladder(), Repeats()
     shown = 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -66,7 +66,7 @@ def show_trace(socket: Path, query: dict[str, str], *, follow: bool) -> None:
                 print(f"({answer.lost_bytes} bytes were overwritten before they could be shown)")
             for step in answer.steps:
                 shown += 1
-                print("\n".join(ladder.lines(step)), flush=True)
+                print("\n".join(ladder.lines(repeats.marked(step))), flush=True)
             cursor = answer.cursor
             if not follow:
                 break

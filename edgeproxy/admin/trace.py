@@ -8,10 +8,25 @@ import msgspec
 
 from edgeproxy.sip import TraceEntry
 
-_USER = re.compile(r"\b(sips?:|tel:|urn:)([^@>;,\s\"]+)(?=@|>|;|\s|$)", re.IGNORECASE)
-_DISPLAY = re.compile(r'"[^"\r\n]*"(?=\s*<)')
-_NAMED = "from|to|f|t|contact|m|p-asserted-identity|p-preferred-identity|remote-party-id|diversion"
-_PLAIN_DISPLAY = re.compile(rf'^((?:{_NAMED})\s*:\s*)([^\s<"][^<"\r\n]*)(?=<)', re.IGNORECASE | re.MULTILINE)
+_FOLDED = re.compile(r"\r?\n[ \t]+(?=\S)")
+# RFC 3261 section 25.1: a user may have commas, semicolons and question marks in it.
+_USER = re.compile(r"\b(sips?:|tel:|urn:)(?:[^@>\s\"<]+(?=@)|[^@>;,\s\"]+(?=>|;|,|\s|$))", re.IGNORECASE)
+_DISPLAY = re.compile(r'"(?:[^"\\\r\n]|\\.)*"(?=\s*<)')
+_NAMED = re.compile(
+    r"^(?:from|to|f|t|contact|m|reply-to|referred-by|b|refer-to|r|history-info|diversion|remote-party-id|call-info|alert-info"
+    r"|p-(?:asserted|preferred)-identity|p-(?:called-party-id|associated-uri|served-user))\s*:[^\r\n]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PLAIN_DISPLAY = re.compile(r'(?<=[:,])(\s*)[^\s<",:][^<",]*(?=<)')
+_NAME_OF_ACCOUNT = re.compile(r'\b(username\*?\s*=\s*)("(?:[^"\\\r\n]|\\.)*"|[^\s,]+)', re.IGNORECASE)
+_FREE_TEXT = re.compile(r"^((?:subject|s)\s*:\s*)\S[^\r\n]*", re.IGNORECASE | re.MULTILINE)
+# RFC 8866: who offers a session, what it is called, whom to ask about it.
+_SDP = re.compile(r"^(o=)\S+|^([siep]=)(?!-\r?$)[^\r\n]+", re.MULTILINE)
+_DECIDED = re.compile(r"(?<=^policy: route )\S+")
+
+
+MOST_SEEN = 100_000
+"""Messages that are remembered to know those that come again."""
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -30,15 +45,20 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     listener: str = ""
     remote: str = ""
     cseq: str = ""
+    branch: str = ""
     repeated: bool = False
     """The same message went the same way before: a retransmission."""
     message: str = ""
 
 
 def masked(text: str) -> str:
-    """Return `text` without users and display names."""
-    hidden = _DISPLAY.sub('"***"', _USER.sub(lambda match: match[1] + "***", text))
-    return _PLAIN_DISPLAY.sub(lambda match: f"{match[1]}*** ", hidden)
+    """Return `text` without users, display names, and what else tells who somebody is; addresses stay, and so do bodies but SDP."""
+    head, parting, body = text.partition("\r\n\r\n")
+    hidden = _FOLDED.sub(" ", head) if parting else head
+    hidden = _DISPLAY.sub('"***"', _USER.sub(r"\1***", hidden))
+    hidden = _NAMED.sub(lambda line: _PLAIN_DISPLAY.sub(r"\1*** ", line[0]), hidden)
+    hidden = _DECIDED.sub("***", _FREE_TEXT.sub(r"\1***", _NAME_OF_ACCOUNT.sub(r'\1"***"', hidden)))
+    return hidden + parting + _SDP.sub(lambda line: (line[1] or line[2]) + "***", _USER.sub(r"\1***", body))
 
 
 def call_ids(entries: Iterable[TraceEntry], user: str) -> set[str]:
@@ -46,34 +66,49 @@ def call_ids(entries: Iterable[TraceEntry], user: str) -> set[str]:
     return {entry.call_id for entry in entries if entry.call_id and user in entry.users}
 
 
+class Repeats:
+    """Knows messages that went the same way before: retransmissions."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, ...]] = set()
+
+    def marked(self, step: Step) -> Step:
+        """Return a step, marked where it is one of a message that was seen before."""
+        if step.kind == "decision":
+            return step
+        mark = (step.kind, step.remote, step.call_id, step.cseq, step.branch, step.text)
+        if mark in self._seen:
+            return msgspec.structs.replace(step, repeated=True)
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+        return step
+
+
 def steps(entries: Sequence[TraceEntry], *, ids: set[str] | None = None, messages: bool = False, mask: bool = False) -> list[Step]:
     """Return the ladder of the calls `ids`, or of all; with whole messages, or without users."""
-    seen: set[tuple[str, ...]] = set()
+    repeats = Repeats()
+    shown = masked if mask else str
     found = []
     for entry in entries:
         if ids is not None and entry.call_id not in ids:
             continue
         host, port = entry.remote
         is_message = entry.kind != "decision"
-        remote = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if is_message else ""
-        mark = (entry.kind, remote, entry.call_id, entry.cseq, entry.branch, entry.text)
-        shown = masked if mask else str
-        found.append(
-            Step(
-                time=datetime.fromtimestamp(entry.microseconds / 1e6, UTC).isoformat(timespec="microseconds"),
-                microseconds=entry.microseconds,
-                kind=entry.kind,
-                call_id=entry.call_id,
-                text=shown(entry.text),
-                transport=entry.transport if is_message else "",
-                listener=entry.listener if is_message else "",
-                remote=remote,
-                cseq=entry.cseq,
-                repeated=is_message and mark in seen,
-                message=shown(entry.message.decode(errors="replace")) if messages else "",
-            )
+        step = Step(
+            time=datetime.fromtimestamp(entry.microseconds / 1e6, UTC).isoformat(timespec="microseconds"),
+            microseconds=entry.microseconds,
+            kind=entry.kind,
+            call_id=entry.call_id,
+            text=shown(entry.text),
+            transport=entry.transport if is_message else "",
+            listener=entry.listener if is_message else "",
+            remote=(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if is_message else "",
+            cseq=entry.cseq,
+            branch=entry.branch,
+            message=shown(entry.message.decode(errors="replace")) if messages else "",
         )
-        seen.add(mark)
+        found.append(repeats.marked(step))
     return found
 
 

@@ -74,10 +74,12 @@ def test_a_trace_is_followed(local: Local) -> None:
         assert follower.stdout
         time.sleep(1.5)
         call(caller, core, port, "after")
+        time.sleep(1.5)
+        caller.send(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", call_id="after", branch="after"), port)
         lines = []
         for line in follower.stdout:
             lines.append(line)
-            if "<-- 200" in line and "|" in line:
+            if "INVITE" in line and "(again)" in line:
                 break
         follower.send_signal(signal.SIGINT)
         assert follower.wait(5) == 0

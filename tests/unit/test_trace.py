@@ -1,6 +1,8 @@
 """How a trace is drawn and masked."""
 
-from edgeproxy.admin.trace import Ladder, Step, masked
+import pytest
+
+from edgeproxy.admin.trace import Ladder, Repeats, Step, masked
 
 
 def step(kind: str, microseconds: int, text: str, **fields: object) -> Step:
@@ -38,3 +40,44 @@ def test_masked_text_names_nobody() -> None:
     assert not any(name in shown for name in ("4930123", "alice", "Alice", "bob", "Miller"))
     assert "sip:***@x" in shown
     assert ";tag=1" in shown
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "INVITE sip:ali,ce@x SIP/2.0\r\n",
+        "INVITE sip:ali;ce?x@x SIP/2.0\r\n",
+        'From: "Al \\"ali\\" ce" <sip:x@x>\r\n',
+        "Contact: <sip:x@x>;q=1, Ali Ce <sip:y@y>\r\n",
+        "From: Ali\r\n Ce\r\n <sip:x@x>;tag=1\r\n",
+        "Reply-To: Ali Ce <sip:x@x>\r\n",
+        "b: Ali Ce <sip:x@x>\r\n",
+        "History-Info: Ali Ce <sip:x@x>;index=1\r\n",
+        "P-Called-Party-ID: Ali Ce <sip:x@x>\r\n",
+        'Authorization: Digest username="ali ce", realm="x"\r\n',
+        "Proxy-Authorization: Digest realm=x, username=alice\r\n",
+        "Subject: ali ce calls\r\n",
+        "policy: route alice after 12 us",
+    ],
+)
+def test_whatever_may_tell_a_name_is_masked(secret: str) -> None:
+    text = secret if secret.startswith("policy") else f"{secret}CSeq: 1 INVITE\r\n\r\n"
+    shown = masked(text).lower()
+    assert not any(part in shown for part in ("ali", "ce@", "ce <", '"ce'))
+    assert "***" in shown
+
+
+def test_sdp_is_masked_and_what_nobody_is_named_in_stays() -> None:
+    head = 'SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\nWWW-Authenticate: Digest realm="x", nonce="abc"\r\nContent-Type: application/sdp\r\n'
+    body = "v=0\r\no=alice 1 2 IN IP4 192.0.2.7\r\ns=Alice calls\r\ni=about alice\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\na=sendrecv\r\n"
+    shown = masked(f"{head}\r\n{body}")
+    assert shown == f"{head}\r\n" + body.replace("o=alice", "o=***").replace("s=Alice calls", "s=***").replace("i=about alice", "i=***")
+    assert masked("v=0\r\n\r\no=- 1 2 IN IP4 x\r\ns=-\r\n").endswith("o=*** 1 2 IN IP4 x\r\ns=-\r\n")
+
+
+def test_retransmissions_are_known_over_several_answers() -> None:
+    repeats = Repeats()
+    first, again = (step("received", at, "INVITE sip:bob@x SIP/2.0", remote="192.0.2.7:5060", branch="z9hG4bK1") for at in (1, 2))
+    other = step("received", 3, "INVITE sip:bob@x SIP/2.0", remote="192.0.2.7:5060", branch="z9hG4bK2")
+    decision = step("decision", 4, "identify: INVITE from peer phones")
+    assert [repeats.marked(one).repeated for one in (first, again, other, decision, decision)] == [False, True, False, False, False]
