@@ -684,8 +684,8 @@ def install_logger() -> None:
 def set_log_level(level: str) -> None:
     """Set the least important level logged: error, warning, info or debug; raise `ValueError` for another."""
 
-def drain_log() -> tuple[list[tuple[int, str, str, str]], int]:
-    """Take the lines that wait (wall clock in microseconds, level, target, message) and the number of lines lost."""
+def drain_log() -> tuple[list[tuple[int, str, str, str, dict[str, str]]], int]:
+    """Take the lines that wait (wall clock in microseconds, level, target, message, what it says by name) and the number of lines lost."""
 
 @final
 class BindingRow:

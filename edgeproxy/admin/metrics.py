@@ -23,6 +23,7 @@ GAUGES = {
     "media_port_pairs",
     "media_port_pairs_free",
     "media_sessions",
+    "policy_memory_bytes",
     "policy_queue_bytes",
     "trace_bytes",
 }

@@ -110,6 +110,8 @@ class PolicyTuning(msgspec.Struct, frozen=True):
     """A policy process that shows no sign of life for so long is ended and started anew."""
     nice: Annotated[int, Meta(ge=0, le=19)] = 10
     """How much less a policy process counts than a worker where both want the same processor (setpriority(2))."""
+    memory_bytes: Annotated[int, Meta(ge=0, le=1 << 44)] = 4 << 30
+    """A policy process that holds more memory is ended and started anew; looked at each `heartbeat_seconds`. 0 for any amount."""
     start_seconds: Annotated[float, Meta(ge=0.5, le=600)] = 20.0
     """Longest wait for a policy process to import its modules."""
     drain_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 300.0

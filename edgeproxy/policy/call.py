@@ -6,11 +6,10 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from edgeproxy.errors import CallEnded, LookupFailed, PolicyError
 from edgeproxy.policy.response import Response
 from edgeproxy.policy.values import PolicyValues
+from edgeproxy.policy.variables import Variables
 from edgeproxy.policy.verdict import CONTINUE, BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
 from edgeproxy.sip import Request, Uri
 
@@ -51,7 +50,6 @@ class Call:
         "_ban",
         "_edits",
         "_future",
-        "_kept",
         "_limits",
         "_media",
         "_notes",
@@ -83,8 +81,7 @@ class Call:
         # Made where they are needed: most calls change little, and this runs for every one of them.
         self._edits: list[Edit] | None = None
         self._notes: dict[str, str] | None = None
-        self._variables: dict[str, Any] | None = None
-        self._kept: dict[str, str] | None = None
+        self._variables: Variables | None = None
         self._routing_number = ""
         self._media: bool | None = None
         self._limits: list[tuple[str, str, int | None]] | None = None
@@ -98,30 +95,16 @@ class Call:
         16 KiB for names and values of a call. What a handler changes, others see once it has decided.
         """
         if self._variables is None:
-            self._variables = {}
-        return self._variables
+            self._variables = Variables()
+        return self._variables.own
 
     def learn(self, variables: str) -> None:
-        """Take over what other handlers keep, a JSON object or nothing; what this one changed meanwhile stays."""
-        if not variables and not self._kept:
-            return
-        kept = {name: bytes(value).decode() for name, value in msgspec.json.decode(variables or "{}", type=dict[str, msgspec.Raw]).items()}
-        before, own = self._kept or {}, self.variables
-        for name in before.keys() | kept.keys():
-            if (text := kept.get(name)) == before.get(name):
-                continue
-            if text is None:
-                own.pop(name, None)
-            else:
-                own[name] = msgspec.json.decode(text)
-        self._kept = kept
-
-    def _changed_variables(self) -> list[tuple[str, str | None]]:
-        """Return names and values, as JSON, of what others do not know; None for what is gone."""
-        own = {name: _json(name, value) for name, value in (self._variables or {}).items()}
-        before, self._kept = self._kept or {}, own
-        changed: list[tuple[str, str | None]] = [(name, text) for name, text in own.items() if before.get(name) != text]
-        return changed + [(name, None) for name in before if name not in own]
+        """Take over what other handlers keep; what this one changed meanwhile stays."""
+        if self._variables is None:
+            if not variables:
+                return
+            self._variables = Variables()
+        self._variables.learn(variables)
 
     @property
     def method(self) -> str:
@@ -250,7 +233,7 @@ class Call:
         if not self.token:
             # It failed, and its record is written.
             return
-        variables = self._changed_variables()
+        variables = self._variables.changed() if self._variables else []
         notes, self._notes = self._notes, None
         if notes or variables:
             self._send(self.token, encode(CONTINUE, notes=notes, more={"variables": variables}))
@@ -318,7 +301,7 @@ class Call:
             more["limits"], self._limits = self._limits, None
         if self._anew:
             more["anew"], self._anew = True, False
-        if (self._variables is not None or self._kept) and (variables := self._changed_variables()):
+        if self._variables and (variables := self._variables.changed()):
             more["variables"] = variables
         # They cross once.
         notes, self._notes = self._notes, None
@@ -450,13 +433,6 @@ class Call:
                 self._future.set_result(None)
             else:
                 self._future.set_exception(CallEnded(status_code))
-
-
-def _json(name: str, value: object) -> str:
-    try:
-        return msgspec.json.encode(value).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise PolicyError(f"call.variables[{name!r}]: expected what JSON can hold, got {type(value).__name__}: {error}") from None
 
 
 def display_name_addr(name: str, uri: Uri | str) -> str:

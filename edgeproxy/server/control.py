@@ -385,6 +385,7 @@ class Control:
         bus = self.announcer.bus
         own = {
             "policy_restarts": self.policies.restarts,
+            "policy_memory_bytes": self.policies.memory_bytes,
             **dict.fromkeys(WORK, 0),
             **(self._past_work + self.policies.work),
             "server_faults": self.standing.faults,

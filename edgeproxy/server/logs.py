@@ -52,9 +52,9 @@ class LogPrinter:
     def drain(self) -> None:
         """Print what waits."""
         lines, lost = _native.drain_log()
-        for wall, level, target, message in lines:
+        for wall, level, target, message, values in lines:
             time = datetime.fromtimestamp(wall / 1_000_000, UTC).isoformat(timespec="microseconds")
-            self._print(message, time=time, level=level, part=target)
+            self._print(message, time=time, level=level, part=target, **values)
             self._tell(time, level, target, message)
         if lost > self._lost:
             self._print("log lines lost", level="warning", part="log", lost=lost - self._lost)

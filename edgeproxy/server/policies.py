@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 from collections import Counter
@@ -134,6 +135,16 @@ async def _end(process: asyncio.subprocess.Process, *, at_once: bool = False) ->
         await process.wait()
 
 
+def _resident_bytes(process: asyncio.subprocess.Process | None) -> int:
+    """Return what a process holds in memory; 0 for one that is gone."""
+    if process is None:
+        return 0
+    try:
+        return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
 def route_handlers(hooks: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names by which rules may know handlers."""
     return sorted({name for hook in hooks if hook["hook"] == "route" for name in hook["methods"]})
@@ -187,6 +198,11 @@ class PolicyProcess:
         return self._worked + Counter(dict(zip(WORK, link.work, strict=True))) if link else self._worked
 
     @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory."""
+        return _resident_bytes(self._process)
+
+    @property
     def link(self) -> "_native.PolicyLink | None":
         """The way to it; None while it is not there."""
         return self._link
@@ -229,7 +245,8 @@ class PolicyProcess:
         process, link = self._process, self._link
         if process is None or link is None:
             return "it was never started"
-        seconds = self._loaded.config.tuning.policy.heartbeat_seconds
+        tuning = self._loaded.config.tuning.policy
+        seconds, most = tuning.heartbeat_seconds, tuning.memory_bytes
         beats = link.beats
         while True:
             try:
@@ -242,6 +259,9 @@ class PolicyProcess:
                 if link.is_damaged:
                     await _end(process, at_once=True)
                     return "its queue in shared memory is damaged"
+                if most and (held := _resident_bytes(process)) > most:
+                    await _end(process, at_once=True)
+                    return f"it held {held} bytes of memory, more than tuning.policy.memory_bytes"
                 beats = link.beats
 
     def tell(self, event: Event) -> bool:
@@ -336,6 +356,11 @@ class Policies:
     def work(self) -> Counter[str]:
         """What all of them did."""
         return sum((process.work for process in self._processes), Counter())
+
+    @property
+    def memory_bytes(self) -> int:
+        """What all of them hold in memory."""
+        return sum(process.memory_bytes for process in self._processes)
 
     @property
     def lookups(self) -> Counter[tuple[str, str]]:

@@ -9,8 +9,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import uvloop
@@ -162,6 +164,26 @@ class Exchange:
                 self._loop.call_soon(self.take)
 
 
+def tell_unseen_faults(log: Log) -> None:
+    """Have one line of the log for each task and thread of a policy that fails where nobody waits for it."""
+    loop = asyncio.get_running_loop()
+
+    def fault(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        error = context.get("exception")
+        log(
+            "a task of a policy failed",
+            described(error) if isinstance(error, BaseException) else {"error": str(context.get("message", ""))},
+        )
+
+    def thread_fault(args: threading.ExceptHookArgs) -> None:
+        # The log is the loop's; a thread may end after it.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(fault, loop, {"exception": args.exc_value})
+
+    loop.set_exception_handler(fault)
+    threading.excepthook = thread_fault
+
+
 async def _serve(orders: Orders, chain: Chain, tally: Tally, printer: logs.LogPrinter) -> None:
     loop = asyncio.get_running_loop()
     port = _native.PolicyPort(orders.descriptors)
@@ -173,6 +195,7 @@ async def _serve(orders: Orders, chain: Chain, tally: Tally, printer: logs.LogPr
             values.pop("call_id", None)
         printer.event(event, level="error", values=values)
 
+    tell_unseen_faults(log)
     # Memory, our bell, and a bell for each worker.
     exchange = Exchange(port, chain, log, len(orders.descriptors) - 2)
 

@@ -125,6 +125,24 @@ def test_who_is_known_by_a_listener_that_moves_is_still_known_while_it_drains(st
         call(caller, core, second, "after")
 
 
+def test_who_was_known_by_a_listener_that_is_gone_is_sent_elsewhere_and_is_no_stranger(start_proxy: Callable[..., Proxy]) -> None:
+    first, second = free_port(), free_port()
+    with Agent() as caller, Agent() as core:
+        phones = '[peer.phones]\nkind = "subscribers"\nmatch = ["*;listener=public"]\n'
+        tail = f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n' + phones
+        proxy = start_proxy(HEAD.format(workers=1, drain=3) + listener("public", first) + tail)
+        text = proxy.file.read_text().replace(listener("public", first), listener("other", second)).replace("=public", "=other")
+        proxy.file.write_text(text)
+        assert manage(proxy, "reload")[0] == 0
+        for method in ("INVITE", "MESSAGE"):
+            caller.send(invite(method, caller.port, "sip:b@127.0.0.1", call_id=method, branch=method), first)
+            assert "Retry-After" in caller.receive_until("SIP/2.0 503"), method
+        counters = proxy.counters()
+        assert (counters["refused_strangers"], counters["shed_draining"]) == (0, 2)
+        (record,) = proxy.records(1)
+        assert (record["status_code"], record["refused_by"]) == (503, "admit")
+
+
 def test_a_dialog_under_an_advertised_name_that_changed_goes_on(start_proxy: Callable[..., Proxy]) -> None:
     first = free_port()
     with Agent() as caller, Agent() as core:

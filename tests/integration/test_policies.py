@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent import Agent, answer, call, invite, values
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage, wait_for
 
 Local = Callable[..., tuple[Proxy, int, int]]
 
@@ -125,10 +125,68 @@ def test_whatever_a_handler_does_wrong_its_caller_gets_the_verdict_of_the_file_a
         assert (counters["policy_deadlines"], counters["policy_errors"], counters["policy_restarts"]) == (1, 3, 0)
         # What native threads log is printed ten times a second.
         end = time.monotonic() + 3
-        while not (found := [line for line in proxy.log if line["event"].startswith("call hang: no verdict on the request")]):
+        while not (found := [line for line in proxy.log if line["event"].startswith("no verdict on the request within its deadline")]):
             assert time.monotonic() < end
             time.sleep(0.05)
-        assert [(line["level"], line["part"]) for line in found] == [("warning", "policy")]
+        (record,) = (record for record in proxy.records(4) if record["call_id"] == "hang")
+        named = {"level": "warning", "part": "policy", "call_id": "hang", "trace_id": record["trace_id"]}
+        assert [{key: line.get(key) for key in named} for line in found] == [named]
+
+
+UNSEEN = """
+import asyncio, threading
+from edgeproxy.policy import CONTINUE, Policy
+
+policy = Policy()
+KEPT = []
+
+async def fail():
+    raise ValueError("nobody\\nawaits it")
+
+def fail_in_a_thread():
+    raise ValueError("a thread")
+
+@policy.on_request("INVITE")
+async def decide(call):
+    match call.request_uri.user:
+        case "task":
+            asyncio.create_task(fail())
+            await asyncio.sleep(0)
+        case "thread":
+            threading.Thread(target=fail_in_a_thread).start()
+        case "leak":
+            KEPT.append(b"x" * (200 << 20))
+    return CONTINUE
+"""
+
+
+def test_what_fails_where_nobody_waits_is_one_line_of_the_log(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "unseen.py").write_text(UNSEEN)
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "unseen"')
+        for user, error in (("task", "ValueError: nobody\nawaits it"), ("thread", "ValueError: a thread")):
+            caller.send(invite("INVITE", caller.port, f"sip:{user}@127.0.0.1", call_id=user, branch=user), port)
+            assert core.receive_until("INVITE", having=user)
+            wait_for(lambda error=error: [line for line in proxy.log if line.get("error") == error], 3)
+            (line,) = (line for line in proxy.log if line.get("error") == error)
+            assert (line["event"], "unseen.py:" in line["at"]) == ("a task of a policy failed", True)
+        assert "Traceback" not in (proxy.folder / "edge.log").read_text()
+
+
+def test_a_process_that_takes_too_much_memory_is_started_anew(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "unseen.py").write_text(UNSEEN)
+    with Agent() as caller, Agent() as core:
+        tuning = "[tuning.policy]\nheartbeat_seconds = 0.3\nmemory_bytes = 157_286_400"
+        proxy, port, _ = local(core=core.port, extra=f'[[policy]]\nmodule = "unseen"\n{tuning}')
+        assert 10 << 20 < proxy.counters()["policy_memory_bytes"] < 150 << 20
+        caller.send(invite("INVITE", caller.port, "sip:leak@127.0.0.1", call_id="leak", branch="leak"), port)
+        assert core.receive_until("INVITE")
+        wait_for(lambda: [line for line in proxy.log if line["event"] == "policy process lost"], 5)
+        (line,) = (line for line in proxy.log if line["event"] == "policy process lost")
+        assert "bytes of memory, more than tuning.policy.memory_bytes" in line["reason"]
+        wait_for(lambda: [line for line in proxy.log if line["event"] == "policy process started"], 5)
+        call(caller, core, port, "after")
+        assert 10 << 20 < proxy.counters()["policy_memory_bytes"] < 150 << 20
 
 
 def test_a_log_that_is_to_name_nobody_names_nobody(decided: Local) -> None:
@@ -144,9 +202,10 @@ def test_a_log_that_is_to_name_nobody_names_nobody(decided: Local) -> None:
         (line,) = (line for line in proxy.log if line["event"] == "a policy failed")
         assert (line["error"], len(line["trace_id"]), "call_id" in line) == ("ValueError: on purpose", 32, False)
         end = time.monotonic() + 3
-        while not any(line["event"].startswith("call (masked): no verdict on the request") for line in proxy.log):
+        while not (found := [line for line in proxy.log if line["event"].startswith("no verdict on the request within")]):
             assert time.monotonic() < end
             time.sleep(0.05)
+        assert [(len(line["trace_id"]), "call_id" in line) for line in found] == [(32, False)]
         assert "secret" not in (proxy.folder / "edge.log").read_text()
 
 

@@ -78,7 +78,7 @@ impl Edge {
         let outcome = if call.refused_by.is_empty() || call.answered.is_some() { outcome } else { "refused" };
         let record = self.record(now, &call, status_code, outcome, call.refused_by, ended_by);
         self.tell_end(now, &call, &record);
-        log::debug!(target: "account", "call {} {outcome} {status_code} ended by {ended_by}", self.shown_text(call.texts.call_id()));
+        log::debug!(target: "account", call_id = self.shown_text(call.texts.call_id()).as_str(), trace_id = record.trace_id.as_str(); "call {outcome} {status_code} ended by {ended_by}");
         if !call.media.is_empty() && self.close_media(now, &mut call, &record) {
             return;
         }
@@ -165,7 +165,7 @@ impl Edge {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {

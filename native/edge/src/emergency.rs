@@ -81,7 +81,8 @@ impl Edge {
         self.note_called_for_help(now, arrival.address.ip());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let texts = [text(message.call_id()), text(message.text(message.head.from.uri)), text(message.text(message.head.request_uri.whole))];
-        log::warn!(target: "emergency", "call for help from {} of peer {}, call {}", self.shown(arrival.address), self.peer_name(Some(peer)), self.shown_text(message.call_id()));
+        let name = self.name_of_message(message);
+        log::warn!(target: "emergency", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "call for help from {} of peer {}", self.shown(arrival.address), self.peer_name(Some(peer)));
         self.tell(now, EventKind::EmergencyCall, |edge| {
             let place = [arrival.address.ip().to_canonical().to_string(), edge.peer_name(Some(peer)).to_owned()];
             texts.into_iter().chain(place).map(Into::into).collect()

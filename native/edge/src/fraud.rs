@@ -338,8 +338,9 @@ impl Edge {
         let alarm = Alarm { figure: Figure::CallDuration, level, value, threshold };
         self.tell_fraud(now, &called, rule, &alarm);
         self.act(now, settings, &called.user, &alarm);
+        let name = self.name_of_call(key);
         if settings.actions(level).end && !self.end_one(now, key, "Fraud") {
-            log::warn!(target: "fraud", "a call of {} cannot be ended: too little is known of it", self.shown_text(called.user.as_bytes()));
+            log::warn!(target: "fraud", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "a call of {} cannot be ended: too little is known of it", self.shown_text(called.user.as_bytes()));
         }
     }
 

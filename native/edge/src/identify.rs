@@ -35,9 +35,13 @@ impl Edge {
     pub(crate) fn open(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, route: &RouteView) {
         let from = message.text(message.head.from.uri);
         let Some(peer) = self.identify_sender(arrival.listener, arrival.transport, arrival.address, Some(from)) else {
+            if self.snapshot.listener(arrival.listener).drained {
+                return self.shed_of_drained(now, arrival, message);
+            }
             self.counters.refused_strangers.add();
             if self.may_log(now) {
-                log::info!(target: "identify", "{} from stranger {} refused, call {}", message.head.method.as_str(), self.shown(arrival.address), self.shown_text(message.call_id()));
+                let name = self.name_of_message(message);
+                log::info!(target: "identify", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "{} from stranger {} refused", message.head.method.as_str(), self.shown(arrival.address));
             }
             self.look_at_agent(now, arrival, message);
             self.score(now, arrival, |settings| settings.stranger_points, "a request of nobody known");
@@ -90,6 +94,16 @@ impl Edge {
             return self.forget_watched();
         }
         self.open_within(now, arrival, message, key, route, peer);
+    }
+
+    /// Somebody at a listener that is gone from the configuration, and who was known by it perhaps: its successor is elsewhere.
+    fn shed_of_drained(&mut self, now: Now, arrival: &Hop, message: &Message<'_>) {
+        self.counters.shed_draining.add();
+        if !self.refused.may_answer_stranger(self.snapshot.settings.limits.stranger_answers_per_second) {
+            return self.counters.strangers_unanswered.add();
+        }
+        let refusal = self.shed();
+        self.refuse(now, arrival, message, None, &refusal);
     }
 
     /// A request of a known sender, as it came or after it waited for a place in a limit.

@@ -10,6 +10,7 @@ mod ack;
 mod admit;
 mod authenticate;
 mod call;
+mod call_name;
 mod call_ping;
 mod cancel;
 mod carrier_settings;

@@ -335,7 +335,8 @@ impl Edge {
     fn media_failed(&mut self, now: Now, entry: Key, why: &str) {
         self.counters.media_questions_failed.add();
         if self.may_log(now) {
-            log::warn!(target: "media", "no rtpengine takes a call: {why}");
+            let name = self.name_of_entry(entry);
+            log::warn!(target: "media", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "no rtpengine takes a call: {why}");
         }
         self.decide_for(entry, |_| format!("rewrite: no rtpengine takes its media: {why}"));
         self.note_failure(entry, 503, None);

@@ -23,11 +23,12 @@ impl Edge {
                 self.media_silent(now, key);
             }
             Notice::Intruder(id, side, source) => {
-                let Some(call) = self.media.calls.get(&id).and_then(|key| self.calls.get(*key)) else { return };
+                let Some((key, call)) = self.media.calls.get(&id).and_then(|key| Some((*key, self.calls.get(*key)?))) else { return };
                 let values = vec![call_id(call).into(), side_name(side as usize).into(), source.ip().to_string().into(), u64::from(source.port()).into()];
                 self.tell(now, EventKind::MediaIntrusion, |_| values);
                 if self.may_log(now) {
-                    log::warn!(target: "media", "somebody else sends to the ports of a call: {}", self.shown(source));
+                    let name = self.name_of_call(key);
+                    log::warn!(target: "media", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "somebody else sends to the ports of a call: {}", self.shown(source));
                 }
             }
         }
@@ -38,13 +39,11 @@ impl Edge {
         // While it rings nobody need say anything.
         let Some(call) = self.calls.get(key).filter(|call| call.answered.is_some()) else { return };
         let values = vec![call_id(call).into(), tag(call.texts.caller_tag()).into(), tag(callee_tag(call)).into(), u64::from(ends).into()];
-        log::info!(target: "media", "call {}: no media from either side", self.shown_text(call.texts.call_id()));
+        let name = self.name_of_call(key);
+        log::info!(target: "media", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "no media from either side");
         self.tell(now, EventKind::MediaTimeout, |_| values);
-        if ends {
-            let shown = self.calls.get(key).map_or_else(String::new, |call| self.shown_text(call.texts.call_id()));
-            if !self.end_one(now, key, "Media timeout") {
-                log::warn!(target: "media", "call {shown} cannot be ended: one side gave no Contact");
-            }
+        if ends && !self.end_one(now, key, "Media timeout") {
+            log::warn!(target: "media", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "a call cannot be ended: one side gave no Contact");
         }
     }
 

@@ -31,8 +31,8 @@ impl Edge {
             self.told_sources.clear();
         }
         self.told_sources.insert(source, now.moment);
-        let (place, call) = (self.shown(arrival.address), self.shown_text(message.call_id()));
-        log::warn!(target: "middlebox", "a middlebox near {place} rewrites SIP: {what}, call {call}; its SIP ALG is better switched off");
+        let (place, name) = (self.shown(arrival.address), self.name_of_message(message));
+        log::warn!(target: "middlebox", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "a middlebox near {place} rewrites SIP: {what}; its SIP ALG is better switched off");
     }
 
     /// Bytes `behind` a message of a phone, in the same datagram: the body was changed by somebody who did not count again.

@@ -396,21 +396,14 @@ impl Edge {
         self.verdict_applied(now, entry, applied);
     }
 
-    /// The Call-ID of a request, as a log may show it.
-    pub(crate) fn call_id_of(&mut self, entry: Key) -> String {
-        let kept = self.with_request(entry, |edge, message| edge.shown_text(message.call_id()));
-        let of_call = || self.transactions.get(entry).and_then(|t| self.calls.get(t.call)).map(|call| self.shown_text(call.texts.call_id()));
-        kept.or_else(of_call).unwrap_or_default()
-    }
-
     fn verdict_applied(&mut self, now: Now, entry: Key, applied: Result<(), VerdictError>) {
         match applied {
             Ok(()) => {}
             Err(error) => {
                 self.counters.policy_errors.add();
                 if self.may_log(now) {
-                    let call = self.call_id_of(entry);
-                    log::warn!(target: "policy", "call {call}: a verdict cannot be carried out: {error}");
+                    let name = self.name_of_entry(entry);
+                    log::warn!(target: "policy", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "a verdict cannot be carried out: {error}");
                 }
                 self.policy_failed(now, entry);
             }
@@ -661,13 +654,17 @@ impl Edge {
         if let Some(state) = transaction.policy.as_mut() {
             (state.report, state.running) = (false, false);
         }
-        self.mark_refused(entry, "policy");
+        if verdict.status_code >= 300 {
+            self.mark_refused(entry, "policy");
+        }
         self.finish(now, entry, verdict.status_code, &response, "proxy");
         Ok(())
     }
 
-    /// The record of this call will say which phase refused it.
+    /// A request that had its transaction is refused: it counts for its sender, and the record of a call will say which phase did it.
     pub(crate) fn mark_refused(&mut self, entry: Key, phase: &'static str) {
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        self.counts_of(self.caller_peer(transaction)).refused.add();
         let call = self.transactions.get(entry).filter(|t| t.dialog.is_none()).map(|t| t.call);
         if let Some(call) = call.and_then(|key| self.calls.get_mut(key)) {
             call.refused_by = phase;
@@ -711,9 +708,9 @@ impl Edge {
     pub(crate) fn policy_due(&mut self, now: Now, entry: Key) {
         self.counters.policy_deadlines.add();
         if self.may_log(now) {
-            let (call, asked) = (self.call_id_of(entry), self.transactions.get(entry).and_then(|t| t.policy.as_ref()));
+            let (name, asked) = (self.name_of_entry(entry), self.transactions.get(entry).and_then(|t| t.policy.as_ref()));
             let (subject, waited) = asked.map_or(("", 0), |state| (state.event.subject(), now.moment.since(state.asked) / 1_000));
-            log::warn!(target: "policy", "call {call}: no verdict on {subject} within its deadline ({waited} ms)");
+            log::warn!(target: "policy", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "no verdict on {subject} within its deadline ({waited} ms)");
         }
         // First the end of what was asked: failing may ask something else under the same name.
         let Some(transaction) = self.transactions.get(entry) else { return };

@@ -92,8 +92,8 @@ impl Edge {
             Err(error) => {
                 self.counters.policy_errors.add();
                 if self.may_log(now) {
-                    let call = self.call_id_of(entry);
-                    log::warn!(target: "policy", "call {call}: a verdict on a response cannot be carried out: {error}");
+                    let name = self.name_of_entry(entry);
+                    log::warn!(target: "policy", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "a verdict on a response cannot be carried out: {error}");
                 }
                 Some(held.bytes)
             }
@@ -142,8 +142,8 @@ impl Edge {
             let number = held.number;
             self.counters.policy_deadlines.add();
             if self.may_log(now) {
-                let call = self.call_id_of(entry);
-                log::warn!(target: "policy", "call {call}: no verdict on a response within the deadline, it goes on as it came");
+                let name = self.name_of_entry(entry);
+                log::warn!(target: "policy", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "no verdict on a response within the deadline, it goes on as it came");
             }
             self.release(now, entry, number, None);
         }

@@ -76,8 +76,8 @@ impl Edge {
     }
 
     /// Keeps what a handler says of a call that it answered, as long as that lasts.
-    pub(crate) fn keep_of_call(&mut self, call: Key, decision: &[u8]) {
-        let Some(call) = self.calls.get_mut(call) else { return self.counters.late_answers.add() };
+    pub(crate) fn keep_of_call(&mut self, key: Key, decision: &[u8]) {
+        let Some(call) = self.calls.get_mut(key) else { return self.counters.late_answers.add() };
         let verdict = rmp_serde::from_slice::<Verdict>(decision);
         let kept = verdict.map_err(|error| VerdictError::Unreadable(error.to_string())).and_then(|verdict| {
             call.note(&verdict.notes);
@@ -85,7 +85,8 @@ impl Edge {
         });
         if let Err(error) = kept {
             self.counters.policy_errors.add();
-            log::warn!(target: "policy", "what a handler keeps of its call cannot be kept: {error}");
+            let name = self.name_of_call(key);
+            log::warn!(target: "policy", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "what a handler keeps of its call cannot be kept: {error}");
         }
     }
 

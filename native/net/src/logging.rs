@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use ring_queue::Mailbox;
 
@@ -17,6 +18,22 @@ pub struct LogLine {
     pub target: String,
     /// The text.
     pub message: String,
+    /// What else it says, by name: the call that it is about.
+    pub values: Vec<(String, String)>,
+}
+
+/// Collects what a line says by name.
+#[derive(Default)]
+struct Values(Vec<(String, String)>);
+
+impl<'kvs> VisitSource<'kvs> for Values {
+    fn visit_pair(&mut self, name: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let value = value.to_string();
+        if !value.is_empty() {
+            self.0.push((name.to_string(), value));
+        }
+        Ok(())
+    }
 }
 
 struct Queue {
@@ -37,7 +54,11 @@ impl Log for Queue {
         if !self.enabled(record.metadata()) || (foreign && record.level() > Level::Warn) {
             return;
         }
-        let line = LogLine { wall: crate::clock::wall(), level: record.level(), target: record.target().to_owned(), message: record.args().to_string() };
+        let mut values = Values::default();
+        // Collecting cannot fail.
+        let _ = record.key_values().visit(&mut values);
+        let (wall, level) = (crate::clock::wall(), record.level());
+        let line = LogLine { wall, level, target: record.target().to_owned(), message: record.args().to_string(), values: values.0 };
         if self.lines.post(line).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,6 +1,6 @@
 //! The engine as Python sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -443,9 +443,12 @@ pub(crate) fn set_log_level(level: &str) -> PyResult<()> {
     Ok(())
 }
 
-/// Takes the log lines that wait: wall clock in microseconds, level, target, message; and how many were lost.
+/// Wall clock in microseconds, level, target, message, and what it says by name.
+type Line = (u64, &'static str, String, String, HashMap<String, String>);
+
+/// Takes the log lines that wait, and how many were lost.
 #[pyfunction]
-pub(crate) fn drain_log() -> (Vec<(u64, &'static str, String, String)>, u64) {
+pub(crate) fn drain_log() -> (Vec<Line>, u64) {
     let (lines, dropped) = net::drain_log();
     let level = |level: log::Level| match level {
         log::Level::Error => "error",
@@ -453,5 +456,5 @@ pub(crate) fn drain_log() -> (Vec<(u64, &'static str, String, String)>, u64) {
         log::Level::Info => "info",
         log::Level::Debug | log::Level::Trace => "debug",
     };
-    (lines.into_iter().map(|line| (line.wall, level(line.level), line.target, line.message)).collect(), dropped)
+    (lines.into_iter().map(|line| (line.wall, level(line.level), line.target, line.message, line.values.into_iter().collect())).collect(), dropped)
 }
