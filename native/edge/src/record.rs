@@ -32,7 +32,7 @@ pub struct AttemptRecord {
 }
 
 /// One call. Points in time are wall clock, durations are monotonic.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CallRecord {
     /// [`RECORD_VERSION`].
     pub version: u8,

@@ -72,6 +72,8 @@ impl RecordWriter {
                 let stopping = shared.stop.load(Ordering::Acquire);
                 drain(&shared, &mut file);
                 if stopping {
+                    // Nobody will try again.
+                    shared.dropped.fetch_add(file.unflushed, Ordering::Relaxed);
                     return;
                 }
                 thread::park_timeout(ROUND);
@@ -98,21 +100,30 @@ impl RecordWriter {
 }
 
 fn drain(queue: &RecordQueue, file: &mut RotatedFile) {
-    let mut any = false;
+    let mut failed = None;
     while let Some(record) = queue.records.take() {
-        any = true;
-        match file.write(&record) {
-            Ok(()) => drop(queue.written.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => {
-                if queue.dropped.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
-                    log::error!(target: "records", "cannot write call records: {error}");
-                }
-            }
+        if let Err(error) = file.write(&record) {
+            queue.dropped.fetch_add(1, Ordering::Relaxed);
+            failed = Some(error);
         }
     }
-    if any && let Err(error) = file.flush() {
-        queue.dropped.fetch_add(1, Ordering::Relaxed);
-        log::error!(target: "records", "cannot write call records: {error}");
+    // What a full disk did not take is tried again with each round, and counts as written only then.
+    match file.flush() {
+        Ok(count) => drop(queue.written.fetch_add(count, Ordering::Relaxed)),
+        Err(error) => failed = Some(error),
+    }
+    match failed {
+        Some(error) => {
+            file.failures += 1;
+            if file.failures.is_power_of_two() {
+                log::error!(target: "records", "cannot write call records: {error}");
+            }
+        }
+        None if file.failures > 0 => {
+            file.failures = 0;
+            log::info!(target: "records", "call records are written again");
+        }
+        None => {}
     }
 }
 
@@ -123,6 +134,10 @@ struct RotatedFile {
     size: u64,
     out: BufWriter<File>,
     line: Vec<u8>,
+    /// Records that the file may not have yet.
+    unflushed: u64,
+    /// Rounds in a row in which the disk did not take everything.
+    failures: u64,
 }
 
 impl RotatedFile {
@@ -138,6 +153,8 @@ impl RotatedFile {
             size,
             out,
             line: Vec::with_capacity(1_024),
+            unflushed: 0,
+            failures: 0,
         })
     }
 
@@ -148,12 +165,18 @@ impl RotatedFile {
         if self.size > 0 && self.size + self.line.len() as u64 > self.rotate_bytes {
             self.rotate()?;
         }
+        self.out.write_all(&self.line)?;
         self.size += self.line.len() as u64;
-        self.out.write_all(&self.line)
+        self.unflushed += 1;
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    /// Returns how many records the file has now that it may not have had before.
+    fn flush(&mut self) -> io::Result<u64> {
+        if self.unflushed > 0 {
+            self.out.flush()?;
+        }
+        Ok(std::mem::take(&mut self.unflushed))
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -184,4 +207,25 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(path: &Path) -> (u64, u64) {
+        let mut writer = RecordWriter::start(&RecordSettings { path: path.to_owned(), rotate_bytes: 1 << 20, keep_files: 1, queue: 16 }).unwrap();
+        (0..3).for_each(|_| writer.queue.push(CallRecord::default()));
+        writer.stop();
+        (writer.queue.written.load(Ordering::Relaxed), writer.queue.dropped.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_record_counts_as_written_once_the_file_has_it() {
+        let path = std::env::temp_dir().join(format!("edgeproxy-records-{}", std::process::id()));
+        assert_eq!(counts(&path), (3, 0));
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(counts(Path::new("/dev/full")), (0, 3));
+    }
 }
