@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import fcntl
 import hmac
-import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from msgspec import Meta
 from edgeproxy.admin import fraud, limits, metrics, routes, sinks, trace, users
 from edgeproxy.admin.exchange import CONTROL, Handler, as_json, body_of, query_of
 from edgeproxy.admin.gate import Gate
+from edgeproxy.admin.http_log import http_logger
 from edgeproxy.admin.place import reachable
 from edgeproxy.config.address import split_host_port
 from edgeproxy.errors import ConfigError, EdgeProxyError
@@ -408,23 +408,20 @@ def _metrics_only(control: Control) -> web.Application:
     return app
 
 
-_NOWHERE = logging.getLogger("edgeproxy.management")
-"""Where the HTTP server says what it cannot read: with the words of whoever sent it, the token among them, once for each."""
-_NOWHERE.addHandler(logging.NullHandler())
-_NOWHERE.propagate = False
-
-
 @asynccontextmanager
 async def management(control: Control) -> AsyncIterator[None]:
     """Serve the API on the control socket, and over TCP as configured; raise `ConfigError` where an address cannot be had."""
     api = control.loaded.config.api
     socket = Path(control.loaded.config.install.state_directory) / "control.sock"
     loop = asyncio.get_running_loop()
+    log = http_logger(
+        lambda values: control.printer.event("management API: requests that are no HTTP, or failed", level="warning", values=values)
+    )
     runners: list[web.AppRunner] = []
     servers: list[asyncio.Server] = []
 
     async def gate(app: web.Application) -> Gate:
-        runner = web.AppRunner(app, logger=_NOWHERE, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=END_SECONDS)
+        runner = web.AppRunner(app, logger=log, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=END_SECONDS)
         await runner.setup()
         runners.append(runner)
         if runner.server is None:

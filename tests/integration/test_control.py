@@ -316,6 +316,8 @@ def test_over_tcp_nothing_goes_without_the_token(api: tuple[Proxy, str, str, str
     log = (api[0].folder / "edge.log").read_text()
     assert token not in log
     assert "Traceback" not in log
+    (line,) = (line for line in api[0].log if line["event"].startswith("management API"))
+    assert (line["level"], line["count"], line["fault"]) == ("warning", 1, "BadHttpMessage")
     request = urllib.request.Request(f"{url}/status", headers={"Authorization": f"bearer {token}"})  # noqa: S310
     with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
         assert response.status == 200
