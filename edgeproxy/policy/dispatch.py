@@ -20,6 +20,8 @@ LONGEST_SECONDS = 3_700.0
 """No request is under way for longer: `setup_seconds` is an hour at most."""
 MOST_BACKGROUND = 10_000
 """Handlers of ends and events that wait for something."""
+MOST_FAULT_CHARACTERS = 2_000
+"""Of the text of an exception, for the log."""
 Log = Callable[[str, dict[str, object]], None]
 
 
@@ -215,4 +217,6 @@ def described(error: BaseException) -> dict[str, object]:
         text = str(error)
     except Exception:
         text = "(its text cannot be had)"
+    if len(text) > MOST_FAULT_CHARACTERS:
+        text = f"{text[:MOST_FAULT_CHARACTERS]}... ({len(text)} characters)"
     return {"error": f"{type(error).__name__}: {text}", "at": where}

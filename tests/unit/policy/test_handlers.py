@@ -440,3 +440,17 @@ def test_whoever_is_cancelled_before_its_task_begins_hears_why() -> None:
 
     asyncio.run(work())
     assert [type(error) for error in heard] == [CallEnded]
+
+
+def test_the_log_has_no_more_of_a_fault_than_a_line_can_hold() -> None:
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    def decide(call: Call) -> Verdict:
+        raise ValueError("x" * 1_000_000)
+
+    with SimulatedEdge(policy) as edge:
+        assert edge.receive(request("INVITE")).status_code == 500
+        (failure,) = edge.failures
+        assert str(failure["error"]).endswith("xxx... (1000000 characters)")
+        assert len(str(failure["error"])) < 2_100
