@@ -29,6 +29,7 @@ __all__ = [
     "replay_fraud",
     "set_log_level",
     "unknown_group",
+    "watched_parties",
 ]
 
 @final
@@ -83,8 +84,8 @@ class Engine:
     def limits(self, name: str | None = None, limit: int = 1000) -> list[str]:
         """Return the keys of a limit, or of all, as JSON, the fullest first."""
 
-    def set_limit(self, name: str, key: str, most: int | None = None) -> bool:
-        """Set how many a key of a limit may have, or all keys where it is empty, or take that back; false where there is no such limit."""
+    def set_limit(self, name: str, key: str, most: int | None = None) -> str | None:
+        """Set how many a key of a limit may have, or all keys where it is empty, or take that back; return the key as requests have it, None where there is no such limit."""
 
     def moment(self) -> int:
         """Return microseconds of the monotonic clock that workers go by."""
@@ -187,8 +188,8 @@ class Engine:
     def remove_bindings(self, aor: str, contact: str | None = None) -> int:
         """Remove the bindings of an address of record, or only that of a Contact; return how many those were."""
 
-    def ban(self, source: IPv4Address | IPv6Address, seconds: int, reason: str) -> bool:
-        """Listen to a source no more for so many seconds; return whether that is new."""
+    def ban(self, source: IPv4Address | IPv6Address, seconds: int, reason: str) -> Literal["new", "changed", "full", "unanswered"]:
+        """Listen to a source no more for so many seconds, whatever ban there was; `full` where the list of bans takes no more."""
 
     def ban_with_others(self, source: IPv4Address | IPv6Address, seconds: int, reason: str) -> bool:
         """As `ban`, since another node does; nothing is done where somebody known comes from there."""
@@ -667,6 +668,9 @@ def pattern_fault(pattern: str) -> str | None:
 
 def unknown_group(pattern: str, template: str) -> int | None:
     """Return the first group that `template` speaks of and `pattern`, a regular expression for numbers, does not have."""
+
+def watched_parties(account: str, from_uri: str, request_uri: str) -> tuple[str, str] | None:
+    """Return who is watched for a call (the account, or without one who it says that calls) and the number dialled; None where one cannot be read."""
 
 def replay_fraud(document: bytes, calls: list[tuple[int, int, int, str, str, int]]) -> list[tuple[int, int, int, str, bool, int, int]]:
     """Return what the fraud part of a document would have said of calls.

@@ -131,10 +131,16 @@ async def _location(request: web.Request) -> web.Response:
 async def _remove(request: web.Request) -> web.Response:
     wanted, control = await body_of(request, Remove), request.app[CONTROL]
     removed = await asyncio.to_thread(control.engine.remove_bindings, wanted.aor, wanted.contact)
-    control.printer.event("bindings removed by an operator", values={"aor": wanted.aor, "contact": wanted.contact, "removed": removed})
     if not removed:
         raise StorageError(f"no such binding: {wanted.aor} {wanted.contact or ''}".rstrip())
+    control.printer.event("bindings removed by an operator", values={"aor": wanted.aor, "contact": wanted.contact, "removed": removed})
     return as_json({"removed": removed})
+
+
+_NOT_BANNED = {
+    "full": "there are as many bans as authentication.attacks.max_bans allows, and none of them gives way",
+    "unanswered": "no worker answered within a second",
+}
 
 
 async def _bans(request: web.Request) -> web.Response:
@@ -150,8 +156,10 @@ async def _ban(request: web.Request) -> web.Response:
         raise StorageError(
             f"{source} is exempt (a peer of ours, a gateway, or an exempt network): --exempt, or `exempt` in the API, bans it all the same"
         )
-    new = await asyncio.to_thread(control.engine.ban, source, wanted.seconds, wanted.reason)
-    return as_json({"source": str(source), "new": new})
+    change = await asyncio.to_thread(control.engine.ban, source, wanted.seconds, wanted.reason)
+    if change in {"full", "unanswered"}:
+        raise StorageError(f"{source} is not banned: {_NOT_BANNED[change]}")
+    return as_json({"source": str(source), "new": change == "new"})
 
 
 async def _unban(request: web.Request) -> web.Response:

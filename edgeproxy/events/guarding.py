@@ -112,7 +112,7 @@ class AuthAttack(Event, frozen=True):
 
 
 class BanAdded(Event, frozen=True):
-    """A source is not listened to any more."""
+    """A source is not listened to any more, or for another time than was told before."""
 
     name = "E_BAN_ADDED"
     ip: str

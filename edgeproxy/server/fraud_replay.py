@@ -64,10 +64,12 @@ def alarms(config: Config, calls: Sequence[Record], profile: int | None) -> list
             _microseconds(call.started_at),
             _microseconds(call.answered_at),
             _microseconds(call.ended_at),
-            *_parties(call),
+            *parties,
             profile or _profile(config, call),
         )
         for call in calls
+        # What the engine cannot read it does not watch.
+        if (parties := _native.watched_parties(call.notes.get("account", ""), call.from_uri, call.request_uri))
     ]
     found = _native.replay_fraud(msgspec.msgpack.encode(fraud.document()), rows)
     return [
@@ -88,15 +90,6 @@ def alarms(config: Config, calls: Sequence[Record], profile: int | None) -> list
 
 def _microseconds(at: datetime | None) -> int:
     return round(at.timestamp() * 1e6) if at else 0
-
-
-def _parties(call: Record) -> tuple[str, str]:
-    """Return who called, the account where there is one, and the number that was dialled."""
-    return call.notes.get("account") or _address(call.from_uri), _address(call.request_uri).partition("@")[0]
-
-
-def _address(uri: str) -> str:
-    return uri.partition(":")[2].partition(";")[0].partition("?")[0]
 
 
 def _profile(config: Config, call: Record) -> int:

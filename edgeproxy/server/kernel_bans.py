@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,8 @@ NFT_SECONDS = 10
 MOST = 10_000
 """Sources in one batch; the rest comes with the next."""
 _METER_SECONDS = 60
+_SURELY_LEFT_SECONDS = 5
+"""A ban that has longer to go cannot have timed out in the kernel."""
 _CHAIN = "guard"
 _SETS = frozenset(f"{purpose}{version}" for purpose in ("all", "udp", "meter") for version in (4, 6))
 Log = Callable[..., None]
@@ -83,11 +86,10 @@ class KernelBans:
     async def _see_to_table(self) -> None:
         try:
             if self._standing:
-                # Without its elements, which may be many.
-                await _nft(f"list table inet {self._settings.table}\n", "--terse")
+                await self._look_at_table()
                 return
         except NftError as error:
-            self._log("the table of banned sources is gone, it is made anew", level="warning", values={"error": str(error)})
+            self._log("the table of banned sources is not as it was made, it is made anew", level="warning", values={"error": str(error)})
         self._standing = False
         try:
             if not self._made and await _is_foreign(self._settings.table):
@@ -106,6 +108,15 @@ class KernelBans:
             return
         self._standing, self._problem = True, ""
         self._log("banned sources are dropped in the kernel", values={"table": self._settings.table, "sources": self.sources})
+
+    async def _look_at_table(self) -> None:
+        """Raise `NftError` where the table is gone, or has lost a source that must be there: one for each look, since they may be many."""
+        await _nft(f"list table inet {self._settings.table}\n", "--terse")
+        there = [source for source, _, left, _, _ in self._bans() if left > _SURELY_LEFT_SECONDS and source in self._inside]
+        waiting = [source for source in there if source not in self._changes]
+        if waiting:
+            source = random.choice(waiting)  # noqa: S311 - nobody gains by guessing it
+            await _nft(f"get element inet {self._settings.table} {self._inside[source]} {{ {source} }}\n")
 
     async def _tell_changes(self) -> None:
         if not self._changes or not self._standing:

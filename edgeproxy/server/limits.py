@@ -30,11 +30,13 @@ class Limits:
 
     def set(self, engine: _native.Engine, name: str, key: str, most: int | None) -> None:
         """Set how many a key may have, or take that back; raise `StorageError` where there is no such limit, or it cannot be kept."""
-        if not engine.set_limit(name, key, most):
+        own = engine.set_limit(name, key, most)
+        if own is None:
             raise StorageError(f"no such limit: {name}")
         found = {limit: dict(keys) for limit, keys in self._kept.value.items()}
         if most is None:
-            found.get(name, {}).pop(key, None)
+            found.get(name, {}).pop(own, None)
         else:
-            found.setdefault(name, {})[key] = most
+            # As requests have it: `+49 30 1234` and `+49301234` are one.
+            found.setdefault(name, {})[own] = most
         self._kept.write({limit: keys for limit, keys in found.items() if keys}, "set")

@@ -19,6 +19,8 @@ MOST = 2_000
 GROUP, LET_IN = "bans", "let in"
 LET_IN_SECONDS = 60
 """How long a node may be silent and still hear that a source was let in again."""
+SLACK_SECONDS = 10
+"""By how much longer another node's ban must be to count for a source that is banned here already."""
 OVER = "its time is over"
 ELSEWHERE = "another node does not listen to it"
 LET_IN_ELSEWHERE = "another node listens to it again"
@@ -117,9 +119,9 @@ class SharedAttacks:
 
     async def _look(self, store: Store) -> None:
         there, let_in = await store.members(GROUP), await store.members(LET_IN)
-        ours = {source for source, *_ in self._engine.bans()}
+        ours = {source: left for source, _, left, *_ in self._engine.bans()}
         for source, left in there.items():
-            if source not in ours and left >= 1 and source not in self._let_in:
+            if left >= 1 and source not in self._let_in and left > ours.get(source, 0) + SLACK_SECONDS * (source in ours):
                 self._engine.ban_with_others(ip_address(source), round(left), ELSEWHERE)
         for source in let_in.keys() - self._heard:
             self._engine.unban(ip_address(source), LET_IN_ELSEWHERE)

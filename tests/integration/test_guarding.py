@@ -266,6 +266,15 @@ def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
         return [(alarm["event"], alarm["user"], alarm["value"]) for alarm in map(json.loads, done.stdout.splitlines())]
 
     assert replayed() == [("E_FRD_WARNING", "a@127.0.0.1", 2)]
+    # However users and numbers are written, they are who the engine would watch.
+    text = records.read_text()
+    other = text.replace('"sip:9001@', '"sip:9(0)0-1;phone-context=x@').replace(
+        '"from_uri":"sip:a@127.0.0.1"', '"from_uri":"sip:%61@127.0.0.1:5099;x=1"'
+    )
+    assert other.count("5099") == 5
+    records.write_text(other)
+    assert replayed() == [("E_FRD_WARNING", "a@127.0.0.1", 2)]
+    records.write_text(text)
     assert replayed("--refused") == [("E_FRD_WARNING", "a@127.0.0.1", 2), ("E_FRD_CRITICAL", "a@127.0.0.1", 3)]
     assert replayed("--profile", "2") == []
     done = subprocess.run([*line, "--profile", "9"], capture_output=True, text=True, check=False)
@@ -291,6 +300,9 @@ def test_help_can_be_called_from_a_banned_source_by_a_way_of_its_own(guarded: St
         assert json.loads(manage(proxy, "ban", "add", "127.0.0.1", "--exempt", "--seconds", "60")[1])["new"]
         assert manage(proxy, "ban", "remove", "127.0.0.1")[0] == 0
         assert json.loads(manage(proxy, "ban", "add", "::ffff:127.0.0.7")[1])["source"] == "127.0.0.7"
+        # A ban that is there already is replaced, and told once more.
+        assert json.loads(manage(proxy, "ban", "add", "127.0.0.7", "--seconds", "3000")[1]) == {"source": "127.0.0.7", "new": False}
+        assert re.search(r"127\.0\.0\.7 +\d s +(?:3000|29\d\d) s", manage(proxy, "ban", "list")[1])
         ask(phone, port, "4930", "deaf")
         ask(phone, port, "112", "help")
         request = psap.receive_until("INVITE", having="Call-ID: help")

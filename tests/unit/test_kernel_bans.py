@@ -8,6 +8,7 @@ import pytest
 import uvloop
 
 from edgeproxy.config.flood import Kernel
+from edgeproxy.events import make
 from edgeproxy.server import kernel_bans
 from edgeproxy.server.kernel_bans import KernelBans
 
@@ -50,3 +51,51 @@ def test_an_error_that_nobody_expects_ends_one_round_and_not_all(monkeypatch: py
     asyncio.run(work())
     assert "RuntimeError: out of order" in said[0]
     assert said[1].startswith("banned sources are dropped in the kernel")
+
+
+def test_a_longer_ban_of_another_kind_and_a_source_that_was_lost_reach_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    said: list[str] = []
+    lost = False
+    standing = [("192.0.2.7", 0, 600, "flood", "udp")]
+
+    async def nft(script: str, *options: str) -> str:
+        asked.append(script)
+        if script.startswith("get element") and lost:
+            raise kernel_bans.NftError("Could not process rule: No such file or directory")
+        return '{"nftables": []}' if "list" in options else ""
+
+    async def work() -> None:
+        nonlocal lost
+        settings = Kernel(enabled=True, check_seconds=1)
+        bans = KernelBans(settings, [5060], lambda: standing, lambda event, **_: said.append(event))
+        task = asyncio.create_task(bans.run())
+        async with asyncio.timeout(10):
+            while not bans.sources:
+                await asyncio.sleep(0.01)
+            assert "add element inet edgeproxy udp4 { 192.0.2.7 timeout 600s }" in asked[-1]
+            bans.take(make("E_BAN_ADDED", 0, {"ip": "192.0.2.7", "seconds": 7_200, "reason": "by an operator", "proto": ""}))
+            while not any("7200s" in script for script in asked):
+                await asyncio.sleep(0.01)
+            changed = next(script for script in asked if "7200s" in script).splitlines()
+            assert changed[1:] == [
+                "delete element inet edgeproxy udp4 { 192.0.2.7 }",
+                "add element inet edgeproxy all4 { 192.0.2.7 timeout 7200s }",
+            ]
+            while not any(script == "get element inet edgeproxy all4 { 192.0.2.7 }\n" for script in asked):
+                await asyncio.sleep(0.01)
+            assert len(said) == 1, "what is there is left alone"
+            lost = True
+            while len(said) < 3:
+                await asyncio.sleep(0.01)
+        assert said[1:] == [
+            "the table of banned sources is not as it was made, it is made anew",
+            "banned sources are dropped in the kernel",
+        ]
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(kernel_bans, "_nft", nft)
+    monkeypatch.setattr(kernel_bans, "ROUND_SECONDS", 0.05)
+    asyncio.run(work())

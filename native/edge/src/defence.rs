@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use guard::{Ban, BanList, LastSeen, WindowCounts};
+use guard::{Ban, BanChange, BanList, LastSeen, WindowCounts};
 use proto::{Now, keyed_hash};
 use syntax::Transport;
 
@@ -224,7 +224,7 @@ impl Edge {
 
     /// Another node listens to `source` no more: neither does this one, unless somebody known comes from there; whether that is new.
     pub fn ban_with_others(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str) -> bool {
-        self.counts(source) && !self.came_before(now, source, b"") && self.ban_seen(now, source, seconds, reason, None)
+        self.counts(source) && !self.came_before(now, source, b"") && self.ban_seen(now, source, seconds, reason, None, false) == BanChange::New
     }
 
     /// Tells what crossed a threshold, and bans a source that did; `counts` are those of pair, user and source before and after.
@@ -245,7 +245,7 @@ impl Edge {
         }
         // Phones of one office share an address: whoever has come in from there loses what fails, and nothing else.
         if of_source >= attacks.source_failures && !self.came_before(now, source, b"") {
-            self.ban_seen(now, source, attacks.ban_seconds, &format!("{of_source} failed authentications in {window} s"), transport);
+            self.ban_seen(now, source, attacks.ban_seconds, &format!("{of_source} failed authentications in {window} s"), transport, false);
         }
     }
 
@@ -274,26 +274,28 @@ impl Edge {
         defence.known.note(self.key(b"known", Some(source), b""), Self::seconds_of(now));
     }
 
-    /// Listens to `source` no more for so many seconds.
-    pub fn ban(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str) -> bool {
-        self.ban_seen(now, source, seconds, reason, None)
+    /// Listens to `source` no more for so many seconds, whatever ban there was.
+    pub fn ban(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str) -> BanChange {
+        self.ban_seen(now, source, seconds, reason, None, true)
     }
 
     /// The same for a source whose packets came by `transport`.
-    pub(crate) fn ban_seen(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str, transport: Option<Transport>) -> bool {
+    pub(crate) fn ban_seen(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str, transport: Option<Transport>, replaces: bool) -> BanChange {
         let since = Self::seconds_of(now);
         let source = source.to_canonical();
         let ban = Ban { source, since, until: since.saturating_add(seconds), reason: reason.to_owned(), proto: transport.map_or("", proto_of) };
-        let added = self.snapshot.defence.bans.add(self.key(b"ban", Some(source), b""), ban);
-        if added {
+        let change = self.snapshot.defence.bans.add(self.key(b"ban", Some(source), b""), ban, replaces);
+        if change == BanChange::New {
             self.counters.bans_added.add();
+        }
+        if matches!(change, BanChange::New | BanChange::Changed) {
             log::warn!(target: "guard", "banned {source} for {seconds} s: {reason}");
             let reason = reason.to_owned();
             self.tell(now, EventKind::BanAdded, |_| {
                 vec![source.to_string().into(), u64::from(seconds).into(), reason.into(), transport.map_or("", proto_of).into()]
             });
         }
-        added
+        change
     }
 
     /// Listens to `source` again; false where it was not banned.

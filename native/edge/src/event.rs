@@ -49,7 +49,7 @@ pub enum EventKind {
     ContactDelete = 14,
     /// Somebody guesses passwords or users.
     AuthAttack = 15,
-    /// A source is not listened to any more.
+    /// A source is not listened to any more, or for another time than was told before.
     BanAdded = 16,
     /// A source is listened to again.
     BanRemoved = 17,

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use guard::{Ban, LastSeen, WindowCounts};
+use guard::{Ban, BanChange, LastSeen, WindowCounts};
 use proto::{Key, Now};
 use serde::Deserialize;
 use syntax::Message;
@@ -245,7 +245,7 @@ impl Edge {
 
     fn block(&mut self, now: Now, arrival: &Hop, seconds: u32, reason: &str) {
         let source = arrival.address.ip().to_canonical();
-        if self.ban_seen(now, source, seconds, reason, Some(arrival.transport)) {
+        if self.ban_seen(now, source, seconds, reason, Some(arrival.transport), false) == BanChange::New {
             self.counters.floods_blocked.add();
             self.tell_blocked(now, source, "blocked", reason);
         }
@@ -257,7 +257,7 @@ impl Edge {
         let source = arrival.address.ip();
         if self.counts(source) {
             let reason: String = reason.chars().filter(|character| !character.is_control()).take(200).collect();
-            self.ban_seen(now, source, seconds, &format!("policy: {reason}"), Some(arrival.transport));
+            self.ban_seen(now, source, seconds, &format!("policy: {reason}"), Some(arrival.transport), false);
         } else {
             log::warn!(target: "guard", "a policy wants {} banned, which is exempt", source.to_canonical());
         }

@@ -165,6 +165,23 @@ type DueCall = (Moment, u32, u32, Level, u32);
 #[derive(Default)]
 pub(crate) struct FraudDue(BinaryHeap<Reverse<DueCall>>);
 
+/// Under what name a call is watched: the account that it proved to be of, or else who it says that calls, and the number that was
+/// dialled. Nothing where one of them cannot be read.
+pub fn watched_parties(account: Option<&str>, from_uri: &[u8], request_uri: &[u8]) -> Option<(String, String)> {
+    let whole = |bytes: &[u8]| Uri::parse(bytes, syntax::Span::new(0, bytes.len())).ok();
+    let called = whole(request_uri)?;
+    let number = plain_user(called.user.of(request_uri));
+    let user = match account {
+        Some(account) => account.to_owned(),
+        None => {
+            let from = whole(from_uri)?;
+            format!("{}@{}", plain_user(from.user.of(from_uri)), String::from_utf8_lossy(from.host.of(from_uri)).to_ascii_lowercase())
+        }
+    };
+    // What parts keys is in no name.
+    Some((user.replace(char::is_control, ""), number))
+}
+
 /// What a refused request is answered with, and what its call would have been.
 pub(crate) struct CalledNumber {
     pub(crate) user: String,
@@ -183,17 +200,9 @@ impl Edge {
         if profile == 0 {
             return None;
         }
-        let called = Uri::parse(message.bytes, message.head.request_uri.whole).ok()?;
-        let number = plain_user(message.text(called.user));
-        let user = match account {
-            Some(account) => String::from_utf8_lossy(&account.name).into_owned(),
-            None => {
-                let from = Uri::parse(message.bytes, message.head.from.uri).ok()?;
-                format!("{}@{}", plain_user(message.text(from.user)), String::from_utf8_lossy(message.text(from.host)).to_ascii_lowercase())
-            }
-        };
-        // What parts keys is in no name.
-        Some(CalledNumber { user: user.replace(char::is_control, ""), number, profile })
+        let name = account.map(|account| String::from_utf8_lossy(&account.name));
+        let (user, number) = watched_parties(name.as_deref(), message.text(message.head.from.uri), message.text(message.head.request_uri.whole))?;
+        Some(CalledNumber { user, number, profile })
     }
 
     /// Whether a call of `peer` may go on. What is watched of it waits in `limits.watched` for its call.
@@ -332,7 +341,7 @@ impl Edge {
         let value = (now.moment.since(answered.moment) / 1_000_000) as u32;
         let uri = call.texts.request_uri();
         let user = Uri::parse(uri, syntax::Span::new(0, uri.len())).map(|uri| uri.user).unwrap_or_default();
-        let number = String::from_utf8_lossy(user.of(uri)).into_owned();
+        let number = plain_user(user.of(uri));
         let called = CalledNumber { user: watched.user().to_owned(), number, profile: watched.rule.profile };
         let rule = watched.rule.id;
         let alarm = Alarm { figure: Figure::CallDuration, level, value, threshold };

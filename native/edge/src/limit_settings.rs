@@ -1,14 +1,16 @@
 //! Limits by key as the file has them, looked up once: how many calls at once, how many requests in a window.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use guard::{Algorithm, Holder, Keyed, Meters, Pipe, Share, ShareStore, Slot};
 use papaya::HashMap as SharedMap;
 use serde::Deserialize;
 use syntax::Method;
 
+use crate::gateway_uri::plain_user;
 use crate::matching::Refusal;
 use crate::settings::{RouteSettings, SettingsError};
 
@@ -185,6 +187,38 @@ impl Limit {
         self.set_by_operator(key).or_else(|| self.overrides.get(key).copied()).or(attributed).unwrap_or(self.settings.most)
     }
 
+    /// A key as requests have it, of one as somebody wrote it: `+49 30 1234` or `Alice@EXAMPLE.net` would fit no request.
+    fn as_requests_have_it(&self, key: &str) -> Box<str> {
+        let text = |part: Option<&KeyPart>| match part {
+            Some(KeyPart::Text(text)) => text.to_string(),
+            Some(KeyPart::Field(_)) | None => String::new(),
+        };
+        // Of several fields nobody can tell where one ends.
+        let mut fields = self.parts.iter().enumerate().filter(|(_, part)| matches!(part, KeyPart::Field(_)));
+        let (Some((place, KeyPart::Field(field))), None) = (fields.next(), fields.next()) else { return key.into() };
+        let (before, behind) = (text(place.checked_sub(1).and_then(|place| self.parts.get(place))), text(self.parts.get(place + 1)));
+        let value = key.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(behind.as_str()));
+        match value.filter(|_| !self.settings.by_policy) {
+            Some(value) => format!("{before}{}{behind}", Self::field_as_requests_have_it(field, value)).into(),
+            None => key.into(),
+        }
+    }
+
+    fn field_as_requests_have_it(field: &KeyField, key: &str) -> Box<str> {
+        let user = |text: &str| plain_user(text.as_bytes());
+        match field {
+            KeyField::Account => key.rsplit_once('@').map_or_else(|| key.into(), |(user, host)| format!("{user}@{}", host.to_ascii_lowercase()).into()),
+            KeyField::Caller | KeyField::Called => match key.rsplit_once('@') {
+                Some((name, host)) => format!("{}@{}", user(name), host.to_ascii_lowercase()).into(),
+                None => key.to_ascii_lowercase().into(),
+            },
+            KeyField::CallerUser | KeyField::CalledUser => user(key).into(),
+            KeyField::Domain => key.to_ascii_lowercase().into(),
+            KeyField::Source => key.parse::<IpAddr>().map_or_else(|_| key.into(), |ip| ip.to_canonical().to_string().into()),
+            KeyField::Peer | KeyField::Gateway | KeyField::Listener | KeyField::Attribute(_) => key.into(),
+        }
+    }
+
     /// As many as an operator said that `key` may have, which goes before all others.
     pub(crate) fn set_by_operator(&self, key: &str) -> Option<u32> {
         let set = self.state.set.pin();
@@ -220,6 +254,22 @@ pub(crate) struct LimitTable {
     pub(crate) all: Vec<Limit>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) store: Arc<ShareStore>,
+    /// Limits of calls that served before, so that one which comes back knows of calls that it counted.
+    past: Vec<PastLimit>,
+}
+
+/// A limit of calls of an earlier configuration; its state lasts as long as a call holds a place of it.
+#[derive(Clone, Debug)]
+struct PastLimit {
+    name: String,
+    shared: bool,
+    state: Weak<LimitState>,
+}
+
+impl PastLimit {
+    fn is(&self, settings: &KeyLimitSettings) -> bool {
+        settings.counts == Counts::Calls && (&self.name, self.shared) == (&settings.name, settings.shared)
+    }
 }
 
 /// One key of a limit, as an operator sees it.
@@ -244,7 +294,8 @@ pub struct LimitView {
 impl LimitTable {
     /// The limits that follow `before`, whose counts go on where what they count is the same.
     pub(crate) fn new(settings: &RouteSettings, before: Option<&Self>) -> Result<Self, SettingsError> {
-        let mut all = Vec::new();
+        let mut all: Vec<Limit> = Vec::new();
+        let past = before.map(Self::past).unwrap_or_default();
         for own in &settings.key_limits {
             let fault = |key: &str, problem, value: &str| SettingsError::Value { path: format!("limit.{}.{key}", own.name), problem, value: value.to_owned() };
             let algorithm = match own.algorithm.as_str() {
@@ -264,7 +315,8 @@ impl LimitTable {
                     && (limit.settings.counts, limit.settings.shared) == (own.counts, own.shared)
                     && (own.counts == Counts::Calls || (limit.algorithm, limit.settings.window_milliseconds) == (algorithm, own.window_milliseconds))
             };
-            let known = before.and_then(|before| before.all.iter().find(same)).map(|limit| Arc::clone(&limit.state));
+            let served = before.and_then(|before| before.all.iter().find(same)).map(|limit| Arc::clone(&limit.state));
+            let known = served.or_else(|| past.iter().find(|past| past.is(own)).and_then(|past| past.state.upgrade()));
             known.iter().for_each(|state| state.table.set_most(own.keys));
             let fresh = || {
                 // A rate is remembered for its window, and a share until the store has it back, whoever asks.
@@ -277,28 +329,41 @@ impl LimitTable {
                 parts,
                 peers,
                 methods: methods.into_iter().map(|method| method.as_bytes().into()).collect(),
-                overrides: own.overrides.iter().map(|(key, most)| (key.as_str().into(), *most)).collect(),
+                overrides: HashMap::new(),
                 state: known.unwrap_or_else(fresh),
                 settings: own.clone(),
             });
+            if let Some(limit) = all.last_mut() {
+                limit.overrides = own.overrides.iter().map(|(key, most)| (limit.as_requests_have_it(key), *most)).collect();
+            }
         }
         let (meters, store) = before.map(|before| (Arc::clone(&before.meters), Arc::clone(&before.store))).unwrap_or_default();
-        Ok(Self { all, meters, store })
+        Ok(Self { all, meters, store, past })
+    }
+
+    /// Limits that calls may hold places of: those that serve, and those that a reload took away.
+    fn past(before: &Self) -> Vec<PastLimit> {
+        let calls = before.all.iter().filter(|limit| limit.settings.counts == Counts::Calls);
+        let served = calls.map(|limit| PastLimit { name: limit.settings.name.clone(), shared: limit.settings.shared, state: Arc::downgrade(&limit.state) });
+        let older = before.past.iter().filter(|past| past.state.strong_count() > 0 && !before.all.iter().any(|limit| past.is(&limit.settings)));
+        served.chain(older.cloned()).collect()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Limit> {
         self.all.iter().find(|limit| limit.settings.name == name)
     }
 
-    /// Sets how many `key` may have, or all keys where it is empty, until that is taken back; false where there is no such limit.
-    pub(crate) fn set(&self, name: &str, key: &str, most: Option<u32>) -> bool {
-        let Some(limit) = self.get(name) else { return false };
+    /// Sets how many `key` may have, or all keys where it is empty, until that is taken back; the key as requests have it, and nothing
+    /// where there is no such limit.
+    pub(crate) fn set(&self, name: &str, key: &str, most: Option<u32>) -> Option<Box<str>> {
+        let limit = self.get(name)?;
         let set = limit.state.set.pin();
+        let key = limit.as_requests_have_it(key);
         match most {
-            Some(most) => set.insert(key.into(), most).copied(),
-            None => set.remove(key).copied(),
+            Some(most) => set.insert(key.clone(), most).copied(),
+            None => set.remove(&key).copied(),
         };
-        true
+        Some(key)
     }
 
     /// The keys of `name`, or of every limit, the fullest first.

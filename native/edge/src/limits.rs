@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use guard::{Algorithm, Meters, NotHeld, WatchedCall};
-use proto::{Key, Moment, Now};
+use proto::{Direction, Key, Moment, Now};
 use smallvec::SmallVec;
 use syntax::{Message, Span, Uri};
 
@@ -36,6 +36,28 @@ pub(crate) struct Ask<'a> {
     pub(crate) limit: &'a Limit,
     pub(crate) key: String,
     pub(crate) most: u32,
+}
+
+/// Where a message says who calls whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Parties {
+    pub(crate) caller: Span,
+    called: Span,
+    /// It opens the call.
+    opens: bool,
+}
+
+impl Parties {
+    fn of_opening(message: &Message<'_>) -> Self {
+        Self { caller: message.head.from.uri, called: message.head.request_uri.whole, opens: true }
+    }
+
+    /// Those of a request within a dialog, whose Request-URI is a Contact: whoever was called stands in To, as the caller wrote it.
+    pub(crate) fn of_dialog(message: &Message<'_>, direction: Direction) -> Self {
+        let (from, to) = (message.head.from.uri, message.head.to.uri);
+        let (caller, called) = if direction == Direction::FromCaller { (from, to) } else { (to, from) };
+        Self { caller, called, opens: false }
+    }
 }
 
 /// Why a request does not go on.
@@ -86,7 +108,7 @@ impl Edge {
         self.limits.waits.begin(now, &snapshot);
         let mut asks: SmallVec<[Ask<'_>; 4]> = SmallVec::new();
         for limit in snapshot.limits.all.iter().filter(|limit| limit.fits(message.head.method, peer)) {
-            let Some(key) = self.key_of(&limit.parts, arrival, message, peer) else { continue };
+            let Some(key) = self.key_of(&limit.parts, arrival, message, peer, Parties::of_opening(message)) else { continue };
             let most = limit.most(&key, self.attributed(limit));
             asks.push(Ask { limit, key, most });
         }
@@ -247,18 +269,18 @@ impl Edge {
     }
 
     /// The key of a request; nothing where a field of it has no value.
-    fn key_of(&self, parts: &[KeyPart], arrival: &Hop, message: &Message<'_>, peer: u16) -> Option<String> {
+    pub(crate) fn key_of(&self, parts: &[KeyPart], arrival: &Hop, message: &Message<'_>, peer: u16, parties: Parties) -> Option<String> {
         let mut key = String::with_capacity(48);
         for part in parts {
             match part {
                 KeyPart::Text(text) => key.push_str(text),
-                KeyPart::Field(field) => key.push_str(&self.field_of(field, arrival, message, peer)?),
+                KeyPart::Field(field) => key.push_str(&self.field_of(field, arrival, message, peer, parties)?),
             }
         }
         Some(cut(Cow::Owned(key)).into_owned())
     }
 
-    fn field_of<'a>(&'a self, field: &KeyField, arrival: &Hop, message: &'a Message<'_>, peer: u16) -> Option<Cow<'a, str>> {
+    fn field_of<'a>(&'a self, field: &KeyField, arrival: &Hop, message: &'a Message<'_>, peer: u16, parties: Parties) -> Option<Cow<'a, str>> {
         let uri_of = |span: Span| Uri::parse(message.bytes, span).ok();
         let user = |uri: Uri| (!uri.user.is_empty()).then(|| Cow::Owned(plain_user(message.text(uri.user))));
         let host = |uri: &Uri| String::from_utf8_lossy(message.text(uri.host)).to_ascii_lowercase();
@@ -267,14 +289,17 @@ impl Edge {
             let host = host(&uri);
             Some(Cow::Owned(user(uri).map_or_else(|| host.clone(), |user| format!("{user}@{host}"))))
         };
-        let account = || self.users.proved.as_deref();
+        let account = || self.users.proved.as_deref().filter(|_| parties.opens);
+        let authenticates = || self.snapshot.settings.peers.get(usize::from(peer)).is_some_and(|peer| peer.authenticate);
         match field {
+            // Within a dialog nobody proves who they are again.
+            KeyField::Account if !parties.opens => authenticates().then(|| whole(parties.caller)).flatten(),
             KeyField::Account => Some(String::from_utf8_lossy(&account()?.name)),
-            KeyField::Caller => whole(message.head.from.uri),
-            KeyField::CallerUser => user(uri_of(message.head.from.uri)?),
-            KeyField::Called => whole(message.head.request_uri.whole),
-            KeyField::CalledUser => user(uri_of(message.head.request_uri.whole)?),
-            KeyField::Domain => Some(Cow::Owned(host(&uri_of(message.head.from.uri)?))),
+            KeyField::Caller => whole(parties.caller),
+            KeyField::CallerUser => user(uri_of(parties.caller)?),
+            KeyField::Called => whole(parties.called),
+            KeyField::CalledUser => user(uri_of(parties.called)?),
+            KeyField::Domain => Some(Cow::Owned(host(&uri_of(parties.caller)?))),
             KeyField::Source => Some(Cow::Owned(arrival.address.ip().to_canonical().to_string())),
             KeyField::Peer => Some(Cow::Borrowed(self.peer_name(Some(peer)))),
             KeyField::Gateway => self.sender(arrival).map(|name| Cow::Owned(name.to_owned())),

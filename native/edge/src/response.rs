@@ -110,6 +110,9 @@ impl Edge {
         self.edit_number_back(renumbered, message);
         if !own {
             self.edit_session_answer(entry, message);
+            if (200..300).contains(&message.head.status_code) && self.transactions.get(entry).is_some_and(|transaction| transaction.dialog.is_some()) {
+                self.see_again(now, entry, arrival);
+            }
             self.note_session(now, entry, message);
             self.mark_contact(now, arrival, message);
             if self.snapshot.subscribers.is_some() && message.first(HeaderName::RecordRoute).is_some() {
@@ -357,6 +360,9 @@ impl Edge {
         // A 408 of its own, for somebody who is not there, says nothing against a gateway.
         self.end_attempt(now, entry, attempt, outcome, Some(if own { outcome } else { refused }));
         self.refused_media(entry, attempt, message);
+        if !own {
+            self.note_in_dialog_final(now, entry, message);
+        }
         if code == 430 && self.is_own_flow(entry) {
             code = 480;
             if !self.try_next_flow(entry, attempt) {

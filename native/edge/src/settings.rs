@@ -604,9 +604,9 @@ impl Snapshot {
         self.limits.views(name, now)
     }
 
-    /// Sets how many a key of a limit may have, or all keys where it is empty; takes that back where nothing is said. False where
-    /// there is no such limit.
-    pub fn set_limit(&self, name: &str, key: &str, most: Option<u32>) -> bool {
+    /// Sets how many a key of a limit may have, or all keys where it is empty; takes that back where nothing is said. Returns the key
+    /// as requests have it; nothing where there is no such limit.
+    pub fn set_limit(&self, name: &str, key: &str, most: Option<u32>) -> Option<Box<str>> {
         self.limits.set(name, key, most)
     }
 

@@ -1,6 +1,6 @@
 //! Who an account may be, by which names its user is found, and whose word a rule takes, on simulated time.
 
-use edge::{CredentialAnswer, PeerKind, RouteSettings};
+use edge::{BanChange, CredentialAnswer, PeerKind, RouteSettings};
 use testkit::{Request, Rig, Sent, answer, header, headers, peer, registrar, settings};
 
 const PHONE: &str = "198.51.100.7:5060";
@@ -131,7 +131,7 @@ fn a_rule_with_a_pattern_takes_the_callers_that_it_names_only() {
 fn bans_outlive_a_reload_with_other_sizes() {
     let mut rig = Rig::new(served());
     let now = proto::Now { moment: proto::Moment(0), wall: 0 };
-    assert!(rig.edge.ban(now, "198.51.100.66".parse().unwrap(), 600, "test"));
+    assert_eq!(rig.edge.ban(now, "198.51.100.66".parse().unwrap(), 600, "test"), BanChange::New);
     for (keys, bans) in [(1_024, 4), (1_024, 4_096), (65_536, 4_096)] {
         let mut other = served();
         (other.authentication.attacks.keys, other.authentication.attacks.bans) = (keys, bans);

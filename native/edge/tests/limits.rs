@@ -1,7 +1,7 @@
 //! Limits by key on simulated time: exact through failures, cancels, lost BYEs and reloads.
 
 use edge::{Counts, EventValue, KeyLimitSettings, PeerKind, RouteSettings};
-use testkit::{Request, Rig, Sent, header, peer, response, settings};
+use testkit::{Request, Rig, Sent, header, headers, peer, response, settings};
 
 const PHONE: &str = "198.51.100.7:5060";
 const CORE: &str = "192.0.2.200:5060";
@@ -145,18 +145,18 @@ fn a_limit_lives_through_a_reload_and_operators_change_it() {
     rig.reload(limited(vec![limit("all", Counts::Calls, "", 2)])).unwrap();
     assert!(passed(&call(&mut rig, "b")) && !passed(&call(&mut rig, "c")));
     let snapshot = rig.snapshot();
-    assert!(snapshot.set_limit("all", "", Some(3)) && !snapshot.set_limit("none", "", Some(3)));
+    assert!(snapshot.set_limit("all", "", Some(3)).is_some() && snapshot.set_limit("none", "", Some(3)).is_none());
     assert!(passed(&call(&mut rig, "d")) && !passed(&call(&mut rig, "e")));
     let views = snapshot.limit_views(None, 0);
     assert_eq!((views.len(), views[0].used, views[0].most, views[0].at_limit), (1, 3, 3, true));
     rig.reload(limited(vec![limit("all", Counts::Calls, "", 2)])).unwrap();
     assert!(!passed(&call(&mut rig, "f")));
-    assert!(rig.snapshot().set_limit("all", "", None));
+    assert!(rig.snapshot().set_limit("all", "", None).is_some());
     assert_eq!(rig.snapshot().limit_views(Some("all"), 0)[0].most, 2);
     assert_eq!(rig.end_limited("all", ""), (3, 0));
     rig.advance(33_000);
     assert_eq!(rig.snapshot().limit_views(None, 0).len(), 0);
-    assert!(rig.snapshot().set_limit("all", "", Some(0)));
+    assert!(rig.snapshot().set_limit("all", "", Some(0)).is_some());
     assert!(!passed(&call(&mut rig, "g")), "0 bars");
 }
 
@@ -172,4 +172,93 @@ fn bad_limits_are_refused_with_their_key() {
         let error = Rig::new(limited(Vec::new())).reload(limited(vec![bad])).unwrap_err();
         assert!(error.to_string().starts_with(wanted), "{error}");
     }
+}
+
+/// A request within the call `id`, by the routes that `message` recorded for that side.
+fn within(method: &str, id: &str, from_core: bool, message: &str, cseq: u32) -> Request {
+    let (uri, tags) = if from_core { ("sip:alice@198.51.100.7", ("bob", "alice")) } else { ("sip:bob@192.0.2.200", ("alice", "bob")) };
+    let branch = format!("z9hG4bK{id}-{method}-{cseq}");
+    let mut request = Request::new(method, uri).tags(tags.0, tags.1).call_id(id).cseq(cseq).branch(&branch);
+    let mut routes = headers(message, "Record-Route");
+    if !from_core {
+        routes.reverse();
+    }
+    for route in routes {
+        request = request.header(&format!("Route: {route}"));
+    }
+    if from_core { request.via("SIP/2.0/UDP 192.0.2.200:5060") } else { request }
+}
+
+#[test]
+fn after_a_restart_calls_that_are_seen_again_take_their_places() {
+    for (method, from_core) in [("INVITE", false), ("UPDATE", false), ("INVITE", true), ("UPDATE", true)] {
+        let settings = || limited(vec![limit("callers", Counts::Calls, "{caller}", 1), limit("lines", Counts::Calls, "{peer}", 5)]);
+        let mut before = Rig::new(settings());
+        let invited = forwarded(&call(&mut before, "a"));
+        let ok = before.receive(CORE, &response(&invited, 200, "bob"))[0].text.clone();
+        let mut rig = Rig::new(settings());
+        let views = |rig: &Rig| rig.snapshot().limit_views(None, 0).iter().map(|view| (view.key.clone(), view.used)).collect::<Vec<_>>();
+        let (near, far, message) = if from_core { (CORE, PHONE, &invited) } else { (PHONE, CORE, &ok) };
+        let again = |rig: &mut Rig, code: u16, cseq: u32| {
+            let mut text = within(method, "a", from_core, message, cseq).text();
+            if from_core {
+                text = text.replace("From: <sip:alice@", "From: <sip:callee@").replace("To: <sip:bob@", "To: <sip:alice@");
+            }
+            let sent = rig.receive(near, &text);
+            let went = sent.iter().find(|sent| sent.to.to_string() == far).unwrap_or_else(|| panic!("{method} {from_core}: {sent:?}")).text.clone();
+            rig.receive(far, &response(&went, code, "any"))
+        };
+        again(&mut rig, 481, 7);
+        assert_eq!(views(&rig), [], "whoever is refused within a dialog has none");
+        again(&mut rig, 200, 8);
+        again(&mut rig, 200, 9);
+        assert_eq!(views(&rig), [("alice@example.net".to_owned(), 1), ("phones".to_owned(), 1)], "{method} from core: {from_core}");
+        assert_eq!((rig.counters().calls_adopted.get(), rig.edge.sizes().0), (1, 1));
+        assert_eq!(call(&mut rig, "b")[0].status_code(), 486);
+        let sent = rig.receive(PHONE, &within("BYE", "a", false, &ok, 10).text());
+        let bye = sent.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text.clone();
+        rig.receive(CORE, &response(&bye, 200, "bob"));
+        assert_eq!((views(&rig), rig.records.iter().filter(|record| record.call_id == "a").count()), (vec![], 0));
+        assert!(passed(&call(&mut rig, "c")));
+    }
+}
+
+#[test]
+fn a_limit_that_comes_back_knows_of_the_calls_that_it_counted() {
+    let with = || limited(vec![limit("callers", Counts::Calls, "{caller}", 1)]);
+    let mut rig = Rig::new(with());
+    let first = forwarded(&call(&mut rig, "a"));
+    for _ in 0..2 {
+        rig.reload(limited(vec![limit("others", Counts::Calls, "{peer}", 9)])).unwrap();
+    }
+    assert!(passed(&call(&mut rig, "meanwhile")), "nothing counts it now");
+    rig.reload(with()).unwrap();
+    assert_eq!(call(&mut rig, "b")[0].status_code(), 486);
+    rig.receive(CORE, &response(&first, 603, "bob"));
+    assert!(passed(&call(&mut rig, "c")));
+}
+
+#[test]
+fn numbers_of_keys_hold_however_somebody_writes_the_key() {
+    for (key, written, sender) in [
+        ("{caller}", "Alice@EXAMPLE.net", "Alice@example.net"),
+        ("{caller}", "+49 30-1234@Example.NET", "+49301234@example.net"),
+        ("{caller_user}", "+49 (30) 1234", "+49301234@example.net"),
+        ("by-{caller_user}!", "by-+49.30.1234!", "+49301234@example.net"),
+        ("{domain}", "EXAMPLE.net", "alice@example.net"),
+        ("{source}", "::ffff:198.51.100.7", "alice@example.net"),
+    ] {
+        let mut rig = Rig::new(limited(vec![limit("one", Counts::Calls, key, 5)]));
+        assert!(rig.snapshot().set_limit("one", written, Some(0)).is_some());
+        let request = invite("a").text().replace("<sip:alice@example.net>", &format!("<sip:{sender}>"));
+        assert_eq!(rig.receive(PHONE, &request)[0].status_code(), 486, "{key} {written}");
+        rig.snapshot().set_limit("one", written, None);
+        assert!(passed(&rig.receive(PHONE, &request.replace("z9hG4bKa", "z9hG4bKb").replace("Call-ID: a", "Call-ID: b"))), "{key} {written}");
+        // And so do those of the file.
+        let mut own = limit("one", Counts::Calls, key, 5);
+        own.overrides = vec![(written.to_owned(), 0)];
+        let mut rig = Rig::new(limited(vec![own]));
+        assert_eq!(rig.receive(PHONE, &request)[0].status_code(), 486, "{key} {written}");
+    }
+    assert_eq!(Rig::new(limited(vec![])).snapshot().set_limit("one", "x", Some(1)), None);
 }

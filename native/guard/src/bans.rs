@@ -33,6 +33,22 @@ pub struct BanList {
     limit: usize,
 }
 
+/// What became of a ban.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BanChange {
+    /// The source was not banned before.
+    New,
+    /// It is banned for another time now, or for another reason.
+    Changed,
+    /// It is banned for as long already.
+    Kept,
+    /// The list is full: nothing was done.
+    Full,
+}
+
+/// A ban that would last no longer than this beyond the one that stands is none of its own: nodes that tell each other round their seconds.
+const SLACK_SECONDS: u32 = 5;
+
 impl BanList {
     /// A list of `limit` sources at most.
     pub fn new(limit: usize) -> Self {
@@ -64,17 +80,20 @@ impl BanList {
         self.until.get(key).is_some_and(|until| until > now)
     }
 
-    /// Bans a source, or bans it for longer; true where it was not banned before. A full list takes no more: false.
-    pub fn add(&self, key: u64, ban: Ban) -> bool {
-        let Ok(mut ledger) = self.ledger.lock() else { return false };
-        let known = ledger.get(&ban.source).is_some_and(|(_, old)| old.until > ban.since);
-        if !known && ledger.len() >= self.limit {
-            return false;
-        }
+    /// Bans a source. One that is banned already is only banned for longer, unless the new ban `replaces` whatever there is.
+    pub fn add(&self, key: u64, ban: Ban, replaces: bool) -> BanChange {
+        let Ok(mut ledger) = self.ledger.lock() else { return BanChange::Full };
+        let old = ledger.get(&ban.source).map(|(_, old)| old.until).filter(|until| *until > ban.since);
+        let change = match old {
+            None if ledger.len() >= self.limit => return BanChange::Full,
+            None => BanChange::New,
+            Some(until) if !replaces && ban.until <= until.saturating_add(SLACK_SECONDS) => return BanChange::Kept,
+            Some(_) => BanChange::Changed,
+        };
         self.until.note(key, ban.until);
         ledger.insert(ban.source, (key, ban));
         self.count.store(ledger.len(), Ordering::Relaxed);
-        !known
+        change
     }
 
     /// Ends the ban of a source; what it was.
@@ -117,23 +136,26 @@ mod tests {
     #[test]
     fn another_size_keeps_every_ban() {
         let bans = BanList::new(3);
-        (1..=3).for_each(|last| assert!(bans.add(u64::from(last) << 32, ban(last, 10, 70))));
+        (1..=3).for_each(|last| assert_eq!(bans.add(u64::from(last) << 32, ban(last, 10, 70), false), BanChange::New));
         let small = bans.resized(1);
         assert!((1..=3u8).all(|last| small.has(u64::from(last) << 32, 20)) && small.len() == 3 && small.list() == bans.list());
-        assert!(!small.add(9 << 32, ban(9, 20, 90)), "it is full");
+        assert_eq!(small.add(9 << 32, ban(9, 20, 90), true), BanChange::Full);
         assert_eq!(small.sweep(70).len(), 3);
-        assert!(small.add(9 << 32, ban(9, 70, 90)) && small.remove(9 << 32, [192, 0, 2, 9].into()).is_some());
+        assert!(small.add(9 << 32, ban(9, 70, 90), false) == BanChange::New && small.remove(9 << 32, [192, 0, 2, 9].into()).is_some());
     }
 
     #[test]
     fn a_ban_holds_for_its_time() {
         let bans = BanList::new(2);
         assert!(bans.is_empty() && !bans.has(7 << 32, 10));
-        assert!(bans.add(7 << 32, ban(7, 10, 70)));
-        assert!(!bans.add(7 << 32, ban(7, 20, 80)), "it is banned already");
+        assert_eq!(bans.add(7 << 32, ban(7, 10, 70), false), BanChange::New);
+        assert_eq!(bans.add(7 << 32, ban(7, 12, 40), false), BanChange::Kept, "what others say makes it no shorter");
+        assert_eq!(bans.add(7 << 32, ban(7, 12, 40), true), BanChange::Changed, "but an operator may");
+        assert_eq!(bans.add(7 << 32, ban(7, 12, 45), false), BanChange::Kept);
+        assert_eq!(bans.add(7 << 32, ban(7, 20, 80), false), BanChange::Changed);
         assert!(bans.has(7 << 32, 79) && !bans.has(7 << 32, 80) && !bans.has(8 << 32, 10));
-        assert!(bans.add(8 << 32, ban(8, 11, 71)));
-        assert!(!bans.add(9 << 32, ban(9, 12, 72)), "the list is full");
+        assert_eq!(bans.add(8 << 32, ban(8, 11, 71), false), BanChange::New);
+        assert_eq!(bans.add(9 << 32, ban(9, 12, 72), false), BanChange::Full);
         assert_eq!(bans.list().iter().map(|ban| ban.since).collect::<Vec<_>>(), [20, 11]);
         assert_eq!(bans.sweep(75).len(), 1);
         assert_eq!(bans.remove(7 << 32, [192, 0, 2, 7].into()).unwrap().until, 80);

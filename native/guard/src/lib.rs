@@ -17,7 +17,7 @@ mod share;
 mod slots;
 mod window;
 
-pub use bans::{Ban, BanList};
+pub use bans::{Ban, BanChange, BanList};
 pub use calls::{CallCount, CallLease};
 pub use capacity::{Capacity, Caps, Full};
 pub use fraud::{Alarm, Alarms, Fraud, FraudFinding, FraudRow, FraudStats, FraudTerms, FraudValue, Level, WatchedCall};

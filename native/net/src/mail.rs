@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use edge::{
-    Answer, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaAnswer, MediaNotice, QuestionId, Reach, ReachQuestion, Released, Routing,
-    SharedFailures, Snapshot, SourceView,
+    Answer, BanChange, CallView, CredentialAnswer, CredentialQuestion, Hop, LocationRow, MediaAnswer, MediaNotice, QuestionId, Reach, ReachQuestion, Released,
+    Routing, SharedFailures, Snapshot, SourceView,
 };
 use ring_queue::Mailbox;
 
@@ -72,7 +72,7 @@ pub(crate) enum Mail {
     /// Remove the bindings of this address of record, or only that of this Contact; tell how many those were.
     RemoveBindings(Box<[u8]>, Option<Box<[u8]>>, Sender<usize>),
     /// Listen to this source no more for so many seconds, and why; tell whether that is new.
-    Ban(IpAddr, u32, String, Sender<bool>),
+    Ban(IpAddr, u32, String, Sender<BanChange>),
     /// The same since another node does, unless somebody known comes from there.
     BanWithOthers(IpAddr, u32, String, Sender<bool>),
     /// What all nodes together counted of failures.

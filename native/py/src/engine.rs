@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use edge::BanChange;
 use log::LevelFilter;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -160,8 +161,8 @@ impl Engine {
     }
 
     #[pyo3(signature = (name, key, most=None))]
-    fn set_limit(&self, name: &str, key: &str, most: Option<u32>) -> bool {
-        self.0.snapshot().is_some_and(|snapshot| snapshot.set_limit(name, key, most))
+    fn set_limit(&self, name: &str, key: &str, most: Option<u32>) -> Option<String> {
+        self.0.snapshot()?.set_limit(name, key, most).map(Into::into)
     }
 
     fn moment(&self) -> u64 {
@@ -254,8 +255,13 @@ impl Engine {
         py.detach(|| self.0.remove_bindings(aor.as_bytes(), contact.map(str::as_bytes)))
     }
 
-    fn ban(&self, py: Python<'_>, source: IpAddr, seconds: u32, reason: &str) -> bool {
-        py.detach(|| self.0.ban(source, seconds, reason))
+    fn ban(&self, py: Python<'_>, source: IpAddr, seconds: u32, reason: &str) -> &'static str {
+        match py.detach(|| self.0.ban(source, seconds, reason)) {
+            Some(BanChange::New) => "new",
+            Some(BanChange::Changed | BanChange::Kept) => "changed",
+            Some(BanChange::Full) => "full",
+            None => "unanswered",
+        }
     }
 
     fn ban_with_others(&self, py: Python<'_>, source: IpAddr, seconds: u32, reason: &str) -> bool {

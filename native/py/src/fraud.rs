@@ -12,6 +12,12 @@ type PastCall = (u64, u64, u64, String, String, u32);
 /// When, which call, which rule, the figure, whether it is critical, value and threshold.
 type PastAlarm = (u64, usize, u32, &'static str, bool, u32, u32);
 
+/// Who is watched for a call, and the number that was dialled; nothing where one of them cannot be read.
+#[pyfunction]
+pub(crate) fn watched_parties(account: &str, from_uri: &str, request_uri: &str) -> Option<(String, String)> {
+    edge::watched_parties(Some(account).filter(|account| !account.is_empty()), from_uri.as_bytes(), request_uri.as_bytes())
+}
+
 /// What the fraud part of a document would have said of calls.
 #[pyfunction]
 #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]

@@ -23,7 +23,7 @@ mod _native {
         unknown_group,
     };
     #[pymodule_export]
-    use crate::fraud::replay_fraud;
+    use crate::fraud::{replay_fraud, watched_parties};
     #[pymodule_export]
     use crate::policy::{PolicyLink, PolicyPort, Question};
     #[pymodule_export]

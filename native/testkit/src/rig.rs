@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use edge::{
-    Address, Answer, CallRecord, Counters, CredentialAnswer, CredentialQuestion, Edge, EdgeOptions, Event, Hop, Listening, LocationRow, LocationWrite,
-    MediaAnswer, MediaQuestion, PolicyQuestion, QualityRules, Question, RouteSettings, Routes, Routing, SettingsError, Snapshot,
+    Address, Answer, BanChange, CallRecord, Counters, CredentialAnswer, CredentialQuestion, Edge, EdgeOptions, Event, Hop, Listening, LocationRow,
+    LocationWrite, MediaAnswer, MediaQuestion, PolicyQuestion, QualityRules, Question, RouteSettings, Routes, Routing, SettingsError, Snapshot,
 };
 use proto::{Moment, Now, Secret, milliseconds};
 use syntax::Transport;
@@ -375,7 +375,7 @@ impl Rig {
 
     /// Listens to a source no more.
     pub fn ban(&mut self, source: &str, seconds: u32) -> bool {
-        source.parse().is_ok_and(|source| self.edge.ban(self.now, source, seconds, "test"))
+        source.parse().is_ok_and(|source| self.edge.ban(self.now, source, seconds, "test") == BanChange::New)
     }
 
     /// Refuses what a worker refuses that cannot keep up.

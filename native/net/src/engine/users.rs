@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use edge::{Ban, CredentialAnswer, CredentialQuestion, Failure, LocationRow, LocationWrite, SharedFailures};
+use edge::{Ban, BanChange, CredentialAnswer, CredentialQuestion, Failure, LocationRow, LocationWrite, SharedFailures};
 
 use super::{Engine, insist};
 use crate::mail::Mail;
@@ -46,14 +46,14 @@ impl Engine {
         self.gather(|reply| Mail::RemoveBindings(aor.into(), contact.map(Into::into), reply)).into_iter().sum()
     }
 
-    /// Listens to a source no more for so many seconds; whether that is new.
-    pub fn ban(&self, source: IpAddr, seconds: u32, reason: &str) -> bool {
+    /// Listens to a source no more for so many seconds, whatever ban there was; `None` where the worker does not answer.
+    pub fn ban(&self, source: IpAddr, seconds: u32, reason: &str) -> Option<BanChange> {
         self.ask_first(|reply| Mail::Ban(source, seconds, reason.to_owned(), reply))
     }
 
     /// The same since another node does, unless somebody known comes from there.
     pub fn ban_with_others(&self, source: IpAddr, seconds: u32, reason: &str) -> bool {
-        self.ask_first(|reply| Mail::BanWithOthers(source, seconds, reason.to_owned(), reply))
+        self.ask_first(|reply| Mail::BanWithOthers(source, seconds, reason.to_owned(), reply)).unwrap_or(false)
     }
 
     /// Takes up to `limit` failed authentications that other nodes should know of.
@@ -70,7 +70,7 @@ impl Engine {
 
     /// Listens to a source again; whether it was banned.
     pub fn unban(&self, source: IpAddr, reason: &str) -> bool {
-        self.ask_first(|reply| Mail::Unban(source, reason.to_owned(), reply))
+        self.ask_first(|reply| Mail::Unban(source, reason.to_owned(), reply)).unwrap_or(false)
     }
 
     /// Sources that are not listened to, the latest first, and the second of the monotonic clock that it is.
@@ -88,9 +88,9 @@ impl Engine {
     }
 
     /// What the first worker answers: what all share is changed by one of them.
-    fn ask_first(&self, mail: impl FnOnce(mpsc::Sender<bool>) -> Mail) -> bool {
+    fn ask_first<T>(&self, mail: impl FnOnce(mpsc::Sender<T>) -> Mail) -> Option<T> {
         let (reply, answer) = mpsc::channel();
         let posted = self.shared.posts.first().is_some_and(|post| post.post(mail(reply)));
-        posted && answer.recv_timeout(Duration::from_secs(1)).unwrap_or(false)
+        if posted { answer.recv_timeout(Duration::from_secs(1)).ok() } else { None }
     }
 }

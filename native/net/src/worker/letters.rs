@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use edge::BanChange;
 use proto::Now;
 
 use super::{MAILS, Worker};
@@ -85,9 +86,9 @@ impl Worker {
                     let _ = reply.send(count);
                 }
                 Mail::Ban(source, seconds, reason, reply) => {
-                    let mut added = false;
-                    self.guarded(now, |edge| added = edge.ban(now, source, seconds, &reason));
-                    let _ = reply.send(added);
+                    let mut change = BanChange::Full;
+                    self.guarded(now, |edge| change = edge.ban(now, source, seconds, &reason));
+                    let _ = reply.send(change);
                 }
                 Mail::BanWithOthers(source, seconds, reason, reply) => {
                     let mut added = false;
