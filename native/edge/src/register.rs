@@ -16,9 +16,11 @@ use crate::subscriber_settings::RegistrarMode;
 
 /// Bytes of User-Agent that are kept.
 const USER_AGENT: usize = 64;
-/// Bytes of an address of record, of a Contact, and of all Path values together (OpenSIPS's columns hold as many).
+/// Bytes of an address of record, of an instance, and of all Path values together (OpenSIPS's columns hold as many).
 const AOR: usize = 255;
-const CONTACT: usize = 255;
+const INSTANCE: usize = 255;
+/// Bytes of a Contact: tokens of push services stand in it (RFC 8599 section 4), which are some hundred long.
+const CONTACT: usize = 1_024;
 const PART: usize = 64;
 const PATH: usize = 255;
 const CALL_ID: usize = 255;
@@ -288,8 +290,8 @@ pub(crate) fn read_contacts<'a>(message: &Message<'a>, most: usize) -> Result<Co
         }
         let param = |name| header_param(message.bytes, contact.params, name);
         let instance = param(b"+sip.instance").unwrap_or_default();
-        if instance.len() > CONTACT {
-            return Err(bad("Contact too long"));
+        if instance.len() > INSTANCE {
+            return Err(bad("+sip.instance too long"));
         }
         contacts.list.push(Contact {
             uri: message.text(contact.uri),

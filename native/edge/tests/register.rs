@@ -1014,3 +1014,15 @@ fn guesses_at_other_nodes_count_here_and_bans_of_others_spare_who_is_known() {
     let (known, stranger) = (PHONE.split(':').next().unwrap_or_default(), "198.51.100.77");
     assert!(!rig.ban_with_others(known, 60) && rig.ban_with_others(stranger, 60));
 }
+
+#[test]
+fn a_contact_has_room_for_the_token_of_a_push_service() {
+    let mut rig = Rig::new(served());
+    let contact = |bytes: usize| format!("<sip:bob@198.51.100.7;pn-provider=fcm;pn-prid={}>", "t".repeat(bytes));
+    let ok = one(rig.receive(PHONE, &Register::new(1).lines(&[&format!("Contact: {};expires=600", contact(700))]).text()));
+    assert_eq!(header(&ok, "Contact"), format!("{};expires=600", contact(700)));
+    let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").branch("z9hG4bKcall").text());
+    let invite = sent.iter().find(|sent| sent.to.to_string() == PHONE).unwrap();
+    assert!(invite.first_line().contains(&"t".repeat(700)), "{}", invite.text);
+    assert_eq!(code(rig.receive(PHONE, &Register::new(2).lines(&[&format!("Contact: {}", contact(1_000))]).text())), 400);
+}
