@@ -1,29 +1,12 @@
 """The ladder of a call: what came, what left and what was decided, from the memory of the workers."""
 
-import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from edgeproxy.admin.masking import masked
 from edgeproxy.sip import TraceEntry
-
-_FOLDED = re.compile(r"\r?\n[ \t]+(?=\S)")
-# RFC 3261 section 25.1: a user may have commas, semicolons and question marks in it.
-_USER = re.compile(r"\b(sips?:|tel:|urn:)(?:[^@>\s\"<]+(?=@)|[^@>;,\s\"]+(?=>|;|,|\s|$))", re.IGNORECASE)
-_DISPLAY = re.compile(r'"(?:[^"\\\r\n]|\\.)*"(?=\s*<)')
-_NAMED = re.compile(
-    r"^(?:from|to|f|t|contact|m|reply-to|referred-by|b|refer-to|r|history-info|diversion|remote-party-id|call-info|alert-info"
-    r"|p-(?:asserted|preferred)-identity|p-(?:called-party-id|associated-uri|served-user))\s*:[^\r\n]*",
-    re.IGNORECASE | re.MULTILINE,
-)
-_PLAIN_DISPLAY = re.compile(r'(?<=[:,])(\s*)[^\s<",:][^<",]*(?=<)')
-_NAME_OF_ACCOUNT = re.compile(r'\b(username\*?\s*=\s*)("(?:[^"\\\r\n]|\\.)*"|[^\s,]+)', re.IGNORECASE)
-_FREE_TEXT = re.compile(r"^((?:subject|s)\s*:\s*)\S[^\r\n]*", re.IGNORECASE | re.MULTILINE)
-# RFC 8866: who offers a session, what it is called, whom to ask about it.
-_SDP = re.compile(r"^(o=)\S+|^([siep]=)(?!-\r?$)[^\r\n]+", re.MULTILINE)
-_DECIDED = re.compile(r"(?<=^policy: route )\S+")
-
 
 MOST_SEEN = 100_000
 """Messages that are remembered to know those that come again."""
@@ -49,16 +32,6 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     repeated: bool = False
     """The same message went the same way before: a retransmission."""
     message: str = ""
-
-
-def masked(text: str) -> str:
-    """Return `text` without users, display names, and what else tells who somebody is; addresses stay, and so do bodies but SDP."""
-    head, parting, body = text.partition("\r\n\r\n")
-    hidden = _FOLDED.sub(" ", head) if parting else head
-    hidden = _DISPLAY.sub('"***"', _USER.sub(r"\1***", hidden))
-    hidden = _NAMED.sub(lambda line: _PLAIN_DISPLAY.sub(r"\1*** ", line[0]), hidden)
-    hidden = _DECIDED.sub("***", _FREE_TEXT.sub(r"\1***", _NAME_OF_ACCOUNT.sub(r'\1"***"', hidden)))
-    return hidden + parting + _SDP.sub(lambda line: (line[1] or line[2]) + "***", _USER.sub(r"\1***", body))
 
 
 def call_ids(entries: Iterable[TraceEntry], user: str) -> set[str]:

@@ -47,10 +47,13 @@ class Dispatcher:
         return not self._running and not self._background and self._originator.is_idle
 
     def forget_lost(self, seconds: float = LONGEST_SECONDS) -> None:
-        """End handlers whose request must be over: the word of its end may have found no room in the queue."""
+        """End handlers whose request must be over: the word of its end may have found no room in the queue.
+
+        One whose call was answered may go on as long as it wants.
+        """
         now = time.monotonic()
         for key, (call, task, since) in list(self._running.items()):
-            if now - since > seconds:
+            if now - since > seconds and call.ended_with is None:
                 self._running.pop(key)
                 call.ended(0)
                 task.cancel()
@@ -135,7 +138,8 @@ class Dispatcher:
                 return
             try:
                 call.keep()
-            except PolicyError as nonsense:
+            except Exception as nonsense:
+                # Values of any type may stand in notes and variables.
                 self._failed(call, nonsense)
         elif error:
             self._failed(call, error)

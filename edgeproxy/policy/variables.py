@@ -1,10 +1,15 @@
 """Per-call variables, which cross as JSON: the call keeps them for handlers that come later, in whatever process those run."""
 
+import json
 from typing import Any
 
 import msgspec
 
 from edgeproxy.errors import PolicyError
+
+MOST_NAMES = 256
+MOST_BYTES = 16_384
+"""Of one call; the engine refuses more."""
 
 
 class Variables:
@@ -33,7 +38,11 @@ class Variables:
 
         Raise `PolicyError` for a value that JSON cannot hold.
         """
+        if len(self.own) > MOST_NAMES:
+            raise PolicyError(f"call.variables: {len(self.own)} names, {MOST_NAMES} at most")
         own = {name: _json(name, value) for name, value in self.own.items()}
+        if (size := sum(len(name) + len(text.encode()) for name, text in own.items())) > MOST_BYTES:
+            raise PolicyError(f"call.variables: {size} bytes, {MOST_BYTES} at most for names and values of a call")
         before, self._kept = self._kept, own
         changed: list[tuple[str, str | None]] = [(name, text) for name, text in own.items() if before.get(name) != text]
         return changed + [(name, None) for name in before if name not in own]
@@ -41,6 +50,9 @@ class Variables:
 
 def _json(name: str, value: object) -> str:
     try:
-        return msgspec.json.encode(value).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        # Not what would come back as something else: bytes, sets, dates, numbers that are none.
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+        return text
+    except (TypeError, ValueError, RecursionError) as error:
         raise PolicyError(f"call.variables[{name!r}]: expected what JSON can hold, got {type(value).__name__}: {error}") from None

@@ -85,7 +85,7 @@ class Control:
         self.revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
-        self._retired: list[asyncio.Task[None]] = []
+        self._retired: dict[asyncio.Task[None], Policies] = {}
 
     async def start(self) -> None:
         """Start policies and engine; raise as `run` does, with nothing left running."""
@@ -258,8 +258,6 @@ class Control:
         if anew:
             policies.watch(self.engine)
             retired, self.policies = self.policies, policies
-            self._past_lookups += retired.lookups
-            self._past_work += retired.work
             self._retire(retired, self.loaded.config.tuning.policy.drain_seconds)
         return gone
 
@@ -294,13 +292,26 @@ class Control:
 
     def _retire(self, policies: Policies, drain_seconds: float) -> None:
         """Let handlers of replaced processes come to their end; where too many wait for that, the oldest do no longer."""
-        self._retired = [task for task in self._retired if not task.done()]
         while len(self._retired) >= MOST_RETIRED:
-            self._retired.pop(0).cancel()
+            oldest = next(iter(self._retired))
+            self._settle(oldest)
+            oldest.cancel()
             self.printer.event(
                 "policies of an older configuration end before their handlers", level="warning", values={"at_most": MOST_RETIRED}
             )
-        self._retired.append(self._later(policies.stop(drain_seconds)))
+        task = self._later(policies.stop(drain_seconds))
+        self._retired[task] = policies
+        task.add_done_callback(self._settle)
+
+    @property
+    def _all_policies(self) -> list[Policies]:
+        return [self.policies, *self._retired.values()]
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """What a replaced configuration's processes did is of the past."""
+        if policies := self._retired.pop(task, None):
+            self._past_lookups += policies.lookups
+            self._past_work += policies.work
 
     def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -385,9 +396,9 @@ class Control:
         bus = self.announcer.bus
         own = {
             "policy_restarts": self.policies.restarts,
-            "policy_memory_bytes": self.policies.memory_bytes,
+            "policy_memory_bytes": sum(policies.memory_bytes for policies in self._all_policies),
             **dict.fromkeys(WORK, 0),
-            **(self._past_work + self.policies.work),
+            **sum((policies.work for policies in self._all_policies), self._past_work),
             "server_faults": self.standing.faults,
             "log_lines_unwritten": self.printer.unwritten,
             "route_loads": self.routes.loads,
@@ -422,7 +433,7 @@ class Control:
     def lookups(self) -> dict[str, dict[str, int]]:
         """Return how often each lookup came to what."""
         found: dict[str, dict[str, int]] = {name: {} for name in self.loaded.config.lookup}
-        for (name, outcome), count in sorted((self._past_lookups + self.policies.lookups).items()):
+        for (name, outcome), count in sorted(sum((policies.lookups for policies in self._all_policies), self._past_lookups).items()):
             found.setdefault(name, {})[outcome] = count
         return found
 

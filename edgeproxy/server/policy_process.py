@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,8 +81,21 @@ def main() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, max(orders.nice, os.nice(0)))
     printer = logs.LogPrinter(logs.configure())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(orders, Chain(modules, orders.kinds), Tally(out, lookups), printer))
+        _run(runner.get_loop(), _serve(orders, Chain(modules, orders.kinds), Tally(out, lookups), printer), printer)
     printer.finish()
+
+
+def _run(loop: asyncio.AbstractEventLoop, serving: Coroutine[Any, Any, None], printer: logs.LogPrinter) -> None:
+    """Run a coroutine to its end, whatever ends the loop meanwhile."""
+    task = loop.create_task(serving)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            # A task that a handler started wants the process to end: that is not its business, other handlers are at work here.
+            printer.event("a task of a policy wanted its process to end, which goes on", level="error", values=described(error))
 
 
 def _files(directory: Path, names: list[str], cache: Path) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Attacks on several nodes at once: failed authentications of all of them count together, and what one bans others do not listen to either."""
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -119,9 +120,10 @@ class SharedAttacks:
 
     async def _look(self, store: Store) -> None:
         there, let_in = await store.members(GROUP), await store.members(LET_IN)
-        ours = {source: left for source, _, left, *_ in self._engine.bans()}
+        # A ban of this node's own stands as it is, one that another made goes by that.
+        ours = {source: left if reason == ELSEWHERE else math.inf for source, _, left, reason, _ in self._engine.bans()}
         for source, left in there.items():
-            if left >= 1 and source not in self._let_in and left > ours.get(source, 0) + SLACK_SECONDS * (source in ours):
+            if left >= 1 and source not in self._let_in and left > ours.get(source, -SLACK_SECONDS) + SLACK_SECONDS:
                 self._engine.ban_with_others(ip_address(source), round(left), ELSEWHERE)
         for source in let_in.keys() - self._heard:
             self._engine.unban(ip_address(source), LET_IN_ELSEWHERE)

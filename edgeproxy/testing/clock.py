@@ -16,8 +16,11 @@ class SimulatedClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait until so many seconds have passed."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (self.now + max(0.0, seconds), next(self._numbers), future))
+        heapq.heappush(self._waiting, (self.now + seconds, next(self._numbers), future))
         await future
 
     @property

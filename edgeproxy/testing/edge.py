@@ -79,6 +79,7 @@ class SimulatedEdge:
         # A test that asks a database names it in its configuration: nobody means that of this machine.
         Call.database = config.install.database if "database" in configuration else ""
         self._clock = SimulatedClock()
+        self._milliseconds = 0
         Call.sleeper = self._clock.sleep
         Call.values = PolicyValues(values=MemoryValues(lambda: self._clock.now))
 
@@ -151,7 +152,9 @@ class SimulatedEdge:
         end = self._clock.now + seconds
         while self._clock.now < end:
             due = min(self._clock.next_due, end)
-            left = max(0, round((due - self._clock.now) * 1_000))
+            # Both clocks from the start, so that roundings do not add up.
+            left = round(due * 1_000) - self._milliseconds
+            self._milliseconds += max(0, left)
             while left > 0:
                 left = self._edge.advance(left)
                 self._settle()

@@ -143,6 +143,9 @@ KEPT = []
 async def fail():
     raise ValueError("nobody\\nawaits it")
 
+async def leave():
+    raise SystemExit(3)
+
 def fail_in_a_thread():
     raise ValueError("a thread")
 
@@ -152,6 +155,9 @@ async def decide(call):
         case "task":
             asyncio.create_task(fail())
             await asyncio.sleep(0)
+        case "exit":
+            asyncio.get_running_loop().call_later(0.1, asyncio.create_task, leave())
+            await asyncio.sleep(0.3)
         case "thread":
             threading.Thread(target=fail_in_a_thread).start()
         case "leak":
@@ -170,6 +176,12 @@ def test_what_fails_where_nobody_waits_is_one_line_of_the_log(local: Local, tmp_
             wait_for(lambda error=error: [line for line in proxy.log if line.get("error") == error], 3)
             (line,) = (line for line in proxy.log if line.get("error") == error)
             assert (line["event"], "unseen.py:" in line["at"]) == ("a task of a policy failed", True)
+        # Nor does one that wants to end the process end others' handlers.
+        caller.send(invite("INVITE", caller.port, "sip:exit@127.0.0.1", call_id="exit", branch="exit"), port)
+        assert core.receive_until("INVITE", having="exit")
+        (line,) = (line for line in proxy.log if line["event"] == "a task of a policy wanted its process to end, which goes on")
+        assert line["error"] == "SystemExit: 3"
+        assert proxy.counters()["policy_restarts"] == 0
         assert "Traceback" not in (proxy.folder / "edge.log").read_text()
 
 

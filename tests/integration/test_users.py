@@ -285,12 +285,13 @@ def test_a_middlebox_that_rewrites_sip_is_told_in_the_log_once(
         )
         alice.receive_until("SIP/2.0 200")
     end = time.monotonic() + 3
-    lines: list[str] = []
+    lines: list[dict[str, object]] = []
     while not lines and time.monotonic() < end:
         time.sleep(0.1)
-        lines = [line for line in map(str, proxy.log) if "rewrites SIP" in line]
+        lines = [line for line in proxy.log if "rewrites SIP" in line["event"]]
     assert len(lines) == 1, proxy.log
-    assert "Content-Length is less than the body, call altered" in lines[0]
+    assert "Content-Length is less than the body;" in str(lines[0]["event"])
+    assert str(lines[0]["call_id"]).startswith("altered")
     assert proxy.counters()["messages_rewritten"] == 3
 
 

@@ -13,6 +13,9 @@ use crate::hop::Hop;
 use crate::limit_settings::{Counts, HeldLimit};
 use crate::limits::Parties;
 
+/// Dialogs of one call of a process before that are known at once.
+const DIALOGS: usize = 8;
+
 /// A call of a process before, as a request within its dialog tells of it.
 pub(crate) struct Seen<'a> {
     pub(crate) message: &'a Message<'a>,
@@ -29,6 +32,13 @@ impl Edge {
     /// it began, and a second one might be paid twice.
     pub(crate) fn adopt_call(&mut self, now: Now, entry: Key, seen: &Seen<'_>) -> Option<Key> {
         let Seen { message, direction, near, far, from_peer } = *seen;
+        if let Some(key) = self.adopted_by_caller(message, direction) {
+            // Another request of it was under way, or this is another dialog of the same fork.
+            let callee_tag = message.text(if direction == Direction::FromCaller { message.head.to.tag } else { message.head.from.tag });
+            self.calls.get_mut(key)?.note_dialog(callee_tag, DialogState::Confirmed, far, DIALOGS);
+            self.belong(entry, key);
+            return Some(key);
+        }
         let lease = self.leases.take(Class::of(message, true, false).share(self.snapshot.settings.limits.calls))?;
         let (from, to) = (message.text(message.head.from.tag), message.text(message.head.to.tag));
         let (caller_tag, callee_tag, caller, callee) = match direction {
@@ -44,13 +54,24 @@ impl Edge {
         self.dialogs.insert(dialog, key);
         self.arm_call(key);
         self.counters.calls_adopted.add();
+        self.belong(entry, key);
+        Some(key)
+    }
+
+    fn belong(&mut self, entry: Key, call: Key) {
         if let Some(transaction) = self.transactions.get_mut(entry) {
-            transaction.call = key;
+            transaction.call = call;
             if let Some(shape) = transaction.shape.as_mut() {
-                shape.call = key;
+                shape.call = call;
             }
         }
-        Some(key)
+    }
+
+    /// The call that was adopted of the same caller's INVITE, whichever of its dialogs a message is of.
+    fn adopted_by_caller(&self, message: &Message<'_>, direction: Direction) -> Option<Key> {
+        let caller_tag = message.text(if direction == Direction::FromCaller { message.head.from.tag } else { message.head.to.tag });
+        let key = self.dialogs.get(self.dialog_key(message.call_id(), caller_tag))?;
+        self.calls.get(key).filter(|call| call.adopted && call.texts.call_id() == message.call_id()).map(|_| key)
     }
 
     /// A request within a dialog was accepted by the other side, so both believe in the call: one that a process before began takes
@@ -60,7 +81,7 @@ impl Edge {
         let counts_calls = self.snapshot.limits.all.iter().any(|limit| limit.settings.counts == Counts::Calls && !limit.settings.by_policy);
         let Some(transaction) = self.transactions.get(entry).filter(|_| counts_calls) else { return };
         let (Some(direction), call, near, method) = (transaction.dialog, transaction.call, transaction.arrival, transaction.method) else { return };
-        let known = call != Key::NONE && !self.calls.get(call).is_some_and(|call| call.adopted && call.limits.is_empty());
+        let known = call != Key::NONE && !self.calls.get(call).is_some_and(|call| call.adopted);
         if known || !matches!(method, Method::Invite | Method::Update) {
             return;
         }
@@ -70,13 +91,15 @@ impl Edge {
             let parties = Parties::of_dialog(message, direction);
             let from = message.text(parties.caller);
             let Some(peer) = edge.identify_sender(caller.listener, caller.transport, caller.address, Some(from)) else { return };
-            let held = edge.hold_again(now, &caller, message, peer, parties);
-            if held.is_empty() {
+            let adopted = edge.adopted_by_caller(message, direction);
+            let holds = adopted.and_then(|key| edge.calls.get(key)).is_some_and(|call| !call.limits.is_empty());
+            let held = if holds { Vec::new() } else { edge.hold_again(now, &caller, message, peer, parties) };
+            if held.is_empty() && adopted.is_none() {
                 return;
             }
             let seen = Seen { message, direction, near: &near, far: &far, from_peer: Some(peer) };
             let key = if call == Key::NONE { edge.adopt_call(now, entry, &seen) } else { Some(call) };
-            if let Some(call) = key.and_then(|key| edge.calls.get_mut(key)) {
+            if let Some(call) = key.and_then(|key| edge.calls.get_mut(key)).filter(|_| !held.is_empty()) {
                 call.limits.extend(held);
                 edge.decide(message.call_id(), |_| "admit: a call of a process before, it takes its places in limits".to_owned());
             }

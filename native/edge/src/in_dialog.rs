@@ -242,8 +242,10 @@ impl Edge {
         let Some(transaction) = self.transactions.get(key) else { return };
         let (Some(direction), call_key) = (transaction.dialog, transaction.call) else { return };
         let bye = transaction.method == Method::Bye && !matches!(response.head.status_code, 401 | 407);
-        // Of a call of a process before only the far side knows whether there still is one (RFC 3261 section 12.2.1.2).
-        let unknown = matches!(response.head.status_code, 408 | 481) && self.calls.get(call_key).is_some_and(|call| call.adopted);
+        // Of a call of a process before only the far side knows whether there still is one. Other methods may mean another usage
+        // of the dialog (RFC 5057 section 5.1).
+        let asks = matches!(transaction.method, Method::Invite | Method::Update);
+        let unknown = asks && response.head.status_code == 481 && self.calls.get(call_key).is_some_and(|call| call.adopted);
         let ended = bye || unknown;
         if !ended {
             return;

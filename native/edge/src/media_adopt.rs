@@ -21,7 +21,9 @@ impl Edge {
     /// Takes up the call whose dialog only its token knows, for its media; the key of it where that is done.
     fn adopt(&mut self, now: Now, entry: Key, leg: &Leg<'_>) -> Option<Key> {
         let Leg { arrival, message, from, hop, far, .. } = leg;
-        let transaction = self.transactions.get(entry).filter(|transaction| transaction.call == Key::NONE)?;
+        // One that was seen again before may have been taken up for its places in limits only.
+        let may = |call: Key| call == Key::NONE || self.calls.get(call).is_some_and(|call| call.adopted && call.media.is_empty());
+        let transaction = self.transactions.get(entry).filter(|transaction| may(transaction.call))?;
         let direction = transaction.dialog?;
         let may_offer = message.head.method == Method::Invite || message.head.method == Method::Update && !message.head.body.is_empty();
         if !may_offer || self.options.media.workers() == 0 || self.is_external() || !self.engages(leg, None) {
@@ -29,7 +31,13 @@ impl Edge {
         }
         let caller_side = direction == Direction::FromCaller;
         let from_peer = if caller_side { *from } else { *far };
-        let key = self.adopt_call(now, entry, &Seen { message, direction, near: arrival, far: hop, from_peer })?;
+        let call = transaction.call;
+        let seen = Seen { message, direction, near: arrival, far: hop, from_peer };
+        let key = if call == Key::NONE { self.adopt_call(now, entry, &seen)? } else { call };
+        if self.calls.get(key).is_some_and(|call| !call.media.is_empty()) {
+            // The media that is relayed is that of another dialog of its fork.
+            return None;
+        }
         let callee_tag = message.text(if caller_side { message.head.to.tag } else { message.head.from.tag });
         let (near, near_ip) = self.facing(arrival, message);
         let (mut listeners, mut places) = ([near, hop.listener], [near_ip, hop.address.ip().to_canonical()]);

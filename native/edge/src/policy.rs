@@ -84,7 +84,7 @@ pub(crate) enum VerdictError {
     Route(String),
     #[error("no such limit: {0}")]
     Limit(String),
-    #[error("more than {} bytes of variables", crate::variables::MOST_BYTES)]
+    #[error("more variables than {} bytes, or too many of them", crate::variables::MOST_BYTES)]
     Variables,
     #[error("no target")]
     NoTarget,
@@ -357,7 +357,7 @@ impl Edge {
         let entry = token.transaction;
         match token.names {
             Named::Origin => return self.originate(now, link, token, decision),
-            Named::Call if token.worker == self.options.worker => return self.keep_of_call(entry, decision),
+            Named::Call if token.worker == self.options.worker => return self.keep_of_call(now, entry, decision),
             Named::Call | Named::Transaction => {}
         }
         let waits = |w: Waiting| w.kind == WaitKind::Policy && w.number == token.number;

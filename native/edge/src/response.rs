@@ -110,9 +110,6 @@ impl Edge {
         self.edit_number_back(renumbered, message);
         if !own {
             self.edit_session_answer(entry, message);
-            if (200..300).contains(&message.head.status_code) && self.transactions.get(entry).is_some_and(|transaction| transaction.dialog.is_some()) {
-                self.see_again(now, entry, arrival);
-            }
             self.note_session(now, entry, message);
             self.mark_contact(now, arrival, message);
             if self.snapshot.subscribers.is_some() && message.first(HeaderName::RecordRoute).is_some() {
@@ -131,6 +128,10 @@ impl Edge {
         }
         self.scratch.clear();
         self.edits.apply(message, &mut self.scratch);
+        // Last: what the far side said of media is of a request that was relayed without.
+        if (200..300).contains(&message.head.status_code) && self.transactions.get(entry).is_some_and(|transaction| transaction.dialog.is_some()) {
+            self.see_again(now, entry, arrival);
+        }
         true
     }
 

@@ -1,15 +1,16 @@
 //! Per-call variables: what handlers of a call keep for handlers that come later, in whatever process those run, and for the record.
 
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::edge::Edge;
 use crate::policy::VerdictError;
 use crate::verdict::Verdict;
-use proto::Key;
+use proto::{Key, Now};
 
-/// Bytes of all names and values of one call: they cross with every question about it.
+/// Bytes of all names and values of one call as JSON: they cross with every question about it.
 pub(crate) const MOST_BYTES: usize = 16_384;
+/// Names of one call.
+const MOST_NAMES: usize = 256;
 
 /// Names with their values, which are JSON that only policies read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,23 +19,30 @@ pub(crate) struct Variables(Vec<(Box<str>, Box<str>)>);
 impl Variables {
     /// Sets some and takes away those without a value; on an error none of them.
     fn change(&mut self, changes: &[(String, Option<String>)]) -> Result<(), VerdictError> {
-        let mut changed = self.0.clone();
+        // First, so that no handler's mistake holds up a worker.
+        if changes.len() > 2 * MOST_NAMES
+            || changes.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len)).sum::<usize>() > 2 * MOST_BYTES
+        {
+            return Err(VerdictError::Variables);
+        }
+        let mut changed = self.clone();
         for (name, value) in changes {
-            let place = changed.iter().position(|(have, _)| **have == **name);
-            match (place.and_then(|place| changed.get_mut(place)), value) {
+            let place = changed.0.iter().position(|(have, _)| **have == **name);
+            match (place.and_then(|place| changed.0.get_mut(place)), value) {
                 (Some(have), Some(value)) => have.1 = value.as_str().into(),
-                (None, Some(value)) => changed.push((name.as_str().into(), value.as_str().into())),
-                (Some(_), None) => changed.retain(|(have, _)| **have != **name),
+                (None, Some(value)) => changed.0.push((name.as_str().into(), value.as_str().into())),
+                (Some(_), None) => changed.0.retain(|(have, _)| **have != **name),
                 (None, None) => {}
             }
-            if value.as_ref().is_some_and(|value| serde_json::from_str::<IgnoredAny>(value).is_err()) {
+            // As the record will have it: nested no deeper than its writer can.
+            if value.as_ref().is_some_and(|value| serde_json::from_str::<Value>(value).is_err()) {
                 return Err(VerdictError::Unreadable(format!("variable {name:?}")));
             }
         }
-        if changed.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MOST_BYTES {
+        if changed.0.len() > MOST_NAMES || changed.as_object().len() > MOST_BYTES {
             return Err(VerdictError::Variables);
         }
-        self.0 = changed;
+        *self = changed;
         Ok(())
     }
 
@@ -76,7 +84,7 @@ impl Edge {
     }
 
     /// Keeps what a handler says of a call that it answered, as long as that lasts.
-    pub(crate) fn keep_of_call(&mut self, key: Key, decision: &[u8]) {
+    pub(crate) fn keep_of_call(&mut self, now: Now, key: Key, decision: &[u8]) {
         let Some(call) = self.calls.get_mut(key) else { return self.counters.late_answers.add() };
         let verdict = rmp_serde::from_slice::<Verdict>(decision);
         let kept = verdict.map_err(|error| VerdictError::Unreadable(error.to_string())).and_then(|verdict| {
@@ -85,8 +93,10 @@ impl Edge {
         });
         if let Err(error) = kept {
             self.counters.policy_errors.add();
-            let name = self.name_of_call(key);
-            log::warn!(target: "policy", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "what a handler keeps of its call cannot be kept: {error}");
+            if self.may_log(now) {
+                let name = self.name_of_call(key);
+                log::warn!(target: "policy", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "what a handler keeps of its call cannot be kept: {error}");
+            }
         }
     }
 
@@ -125,6 +135,12 @@ mod tests {
         let long = format!("\"{}\"", "x".repeat(MOST_BYTES));
         assert_eq!(variables.change(&[set("a", "2"), set("b", &long)]), Err(VerdictError::Variables));
         assert_eq!(variables.change(&[set("a", "2"), set("b", "nonsense")]), Err(VerdictError::Unreadable("variable \"b\"".to_owned())));
+        let many: Vec<_> = (0..40_000).map(|number| set(&number.to_string(), "0")).collect();
+        assert_eq!(variables.change(&many), Err(VerdictError::Variables));
+        assert_eq!(variables.change(&many[..257]), Err(VerdictError::Variables));
+        assert_eq!(variables.change(&[set(&"\u{1}".repeat(12_000), "0")]), Err(VerdictError::Variables), "as long as it is written");
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        assert_eq!(variables.change(&[set("b", &deep)]), Err(VerdictError::Unreadable("variable \"b\"".to_owned())));
         assert_eq!(variables.as_object(), r#"{"a":1}"#);
     }
 }

@@ -224,6 +224,36 @@ fn after_a_restart_calls_that_are_seen_again_take_their_places() {
 }
 
 #[test]
+fn a_call_that_is_seen_again_twice_at_once_has_one_place_and_keeps_it() {
+    let settings = || limited(vec![limit("callers", Counts::Calls, "{caller}", 2)]);
+    let mut before = Rig::new(settings());
+    let invited = forwarded(&call(&mut before, "a"));
+    let ok = before.receive(CORE, &response(&invited, 200, "bob"))[0].text.clone();
+    let mut rig = Rig::new(settings());
+    let used = |rig: &Rig| rig.snapshot().limit_views(None, 0).first().map_or(0, |view| view.used);
+    let went = |sent: &[Sent]| sent.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text.clone();
+    let update = went(&rig.receive(PHONE, &within("UPDATE", "a", false, &ok, 7).text()));
+    let invite = went(&rig.receive(PHONE, &within("INVITE", "a", false, &ok, 8).text()));
+    rig.receive(CORE, &response(&update, 200, "bob"));
+    rig.receive(CORE, &response(&invite, 200, "bob"));
+    assert_eq!((used(&rig), rig.edge.sizes().0, rig.counters().calls_adopted.get()), (1, 1, 1));
+    // Another usage of the dialog is over, and no call.
+    let info = went(&rig.receive(PHONE, &within("INFO", "a", false, &ok, 9).text()));
+    rig.receive(CORE, &response(&info, 481, "bob"));
+    assert_eq!(used(&rig), 1);
+    // The far side knows of no call any more.
+    let again = went(&rig.receive(PHONE, &within("UPDATE", "a", false, &ok, 10).text()));
+    rig.receive(CORE, &response(&again, 481, "bob"));
+    assert_eq!((used(&rig), rig.edge.sizes().0), (0, 0));
+    // Nor is one begun again by a request that was under way meanwhile, and ends.
+    let last = went(&rig.receive(PHONE, &within("INVITE", "a", false, &ok, 11).text()));
+    rig.receive(CORE, &response(&last, 200, "bob"));
+    let bye = went(&rig.receive(PHONE, &within("BYE", "a", false, &ok, 12).text()));
+    rig.receive(CORE, &response(&bye, 200, "bob"));
+    assert_eq!((used(&rig), rig.edge.sizes().0, rig.records.len()), (0, 0, 0));
+}
+
+#[test]
 fn a_limit_that_comes_back_knows_of_the_calls_that_it_counted() {
     let with = || limited(vec![limit("callers", Counts::Calls, "{caller}", 1)]);
     let mut rig = Rig::new(with());

@@ -69,6 +69,42 @@ fn a_call_is_relayed_from_invite_to_bye_and_recorded_once() {
 }
 
 #[test]
+fn a_wall_clock_that_jumps_changes_no_duration_and_no_timer() {
+    const HOUR: u64 = 3_600_000_000;
+    for (up, then) in [(true, false), (false, true), (true, true), (false, false)] {
+        let mut rig = Rig::new(one_core());
+        let jump = |rig: &mut Rig, up: bool| {
+            let wall = rig.now().wall;
+            rig.set_wall(if up { wall + 30 * HOUR } else { wall - 30 * HOUR });
+        };
+        let sent = rig.receive(CALLER, &invite().text());
+        rig.advance(1_000);
+        jump(&mut rig, up);
+        let ok = rig.receive(CORE, &response(&sent[1].text, 200, "bob"));
+        rig.advance(30_000);
+        jump(&mut rig, then);
+        let bye = rig.receive(CALLER, &in_dialog("BYE", &ok[0].text, 2).text());
+        rig.receive(CORE, &response(&bye[0].text, 200, "bob"));
+        let record = &rig.records[0];
+        assert_eq!((record.setup_milliseconds, record.duration_milliseconds, record.outcome), (1_000, 30_000, "answered"));
+        // Silence is given up when its time is over, whatever the clock on the wall shows meanwhile.
+        let mut silent = |jumps: bool| {
+            rig.receive(CALLER, &invite().branch(&format!("z9hG4bK{jumps}")).call_id(&format!("silent{jumps}")).text());
+            if jumps {
+                jump(&mut rig, up);
+            }
+            let told = (1..60).map(|second| (second, rig.advance(1_000))).filter(|(_, sent)| !sent.is_empty());
+            told.map(|(second, sent)| (second, lines(&sent))).collect::<Vec<_>>()
+        };
+        let (without, with) = (silent(false), silent(true));
+        assert!(without.iter().any(|(_, sent)| sent.iter().any(|line| line.contains("408"))), "{without:?}");
+        assert_eq!(with, without);
+        rig.advance(40_000);
+        assert_eq!(rig.edge.sizes(), (0, 0));
+    }
+}
+
+#[test]
 fn an_in_dialog_request_without_our_route_follows_its_dialog() {
     let mut rig = Rig::new(one_core());
     answered(&mut rig);

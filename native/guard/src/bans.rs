@@ -46,8 +46,11 @@ pub enum BanChange {
     Full,
 }
 
-/// A ban that would last no longer than this beyond the one that stands is none of its own: nodes that tell each other round their seconds.
-const SLACK_SECONDS: u32 = 5;
+/// A ban that would last no longer than this beyond the one that stands is none of its own: nodes that tell each other round their seconds,
+/// and what goes on failing would be news with every failure.
+fn slack(ban: &Ban) -> u32 {
+    (ban.until.saturating_sub(ban.since) / 10).max(5)
+}
 
 impl BanList {
     /// A list of `limit` sources at most.
@@ -87,7 +90,7 @@ impl BanList {
         let change = match old {
             None if ledger.len() >= self.limit => return BanChange::Full,
             None => BanChange::New,
-            Some(until) if !replaces && ban.until <= until.saturating_add(SLACK_SECONDS) => return BanChange::Kept,
+            Some(until) if !replaces && ban.until <= until.saturating_add(slack(&ban)) => return BanChange::Kept,
             Some(_) => BanChange::Changed,
         };
         self.until.note(key, ban.until);
@@ -151,6 +154,7 @@ mod tests {
         assert_eq!(bans.add(7 << 32, ban(7, 10, 70), false), BanChange::New);
         assert_eq!(bans.add(7 << 32, ban(7, 12, 40), false), BanChange::Kept, "what others say makes it no shorter");
         assert_eq!(bans.add(7 << 32, ban(7, 12, 40), true), BanChange::Changed, "but an operator may");
+        assert!(bans.has(7 << 32, 39) && !bans.has(7 << 32, 41));
         assert_eq!(bans.add(7 << 32, ban(7, 12, 45), false), BanChange::Kept);
         assert_eq!(bans.add(7 << 32, ban(7, 20, 80), false), BanChange::Changed);
         assert!(bans.has(7 << 32, 79) && !bans.has(7 << 32, 80) && !bans.has(8 << 32, 10));

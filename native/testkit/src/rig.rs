@@ -146,6 +146,11 @@ impl Rig {
         self.now.moment.0 / 1_000
     }
 
+    /// Sets the wall clock to another time, as an administrator or NTP may; the monotonic clock goes on.
+    pub fn set_wall(&mut self, microseconds: u64) {
+        self.now.wall = microseconds;
+    }
+
     /// Lets the edge receive a message over UDP at its first listener and returns what it sends.
     pub fn receive(&mut self, from: &str, message: &str) -> Vec<Sent> {
         self.receive_at(0, Transport::Udp, from, message.as_bytes())

@@ -1,5 +1,7 @@
 """What handlers of a call keep for those that are asked later, and for its record."""
 
+import json
+
 import msgspec
 import pytest
 
@@ -105,6 +107,8 @@ def test_notes_of_responses_within_dialogs_and_after_the_answer_reach_the_record
         relayed = edge.receive(request("INVITE"))
         edge.respond(relayed, 180)
         answered = next(message for message in edge.respond(relayed, 200) if message.status_code == 200)
+        # A handler of an answered call has all the time it wants.
+        edge._dispatcher.forget_lost(0)
         edge.advance(6)
         record = hang_up(edge, relayed, answered)
         assert edge.failures == []
@@ -156,10 +160,15 @@ def test_what_a_limit_refuses_is_noted_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        (object(), "call.variables['it']: expected what JSON can hold, got object: Encoding objects of type object is unsupported"),
+        (object(), "call.variables['it']: expected what JSON can hold, got object: Object of type object is not JSON serializable"),
         (CIRCLE, "call.variables['it']: expected what JSON can hold, got list: "),
+        (b"bytes", "call.variables['it']: expected what JSON can hold, got bytes: "),
+        ({1, 2}, "call.variables['it']: expected what JSON can hold, got set: "),
+        (float("nan"), "call.variables['it']: expected what JSON can hold, got float: "),
+        ("half \ud800 of a pair", "call.variables['it']: expected what JSON can hold, got str: "),
+        ("x" * 17_000, "call.variables: 17004 bytes, 16384 at most for names and values of a call"),
     ],
-    ids=["object", "a list within itself"],
+    ids=["object", "a list within itself", "bytes", "set", "no number", "half a pair", "too long"],
 )
 def test_what_json_cannot_hold_is_refused_by_name(value: object, fault: str) -> None:
     policy = Policy()
@@ -175,18 +184,48 @@ def test_what_json_cannot_hold_is_refused_by_name(value: object, fault: str) -> 
         assert fault in str(failure["error"])
 
 
-def test_more_than_a_call_may_keep_is_a_failure_of_the_policy() -> None:
+@pytest.mark.parametrize("value", [json.loads("[" * 200 + "]" * 200), {str(number): 0 for number in range(257)}], ids=["deep", "many"])
+def test_more_than_a_call_may_keep_is_a_failure_of_the_policy(value: object) -> None:
     policy = Policy()
 
     @policy.on_request("INVITE")
     def begin(call: Call) -> Verdict:
-        call.variables["it"] = "x" * 17_000
+        call.variables.update(value if isinstance(value, dict) else {"it": value})
         return CONTINUE
 
     with SimulatedEdge(policy) as edge:
         assert edge.receive(request("INVITE")).status_code == 500
         (record,) = edge.records
     assert record["variables"] == {}
+
+
+def test_a_note_that_is_no_text_after_the_answer_is_a_failure_of_its_policy_alone() -> None:
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    async def begin(call: Call) -> Verdict:
+        await call.attempt("sip:198.51.100.1")
+        call.variables["it"] = object()
+        return CONTINUE
+
+    with SimulatedEdge(policy) as edge:
+        edge.respond(edge.receive(request("INVITE")), 200)
+        (failure,) = edge.failures
+        assert "call.variables['it']" in str(failure["error"])
+        assert failure["call_id"]
+
+
+def test_sleeping_for_no_time_needs_no_clock() -> None:
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    async def begin(call: Call) -> Verdict:
+        for _ in range(3):
+            await call.sleep(0)
+        return Reject(403)
+
+    with SimulatedEdge(policy) as edge:
+        assert edge.receive(request("INVITE")).status_code == 403
 
 
 def test_each_module_has_options_of_its_own_and_sleep_is_simulated() -> None:
