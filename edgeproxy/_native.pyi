@@ -23,6 +23,7 @@ __all__ = [
     "event_shapes",
     "give_up_capabilities",
     "install_logger",
+    "long_name",
     "look_up",
     "may_bind_low",
     "pattern_fault",
@@ -687,6 +688,9 @@ def install_logger() -> None:
 
 def set_log_level(level: str) -> None:
     """Set the least important level logged: error, warning, info or debug; raise `ValueError` for another."""
+
+def long_name(name: str) -> str:
+    """Return the long form of a header field's name, in lower case (RFC 3261 section 7.3.3)."""
 
 def drain_log() -> tuple[list[tuple[int, str, str, str, dict[str, str]]], int]:
     """Take the lines that wait (wall clock in microseconds, level, target, message, what it says by name) and the number of lines lost."""

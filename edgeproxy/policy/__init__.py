@@ -1,8 +1,9 @@
 """Policies in Python: what a handler gets, what it may do, and what it may decide (`docs/policy-contract.md`)."""
 
 from edgeproxy.errors import CallEnded, LookupFailed, PolicyError
-from edgeproxy.policy.call import Branch, Call, ChosenRule, Failure, PassingResponse
+from edgeproxy.policy.call import Call, Failure
 from edgeproxy.policy.originate import Answer
+from edgeproxy.policy.parts import Branch, ChosenRule, PassingResponse
 from edgeproxy.policy.policy import Policy
 from edgeproxy.policy.verdict import CONTINUE, DROP, BestResponse, Continue, Drop, Redirect, Reject, Relay, Reply, Verdict
 

@@ -10,7 +10,7 @@ from edgeproxy.errors import CallEnded, LookupFailed, PolicyError
 from edgeproxy.policy.response import Response
 from edgeproxy.policy.values import PolicyValues
 from edgeproxy.policy.variables import Variables
-from edgeproxy.policy.verdict import CONTINUE, BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
+from edgeproxy.policy.verdict import CONTINUE, GIVEN_UP, BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
 from edgeproxy.sip import Request, Uri
 
 _CONTACT = re.compile(r'<([^<>]*)>|(?:^|,)\s*([a-z][^\s,;<>"]*)')
@@ -53,6 +53,7 @@ class Call:
         "_limits",
         "_media",
         "_notes",
+        "_over",
         "_routing_number",
         "_send",
         "_target",
@@ -60,6 +61,7 @@ class Call:
         "ended_with",
         "failed_with",
         "request",
+        "then",
         "token",
     )
 
@@ -77,6 +79,9 @@ class Call:
         self.failed_with = 0
         self._send = send
         self._future: asyncio.Future[Failure | None] | None = None
+        self._over: asyncio.Future[None] | None = None
+        self.then: Callable[[], None] | None = None
+        """What is to be done once attempts that were given up are over."""
         self._target = ""
         # Made where they are needed: most calls change little, and this runs for every one of them.
         self._edits: list[Edit] | None = None
@@ -276,14 +281,37 @@ class Call:
         return await self._tried(Relay(to, peer, parallel, first_answer_seconds, final_answer_seconds, service))
 
     async def _tried(self, verdict: Verdict) -> Failure | None:
+        if self._over:
+            await asyncio.shield(self._over)
         if self.ended_with is not None:
             raise CallEnded(self.ended_with)
         if self._future and not self._future.done():
             raise PolicyError("attempts of this call are under way: await them first, or try several targets at once with fork()")
-        self._future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        self._future = future
         if not self._send(self.token, self.encoded(verdict, report=True)):
+            future.cancel()
             raise CallEnded(0)
-        return await self._future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.cancelled() and self.ended_with is None:
+                # A time limit of the handler's own: what it decides next is about a call that nothing is under way of.
+                self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        self._over = asyncio.get_running_loop().create_future()
+        self._send(self.token, GIVEN_UP)
+
+    def ends_attempts_for(self, then: Callable[[], None]) -> bool:
+        """The handler is done. Where attempts of it are under way they end first, and `then` follows; false where there are none."""
+        if self.ended_with is not None or not (self._over or (self._future and not self._future.done())):
+            return False
+        self.then = then
+        if not self._over:
+            self._give_up()
+        return True
 
     def encoded(self, verdict: Verdict, *, report: bool = False) -> bytes:
         """Return `verdict` as it crosses, with what the handlers did before."""
@@ -421,6 +449,7 @@ class Call:
     def failed(self, token: bytes, status_code: int, target: str = "", response: bytes = b"") -> None:
         """The attempts under way failed: whoever awaits them goes on."""
         self.token = token
+        self._attempts_are_over()
         if self._future and not self._future.done():
             self._future.set_result(Failure(target or self._target, status_code, response.decode(errors="replace")))
 
@@ -428,11 +457,19 @@ class Call:
         """The request is over: whoever awaits an attempt goes on. `of_call` is the token of a call that was answered."""
         self.ended_with = status_code
         self.token = of_call
+        self._attempts_are_over()
         if self._future and not self._future.done():
             if 200 <= status_code < 300:
                 self._future.set_result(None)
             else:
                 self._future.set_exception(CallEnded(status_code))
+                # Whoever awaits it is told; where its handler is done already nobody does.
+                self._future.exception()
+
+    def _attempts_are_over(self) -> None:
+        if self._over and not self._over.done():
+            self._over.set_result(None)
+        self._over = None
 
 
 def display_name_addr(name: str, uri: Uri | str) -> str:
@@ -446,43 +483,3 @@ def _display_name(value: str) -> str:
     if match := _QUOTED.match(value):
         return _ESCAPED.sub(r"\1", match[1])
     return value.split("<", 1)[0].strip() if "<" in value else ""
-
-
-class Branch(Call):
-    """One attempt that is about to be made. What is changed here goes out with this attempt only."""
-
-    __slots__ = ("attrs", "carrier_attrs", "number", "target", "to_gateway")
-
-    def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool], target: str, number: int) -> None:
-        super().__init__(request, token, send)
-        self.target, self.to_gateway, self.attrs, self.carrier_attrs = target.split("\x1f", 3)
-        """Where it goes: `transport:address:port`; the gateway (`dr_gateways.gwid`) or machine of a pool that this is, with its `attrs`, and
-        `dr_carriers.attrs` of the carrier that it was found by. The last three are empty where there is none."""
-        self.number = number
-        """Which attempt of its request it is, from 1."""
-
-
-class ChosenRule(Call):
-    """A call for which a rule of carrier routing was chosen. What is changed here goes out with all gateways of this call."""
-
-    __slots__ = ("attrs", "handler", "rule")
-
-    def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool], target: str) -> None:
-        super().__init__(request, token, send)
-        self.handler, rule, self.attrs = target.split("\x1f", 2)
-        """The name by which the rule knows the handler, and `dr_rules.attrs`."""
-        self.rule = int(rule)
-        """`dr_rules.ruleid`."""
-
-
-class PassingResponse(Call):
-    """A response on its way to the caller. `request_uri` and what else only requests have means nothing here."""
-
-    __slots__ = ("status_code", "target")
-
-    def __init__(self, request: Request, token: bytes, send: Callable[[bytes, bytes], bool], target: str, status_code: int) -> None:
-        super().__init__(request, token, send)
-        self.target = target
-        """Where it came from: `transport:address:port`."""
-        self.status_code = status_code
-        """Its status code."""

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from edgeproxy.errors import PolicyError
-from edgeproxy.policy.call import Call, ChosenRule
+from edgeproxy.policy.call import Call
+from edgeproxy.policy.parts import ChosenRule
 from edgeproxy.policy.policy import Hook, Policy
 from edgeproxy.policy.step import start
 from edgeproxy.policy.verdict import CONTINUE, Continue, Verdict

@@ -9,9 +9,10 @@ import msgspec
 
 from edgeproxy.errors import CallEnded, PolicyError
 from edgeproxy.events import Event, name_of
-from edgeproxy.policy.call import Branch, Call, ChosenRule, PassingResponse
+from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain, checked
 from edgeproxy.policy.originate import Originator
+from edgeproxy.policy.parts import Branch, ChosenRule, PassingResponse
 from edgeproxy.policy.step import start
 from edgeproxy.policy.verdict import CONTINUE, FAILED, PLAIN_CONTINUE, Verdict
 from edgeproxy.sip import Question, Request
@@ -36,7 +37,8 @@ class Dispatcher:
         for policy in chain.policies:
             policy.originator = self._originator
         self._running: dict[bytes, tuple[Call, asyncio.Task[object], float]] = {}
-        self._background: set[asyncio.Task[object]] = set()
+        self._background: dict[asyncio.Task[object], dict[str, object]] = {}
+        """With what a line of the log says of each."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self.handled = 0
         self.failures = 0
@@ -73,9 +75,15 @@ class Dispatcher:
             if event == "failed":
                 call.learn(question.variables)
                 call.failed(question.token, question.status_code, question.target, question.message)
+                if then := call.then:
+                    self._running.pop(question.key)
+                    then()
             else:
                 call.ended(question.status_code, question.message)
-                if not 200 <= question.status_code < 300:
+                if task.done():
+                    # What it decided while its attempts were under way comes too late.
+                    self._running.pop(question.key)
+                elif not 200 <= question.status_code < 300:
                     self._running.pop(question.key)
                     task.cancel()
 
@@ -103,7 +111,7 @@ class Dispatcher:
         self._running[key] = (call, task, time.monotonic())
         if isinstance(call, Branch | ChosenRule | PassingResponse):
             # Nobody tells of its end but the deadline.
-            loop.call_later(question.deadline_seconds, task.cancel)
+            loop.call_later(question.deadline_seconds, _end_part, call, task)
         task.add_done_callback(lambda task: self._done(key, call, task))
 
     def _object(self, event: str, question: Question, request: Request) -> Call:
@@ -126,28 +134,38 @@ class Dispatcher:
         return self._loop
 
     def _done(self, key: bytes, call: Call, task: asyncio.Task[object]) -> None:
-        self._running.pop(key, None)
-        if task.cancelled():
-            if call.ended_with is None:
-                self._failed(call, CallEnded(0))
-            return
-        error = task.exception()
+        running = self._running.pop(key, None)
         if call.ended_with is not None:
-            if error and not isinstance(error, CallEnded):
-                self._failed(call, error)
-                return
-            try:
-                call.keep()
-            except Exception as nonsense:
-                # Values of any type may stand in notes and variables.
-                self._failed(call, nonsense)
-        elif error:
-            self._failed(call, error)
+            self._done_late(call, task)
+        elif running and call.ends_attempts_for(lambda: self._conclude(call, task)):
+            # It decided without waiting for its attempts: the engine ends them first.
+            self._running[key] = running
         else:
-            try:
-                self._decide(call, checked(task.result(), None))
-            except PolicyError as nonsense:
-                self._failed(call, nonsense)
+            self._conclude(call, task)
+
+    def _done_late(self, call: Call, task: asyncio.Task[object]) -> None:
+        """A handler is done whose request is over."""
+        if task.cancelled():
+            return
+        if (error := task.exception()) and not isinstance(error, CallEnded):
+            self._failed(call, error)
+            return
+        try:
+            call.keep()
+        except Exception as nonsense:
+            # Values of any type may stand in notes and variables.
+            self._failed(call, nonsense)
+
+    def _conclude(self, call: Call, task: asyncio.Task[object]) -> None:
+        """A handler is done, and nothing of its request is under way."""
+        error = CallEnded(0) if task.cancelled() else task.exception()
+        if error:
+            self._failed(call, error)
+            return
+        try:
+            self._decide(call, checked(task.result(), None))
+        except PolicyError as nonsense:
+            self._failed(call, nonsense)
 
     def _decide(self, call: Call, verdict: Verdict) -> None:
         if verdict is CONTINUE and call.is_plain:
@@ -174,25 +192,26 @@ class Dispatcher:
             self.failures += 1
             self._log("a record cannot be read", described(error))
             return
+        named = {name: record.get(name, "") for name in ("call_id", "trace_id")}
         for hook, options in self._chain.handlers("final", "INVITE", str(record.get("from_peer", ""))):
             try:
                 made = hook.handler(record, options) if hook.takes_options else hook.handler(record)
                 if isinstance(made, Coroutine):
-                    self._start_background(made)
+                    self._start_background(made, named)
             except BaseException as error:
                 # The others are told all the same.
                 self.failures += 1
-                self._log("a policy failed at the end of a call", {"call_id": record.get("call_id", ""), **described(error)})
+                self._log("a policy failed at the end of a call", {**named, **described(error)})
 
-    def _start_background(self, made: Coroutine[object, object, object]) -> None:
+    def _start_background(self, made: Coroutine[object, object, object], named: dict[str, object]) -> None:
         """Run a handler that nobody waits for, unless too many run already."""
         if len(self._background) >= MOST_BACKGROUND:
             made.close()
-            self._log("too many handlers of ends and events wait: one is left out", {})
+            self._log("too many handlers of ends and events wait: one is left out", dict(named))
             return
         _, task = start(made, asyncio.get_running_loop())
         if task:
-            self._background.add(task)
+            self._background[task] = named
             task.add_done_callback(self._told)
 
     def event(self, event: Event) -> None:
@@ -201,16 +220,23 @@ class Dispatcher:
             try:
                 made = hook.handler(event, options) if hook.takes_options else hook.handler(event)
                 if isinstance(made, Coroutine):
-                    self._start_background(made)
+                    self._start_background(made, {"on": name_of(event)})
             except BaseException as error:
                 self.failures += 1
                 self._log("a policy failed at an event", described(error))
 
     def _told(self, task: asyncio.Task[object]) -> None:
-        self._background.discard(task)
+        named = self._background.pop(task, {})
         if not task.cancelled() and (error := task.exception()):
             self.failures += 1
-            self._log("a policy failed after the fact", described(error))
+            self._log("a policy failed after the fact", {**named, **described(error)})
+
+
+def _end_part(call: Call, task: asyncio.Task[object]) -> None:
+    """The engine waits no longer for a verdict on a part of a request, and has told so."""
+    if not task.done():
+        call.ended(0)
+        task.cancel()
 
 
 def described(error: BaseException) -> dict[str, object]:

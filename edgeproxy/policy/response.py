@@ -2,6 +2,8 @@
 
 import msgspec
 
+from edgeproxy.sip import long_name
+
 
 class Response(msgspec.Struct, frozen=True):
     """A response; one that the proxy made up itself has no text."""
@@ -25,8 +27,8 @@ class Response(msgspec.Struct, frozen=True):
         return next(iter(self.headers(name)), None)
 
     def headers(self, name: str) -> list[str]:
-        """Return every value of a header field, line by line; Contact under its compact form too (RFC 3261 section 7.3.3)."""
-        wanted = {name.lower(), *({"m"} if name.lower() == "contact" else ())}
+        """Return every value of a header field, line by line, in its long or its compact form (RFC 3261 section 7.3.3)."""
+        wanted = long_name(name)
         lines = self._text.partition("\r\n\r\n")[0].split("\r\n")[1:]
         parts = (line.partition(":") for line in lines)
-        return [value.strip() for have, _, value in parts if have.strip().lower() in wanted]
+        return [value.strip() for have, _, value in parts if long_name(have.strip()) == wanted]

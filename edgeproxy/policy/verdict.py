@@ -185,5 +185,7 @@ def encode(
 
 PLAIN_CONTINUE = _encode({"kind": "continue"})
 """The commonest verdict, encoded once."""
+GIVEN_UP = _encode({"kind": "give_up"})
+"""What crosses where a handler waits no longer for its attempts."""
 FAILED = _encode({"kind": "error"})
 """What crosses where a handler failed: the configuration says what the caller gets."""

@@ -161,7 +161,7 @@ async def decide(call):
         case "thread":
             threading.Thread(target=fail_in_a_thread).start()
         case "leak":
-            KEPT.append(b"x" * (200 << 20))
+            asyncio.get_running_loop().call_later(0.2, lambda: KEPT.append(b"x" * (200 << 20)))
     return CONTINUE
 """
 

@@ -1,6 +1,7 @@
 """The process from outside: start, refusal, drain, restart, and what must not disturb it."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from dnslib.server import DNSHandler, DNSServer
 from tests.integration.agent import Agent, answer, bye, call, invite, values
 from tests.integration.mutation import mutated
 from tests.integration.name_server import Zone
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage, wait_for
 
 Local = Callable[..., tuple[Proxy, int, int]]
 
@@ -493,5 +494,31 @@ def test_a_full_disk_loses_records_and_no_call(start_proxy: Callable[..., Proxy]
         caller.send(bye(caller, core, ok, "c"), port)
         core.send(answer(core.receive_until("BYE"), "200 OK"), port)
         assert caller.receive_until("SIP/2.0 200")
-        time.sleep(0.3)
-        assert proxy.counters()["records_dropped"] >= 1
+        wait_for(lambda: any("cannot write call records" in line["event"] for line in proxy.log), 3)
+        # What the disk did not take is tried again, until the end.
+        counters = proxy.counters()
+        assert (counters["records_written"], counters["records_dropped"]) == (0, 0)
+        assert proxy.stop() == 0
+        (stopped,) = (line for line in proxy.log if line["event"] == "stopped")
+        assert (stopped["records_written"], stopped["records_dropped"]) == (0, 1)
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_what_rings_when_the_process_ends_is_cancelled_and_its_caller_answered(signals: int, local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port)
+        proxy.file.write_text(re.sub(r"drain_seconds = \d+", "drain_seconds = 1", proxy.file.read_text()))
+        assert manage(proxy, "reload")[0] == 0
+        assert proxy.process
+        caller.send(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", call_id="rings", branch="rings"), port)
+        core.send(answer(core.receive_until("INVITE"), "180 Ringing"), port)
+        assert caller.receive_until("SIP/2.0 180")
+        for _ in range(signals):
+            proxy.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        assert core.receive_until("CANCEL", having="Call-ID: rings\r\n")
+        refused = caller.receive_until("SIP/2.0 503", having="Call-ID: rings\r\n")
+        assert values(refused, "Retry-After")
+        assert proxy.process.wait(10) == 0
+        (record,) = proxy.records(1)
+        assert (record["status_code"], record["outcome"], record["ended_by"]) == (503, "failed", "proxy")

@@ -29,6 +29,7 @@ mod forward_register;
 mod fraud;
 mod gateway_call;
 mod gateway_uri;
+mod give_up;
 mod glob;
 mod gruu;
 mod hang_up;

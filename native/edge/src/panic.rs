@@ -4,6 +4,7 @@ use proto::{Key, Now, TimedSlab, TransactionIndex};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::transaction::{CancelReason, Transaction};
 
 impl Edge {
     /// A message made us panic: its transaction ends, with 500 where that can be said.
@@ -50,6 +51,21 @@ impl Edge {
         self.calls = TimedSlab::new(self.snapshot.settings.limits.calls, now.moment);
         self.index = TransactionIndex::default();
         self.dialogs = TransactionIndex::default();
+    }
+
+    /// The process is about to end: whoever still waits for an answer gets one, and what rings is cancelled. Nothing is sent again.
+    pub fn refuse_unanswered(&mut self, now: Now) {
+        for entry in self.transactions.keys() {
+            let waits = |transaction: &Transaction| transaction.is_open() && transaction.dialog.is_none() && transaction.origin.is_none();
+            if !self.transactions.get(entry).is_some_and(waits) {
+                continue;
+            }
+            self.in_hand = entry;
+            self.cancel_branches(now, entry, None, &CancelReason::Timeout);
+            let headers = self.retry_after();
+            self.finish_saying(now, entry, 503, None, &headers, b"");
+        }
+        self.in_hand = Key::NONE;
     }
 
     /// The process ends: each call that is still live gets its record.

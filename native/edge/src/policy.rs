@@ -284,7 +284,7 @@ impl Edge {
     pub(crate) fn report_to_policy(&mut self, now: Now, entry: Key) -> bool {
         let Some(transaction) = self.transactions.get_mut(entry) else { return false };
         let most = self.snapshot.settings.limits.branches;
-        let may = !transaction.caller_cancelled && transaction.branches.len() < most;
+        let may = !transaction.caller_cancelled && transaction.branches.len() <= most;
         let Some(state) = transaction.policy.as_mut().filter(|state| may && state.report && state.reports < most) else { return false };
         state.report = false;
         state.reports += 1;
@@ -365,6 +365,9 @@ impl Edge {
             return;
         }
         if token.worker != self.options.worker || !self.transactions.get(entry).is_some_and(|t| t.waiting.is_some_and(waits)) {
+            if token.worker == self.options.worker && self.gives_up(entry, decision) {
+                return self.give_up_attempts(now, entry);
+            }
             return self.counters.late_answers.add();
         }
         self.in_hand = entry;
@@ -455,7 +458,7 @@ impl Edge {
                 self.counters.policy_errors.add();
                 self.policy_failed(now, entry);
             }
-            VerdictKind::Drop | VerdictKind::Originate => return Err(VerdictError::Hook),
+            VerdictKind::Drop | VerdictKind::Originate | VerdictKind::GiveUp => return Err(VerdictError::Hook),
             VerdictKind::Continue | VerdictKind::Relay | VerdictKind::Route | VerdictKind::Next => {
                 (state.report, state.running) = (verdict.report, verdict.report);
                 state.service = verdict.service && verdict.kind == VerdictKind::Relay;

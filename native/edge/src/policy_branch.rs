@@ -57,7 +57,13 @@ impl Edge {
                 self.policy_failed(now, entry);
                 return Ok(());
             }
-            VerdictKind::Relay | VerdictKind::Route | VerdictKind::Next | VerdictKind::Best | VerdictKind::Drop | VerdictKind::Originate => {
+            VerdictKind::Relay
+            | VerdictKind::Route
+            | VerdictKind::Next
+            | VerdictKind::Best
+            | VerdictKind::Drop
+            | VerdictKind::Originate
+            | VerdictKind::GiveUp => {
                 return Err(VerdictError::Hook);
             }
         };

@@ -1,6 +1,6 @@
 //! What a policy may change in a request, and how. What routing, dialogs and framing rest on is not among it.
 
-use syntax::{Edits, HeaderName, Message, Span, Uri, parse_name_addr};
+use syntax::{Edits, HeaderName, Message, Span, Uri, parse_name_addr, same_name};
 
 use crate::policy::VerdictError;
 use crate::verdict::{EditAction, HeaderEdit};
@@ -13,7 +13,7 @@ pub(crate) fn edited(edits: &mut Edits, message: &Message<'_>, wanted: &[HeaderE
     if strip_identity {
         removed.extend(message.head.slots().iter().enumerate().filter(|(_, slot)| slot.name.needs_trust()).map(|(index, _)| index));
     }
-    let mut added: Vec<u8> = Vec::new();
+    let mut added: Vec<(&String, &String)> = Vec::new();
     let mut request_uri = None;
     let mut from = None;
     for edit in wanted {
@@ -47,15 +47,14 @@ pub(crate) fn edited(edits: &mut Edits, message: &Message<'_>, wanted: &[HeaderE
         if edit.action != EditAction::Add {
             let known = HeaderName::from_bytes(edit.name.as_bytes());
             let same = |slot: &syntax::Slot| {
-                if known == HeaderName::Other { message.text(slot.name_span).eq_ignore_ascii_case(edit.name.as_bytes()) } else { slot.name == known }
+                if known == HeaderName::Other { same_name(message.text(slot.name_span), edit.name.as_bytes()) } else { slot.name == known }
             };
             removed.extend(message.head.slots().iter().enumerate().filter(|(_, slot)| same(slot)).map(|(index, _)| index));
+            // What an earlier edit added is of the field too, whichever module made it.
+            added.retain(|(name, _)| !same_name(name.as_bytes(), edit.name.as_bytes()));
         }
         if edit.action != EditAction::Remove {
-            added.extend_from_slice(edit.name.as_bytes());
-            added.extend_from_slice(b": ");
-            added.extend_from_slice(edit.value.as_bytes());
-            added.extend_from_slice(b"\r\n");
+            added.push((&edit.name, &edit.value));
         }
     }
     removed.sort_unstable();
@@ -74,8 +73,15 @@ pub(crate) fn edited(edits: &mut Edits, message: &Message<'_>, wanted: &[HeaderE
             edits.remove(slot.line);
         }
     }
-    edits.insert_with(usize::from(message.head.headers_end), |out| out.extend_from_slice(&added));
-    let mut out = Vec::with_capacity(message.bytes.len() + added.len() + 64);
+    edits.insert_with(usize::from(message.head.headers_end), |out| {
+        for (name, value) in &added {
+            for part in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+    });
+    let lines: usize = added.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    let mut out = Vec::with_capacity(message.bytes.len() + lines + 64);
     edits.apply(message, &mut out);
     Ok(out)
 }
@@ -121,6 +127,33 @@ mod tests {
         assert!(text.starts_with("INVITE sip:+49@core SIP/2.0\r\n"));
         assert!(text.ends_with("CSeq: 1 INVITE\r\nX-Two: new\r\nDiversion: <sip:ours@edge>\r\n\r\n"), "{text}");
         assert!(made(&[edit(EditAction::Remove, "x-two", "")], false).unwrap().ends_with("CSeq: 1 INVITE\r\nDiversion: <sip:x@y>\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_later_edit_of_a_field_holds_whatever_an_earlier_one_did() {
+        use EditAction::{Add, Remove, Set};
+        for (wanted, lines) in [
+            (vec![edit(Set, "X-A", "1"), edit(Set, "x-a", "2")], "x-a: 2\r\n"),
+            (vec![edit(Set, "X-A", "1"), edit(Remove, "X-a", "")], ""),
+            (vec![edit(Add, "X-A", "1"), edit(Add, "X-A", "2"), edit(Remove, "X-A", "")], ""),
+            (vec![edit(Add, "X-A", "1"), edit(Set, "X-A", "2"), edit(Add, "X-A", "3")], "X-A: 2\r\nX-A: 3\r\n"),
+            (vec![edit(Remove, "X-A", ""), edit(Set, "X-A", "1")], "X-A: 1\r\n"),
+            (vec![edit(Set, "x", "90"), edit(Set, "Session-Expires", "80")], "Session-Expires: 80\r\n"),
+        ] {
+            let text = made(&wanted, false).unwrap();
+            assert!(text.ends_with(&format!("x-two: b\r\n{lines}\r\n")), "{wanted:?} {text}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_known_by_its_compact_name_too() {
+        let text = REQUEST.replace("X-Two: a", "r: <sip:x@y>").replace("x-two: b", "x: 1800");
+        let mut head = Head::default();
+        parse(text.as_bytes(), &Limits::STANDARD, &mut head).unwrap();
+        let wanted = [edit(EditAction::Remove, "Refer-To", ""), edit(EditAction::Set, "Session-Expires", "90")];
+        let made = edited(&mut Edits::default(), &Message::new(text.as_bytes(), &head), &wanted, false).unwrap();
+        let made = String::from_utf8(made).unwrap();
+        assert!(made.ends_with("CSeq: 1 INVITE\r\nDiversion: <sip:x@y>\r\nSession-Expires: 90\r\n\r\n"), "{made}");
     }
 
     #[test]

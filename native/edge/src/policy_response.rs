@@ -124,13 +124,18 @@ impl Edge {
                 let provisional = self.with_stored(bytes, |_, message| message.head.status_code < 200).unwrap_or(false);
                 Ok((!provisional).then(|| bytes.into()))
             }
-            VerdictKind::Error
-            | VerdictKind::Relay
+            // The log has it already, with what was raised and where.
+            VerdictKind::Error => {
+                self.counters.policy_errors.add();
+                Ok(Some(bytes.into()))
+            }
+            VerdictKind::Relay
             | VerdictKind::Route
             | VerdictKind::Next
             | VerdictKind::Reply
             | VerdictKind::Best
-            | VerdictKind::Originate => Err(VerdictError::Hook),
+            | VerdictKind::Originate
+            | VerdictKind::GiveUp => Err(VerdictError::Hook),
         }
     }
 

@@ -70,9 +70,13 @@ impl Edge {
                 self.policy_failed(now, entry);
                 Ok(())
             }
-            VerdictKind::Relay | VerdictKind::Route | VerdictKind::Next | VerdictKind::Best | VerdictKind::Drop | VerdictKind::Originate => {
-                Err(VerdictError::Hook)
-            }
+            VerdictKind::Relay
+            | VerdictKind::Route
+            | VerdictKind::Next
+            | VerdictKind::Best
+            | VerdictKind::Drop
+            | VerdictKind::Originate
+            | VerdictKind::GiveUp => Err(VerdictError::Hook),
         }
     }
 }

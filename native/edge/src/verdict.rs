@@ -253,6 +253,8 @@ pub(crate) enum VerdictKind {
     Drop,
     /// Send `request` for the policy itself.
     Originate,
+    /// The attempts under way are to end: their handler has something else in mind, and says so once they have.
+    GiveUp,
 }
 
 /// A change to the request as it goes out.
@@ -353,6 +355,7 @@ impl Verdict {
             VerdictKind::Error => "failed".to_owned(),
             VerdictKind::Drop => "drop the response".to_owned(),
             VerdictKind::Originate => "send a request".to_owned(),
+            VerdictKind::GiveUp => "no more of these attempts".to_owned(),
         }
     }
 }

@@ -27,7 +27,7 @@ mod _native {
     #[pymodule_export]
     use crate::policy::{PolicyLink, PolicyPort, Question};
     #[pymodule_export]
-    use crate::request::{Request, Uri};
+    use crate::request::{Request, Uri, long_name};
     #[pymodule_export]
     use crate::routes::{RouteLoad, RouteTables, look_up};
     #[pymodule_export]

@@ -84,6 +84,12 @@ impl Uri {
     }
 }
 
+/// The long form of a header field's name in lower case (RFC 3261 section 7.3.3).
+#[pyfunction]
+pub(crate) fn long_name(name: &str) -> String {
+    String::from_utf8_lossy(syntax::long_name(name.as_bytes())).to_ascii_lowercase()
+}
+
 /// One request: the frame that crossed, read where somebody asks.
 #[pyclass(frozen)]
 pub(crate) struct Request {
@@ -267,7 +273,7 @@ impl Request {
         let known = HeaderName::from_bytes(name.as_bytes());
         let message = self.message();
         let same = move |slot: &&syntax::Slot| {
-            if known == HeaderName::Other { message.text(slot.name_span).eq_ignore_ascii_case(name.as_bytes()) } else { slot.name == known }
+            if known == HeaderName::Other { syntax::same_name(message.text(slot.name_span), name.as_bytes()) } else { slot.name == known }
         };
         message.head.slots().iter().filter(same).map(|slot| slot.value)
     }

@@ -121,9 +121,51 @@ impl HeaderName {
     }
 }
 
+/// The long form of a compact name (RFC 3261 section 7.3.3, and IANA's register of header fields); any other name as it is.
+pub fn long_name(name: &[u8]) -> &[u8] {
+    let [letter] = name else { return name };
+    match letter.to_ascii_lowercase() {
+        b'a' => b"Accept-Contact",
+        b'b' => b"Referred-By",
+        b'c' => b"Content-Type",
+        b'd' => b"Request-Disposition",
+        b'e' => b"Content-Encoding",
+        b'f' => b"From",
+        b'i' => b"Call-ID",
+        b'j' => b"Reject-Contact",
+        b'k' => b"Supported",
+        b'l' => b"Content-Length",
+        b'm' => b"Contact",
+        b'o' => b"Event",
+        b'r' => b"Refer-To",
+        b's' => b"Subject",
+        b't' => b"To",
+        b'u' => b"Allow-Events",
+        b'v' => b"Via",
+        b'x' => b"Session-Expires",
+        b'y' => b"Identity",
+        _ => name,
+    }
+}
+
+/// Whether two names are of one header field, in whichever form each is.
+pub fn same_name(a: &[u8], b: &[u8]) -> bool {
+    long_name(a).eq_ignore_ascii_case(long_name(b))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::HeaderName;
+    use super::*;
+
+    #[test]
+    fn a_compact_name_is_that_of_its_field() {
+        assert!(same_name(b"R", b"refer-to") && same_name(b"x", b"Session-Expires") && same_name(b"Y", b"y") && same_name(b"X-A", b"x-a"));
+        assert!(!same_name(b"r", b"Referred-By") && !same_name(b"z", b"x") && !same_name(b"", b"x"));
+        // Both ways to know a name say the same.
+        for letter in b'a'..=b'z' {
+            assert_eq!(HeaderName::from_bytes(&[letter]), HeaderName::from_bytes(long_name(&[letter])), "{}", letter as char);
+        }
+    }
 
     #[test]
     fn names_are_found_without_case_and_in_compact_form() {

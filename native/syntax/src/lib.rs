@@ -32,7 +32,7 @@ pub use edit::Edits;
 pub use error::{Field, ParseError};
 pub use escape::{push_user, unescaped};
 pub use frame::{Frame, Framer};
-pub use header::HeaderName;
+pub use header::{HeaderName, long_name, same_name};
 pub use limits::{Limits, MAX_HEADERS};
 pub use media_description::{Connection, MediaDescription, MediaDirection, RtcpPlace, SessionDescription};
 pub use message::{Head, Message, MessageKind, Slot, list_elements};

@@ -183,10 +183,10 @@ impl<'a> Message<'a> {
         self.head.slots().get(usize::from(start)..).unwrap_or_default().iter().filter(move |slot| slot.name == name)
     }
 
-    /// Every line of a header field that routing does not know, by its name without case.
+    /// Every line of a header field that routing does not know, by its name without case, in its long or its compact form.
     pub fn named(&self, name: &'static [u8]) -> impl Iterator<Item = &'a Slot> + use<'a> {
         let bytes = self.bytes;
-        self.head.slots().iter().filter(move |slot| slot.name == HeaderName::Other && slot.name_span.of(bytes).eq_ignore_ascii_case(name))
+        self.head.slots().iter().filter(move |slot| slot.name == HeaderName::Other && crate::same_name(slot.name_span.of(bytes), name))
     }
 
     /// Every comma-separated element of header field `name`, across its lines (RFC 3261 section 7.3.1).

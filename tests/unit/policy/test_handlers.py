@@ -77,8 +77,8 @@ def test_what_a_handler_reads_and_changes() -> None:
         "to": "example.net",
         "peer": "subscribers",
         "source": ("192.0.2.77", 5060),
-        # `s` is the compact form of Subject, which routing does not need and so does not know.
-        "subject": None,
+        # By its compact name.
+        "subject": "hi",
         "two": ["one", "two"],
         "none": None,
         "body": b"v=0",

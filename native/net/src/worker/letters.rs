@@ -104,7 +104,10 @@ impl Worker {
                 // Whoever asked may have given up.
                 Mail::Source(source, reply) => drop(reply.send(self.edge.source_view(now, source))),
                 Mail::Drain => self.edge.drain(),
-                Mail::Stop => self.stopping = true,
+                Mail::Stop => {
+                    self.guarded(now, |edge| edge.refuse_unanswered(now));
+                    self.stopping = true;
+                }
             }
         }
         count

@@ -108,6 +108,13 @@ impl InviteClient {
         }
     }
 
+    /// The same for one that perhaps nobody has heard of yet, and that is not sent again: what comes late is to be cancelled then.
+    pub fn give_up(&mut self) {
+        if matches!(self.state, State::Calling | State::Proceeding) {
+            (self.state, self.retransmit_at) = (State::Abandoned, Moment::NEVER);
+        }
+    }
+
     /// The transport failed: nothing more is sent or expected.
     pub fn handle_transport_error(&mut self) {
         self.state = State::Terminated;
@@ -220,6 +227,15 @@ mod tests {
         assert!(client.is_proceeding());
         client.handle_provisional(Moment(seconds(187)), 180, T.c);
         assert_eq!(run(&mut client, Moment(seconds(400))).first(), Some(&(372_000, ClientAction::NoFinalAnswer)), "a 180 is news, a second 100 is not");
+    }
+
+    #[test]
+    fn one_that_is_given_up_is_sent_no_more_and_its_late_answer_is_known() {
+        let mut client = InviteClient::new(Moment(0), false, seconds(300), &T);
+        client.give_up();
+        assert!(client.is_abandoned() && !client.is_open());
+        assert_eq!(client.handle_timeout(Moment(seconds(1)), &T), ClientAction::Wait);
+        assert_eq!(client.handle_final(Moment(seconds(2)), 200, &T), FinalOutcome::Late);
     }
 
     #[test]
