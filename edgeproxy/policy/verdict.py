@@ -66,8 +66,11 @@ class Relay(Verdict, frozen=True):
     """Whether a service is asked, and nobody tried who could be called: its responses but a 2xx go to nobody but the policy."""
 
     def __post_init__(self) -> None:
-        """Refuse a single text, whose characters would be taken for URIs."""
+        """Refuse a single text, whose characters would be taken for URIs, and time that is none."""
         _no_text(self.to)
+        for name in ("first_answer_seconds", "final_answer_seconds"):
+            if (seconds := getattr(self, name)) is not None and not seconds > 0:
+                raise PolicyError(f"{name}: expected more than 0, got: {seconds!r}")
 
     def fields(self) -> dict[str, Any]:
         """Return what crosses to the native side."""
@@ -149,8 +152,10 @@ class Redirect(Verdict, frozen=True):
     """300 to 399."""
 
     def __post_init__(self) -> None:
-        """Refuse a single text, whose characters would be taken for URIs."""
+        """Refuse a single text, whose characters would be taken for URIs, and a status code that sends nobody elsewhere."""
         _no_text(self.to)
+        if self.status_code not in range(300, 400):
+            raise PolicyError(f"Redirect: expected a status code of 300 to 399, got: {self.status_code!r}")
 
     def fields(self) -> dict[str, Any]:
         """Return what crosses to the native side."""

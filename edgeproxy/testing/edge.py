@@ -70,8 +70,11 @@ class SimulatedEdge:
         self._handlers = {name for hook in wanted if hook["hook"] == "route" for name in hook["methods"]}
         self._edge = _native.SimulatedEdge(to_document(config, wanted))
         self._runner = asyncio.Runner()
+        _native.install_logger()
+        # What others left there is not of this edge.
+        _native.drain_log()
         self.failures: list[dict[str, object]] = []
-        """What handlers raised, as it would be logged."""
+        """What handlers raised, and why the engine could not carry out what they decided, as it would be logged."""
         self.sent: list[Response] = []
         """Everything that was sent so far, in order."""
         self._dispatcher = Dispatcher(Chain(modules, kinds), self._answer, lambda _, values: self.failures.append(values))
@@ -198,6 +201,10 @@ class SimulatedEdge:
                 await asyncio.sleep(0)
 
         self._runner.run(settled())
+        lines, _ = _native.drain_log()
+        self.failures += [
+            {"error": message, **values} for _, level, part, message, values in lines if part == "policy" and level == "warning"
+        ]
 
     def close(self) -> None:
         """End it, with all handlers that still wait."""

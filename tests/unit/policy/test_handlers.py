@@ -208,7 +208,7 @@ def test_a_handler_that_never_answers_is_ended_at_its_deadline() -> None:
         assert [sent.status_code for sent in edge.advance(0.2)] == [500]
         edge.wait()
         assert ended == [500]
-        assert edge.failures == []
+        assert [failure["error"] for failure in edge.failures] == ["no verdict on the request within its deadline (500 ms)"]
 
 
 def test_attempts_in_series_until_one_answers() -> None:
@@ -454,3 +454,22 @@ def test_the_log_has_no_more_of_a_fault_than_a_line_can_hold() -> None:
         (failure,) = edge.failures
         assert str(failure["error"]).endswith("xxx... (1000000 characters)")
         assert len(str(failure["error"])) < 2_100
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why"),
+    [
+        (lambda call: call.set_header("Via", "x"), "a verdict cannot be carried out: header field may not be changed: Via"),
+        (lambda _: Reject("404"), "a verdict cannot be carried out: cannot be read: "),  # type: ignore[arg-type]
+        (lambda _: Relay(("tel:+49",)), "a verdict cannot be carried out: not a SIP URI with a host: tel:+49"),
+        (lambda _: Redirect(("sip:a@b",), status_code=404), "PolicyError: Redirect: expected a status code of 300 to 399, got: 404"),
+        (lambda _: Relay(peer="core", first_answer_seconds=-5), "PolicyError: first_answer_seconds: expected more than 0, got: -5"),
+    ],
+    ids=["header", "code", "target", "redirect", "seconds"],
+)
+def test_why_a_verdict_is_not_carried_out_is_told(verdict: Callable[[Call], Verdict | None], why: str) -> None:
+    with SimulatedEdge(one(verdict)) as edge:
+        assert edge.receive(request("INVITE")).status_code == 500
+        (failure,) = edge.failures
+        assert str(failure["error"]).startswith(why)
+        assert failure["call_id"]
