@@ -369,7 +369,7 @@ class Question:
 
     @property
     def target(self) -> str:
-        """Where the attempt goes, for `branch`, or the response came from, for `response`: `transport:address:port`."""
+        """Where the attempt goes, for `branch`, or the response came from, for `response`: `transport:address:port`; which part is over, for `ended`."""
 
     @property
     def variables(self) -> str:

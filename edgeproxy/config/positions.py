@@ -42,6 +42,10 @@ class Positions:
                     if rest.count(quotes) == 1:
                         until = quotes
 
+    def has(self, path: KeyPath) -> bool:
+        """Whether `path` or something in it is written."""
+        return any(known[: len(path)] == path for known in self._lines)
+
     def line(self, path: KeyPath) -> int:
         """Return the line of `path`, or of what it lies in; 1 where nothing of it is written."""
         while path:

@@ -69,30 +69,30 @@ class Chain:
                 value, task = start(made, loop, call.why_ended)
                 if task:
                     return CONTINUE, task
-                return value if isinstance(value, Verdict) else checked(value, hook), None
+                return value if isinstance(value, Verdict) else checked(value, hook.handler), None
             else:
-                checked(made, hook)
+                checked(made, hook.handler)
         return CONTINUE, None
 
 
 async def _rest(first: Any, call: Call, steps: Sequence[Step]) -> Verdict:
     """Await the first handler, then ask those behind it."""
-    verdict = checked(await first, None)
+    verdict = checked(await first, first)
     for hook, options in steps:
         if not isinstance(verdict, Continue):
             return verdict
         made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
-        verdict = checked(await made if inspect.isawaitable(made) else made, hook)
+        verdict = checked(await made if inspect.isawaitable(made) else made, hook.handler)
     return verdict
 
 
-def checked(made: Any, hook: Hook | None) -> Verdict:
-    """Return a handler's verdict; None means that it leaves the decision to others. Raise `PolicyError` for nonsense."""
+def checked(made: Any, handler: object) -> Verdict:
+    """Return a handler's verdict; None means that it leaves the decision to others. Raise `PolicyError` for nonsense, with the handler's name."""
     if made is None:
         return CONTINUE
     if isinstance(made, Verdict):
         return made
-    name = getattr(hook.handler, "__qualname__", "handler") if hook else "handler"
+    name = getattr(handler, "__qualname__", "handler")
     raise PolicyError(f"{name} returned {type(made).__name__}, expected a verdict")
 
 

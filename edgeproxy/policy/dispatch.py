@@ -12,7 +12,7 @@ from edgeproxy.events import Event, name_of
 from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain, checked
 from edgeproxy.policy.originate import Originator
-from edgeproxy.policy.parts import Branch, ChosenRule, PassingResponse
+from edgeproxy.policy.parts import Branch, ChosenRule, Part, PassingResponse
 from edgeproxy.policy.step import start
 from edgeproxy.policy.verdict import CONTINUE, FAILED, PLAIN_CONTINUE, Verdict
 from edgeproxy.sip import Question, Request
@@ -83,7 +83,7 @@ class Dispatcher:
                 if task.done():
                     # What it decided while its attempts were under way comes too late.
                     self._running.pop(question.key)
-                elif not 200 <= question.status_code < 300:
+                elif isinstance(call, Part) or not 200 <= question.status_code < 300:
                     self._running.pop(question.key)
                     task.cancel()
 
@@ -163,7 +163,7 @@ class Dispatcher:
             self._failed(call, error)
             return
         try:
-            self._decide(call, checked(task.result(), None))
+            self._decide(call, checked(task.result(), task.get_coro()))
         except PolicyError as nonsense:
             self._failed(call, nonsense)
 

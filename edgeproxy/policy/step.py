@@ -47,6 +47,7 @@ class _Resumed(Generator[Any, Any, Any], Coroutine[Any, Any, Any]):
         self._first = first
         self._begun = False
         self._why_cancelled = why_cancelled
+        self.__qualname__ = getattr(coroutine, "__qualname__", "handler")
 
     def send(self, value: Any) -> Any:
         if not self._begun:

@@ -12,6 +12,7 @@ from edgeproxy.config import Config, Loaded, to_document
 from edgeproxy.config.address import ListenAddress, split_host_port
 from edgeproxy.config.database import database_url
 from edgeproxy.config.faults import Faults
+from edgeproxy.config.placed import placed
 from edgeproxy.config.positions import KeyPath, Positions
 from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.events.transport import missing_extra
@@ -25,7 +26,9 @@ def check_world(loaded: Loaded) -> None:
     check_addresses(loaded)
     _check_start(loaded)
     hooks = asyncio.run(check_policies(loaded)) if loaded.config.uses_policies else []
-    _native.check_document(to_document(asyncio.run(_peers(loaded)), hooks))
+    document = to_document(asyncio.run(_peers(loaded)), hooks)
+    with placed(loaded):
+        _native.check_document(document)
     if loaded.config.uses_routes:
         from edgeproxy.server.route_load import check_tables  # noqa: PLC0415 - only rules need a database
 

@@ -15,6 +15,8 @@ import msgspec
 from edgeproxy import __version__, _native
 from edgeproxy.config import Config, Loaded, load, load_text, to_document
 from edgeproxy.config.changes import changes, needs_restart
+from edgeproxy.config.placed import placed
+from edgeproxy.config.positions import Positions
 from edgeproxy.errors import ConfigError, StorageError
 from edgeproxy.server.announcer import Announcer
 from edgeproxy.server.check import check_addresses, check_policies
@@ -94,13 +96,9 @@ class Control:
         try:
             tables = await self.routes.read(self.loaded, route_handlers(hooks)) if self.loaded.config.uses_routes else None
             bindings = await self.users.prepare(self.loaded.config, takes_over=True)
-            self.engine = _native.Engine(
-                to_document(await self._with_rows(self.loaded), hooks),
-                self.policies.links,
-                self.routes.switched(tables),
-                self._machines_off(),
-                bindings,
-            )
+            document = to_document(await self._with_rows(self.loaded), hooks)
+            with placed(self.loaded):
+                self.engine = _native.Engine(document, self.policies.links, self.routes.switched(tables), self._machines_off(), bindings)
         except BaseException:
             await self.users.close()
             await self.policies.stop()
@@ -208,7 +206,9 @@ class Control:
             before = self.loaded
             check_addresses(staged)
             if restart := needs_restart(before.config, staged.config):
-                raise ConfigError("\n".join(f"{staged.name}: {key}: changes with a restart only" for key in restart))
+                line = Positions(staged.text).line
+                places = [f"{staged.name}:{line(tuple(key.split('.')))}: {key}" for key in restart]
+                raise ConfigError("\n".join(f"{place}: changes with a restart only" for place in places))
             # What takes long, and what fails, comes before anything changes.
             files = self.policies.changed_files()
             policies = self.policies if self.policies.serve_also(staged) else await self._started(staged)
@@ -249,7 +249,8 @@ class Control:
         links, drain = (policies.links, [link.id for link in self.policies.links]) if anew else ([], [])
         document = to_document(await self._with_rows(staged), policies.hooks)
         store = self._store_for(staged.config)
-        gone = await asyncio.to_thread(self.engine.reload, document, links, drain, self.routes.switched(tables), self._machines_off())
+        with placed(staged):
+            gone = await asyncio.to_thread(self.engine.reload, document, links, drain, self.routes.switched(tables), self._machines_off())
         self.sinks.use(staged.config.events.sink, staged.config.install.node)
         await self.kernel.use(staged.config, self.engine.bans)
         # A limit that is new may be one that operators set before.
@@ -342,7 +343,8 @@ class Control:
             from edgeproxy.server.peer_rows import with_rows  # noqa: PLC0415 - as in `_with_rows`
 
             config, _ = await with_rows(staged)
-        _native.check_document(to_document(config, hooks))
+        with placed(staged):
+            _native.check_document(to_document(config, hooks))
         run_time: dict[str, Any] = {"log.level": self._level} if self._level else {}
         if found := self._limits.set_by_operators:
             run_time["limit"] = found

@@ -139,10 +139,17 @@ class Exchange:
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._late = False
+        self._closed = False
         self._log = log
         self.dispatcher = Dispatcher(chain, self._answer, log, workers)
 
+    def close(self) -> None:
+        """Nothing more is said: what handlers do when they are cancelled with the process is no decision on their calls, whose attempts go on."""
+        self._closed = True
+
     def _answer(self, token: bytes, verdict: bytes) -> bool:
+        if self._closed:
+            return False
         sent = self._port.answer(token, verdict)
         # A verdict that comes out of a task leaves with the next turn of the loop, together with its like.
         if not self._late:
@@ -253,6 +260,7 @@ async def _serve(orders: Orders, chain: Chain, tally: Tally, printer: logs.LogPr
     tasks = [asyncio.create_task(work) for work in (beat(), drain())]
     exchange.take()
     await stop.wait()
+    exchange.close()
     for task in tasks:
         task.cancel()
     await Call.values.close()

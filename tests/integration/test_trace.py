@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent import Agent, answer, bye, call, invite
-from tests.integration.proxy import EDGEPROXY, Proxy, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, manage, wait_for
 
 Local = Callable[..., tuple[Proxy, int, int]]
 
@@ -159,4 +159,5 @@ def test_a_collector_gets_messages_and_decisions(local: Local) -> None:
         assert any(b"identify" in one[15] for one in decisions)
         sent = next(one for one in messages if one[15].startswith(b"SIP/2.0 200") and struct.unpack("!H", one[8])[0] == caller.port)
         assert struct.unpack("!H", sent[7])[0] == port
-        assert proxy.counters()["hep_sent"] >= 7
+        # The last one may have come before it was counted.
+        wait_for(lambda: proxy.counters()["hep_sent"] >= 7, 3)

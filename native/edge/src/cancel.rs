@@ -27,6 +27,8 @@ impl Edge {
             return;
         }
         transaction.caller_cancelled = true;
+        self.end_part(entry, 487);
+        let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.targets.clear();
         transaction.addresses.clear();
         transaction.waiting = None;

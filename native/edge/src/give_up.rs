@@ -22,6 +22,7 @@ impl Edge {
     pub(crate) fn give_up_attempts(&mut self, now: Now, entry: Key) {
         self.in_hand = entry;
         self.decide_for(entry, |_| "policy: the attempts under way are given up".to_owned());
+        self.end_part(entry, 408);
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.waiting = None;
         transaction.targets.clear();

@@ -140,7 +140,11 @@ impl Edge {
 
     /// Ends a call, and says why; false where too little is known of it.
     pub(crate) fn end_one(&mut self, now: Now, key: Key, why: &str) -> bool {
-        let answered = self.calls.get(key).is_some_and(|call| call.answered.is_some());
+        let is_answered = |edge: &Self| edge.calls.get(key).is_some_and(|call| call.answered.is_some());
+        if !is_answered(self) {
+            self.release_held(now, key);
+        }
+        let answered = is_answered(self);
         if !answered {
             self.end_ringing(now, key);
         } else if self.say_bye(now, key, why) {
@@ -149,6 +153,17 @@ impl Edge {
             return false;
         }
         true
+    }
+
+    /// Lets responses of a call go on that wait for a policy: whoever was answered already is told of the end by BYE.
+    fn release_held(&mut self, now: Now, key: Key) {
+        let holds = |transaction: &Transaction| transaction.call == key && !transaction.held.is_empty();
+        let entries: Vec<Key> = self.transactions.keys().into_iter().filter(|entry| self.transactions.get(*entry).is_some_and(holds)).collect();
+        for entry in entries {
+            while let Some(number) = self.transactions.get(entry).and_then(|transaction| transaction.held.first()).map(|held| held.number) {
+                self.release(now, entry, number, None);
+            }
+        }
     }
 
     fn end_ringing(&mut self, now: Now, key: Key) {

@@ -274,9 +274,22 @@ impl Edge {
 
     /// Tells a policy that has something running for `entry` that it is over.
     pub(crate) fn end_policy(&mut self, entry: Key, status_code: u16) {
+        self.end_part(entry, status_code);
         let Some(state) = self.transactions.get_mut(entry).and_then(|t| t.policy.as_mut()) else { return };
         if std::mem::take(&mut state.running) {
             self.tell_policy(entry, PolicyEvent::Ended, status_code, 0, [0; 16], None);
+        }
+    }
+
+    /// The same for a handler that was asked about an attempt or a rule, and has not answered yet.
+    pub(crate) fn end_part(&mut self, entry: Key, status_code: u16) {
+        let Some(transaction) = self.transactions.get(entry) else { return };
+        let Some(waiting) = transaction.waiting.filter(|waiting| waiting.kind == WaitKind::Policy) else { return };
+        let part = transaction.policy.as_ref().and_then(|state| state.event.part());
+        let Some(part) = part else { return };
+        let link = self.policy_link(entry);
+        if let (Some(link), Some(question)) = (link, self.question(entry, PolicyEvent::Ended, status_code, 0, [0; 16], waiting.number, part, &[])) {
+            self.out.policy.push(PolicyQuestion { link, ..question });
         }
     }
 

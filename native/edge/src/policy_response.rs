@@ -17,7 +17,7 @@ const MOST: usize = 16;
 /// A response that waits for its policy.
 #[derive(Debug)]
 pub(crate) struct Held {
-    number: u8,
+    pub(crate) number: u8,
     attempt: u8,
     arrival: Hop,
     bytes: Box<[u8]>,

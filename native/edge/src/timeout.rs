@@ -92,6 +92,7 @@ impl Edge {
 
     /// No more attempts: whatever rings is cancelled, and the caller is told `status_code` unless somebody said something better.
     pub(crate) fn stop_trying(&mut self, now: Now, entry: Key, status_code: u16, reason: &CancelReason) {
+        self.end_part(entry, status_code);
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
         transaction.give_up_at = Moment::NEVER;
         transaction.waiting = None;

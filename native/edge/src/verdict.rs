@@ -58,6 +58,20 @@ impl PolicyEvent {
         [Self::Branch, Self::Response, Self::Rule].into_iter().any(|known| known as u8 == event)
     }
 
+    /// By what name the end of a question about a part says which part that was.
+    pub(crate) fn part(self) -> Option<&'static str> {
+        match self {
+            Self::Branch => Some("branch"),
+            Self::Rule => Some("route"),
+            _ => None,
+        }
+    }
+
+    /// The part that a name is of.
+    pub fn of_part(name: &str) -> Option<Self> {
+        [Self::Branch, Self::Rule].into_iter().find(|event| event.part() == Some(name))
+    }
+
     /// Whether a request comes with it, so that a handler of its own begins.
     pub fn brings_request(event: u8) -> bool {
         [Self::Request, Self::InDialog, Self::Failure, Self::Branch, Self::Rule].into_iter().any(|known| known as u8 == event)

@@ -369,3 +369,29 @@ fn a_branch_that_nobody_can_be_asked_about_is_answered_for_every_method() {
         assert_eq!(sent.iter().map(Sent::status_code).collect::<Vec<_>>(), [500], "{method}");
     }
 }
+
+#[test]
+fn a_call_whose_answer_waits_for_its_policy_is_ended_on_both_sides() {
+    let mut rig = Rig::new(with(vec![hook("response", &["INVITE"], &["phones"])]));
+    rig.edge.set_policy_links(vec![1]);
+    let sent = rig.receive(CALLER, &invite().text());
+    let ok = response(&sent.last().unwrap().text, 200, "bob").replace("Content-Length", "Contact: <sip:bob@203.0.113.9>\r\nContent-Length");
+    assert!(rig.receive(CORE, &ok).is_empty(), "it is held");
+    let ended = rig.hang_up(header(&ok, "Call-ID"));
+    let lines: Vec<_> = ended.iter().map(|sent| (sent.to.to_string(), sent.first_line().split(' ').take(2).collect::<Vec<_>>().join(" "))).collect();
+    let to = |place: &str, start: &str| lines.iter().filter(|(to, line)| to == place && line.starts_with(start)).count();
+    assert_eq!((to(CALLER, "SIP/2.0 200"), to(CALLER, "BYE"), to(CORE, "BYE"), to(CORE, "CANCEL")), (1, 1, 1, 0), "{lines:?}");
+    assert_eq!((rig.records.len(), rig.records[0].outcome), (1, "answered"));
+}
+
+#[test]
+fn a_fault_of_a_policy_on_a_response_is_counted_once_and_lets_it_go_on() {
+    let mut rig = Rig::new(with(vec![hook("response", &["INVITE"], &["phones"])]));
+    rig.edge.set_policy_links(vec![1]);
+    let sent = rig.receive(CALLER, &invite().text());
+    rig.receive(CORE, &response(&sent.last().unwrap().text, 486, "bob"));
+    let question = last(&mut rig);
+    let sent = rig.verdict(&question, &packed(&json!({"kind": "error"})));
+    assert_eq!(sent.last().unwrap().status_code(), 486);
+    assert_eq!(rig.counters().policy_errors.get(), 1);
+}

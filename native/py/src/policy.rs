@@ -114,7 +114,10 @@ impl Question {
     fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         // All but the number of the question; what is asked about an attempt or a response stands for itself.
         let mut key = self.token;
-        if PolicyEvent::stands_alone(self.event) {
+        let ended = Some(self.event).filter(|event| *event == PolicyEvent::Ended as u8).and_then(|_| PolicyEvent::of_part(&self.target));
+        if let Some(part) = ended {
+            key[3] = part as u8;
+        } else if PolicyEvent::stands_alone(self.event) {
             key[3] = self.event;
         } else {
             key[1] = 0;

@@ -1,6 +1,7 @@
 """Handlers that wait no longer for their attempts, or decide while those are under way."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -113,3 +114,31 @@ def test_a_part_of_a_request_makes_no_attempts() -> None:
         assert edge.receive(request("INVITE")).status_code == 500
         (failure,) = edge.failures
         assert "no attempts can be made in a hook" in str(failure["error"])
+
+
+def test_a_timeout_of_asyncio_around_an_attempt_ends_it() -> None:
+    async def decide(call: Call) -> Verdict:
+        try:
+            async with asyncio.timeout(0.05):
+                await call.attempt("sip:198.51.100.1")
+        except TimeoutError:
+            return Reject(480)
+        return CONTINUE
+
+    with SimulatedEdge(deciding(decide), deadline_seconds=30) as edge:
+        edge.respond(edge.receive(request("INVITE")), 180)
+        time.sleep(0.1)
+        assert [message.status_code for message in edge.advance(0.01) if message.status_code] == [480]
+        assert edge.failures == []
+
+
+def test_a_coroutine_that_returns_nonsense_is_named() -> None:
+    async def decides_wrongly(call: Call) -> Verdict:
+        await call.sleep(1)
+        return "404"  # type: ignore[return-value]
+
+    with SimulatedEdge(deciding(decides_wrongly), deadline_seconds=30) as edge:
+        edge.receive(request("INVITE"))
+        assert [message.status_code for message in edge.advance(1.1) if message.status_code] == [500]
+        (failure,) = edge.failures
+        assert "decides_wrongly returned str, expected a verdict" in str(failure["error"])

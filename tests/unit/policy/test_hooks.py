@@ -5,7 +5,21 @@ from collections.abc import Callable
 
 import pytest
 
-from edgeproxy.policy import CONTINUE, DROP, Answer, Branch, Call, PassingResponse, Policy, PolicyError, Reject, Relay, Reply, Verdict
+from edgeproxy.policy import (
+    CONTINUE,
+    DROP,
+    Answer,
+    Branch,
+    Call,
+    CallEnded,
+    PassingResponse,
+    Policy,
+    PolicyError,
+    Reject,
+    Relay,
+    Reply,
+    Verdict,
+)
 from edgeproxy.testing import Response, SimulatedEdge, request
 
 GATEWAY, CORE = "203.0.113.1:5060", "198.51.100.1:5060"
@@ -379,3 +393,24 @@ def test_nobody_there_is_503_for_a_request_of_a_policys_own() -> None:
         out = edge.receive(request("INVITE"))
         edge.respond(out, 503)
     assert [answer.status_code for answer in answers] == [503, 503]
+
+
+def test_a_caller_that_gives_up_ends_the_look_at_an_attempt() -> None:
+    ended: list[int] = []
+
+    async def look(branch: Branch) -> Verdict:
+        try:
+            await branch.sleep(60)
+        except CallEnded as error:
+            ended.append(error.status_code)
+            raise
+        return CONTINUE
+
+    with SimulatedEdge(hooked("on_branch", look, "INVITE"), deadline_seconds=30) as edge:
+        invite = request("INVITE").decode()
+        assert edge.receive(invite).status_code == 100
+        head = "\r\n".join(line for line in invite.split("\r\n") if not line.startswith("Contact"))
+        sent = edge.receive(head.replace("INVITE", "CANCEL"))
+        assert sent.status_code == 487
+        assert ended == [487]
+        assert edge.failures == []
