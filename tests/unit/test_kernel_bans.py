@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,19 @@ from edgeproxy.config.flood import Kernel
 from edgeproxy.events import make
 from edgeproxy.server import kernel_bans
 from edgeproxy.server.kernel_bans import KernelBans
+
+
+@contextlib.asynccontextmanager
+async def at_work(bans: KernelBans) -> AsyncIterator[None]:
+    """Let `bans` keep the kernel in step; what is waited for meanwhile comes within ten seconds."""
+    task = asyncio.create_task(bans.run())
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def test_a_program_that_ends_before_it_reads_is_no_fault() -> None:
@@ -37,14 +51,10 @@ def test_an_error_that_nobody_expects_ends_one_round_and_not_all(monkeypatch: py
 
     async def work() -> None:
         bans = KernelBans(Kernel(enabled=True), [5060], list, log)
-        task = asyncio.create_task(bans.run())
-        async with asyncio.timeout(5):
+        async with at_work(bans):
             while len(said) < 2:
                 await asyncio.sleep(0.01)
         assert bans.failures == 1
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
     monkeypatch.setattr(kernel_bans, "_nft", nft)
     monkeypatch.setattr(kernel_bans, "ROUND_SECONDS", 0.01)
@@ -69,8 +79,7 @@ def test_a_longer_ban_of_another_kind_and_a_source_that_was_lost_reach_the_kerne
         nonlocal lost
         settings = Kernel(enabled=True, check_seconds=1)
         bans = KernelBans(settings, [5060], lambda: standing, lambda event, **_: said.append(event))
-        task = asyncio.create_task(bans.run())
-        async with asyncio.timeout(10):
+        async with at_work(bans):
             while not bans.sources:
                 await asyncio.sleep(0.01)
             assert "add element inet edgeproxy udp4 { 192.0.2.7 timeout 600s }" in asked[-1]
@@ -92,9 +101,6 @@ def test_a_longer_ban_of_another_kind_and_a_source_that_was_lost_reach_the_kerne
             "the table of banned sources is not as it was made, it is made anew",
             "banned sources are dropped in the kernel",
         ]
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
     monkeypatch.setattr(kernel_bans, "_nft", nft)
     monkeypatch.setattr(kernel_bans, "ROUND_SECONDS", 0.05)

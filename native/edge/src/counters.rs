@@ -313,7 +313,7 @@ counters! {
     media_sessions_opened,
     /// Sessions of media closed.
     media_sessions_closed,
-    /// Calls of a process before whose media is relayed again since an offer within them.
+    /// Calls of a process before that were seen again: for their media, or for their places in limits.
     calls_adopted,
     /// Attempts and requests refused because no ports were ready for their media, or it had too many streams.
     media_refused,
