@@ -62,12 +62,20 @@ class Engine:
             # It answers a cookie that it has seen as it did the first time.
             probe.sendto(f"t{time.monotonic_ns()} d7:command4:list5:limiti100ee".encode(), ("127.0.0.1", self.port))
             text = probe.recv(65_535).decode()
-        return len(re.findall(r"\d+:\w+-[0-9a-f]+-[0-9a-f]+", text))
+        rest, count = text.partition("5:callsl")[2], 0
+        # Each text with its length before it.
+        while found := re.match(r"(\d+):", rest):
+            rest, count = rest[found.end() + int(found[1]) :], count + 1
+        return count
 
-    def is_empty(self, seconds: float = 3) -> bool:
+    def is_empty(self) -> bool:
         """Whether it holds no call any more, in time."""
+        return self.holds(0)
+
+    def holds(self, count: int, seconds: float = 3) -> bool:
+        """Whether it comes to hold so many calls, in time."""
         end = time.monotonic() + seconds
-        while self.sessions():
+        while self.sessions() != count:
             if time.monotonic() > end:
                 return False
             time.sleep(0.05)
@@ -124,6 +132,33 @@ def test_both_sides_hear_each_other_over_an_rtpengine(local: Local, engine: Call
         assert one.is_empty()
 
 
+def test_a_call_of_before_a_restart_is_heard_on_and_led_through_the_engine_again(local: Local, engine: Callable[..., Engine]) -> None:
+    one = engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        proxy, port, _ = local(core=core.port, extra=extra(one))
+        call = Call(port, caller, core, near, far)
+        near.say("before", call.near, 5, pause=0.02)
+        assert far.hears_all(5) == ["before"] * 5
+        assert proxy.process
+        proxy.process.kill()
+        proxy.process.wait()
+        proxy.start()
+        near.say("meanwhile", call.near, 5, pause=0.02)
+        assert far.hears_all(5) == ["meanwhile"] * 5
+        offer, reply = call.again(sdp(near.host, near.port), sdp(far.host, far.port), branch="again")
+        call.near, call.far = place(reply), place(offer)
+        assert one.has(call.near[1])
+        assert one.has(call.far[1])
+        near.say("from the caller", call.near, 5, pause=0.02)
+        far.say("from the callee", call.far, 5, pause=0.02)
+        assert far.hears_all(5) == ["from the caller"] * 5
+        assert near.hears_all(5) == ["from the callee"] * 5
+        assert (one.sessions(), proxy.counters()["calls_adopted"]) == (2, 1)
+        call.end()
+        # The other one was the old process's, and ends by its timeout.
+        assert one.holds(1)
+
+
 def test_calls_are_shared_by_weight_and_go_on_with_the_one_that_is_left(local: Local, engine: Callable[..., Engine]) -> None:
     first, second = engine(), engine()
     with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
@@ -146,6 +181,7 @@ def test_calls_are_shared_by_weight_and_go_on_with_the_one_that_is_left(local: L
         assert first.is_empty()
 
 
+@pytest.mark.alone
 def test_without_any_engine_a_call_is_refused_and_signalling_goes_on(local: Local, engine: Callable[..., Engine]) -> None:
     one = engine()
     with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:

@@ -19,14 +19,15 @@ impl Edge {
     }
 
     /// Takes up the call whose dialog only its token knows, for its media; the key of it where that is done.
-    fn adopt(&mut self, now: Now, entry: Key, leg: &Leg<'_>) -> Option<Key> {
+    pub(crate) fn adopt(&mut self, now: Now, entry: Key, leg: &Leg<'_>) -> Option<Key> {
         let Leg { arrival, message, from, hop, far, .. } = leg;
         // One that was seen again before may have been taken up for its places in limits only.
         let may = |call: Key| call == Key::NONE || self.calls.get(call).is_some_and(|call| call.adopted && call.media.is_empty());
         let transaction = self.transactions.get(entry).filter(|transaction| may(transaction.call))?;
         let direction = transaction.dialog?;
         let may_offer = message.head.method == Method::Invite || message.head.method == Method::Update && !message.head.body.is_empty();
-        if !may_offer || self.options.media.workers() == 0 || self.is_external() || !self.engages(leg, None) {
+        let relays = self.options.media.workers() > 0 || self.is_external();
+        if !may_offer || !relays || !self.engages(leg, None) {
             return None;
         }
         let caller_side = direction == Direction::FromCaller;

@@ -121,18 +121,12 @@ impl Edge {
         let (call, branch, arrival) = (transaction.call, transaction.branches.len(), transaction.arrival);
         let (from_tag, to_tag) = (message.text(message.head.from.tag), message.text(message.head.to.tag));
         let found = match shape.dialog {
-            Some(direction) => self.asked_within(shape.call, direction, message, &arrival),
-            None if !self.is_external() => None,
+            Some(direction) => {
+                let adopted = self.with_leg(entry, message, address, shape, |edge, leg| edge.adopt(now, entry, leg));
+                self.asked_within(adopted.unwrap_or(shape.call), direction, message, &arrival)
+            }
             None => {
-                let way = self.transactions.get_mut(entry).and_then(|transaction| transaction.way.take());
-                let place = self.hop_of(way.as_deref(), address, shape).and_then(|hop| {
-                    let far = self.far_peer(&hop, shape.policy);
-                    let leg = Leg { arrival: &arrival, message, from: shape.from_peer, hop: &hop, far, way: way.as_deref() };
-                    self.open_external(&leg, call, branch)
-                });
-                if let Some(transaction) = self.transactions.get_mut(entry) {
-                    transaction.way = way;
-                }
+                let place = self.with_leg(entry, message, address, shape, |edge, leg| edge.open_external(leg, call, branch));
                 place.map(|place| Asked { call, place, side: Side::Caller, kind: NgKind::Offer, arrival: &arrival, tags: [from_tag, to_tag] })
             }
         };
@@ -147,6 +141,31 @@ impl Edge {
         transaction.media.get_or_insert_default().pending = Some(pending);
         self.put_media_question(entry, number, &asked, message, part);
         true
+    }
+
+    /// Does something with both ends of an attempt, as far as new sessions are opened at engines.
+    fn with_leg<T>(
+        &mut self,
+        entry: Key,
+        message: &Message<'_>,
+        address: Address,
+        shape: &Shape,
+        work: impl FnOnce(&mut Self, &Leg<'_>) -> Option<T>,
+    ) -> Option<T> {
+        if !self.is_external() {
+            return None;
+        }
+        // Taken out for as long as the edge is needed whole.
+        let transaction = self.transactions.get_mut(entry)?;
+        let (way, arrival) = (transaction.way.take(), transaction.arrival);
+        let done = self.hop_of(way.as_deref(), address, shape).and_then(|hop| {
+            let far = self.far_peer(&hop, shape.policy);
+            work(self, &Leg { arrival: &arrival, message, from: shape.from_peer, hop: &hop, far, way: way.as_deref() })
+        });
+        if let Some(transaction) = self.transactions.get_mut(entry) {
+            transaction.way = way;
+        }
+        done
     }
 
     fn open_external(&mut self, leg: &Leg<'_>, call: Key, number: usize) -> Option<usize> {

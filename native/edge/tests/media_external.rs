@@ -196,3 +196,57 @@ fn an_attempt_that_fails_is_deleted_and_the_next_one_has_a_session_of_its_own() 
     assert_eq!((&deleted.command.kind, &asked.command.kind), (&NgKind::Delete, &NgKind::Offer));
     assert_ne!(deleted.command.call_id, asked.command.call_id);
 }
+
+#[test]
+fn after_a_restart_an_offer_within_a_call_leads_its_media_through_an_engine_again() {
+    for from_caller in [true, false] {
+        let mut before = rig();
+        let invite = offered(&mut before);
+        let ok = answered(&mut before, &invite);
+        // Its successor knows nothing of the call.
+        let mut rig = rig();
+        let (near, far, again) = if from_caller {
+            (CALLER, CALLEE, within("INVITE", &ok, 2))
+        } else {
+            let routes = headers(&invite.text, "Record-Route");
+            let back = Request::new("INVITE", "sip:alice@198.51.100.7").tags("bob", "alice").cseq(7).branch("z9hG4bK-back");
+            (CALLEE, CALLER, routes.iter().fold(back, |request, route| request.header(&format!("Route: {route}"))))
+        };
+        let offer = again.header("Content-Type: application/sdp").body(&sdp("203.0.113.77", 5_002)).text();
+        assert!(to(&rig.receive(near, &offer), far).is_empty(), "from caller: {from_caller}");
+        let tags = if from_caller { ["alice", "bob"] } else { ["bob", "alice"] };
+        let asked = &rig.media_questions[0].command;
+        assert_eq!((&asked.kind, [asked.from_tag.as_str(), asked.to_tag.as_str()]), (&NgKind::Offer, tags));
+        let sent = rig.engine_says(Some(TO_CALLEE));
+        let offer = to(&sent, far)[0].clone();
+        assert_eq!(body(&offer), TO_CALLEE);
+        assert!(to(&rig.receive(far, &with_body(&response(&offer.text, 200, "any"), &sdp("198.51.100.7", 4_004))), near).is_empty());
+        assert_eq!((&rig.media_questions[0].command.kind, rig.media_questions[0].node.is_some()), (&NgKind::Answer, true));
+        let sent = rig.engine_says(Some(TO_CALLER));
+        assert_eq!(body(to(&sent, near)[0]), TO_CALLER);
+        assert_eq!((rig.counters().calls_adopted.get(), rig.edge.sizes().0), (1, 1));
+        hang_up(&mut rig, &ok);
+        let asked = rig.media_questions.remove(0);
+        assert_eq!((&asked.command.kind, asked.node.is_some(), rig.media_questions.len()), (&NgKind::Delete, true, 0));
+        assert_eq!((rig.edge.sizes().0, rig.records.len()), (0, 0), "and no record of half a call");
+    }
+}
+
+#[test]
+fn after_a_restart_a_late_offer_leads_media_through_an_engine_too() {
+    let mut before = rig();
+    let invite = offered(&mut before);
+    let ok = answered(&mut before, &invite);
+    let mut rig = rig();
+    let sent = rig.receive(CALLER, &within("INVITE", &ok, 2).text());
+    let asked = to(&sent, CALLEE)[0].clone();
+    assert!(to(&rig.receive(CALLEE, &with_body(&response(&asked.text, 200, "bob"), &sdp("203.0.113.9", 5_002))), CALLER).is_empty());
+    assert_eq!((&rig.media_questions[0].command.kind, rig.media_questions[0].command.from_tag.as_str()), (&NgKind::Offer, "bob"));
+    let sent = rig.engine_says(Some(TO_CALLER));
+    assert_eq!(body(to(&sent, CALLER)[0]), TO_CALLER);
+    let ack = within("ACK", &ok, 2).header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_002)).text();
+    assert!(to(&rig.receive(CALLER, &ack), CALLEE).is_empty());
+    assert_eq!((&rig.media_questions[0].command.kind, rig.media_questions[0].command.from_tag.as_str()), (&NgKind::Answer, "bob"));
+    let sent = rig.engine_says(Some(TO_CALLEE));
+    assert_eq!(body(to(&sent, CALLEE)[0]), TO_CALLEE);
+}
