@@ -14,8 +14,11 @@ _HOST_END = re.compile(r"[;,?]")
 # Possessive: what was taken is never looked at again.
 _PART = re.compile(r'"(?:[^"\\]|\\.)*+"?|<[^>]*+>?|,|[^",<]++', re.DOTALL)
 _NAME_OF_ACCOUNT = re.compile(r'(\busername\*?\s*=\s*)("(?:[^"\\]|\\.)*+"?|[^\s,"]++)', re.IGNORECASE)
-_HIDDEN = frozenset({"subject", "s", "identity", "y"})
-"""Header fields of which nothing is shown: free text, and numbers in the tokens of RFC 8224."""
+_SHOWN = frozenset(
+    ["accept", "accept-contact", "accept-encoding", "accept-language", "alert-info", "allow", "allow-events", "answer-mode", "authentication-info", "authorization", "call-id", "call-info", "contact", "content-disposition", "content-encoding", "content-language", "content-length", "content-type", "cseq", "date", "diversion", "error-info", "event", "expires", "feature-caps", "flow-timer", "from", "geolocation-routing", "history-info", "in-reply-to", "info-package", "join", "max-breadth", "max-forwards", "mime-version", "min-expires", "min-se", "p-access-network-info", "p-asserted-identity", "p-associated-uri", "p-called-party-id", "p-early-media", "p-preferred-identity", "path", "priority", "privacy", "proxy-authenticate", "proxy-authorization", "proxy-require", "rack", "reason", "record-route", "recv-info", "refer-sub", "refer-to", "referred-by", "reject-contact", "remote-party-id", "replaces", "reply-to", "request-disposition", "require", "resource-priority", "retry-after", "route", "rseq", "security-client", "security-server", "security-verify", "server", "service-route", "session-expires", "session-id", "sip-etag", "sip-if-match", "subscription-state", "supported", "target-dialog", "timestamp", "to", "unsupported", "user-agent", "via", "warning", "www-authenticate", "a", "b", "c", "d", "e", "f", "i", "j", "k", "l", "m", "o", "r", "t", "u", "v", "x"]
+)
+"""Header fields that are shown without users and names (RFC 3261 section 20 and the IANA registry). Any other may say who somebody is anywhere in it:
+free text, numbers in the tokens of RFC 8224, what vendors and networks add."""
 # RFC 8866: who offers a session, what it is called, whom to ask about it.
 _SDP = re.compile(r"^(o=)\S+|^([siep]=)(?!-\r?$)[^\r\n]+", re.MULTILINE)
 _DECIDED = re.compile(r"^(policy: route )\S+")
@@ -26,17 +29,18 @@ def masked(text: str) -> str:
     text = text.lstrip("\r\n")
     end = _HEAD_END.search(text)
     head, rest = (text[: end.start()], text[end.start() :]) if end else (text, "")
-    parts = _LINE_END.split(_FOLDED.sub(" ", head) if end else head)
-    shown = "".join(part if number % 2 else _line(part) for number, part in enumerate(parts))
+    is_message = bool(end) or "SIP/2.0" in text.split("\n", 1)[0]
+    parts = _LINE_END.split(_FOLDED.sub(" ", head) if is_message else head)
+    shown = "".join(part if number % 2 else _line(part, is_message) for number, part in enumerate(parts))
     return shown + _SDP.sub(lambda line: (line[1] or line[2]) + "***", _without_users(rest))
 
 
-def _line(line: str) -> str:
+def _line(line: str, is_message: bool) -> str:
     name, colon, value = line.partition(":")
     if not colon or " " in name.strip():
         return _without_users(line)
     kind = name.strip().lower()
-    if kind in _HIDDEN:
+    if is_message and kind not in _SHOWN:
         return f"{name}: ***"
     if kind.endswith("authorization"):
         value = _NAME_OF_ACCOUNT.sub(r'\1"***"', value)

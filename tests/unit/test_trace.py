@@ -66,6 +66,8 @@ def test_masked_text_names_nobody() -> None:
         "To: <tel:7042;phone-context=alice>\r\n",
         "Contact: sip:b@x,sip:ali@y,sip:ce@z\r\n",
         "Identity: eyalicejhbGci.OiJF;info=<https://x>\r\n",
+        "X-Account: alice\r\n",
+        "P-Charging-Vector: icid-value=alice\r\n",
     ],
 )
 def test_whatever_may_tell_a_name_is_masked(secret: str) -> None:
@@ -74,6 +76,11 @@ def test_whatever_may_tell_a_name_is_masked(secret: str) -> None:
     for shown in (masked(text).lower(), masked(text.replace("\r\n", "\n")).lower()):
         assert not any(part in shown for part in ("ali", "ce@", "ce <", '"ce'))
         assert "***" in shown
+
+
+def test_what_is_cut_short_is_masked_as_the_whole() -> None:
+    assert masked("INVITE sip:b@x SIP/2.0\r\nX-Account: alice\r\nCSeq: 1 IN") == "INVITE sip:***@x SIP/2.0\r\nX-Account: ***\r\nCSeq: 1 IN"
+    assert masked("identify: INVITE from peer phones") == "identify: INVITE from peer phones"
 
 
 def test_whatever_is_masked_takes_time_by_its_length_alone() -> None:
