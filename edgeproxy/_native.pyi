@@ -594,6 +594,16 @@ class SimulatedEdge:
     def answer(self, token: bytes, verdict: bytes) -> None:
         """Hand in a verdict."""
 
+    @property
+    def wall(self) -> int:
+        """The wall clock, microseconds since 1970."""
+
+    def listen(self, names: list[str]) -> None:
+        """Build events of these names from now on, and no others."""
+
+    def take_events(self) -> list[tuple[str, int, list[int | str]]]:
+        """Take the events that came, as `Engine.take_events` does."""
+
     def records(self) -> list[str]:
         """Take the records of calls that ended, as JSON."""
 

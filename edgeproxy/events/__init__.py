@@ -1,7 +1,7 @@
 """Events: typed facts, and the bus that carries them to whoever listens."""
 
 from edgeproxy.events.bus import Bus, Listener
-from edgeproxy.events.catalogue import CATALOGUE, CoreLog, CoreStatusChanged, Custom, is_known, make, name_of, parameter_names
+from edgeproxy.events.catalogue import CATALOGUE, CoreLog, CoreStatusChanged, Custom, from_engine, is_known, make, name_of, parameter_names
 from edgeproxy.events.event import IDENTIFYING, Event
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Custom",
     "Event",
     "Listener",
+    "from_engine",
     "is_known",
     "make",
     "name_of",

@@ -1,5 +1,7 @@
 """Every event with its parameters, under the names that operators of OpenSIPS know; what is ours beside them is said."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from edgeproxy.events.event import Event
@@ -369,6 +371,12 @@ def make(name: str, at: int, values: dict[str, int | str]) -> Event:
         return msgspec.convert({**values, "at": at}, kind, strict=True)
     except msgspec.ValidationError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def from_engine(name: str, at: int, values: Sequence[int | str]) -> Event:
+    """Return an event of the engine, which gives the values of its parameters in their order."""
+    kind = CATALOGUE[name]
+    return make(name, at, dict(zip(parameter_names(kind), values, strict=True)))
 
 
 def parameter_names(kind: type[Event]) -> list[str]:

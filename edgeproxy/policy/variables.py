@@ -9,7 +9,7 @@ from edgeproxy.errors import PolicyError
 
 MOST_NAMES = 256
 MOST_BYTES = 16_384
-"""Of one call; the engine refuses more."""
+"""Of one call, all names and values as one JSON object; the engine refuses more."""
 
 
 class Variables:
@@ -41,8 +41,9 @@ class Variables:
         if len(self.own) > MOST_NAMES:
             raise PolicyError(f"call.variables: {len(self.own)} names, {MOST_NAMES} at most")
         own = {name: _json(name, value) for name, value in self.own.items()}
-        if (size := sum(len(name) + len(text.encode()) for name, text in own.items())) > MOST_BYTES:
-            raise PolicyError(f"call.variables: {size} bytes, {MOST_BYTES} at most for names and values of a call")
+        # Each with a colon, and a comma or brace before it.
+        if (size := 1 + sum(len(_json("", name).encode()) + len(text.encode()) + 2 for name, text in own.items())) > MOST_BYTES:
+            raise PolicyError(f"call.variables: {size} bytes as JSON, {MOST_BYTES} at most for a call")
         before, self._kept = self._kept, own
         changed: list[tuple[str, str | None]] = [(name, text) for name, text in own.items() if before.get(name) != text]
         return changed + [(name, None) for name in before if name not in own]

@@ -6,7 +6,7 @@ import time
 
 from edgeproxy import _native
 from edgeproxy.config import Loaded
-from edgeproxy.events import IDENTIFYING, Bus, CoreLog, CoreStatusChanged, Event, make, name_of
+from edgeproxy.events import IDENTIFYING, Bus, CoreLog, CoreStatusChanged, Event, from_engine, name_of
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies
 
@@ -84,8 +84,7 @@ class Announcer:
             return 0
         taken = self._engine.take_events(MOST)
         for name, wall, values in taken:
-            names = _PARAMETERS[name]
-            self.bus.publish(make(name, wall, dict(zip(names, values, strict=True))))
+            self.bus.publish(from_engine(name, wall, values))
         return len(taken)
 
     async def run(self) -> None:
@@ -93,6 +92,3 @@ class Announcer:
         while True:
             busy = self.pump() == MOST
             await asyncio.sleep(0 if busy else ROUND_SECONDS)
-
-
-_PARAMETERS = dict(_native.event_shapes())

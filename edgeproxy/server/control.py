@@ -42,14 +42,17 @@ MOST_RETIRED = 8
 """Older configurations whose handlers still run; each has its processes in memory."""
 
 
-class Reloaded(msgspec.Struct, frozen=True):
+class Reloaded(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a reload did."""
 
-    revision: int
+    revision: int | None
+    """None where it could not be kept, of which `problem` says why: there will be no way back to it."""
     changed: list[str]
     """Keys that differ from before; none where the file says the same."""
     policy_files: list[str]
     """Files of policy modules that are other ones than before."""
+    problem: str = ""
+    """Why the revision could not be kept."""
 
 
 class Control:
@@ -233,9 +236,9 @@ class Control:
             self.announcer.stand(staged, self.policies)
             _native.set_log_level(self._level or staged.config.log.level)
             changed = changes(before.config, staged.config)
-            revision = self._keep(files, of)
+            revision, problem = self._keep(files, of)
             self.printer.event("reloaded", values={"revision": revision, "changed": changed, "policy_files": files})
-            return Reloaded(revision, changed, files)
+            return Reloaded(revision, changed, files, problem)
 
     async def _started(self, staged: Loaded) -> Policies:
         """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
@@ -320,14 +323,15 @@ class Control:
         task.add_done_callback(self._retiring.discard)
         return task
 
-    def _keep(self, policy_files: list[str], of: int = 0) -> int:
+    def _keep(self, policy_files: list[str], of: int = 0) -> tuple[int | None, str]:
+        """Keep what serves now as a revision; return its number, or why there is none."""
         try:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            return self.revisions.add(self.loaded.name, self.loaded.text, now, policy_files, of)
+            return self.revisions.add(self.loaded.name, self.loaded.text, now, policy_files, of), ""
         except OSError as error:
             # A full disk keeps nobody from changing the configuration; there is only no way back to it later.
             self.printer.event("revision not kept", level="error", values={"error": str(error)})
-            return 0
+            return None, f"the revision is not kept: {error}"
 
     async def rollback(self, number: int = 0) -> Reloaded:
         """Apply revision `number` again, or for 0 the file that served before this one; raise `ConfigError` where there is none."""

@@ -27,7 +27,7 @@ from edgeproxy.policy.dispatch import Dispatcher, Log, described
 from edgeproxy.policy.load import event_names, hooks, load
 from edgeproxy.policy.lookup import Lookups
 from edgeproxy.policy.values import PolicyValues
-from edgeproxy.server import logs
+from edgeproxy.server import logs, printed
 from edgeproxy.server.policy_orders import DRAIN, Counts, Hello, Orders, Told, changed_at
 
 BATCH = 64
@@ -51,6 +51,9 @@ def main() -> None:
     # Modules may print, and so may what they start; that must not be taken for our answer.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    printer = logs.LogPrinter(logs.configure())
+    if orders.descriptors:
+        printed.take_over(printer.event)
     try:
         modules = load(orders.modules, Path(orders.directory), Path(orders.cache), orders.places)
         lookups = Lookups(orders.lookups, orders.peer_lookups, orders.trusted, orders.database) if orders.peer_lookups else None
@@ -79,7 +82,6 @@ def main() -> None:
     # A handler that spins must not hold up the workers, where there is no processor for each.
     # Not an increment: the server that starts us may have become nice itself.
     os.setpriority(os.PRIO_PROCESS, 0, max(orders.nice, os.nice(0)))
-    printer = logs.LogPrinter(logs.configure())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         _run(runner.get_loop(), _serve(orders, Chain(modules, orders.kinds), Tally(out, lookups), printer), printer)
     printer.finish()

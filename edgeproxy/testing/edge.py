@@ -9,11 +9,12 @@ import msgspec
 
 from edgeproxy import _native
 from edgeproxy.config import load_text, to_document
+from edgeproxy.events import from_engine, make
 from edgeproxy.policy import Policy
 from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain, convert_options
 from edgeproxy.policy.dispatch import Dispatcher
-from edgeproxy.policy.load import hooks
+from edgeproxy.policy.load import event_names, hooks
 from edgeproxy.policy.lookup import Lookups
 from edgeproxy.policy.values import PolicyValues
 from edgeproxy.shared.memory import MemoryValues
@@ -69,6 +70,7 @@ class SimulatedEdge:
             wanted = [*hooks(modules[:1], [lookups.deadline_seconds], [500], kinds), *wanted]
         self._handlers = {name for hook in wanted if hook["hook"] == "route" for name in hook["methods"]}
         self._edge = _native.SimulatedEdge(to_document(config, wanted))
+        self._edge.listen(event_names(modules))
         self._runner = asyncio.Runner()
         _native.install_logger()
         # What others left there is not of this edge.
@@ -179,6 +181,16 @@ class SimulatedEdge:
         self._settle()
         return self.sent[count:]
 
+    def raise_event(self, name: str, **parameters: int | str) -> None:
+        """Tell handlers of an event as `edgeproxy events raise` does; raise `ValueError` where name or parameters are wrong."""
+        event = make(name, self._edge.wall, parameters)
+
+        async def told() -> None:
+            self._dispatcher.event(event)
+
+        self._runner.run(told())
+        self._settle()
+
     @property
     def records(self) -> list[dict[str, Any]]:
         """Take the records of calls that ended."""
@@ -189,6 +201,8 @@ class SimulatedEdge:
         questions = self._edge.questions()
         for question in questions:
             self._dispatcher.handle(question)
+        for name, at, values in self._edge.take_events():
+            self._dispatcher.event(from_engine(name, at, values))
         messages = self._edge.sent()
         self.sent += [Response(message.decode(errors="replace"), to) for message, to in messages]
         return bool(questions or messages)

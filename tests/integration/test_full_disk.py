@@ -66,6 +66,7 @@ def test_a_full_state_directory_stops_neither_calls_nor_reloads(start_proxy: Cal
         assert reloaded(proxy, 1)
         (line,) = (line for line in proxy.log if line["event"] == "revision not kept")
         assert "No space left" in line["error"]
+        assert [line["revision"] for line in proxy.log if line["event"] == "reloaded"] == [None]
         assert {path.name for path in (inside / "revisions").glob("*.json")} == revisions
         for number in range(3):
             call(caller, core, port, f"full{number}")

@@ -471,3 +471,46 @@ def test_policy_processes_end_with_the_server_however_that_ends(decided: Local) 
             # Nobody may be there to bury it, but it must be dead.
             status = Path(f"/proc/{children[0]}/stat")
             assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+SAYING = """
+import logging
+import sys
+from edgeproxy.policy import Policy
+policy = Policy()
+print("while it is imported")
+
+@policy.on_request("INVITE")
+def decide(call):
+    print("who calls:", call.from_uri.user, end="")
+    print(" at last\\nand", "x" * 3_000)
+    logging.getLogger("own").info("nobody wants it")
+    try:
+        raise ValueError("caught")
+    except ValueError:
+        logging.getLogger("own").exception("%s of %d", "one", 2)
+    logging.warning("%d", "no number")
+    print("to the other", file=sys.stderr)
+"""
+
+
+def test_what_policies_print_and_log_are_lines_of_the_log(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "saying.py").write_text(SAYING)
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "saying"')
+        caller.send(invite("INVITE", caller.port, "sip:bob@127.0.0.1", call_id="says", branch="says"), port)
+        assert core.receive_until("INVITE", having="says")
+        wait_for(lambda: any(line.get("stream") == "stderr" for line in proxy.log), 3)
+        printed = [(line["stream"], line["level"], line["text"]) for line in proxy.log if line["event"] == "printed by a policy"]
+        assert printed == [
+            ("stdout", "info", "while it is imported"),
+            ("stdout", "info", "who calls: a at last"),
+            ("stdout", "info", f"and {'x' * 1_996}... (3004 characters)"),
+            ("stderr", "info", "to the other"),
+        ]
+        logged = [line for line in proxy.log if line["event"] == "logged by a policy"]
+        assert [(line["logger"], line["level"], line["text"], line.get("error")) for line in logged] == [
+            ("own", "error", "one of 2", "ValueError: caught"),
+            ("root", "warning", "%d (TypeError: %d format: a real number is required, not str)", None),
+        ]
+        assert all("saying.py:" in line["at"] for line in logged)

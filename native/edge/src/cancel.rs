@@ -28,7 +28,9 @@ impl Edge {
         }
         transaction.caller_cancelled = true;
         self.end_part(entry, 487);
-        let Some(transaction) = self.transactions.get_mut(entry) else { return };
+        self.let_held_go(now, entry, 487);
+        // Who was answered already has the call, and ends it.
+        let Some(transaction) = self.transactions.get_mut(entry).filter(|transaction| transaction.is_open()) else { return self.rearm(entry) };
         transaction.targets.clear();
         transaction.addresses.clear();
         transaction.waiting = None;

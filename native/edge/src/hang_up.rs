@@ -160,9 +160,7 @@ impl Edge {
         let holds = |transaction: &Transaction| transaction.call == key && !transaction.held.is_empty();
         let entries: Vec<Key> = self.transactions.keys().into_iter().filter(|entry| self.transactions.get(*entry).is_some_and(holds)).collect();
         for entry in entries {
-            while let Some(number) = self.transactions.get(entry).and_then(|transaction| transaction.held.first()).map(|held| held.number) {
-                self.release(now, entry, number, None);
-            }
+            self.let_held_go(now, entry, 480);
         }
     }
 

@@ -129,7 +129,7 @@ pub use outbox::{Outbox, Transmit};
 pub use peer_counters::{COUNTED_PEERS, PeerCounters, PeerCounts};
 pub use question::{Address, Answer, Asker, Question, QuestionId};
 pub use reach::{Reach, ReachQuestion};
-pub use record::{AttemptRecord, CallRecord, MediaRecord, MediaSideRecord, RECORD_VERSION};
+pub use record::{AttemptRecord, CallRecord, Json, MediaRecord, MediaSideRecord, RECORD_VERSION};
 pub use route::is_own_host;
 pub use routing::{HealthRules, QualityRules, Table};
 pub use routing_table::Routing;

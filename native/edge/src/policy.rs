@@ -86,6 +86,8 @@ pub(crate) enum VerdictError {
     Limit(String),
     #[error("more variables than {} bytes, or too many of them", crate::variables::MOST_BYTES)]
     Variables,
+    #[error("media is relayed only where the configuration has [media]")]
+    Media,
     #[error("no target")]
     NoTarget,
     #[error("the message would be too large for a datagram")]

@@ -9,7 +9,7 @@ use crate::hop::Hop;
 use crate::policy::{MOST_BYTES, VerdictError};
 use crate::policy_edit::edited;
 use crate::transaction::Client;
-use crate::verdict::{EditAction, PolicyEvent, Verdict, VerdictKind};
+use crate::verdict::{EditAction, PolicyEvent, PolicyQuestion, Verdict, VerdictKind};
 
 /// Responses of one request held at once; more go on unseen.
 const MOST: usize = 16;
@@ -136,6 +136,18 @@ impl Edge {
             | VerdictKind::Best
             | VerdictKind::Originate
             | VerdictKind::GiveUp => Err(VerdictError::Hook),
+        }
+    }
+
+    /// Lets all held responses of a request go on as they came, and tells their handlers that it ends with `status_code`.
+    pub(crate) fn let_held_go(&mut self, now: Now, entry: Key, status_code: u16) {
+        while let Some(number) = self.transactions.get(entry).and_then(|transaction| transaction.held.first()).map(|held| held.number) {
+            let part = PolicyEvent::Response.part().unwrap_or_default();
+            let ended = self.question(entry, PolicyEvent::Ended, status_code, 0, [0; 16], number, part, &[]);
+            if let (Some(link), Some(ended)) = (self.policy_link(entry), ended) {
+                self.out.policy.push(PolicyQuestion { link, ..ended });
+            }
+            self.release(now, entry, number, None);
         }
     }
 

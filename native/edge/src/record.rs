@@ -6,6 +6,16 @@ use serde::ser::Serializer;
 /// Version of the record's fields; it grows when one changes its meaning, not when one is added.
 pub const RECORD_VERSION: u8 = 1;
 
+/// A value as JSON, which is written as it is: numbers keep all their digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Json(pub Box<str>);
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::from_str::<&serde_json::value::RawValue>(&self.0).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
 /// One attempt to reach a target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AttemptRecord {
@@ -92,7 +102,7 @@ pub struct CallRecord {
     pub notes: Vec<(String, String)>,
     /// The variables that policies kept of it.
     #[serde(serialize_with = "map")]
-    pub variables: Vec<(String, serde_json::Value)>,
+    pub variables: Vec<(String, Json)>,
     /// What its media was like that was relayed here, by stream; empty where none was, or no media worker told in time.
     pub media: Vec<MediaRecord>,
 }

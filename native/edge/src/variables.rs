@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::edge::Edge;
 use crate::policy::VerdictError;
+use crate::record::Json;
 use crate::verdict::Verdict;
 use proto::{Key, Now};
 
@@ -62,14 +63,17 @@ impl Variables {
     }
 
     /// Names and values, for the record.
-    pub(crate) fn values(&self) -> Vec<(String, Value)> {
-        self.0.iter().map(|(name, value)| (name.to_string(), serde_json::from_str(value).unwrap_or(Value::Null))).collect()
+    pub(crate) fn values(&self) -> Vec<(String, Json)> {
+        self.0.iter().map(|(name, value)| (name.to_string(), Json(value.clone()))).collect()
     }
 }
 
 impl Edge {
     /// Keeps what a verdict says that outlives it: notes, variables, and whether media is relayed.
     pub(crate) fn keep(&mut self, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
+        if verdict.media == Some(true) && self.snapshot.settings.media.is_none() {
+            return Err(VerdictError::Media);
+        }
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         if let Some(call) = self.calls.get_mut(transaction.call) {
             call.note(&verdict.notes);
@@ -125,7 +129,7 @@ mod tests {
         variables.change(&[set("a", "{\"b\":2}"), ("none".to_owned(), None)]).unwrap();
         assert_eq!(variables.as_object(), r#"{"a":{"b":2},"q\"":[true,"x"]}"#);
         variables.change(&[("a".to_owned(), None)]).unwrap();
-        assert_eq!(variables.values(), [("q\"".to_owned(), serde_json::json!([true, "x"]))]);
+        assert_eq!(variables.values(), [("q\"".to_owned(), Json(r#"[true,"x"]"#.into()))]);
     }
 
     #[test]

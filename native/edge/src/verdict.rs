@@ -63,13 +63,14 @@ impl PolicyEvent {
         match self {
             Self::Branch => Some("branch"),
             Self::Rule => Some("route"),
+            Self::Response => Some("response"),
             _ => None,
         }
     }
 
     /// The part that a name is of.
     pub fn of_part(name: &str) -> Option<Self> {
-        [Self::Branch, Self::Rule].into_iter().find(|event| event.part() == Some(name))
+        [Self::Branch, Self::Rule, Self::Response].into_iter().find(|event| event.part() == Some(name))
     }
 
     /// Whether a request comes with it, so that a handler of its own begins.

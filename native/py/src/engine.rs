@@ -135,12 +135,8 @@ impl Engine {
         self.0.listen(&names);
     }
 
-    fn take_events(&self, limit: usize) -> Vec<(&'static str, u64, Vec<EventValue>)> {
-        let convert = |value| match value {
-            edge::EventValue::Number(number) => EventValue::Number(number),
-            edge::EventValue::Text(text) => EventValue::Text(text),
-        };
-        self.0.take_events(limit).into_iter().map(|event| (event.kind.shape().0, event.wall, event.values.into_iter().map(convert).collect())).collect()
+    fn take_events(&self, limit: usize) -> Vec<ToldEvent> {
+        self.0.take_events(limit).into_iter().map(for_python).collect()
     }
 
     fn trace_places(&self) -> Vec<u64> {
@@ -385,6 +381,18 @@ impl Engine {
 pub(crate) enum EventValue {
     Number(i64),
     Text(String),
+}
+
+/// An event as Python takes it: its name, when, and the values of its parameters.
+pub(crate) type ToldEvent = (&'static str, u64, Vec<EventValue>);
+
+/// An event for Python.
+pub(crate) fn for_python(event: edge::Event) -> ToldEvent {
+    let convert = |value| match value {
+        edge::EventValue::Number(number) => EventValue::Number(number),
+        edge::EventValue::Text(text) => EventValue::Text(text),
+    };
+    (event.kind.shape().0, event.wall, event.values.into_iter().map(convert).collect())
 }
 
 /// Every event of the native side with its parameters.

@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::engine::{ToldEvent, for_python};
 use crate::errors::to_py;
 use crate::policy::{PolicyLink, Question};
 use crate::routes::RouteTables;
@@ -48,6 +49,7 @@ struct Simulation {
     now: Now,
     names: std::collections::HashMap<String, SocketAddr>,
     exchange: Option<PolicyExchange>,
+    listening: Listening,
 }
 
 /// An edge to test policies with.
@@ -66,6 +68,7 @@ impl SimulatedEdge {
     fn new(document: &[u8]) -> PyResult<Self> {
         let document = Document::read(document).map_err(|error| to_py(&StartError::Document(error)))?;
         let snapshot = Arc::new(Snapshot::build(document.routing).map_err(|error| to_py(&StartError::Settings(error)))?);
+        let listening = Listening::default();
         let options = EdgeOptions {
             worker: 0,
             workers: 1,
@@ -73,13 +76,13 @@ impl SimulatedEdge {
             process_secret: Secret::new([2; 16]),
             epoch: WALL,
             routes: Box::new(NoRoutes),
-            listening: Listening::default(),
+            listening: listening.clone(),
             media: Box::new(NoMedia),
         };
         let mut edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         edge.set_policy_links(vec![1]);
         let now = Now { moment: Moment(0), wall: WALL };
-        Ok(Self(Mutex::new(Simulation { edge, snapshot, now, names: std::collections::HashMap::new(), exchange: None })))
+        Ok(Self(Mutex::new(Simulation { edge, snapshot, now, names: std::collections::HashMap::new(), exchange: None, listening })))
     }
 
     /// Routes by these tables from now on.
@@ -174,6 +177,23 @@ impl SimulatedEdge {
         let now = simulation.now;
         simulation.edge.handle_verdict(now, 1, &[token, verdict].concat());
         Ok(())
+    }
+
+    /// The wall clock, microseconds since 1970.
+    #[getter]
+    fn wall(&self) -> PyResult<u64> {
+        Ok(self.simulation()?.now.wall)
+    }
+
+    /// Builds events of these names from now on.
+    fn listen(&self, names: Vec<String>) -> PyResult<()> {
+        self.simulation()?.listening.set(&names);
+        Ok(())
+    }
+
+    /// Takes the events that came.
+    fn take_events(&self) -> PyResult<Vec<ToldEvent>> {
+        Ok(std::mem::take(&mut self.simulation()?.edge.out.events).into_iter().map(for_python).collect())
     }
 
     /// Takes the records of calls that ended, as JSON.

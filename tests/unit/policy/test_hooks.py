@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from edgeproxy.events import Event
 from edgeproxy.policy import (
     CONTINUE,
     DROP,
@@ -414,3 +415,61 @@ def test_a_caller_that_gives_up_ends_the_look_at_an_attempt() -> None:
         assert sent.status_code == 487
         assert ended == [487]
         assert edge.failures == []
+
+
+@pytest.mark.parametrize("status_code", [183, 200])
+def test_a_caller_that_gives_up_ends_the_look_at_a_response_which_goes_on_as_it_came(status_code: int) -> None:
+    ended: list[int] = []
+
+    async def look(response: PassingResponse) -> Verdict:
+        response.set_header("X-Looked", "at")
+        try:
+            await response.sleep(60)
+        except CallEnded as error:
+            ended.append(error.status_code)
+            raise
+        return CONTINUE
+
+    with SimulatedEdge(hooked("on_response", look, "INVITE"), deadline_seconds=30) as edge:
+        invite = request("INVITE").decode()
+        relayed = edge.receive(invite)
+        assert edge.respond(relayed, status_code) == []
+        head = "\r\n".join(line for line in invite.split("\r\n") if not line.startswith("Contact"))
+        count = len(edge.sent)
+        edge.receive(head.replace("INVITE", "CANCEL"))
+        sent = [(message.method or message.status_code, message.header("X-Looked")) for message in edge.sent[count:]]
+        assert ended == [487]
+        # Who was answered before has the call: nothing is left to cancel.
+        after = [("CANCEL", None)] if status_code == 183 else []
+        assert sent == [(200, None), (status_code, None), *after]
+        assert edge.failures == []
+
+
+def test_events_reach_their_handlers_on_simulated_time() -> None:
+    policy, told = Policy(), []
+
+    @policy.on_event("E_DLG_STATE_CHANGED", "X_OWN")
+    async def hear(event: Event) -> None:
+        told.append(event.parameters())
+
+    with SimulatedEdge(policy) as edge:
+        relayed = edge.receive(request("INVITE"))
+        edge.respond(relayed, 486)
+        edge.raise_event("X_OWN", colour="red")
+        with pytest.raises(ValueError, match="no such event: E_NONE"):
+            edge.raise_event("E_NONE")
+        assert edge.failures == []
+    assert [event.get("new_state", event.get("colour")) for event in told] == [1, 5, "red"]
+
+
+def test_media_cannot_be_relayed_without_a_relay() -> None:
+    def relays(call: Call) -> Verdict:
+        call.relay_media(call.request_uri.user == "yes")
+        return CONTINUE
+
+    with SimulatedEdge(hooked("on_request", relays, "INVITE")) as edge:
+        assert edge.receive(request("INVITE", "sip:no@example.net")).method == "INVITE"
+        assert edge.receive(request("INVITE", "sip:yes@example.net")).status_code == 500
+        assert [failure["error"] for failure in edge.failures] == [
+            "a verdict cannot be carried out: media is relayed only where the configuration has [media]"
+        ]

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from edgeproxy.policy import CONTINUE, Branch, Call, PassingResponse, Policy, Reject, Verdict
+from edgeproxy.policy.variables import MOST_BYTES, MOST_NAMES
 from edgeproxy.testing import Response, SimulatedEdge, request
 from edgeproxy.testing.edge import CONFIGURATION
 
@@ -166,7 +167,7 @@ def test_what_a_limit_refuses_is_noted_all_the_same() -> None:
         ({1, 2}, "call.variables['it']: expected what JSON can hold, got set: "),
         (float("nan"), "call.variables['it']: expected what JSON can hold, got float: "),
         ("half \ud800 of a pair", "call.variables['it']: expected what JSON can hold, got str: "),
-        ("x" * 17_000, "call.variables: 17004 bytes, 16384 at most for names and values of a call"),
+        ("x" * 17_000, "call.variables: 17009 bytes as JSON, 16384 at most for a call"),
     ],
     ids=["object", "a list within itself", "bytes", "set", "no number", "half a pair", "too long"],
 )
@@ -249,3 +250,36 @@ def test_each_module_has_options_of_its_own_and_sleep_is_simulated() -> None:
             assert [message.status_code for message in edge.advance(0.02)] == [int(number)]
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         SimulatedEdge(refusing(1), refusing(1), options=[{"code": 403}])
+
+
+def keeping(variables: dict[str, object]) -> tuple[dict[str, object], list[str]]:
+    """What a call's record has of variables, and what faults there were."""
+    policy = Policy()
+
+    @policy.on_request("INVITE")
+    def keep(call: Call) -> Verdict:
+        call.variables.update(variables)
+        return Reject(486)
+
+    with SimulatedEdge(policy) as edge:
+        edge.receive(request("INVITE"))
+        (record,) = edge.records
+        return record["variables"], [str(failure["error"]) for failure in edge.failures]
+
+
+def test_numbers_keep_all_their_digits() -> None:
+    numbers = {"account": 2**70 + 1, "owed": -(2**70), "rate": 0.1, "list": [2**64]}
+    assert keeping(numbers) == (numbers, [])
+
+
+def test_both_sides_mean_the_same_by_too_much() -> None:
+    # {"é\n":"xx..."}: six bytes of the name with its quotes, then colon, braces, and quotes of the value.
+    most: dict[str, object] = {"é\n": "x" * (MOST_BYTES - 6 - 5)}
+    assert len(json.dumps(most, ensure_ascii=False, separators=(",", ":")).encode()) == MOST_BYTES
+    assert keeping(most) == (most, []), "the engine takes what Python takes"
+    kept, faults = keeping({"é\n": "x" * (MOST_BYTES - 6 - 4)})
+    assert (kept, faults) == ({}, [f"PolicyError: call.variables: {MOST_BYTES + 1} bytes as JSON, {MOST_BYTES} at most for a call"])
+    names: dict[str, object] = {str(number): number for number in range(MOST_NAMES)}
+    assert keeping(names) == (names, [])
+    kept, faults = keeping({**names, "one more": 1})
+    assert (kept, faults) == ({}, [f"PolicyError: call.variables: {MOST_NAMES + 1} names, {MOST_NAMES} at most"])
