@@ -15,15 +15,23 @@ class _Starting:
 
     # Of the class, since most of these live for one step and never get a task.
     task: asyncio.Task[Any] | None = None
+    cancels = 0
+    """How often it was cancelled before there was a task, which is so as soon as it waits."""
 
     def cancel(self, msg: object = None) -> bool:
-        return self.task.cancel(msg) if self.task else False
+        if self.task:
+            return self.task.cancel(msg)
+        self.cancels += 1
+        return True
 
     def cancelling(self) -> int:
-        return self.task.cancelling() if self.task else 0
+        return self.task.cancelling() if self.task else self.cancels
 
     def uncancel(self) -> int:
-        return self.task.uncancel() if self.task else 0
+        if self.task:
+            return self.task.uncancel()
+        self.cancels = max(0, self.cancels - 1)
+        return self.cancels
 
     def get_name(self) -> str:
         return "policy"
@@ -100,4 +108,6 @@ def start(
         if outer:
             asyncio.tasks._enter_task(loop, outer)
     starting.task = loop.create_task(_Resumed(coroutine, first, why_cancelled), context=context)
+    for _ in range(starting.cancels):
+        starting.task.cancel()
     return None, starting.task

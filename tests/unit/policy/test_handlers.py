@@ -442,6 +442,28 @@ def test_whoever_is_cancelled_before_its_task_begins_hears_why() -> None:
     assert [type(error) for error in heard] == [CallEnded]
 
 
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_whoever_cancels_itself_in_its_first_step_is_cancelled_once_it_waits(taken_back: bool) -> None:
+    async def cancels() -> str:
+        task = asyncio.current_task()
+        assert task
+        assert (task.cancel(), task.cancelling()) == (True, 1)
+        if taken_back:
+            assert (task.uncancel(), task.cancelling()) == (0, 0)
+        try:
+            await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            return f"cancelled, {task.cancelling()}"
+        return "not cancelled"
+
+    async def work() -> str:
+        _, task = start(cancels(), asyncio.get_running_loop())
+        assert task
+        return str(await task)
+
+    assert asyncio.run(work()) == ("not cancelled" if taken_back else "cancelled, 1")
+
+
 def test_the_log_has_no_more_of_a_fault_than_a_line_can_hold() -> None:
     policy = Policy()
 
