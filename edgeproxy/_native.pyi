@@ -29,6 +29,7 @@ __all__ = [
     "pattern_fault",
     "replay_fraud",
     "set_log_level",
+    "take_short_turns",
     "unknown_group",
     "watched_parties",
 ]
@@ -667,6 +668,9 @@ def become_user(user: int, group: int, bind_low: bool) -> None:
 
 def give_up_capabilities() -> None:
     """Give every capability up; raise `OSError` where the system refuses."""
+
+def take_short_turns() -> None:
+    """Let the calling thread have the processor soon once it has work, for a shorter time each, where the kernel can (Linux 6.12)."""
 
 def may_bind_low() -> bool:
     """Whether the process may bind ports below `net.ipv4.ip_unprivileged_port_start`."""

@@ -82,6 +82,7 @@ def main() -> None:
     # A handler that spins must not hold up the workers, where there is no processor for each.
     # Not an increment: the server that starts us may have become nice itself.
     os.setpriority(os.PRIO_PROCESS, 0, max(orders.nice, os.nice(0)))
+    _native.take_short_turns()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         _run(runner.get_loop(), _serve(orders, Chain(modules, orders.kinds), Tally(out, lookups), printer), printer)
     printer.finish()

@@ -1,5 +1,8 @@
 """Several workers: who receives, and who runs them."""
 
+import ctypes
+import platform
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,3 +66,27 @@ def test_workers_on_one_thread_and_on_several_serve_alike(local: Local, gather_p
         assert counters["calls_answered"] == 200
         assert counters["handed_over"] > 100
         assert busy() == (3 if gather_percent == 0 else 1)
+
+
+def turn_nanoseconds(thread: int) -> int:
+    """Return for how long a thread asks the processor at once, as sched_getattr(2) has it since Linux 6.12."""
+    attributes = ctypes.create_string_buffer(48)
+    number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
+    assert ctypes.CDLL(None, use_errno=True).syscall(number, thread, attributes, 48, 0) == 0
+    return int(struct.unpack_from("=IIQiIQQQ", attributes)[5])
+
+
+def test_those_that_answer_calls_need_not_wait_for_the_turn_of_others(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "idle.py").write_text("from edgeproxy.policy import Policy\npolicy = Policy()\n")
+    proxy, _, _ = local(workers=2, extra='[media]\nengage = "always"\n[[policy]]\nmodule = "idle"\n')
+    assert proxy.process
+    own = proxy.process.pid
+    named = {int(task.name): (task / "comm").read_text().strip() for task in Path(f"/proc/{own}/task").iterdir()}
+    workers = [thread for thread, name in named.items() if name.startswith(("worker-", "media-"))]
+    assert len(workers) >= 3
+    policies = [int(child) for child in Path(f"/proc/{own}/task/{own}/children").read_text().split()]
+    assert len(policies) == 1
+    major, minor = (int(part) for part in platform.release().split(".")[:2])
+    honoured = (major, minor) >= (6, 12)
+    assert {turn_nanoseconds(thread) for thread in (*workers, *policies)} == {500_000 if honoured else 0}
+    assert turn_nanoseconds(own) != 500_000, "the server's Python side, which loads rules, does not"

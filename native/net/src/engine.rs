@@ -230,6 +230,7 @@ impl Engine {
             let body = move || {
                 limits::block_signals();
                 limits::exact_timers();
+                limits::take_short_turns();
                 if let Some(processor) = processor
                     && let Err(error) = limits::pin(processor)
                 {

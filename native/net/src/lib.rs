@@ -38,6 +38,7 @@ pub use bind::{BindError, inherited};
 pub use clock::monotonic;
 pub use engine::{Engine, LabelledCount, Routes, StartError};
 pub use install::{DnsSettings, Document, InstallSettings, MediaInstall, RecordSettings, StreamSettings};
+pub use limits::take_short_turns;
 pub use logging::{LogLine, drain_log, install_logger, set_log_level};
 pub use policies::{PolicyExchange, PolicyLink, PolicyPort};
 pub use privileges::{become_user, give_up_capabilities, may_bind_low};

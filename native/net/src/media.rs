@@ -163,6 +163,7 @@ impl MediaEngine {
             let mut worker = MediaWorker::new(index, install, Arc::clone(&post), posts.to_vec(), Arc::clone(&counts), clock)?;
             let body = move || {
                 crate::limits::block_signals();
+                crate::limits::take_short_turns();
                 worker.run();
             };
             engine.threads.push(thread::Builder::new().name(format!("media-{index}")).spawn(body)?);

@@ -413,6 +413,12 @@ pub(crate) fn give_up_capabilities() -> PyResult<()> {
     Ok(net::give_up_capabilities()?)
 }
 
+/// Lets the calling thread run soon once it has work.
+#[pyfunction]
+pub(crate) fn take_short_turns() {
+    net::take_short_turns();
+}
+
 /// Whether the process may bind low ports.
 #[pyfunction]
 pub(crate) fn may_bind_low() -> bool {

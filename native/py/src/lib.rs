@@ -20,7 +20,7 @@ mod _native {
     #[pymodule_export]
     use crate::engine::{
         Engine, become_user, check_document, drain_log, event_shapes, give_up_capabilities, install_logger, may_bind_low, pattern_fault, set_log_level,
-        unknown_group,
+        take_short_turns, unknown_group,
     };
     #[pymodule_export]
     use crate::fraud::{replay_fraud, watched_parties};
