@@ -1,5 +1,7 @@
 """Every exception that edgeproxy raises on purpose."""
 
+import asyncio
+
 
 class EdgeProxyError(Exception):
     """Base of all errors of edgeproxy; its text is meant for the operator."""
@@ -29,8 +31,11 @@ class RowRefused(StorageError):  # noqa: N818 - the database is well, a row is n
     """The database is there and takes others, but not what this row says."""
 
 
-class CallEnded(EdgeProxyError):  # noqa: N818 - an end is no error
-    """Raised in a handler whose request is over: the caller gave up, or the time for it has run out."""
+class CallEnded(EdgeProxyError, asyncio.CancelledError):  # noqa: N818 - an end is no error
+    """Raised in a handler whose request is over: the caller gave up, or the time for it has run out.
+
+    A cancellation for whatever the handler waits in (locks, task groups, connections), which clean up after nothing else.
+    """
 
     def __init__(self, status_code: int) -> None:
         super().__init__(f"the request is over with status {status_code}" if status_code else "the time for a decision is over")

@@ -7,6 +7,7 @@ import click
 from edgeproxy.admin.client import ask, follow_events, show_trace
 from edgeproxy.cli.common import CONTROL, show, told
 from edgeproxy.errors import EdgeProxyError
+from edgeproxy.events import typed
 
 _MAYBE_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 
@@ -165,7 +166,7 @@ def raise_event(name: str, parameters: tuple[str, ...], control: Path) -> None:
         pairs = [parameter.partition("=") for parameter in parameters]
         if wrong := [parameter for parameter, (key, equals, _) in zip(parameters, pairs, strict=True) if not key or not equals]:
             raise EdgeProxyError(f"expected KEY=VALUE, got: {wrong[0]}")
-        values = {key: int(value) if value.lstrip("-").isdigit() else value for key, _, value in pairs}
+        values = typed(name, {key: value for key, _, value in pairs})
         show(ask(control, "POST", "/events", {"event": name, "parameters": values}))
 
     told(work)

@@ -16,7 +16,7 @@ class OnError(msgspec.Struct, frozen=True):
     """`on_error` of a module."""
 
     status: Annotated[int, Meta(ge=400, le=699)] = 500
-    """What the sender gets where the module fails, hangs, or returns nonsense; with a Retry-After."""
+    """What the sender gets where the module fails, or returns nonsense; with a Retry-After. Where several modules share a deadline that passes, or one decides what cannot be done, that of the first that was asked counts."""
 
 
 class PolicyModule(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """Every event with its parameters, under the names that operators of OpenSIPS know; what is ours beside them is said."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -347,6 +348,8 @@ KINDS: tuple[type[Event], ...] = (
     FraudBarred,
     FraudUnbarred,
 )
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+"""What is a number however it is written, and no text of digits such as a telephone number with a zero in front."""
 CATALOGUE: dict[str, type[Event]] = {kind.name: kind for kind in KINDS}
 """Every event of the proxy by its name; those of operators and policies begin with `X_`."""
 
@@ -371,6 +374,14 @@ def make(name: str, at: int, values: dict[str, int | str]) -> Event:
         return msgspec.convert({**values, "at": at}, kind, strict=True)
     except msgspec.ValidationError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def typed(name: str, texts: Mapping[str, str]) -> dict[str, int | str]:
+    """Return parameters that were given as texts: numbers where the event has such, in events of policies what is written as one."""
+    kind = CATALOGUE.get(name)
+    numbers = {field.name for field in msgspec.structs.fields(kind) if field.type is int} if kind else set()
+
+    return {key: int(text) if (not kind or key in numbers) and _NUMBER.fullmatch(text) else text for key, text in texts.items()}
 
 
 def from_engine(name: str, at: int, values: Sequence[int | str]) -> Event:

@@ -58,6 +58,7 @@ class Call:
         "_send",
         "_target",
         "_variables",
+        "asked",
         "ended_with",
         "failed_with",
         "request",
@@ -65,6 +66,8 @@ class Call:
         "token",
     )
 
+    asked: object
+    """What names the module that was asked last, where that is not the first."""
     database = ""
     """URL of the database that `sql` asks; the same for all calls of a process."""
     values = PolicyValues()

@@ -21,7 +21,9 @@ Step = tuple[Hook, Any]
 class Chain:
     """The handlers of all modules, and what each peer of the file is called."""
 
-    def __init__(self, modules: Sequence[tuple[Policy, Any]], kinds: Mapping[str, str]) -> None:
+    def __init__(self, modules: Sequence[tuple[Policy, Any]], kinds: Mapping[str, str], statuses: Sequence[int] = ()) -> None:
+        # Each module has options of its own, if only an object that says so.
+        self._statuses = {id(options): status for (_, options), status in zip(modules, statuses, strict=False)}
         self._steps = [(hook, options) for policy, options in modules for hook in policy.hooks]
         self._names = {name: frozenset((name, kind)) for name, kind in kinds.items()}
         self._found: dict[tuple[str, str, str], list[Step]] = {}
@@ -37,6 +39,10 @@ class Chain:
                 found.append(step)
                 seen.add(id(step[1]))
         return found
+
+    def failed_status(self, call: Call) -> int:
+        """Return what the sender gets where the module fails that was asked last; 0 for what the first one says."""
+        return self._statuses.get(id(getattr(call, "asked", None)), 0)
 
     def event_handlers(self, name: str) -> list[Step]:
         """Return who wants to be told of an event."""
@@ -57,6 +63,8 @@ class Chain:
             if len(self._found) < 1_024:
                 self._found[key] = steps
         for index, (hook, options) in enumerate(steps):
+            if index:
+                call.asked = options
             made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
             # By exact type first, then verdicts: to ask whether something is a coroutine of any kind costs more than the rest of this loop.
             if type(made) is not CoroutineType and isinstance(made, Verdict):
@@ -81,6 +89,7 @@ async def _rest(first: Any, call: Call, steps: Sequence[Step]) -> Verdict:
     for hook, options in steps:
         if not isinstance(verdict, Continue):
             return verdict
+        call.asked = options
         made = hook.handler(call, options) if hook.takes_options else hook.handler(call)
         verdict = checked(await made if inspect.isawaitable(made) else made, hook.handler)
     return verdict

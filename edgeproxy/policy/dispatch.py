@@ -1,12 +1,15 @@
 """Questions in, verdicts out: runs handlers so that none of them can lose a request."""
 
 import asyncio
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 
 import msgspec
 
+import edgeproxy.errors
 from edgeproxy.errors import CallEnded, PolicyError
 from edgeproxy.events import Event, name_of
 from edgeproxy.policy.call import Call
@@ -14,7 +17,7 @@ from edgeproxy.policy.chain import Chain, checked
 from edgeproxy.policy.originate import Originator
 from edgeproxy.policy.parts import Branch, ChosenRule, Part, PassingResponse
 from edgeproxy.policy.step import start
-from edgeproxy.policy.verdict import CONTINUE, FAILED, PLAIN_CONTINUE, Verdict
+from edgeproxy.policy.verdict import CONTINUE, PLAIN_CONTINUE, Verdict, failed
 from edgeproxy.sip import Question, Request
 
 LONGEST_SECONDS = 3_700.0
@@ -23,16 +26,28 @@ MOST_BACKGROUND = 10_000
 """Handlers of ends and events that wait for something."""
 MOST_FAULT_CHARACTERS = 2_000
 """Of the text of an exception, for the log."""
+MOST_PARTS = 5
+"""Of a group of exceptions, for the log."""
+_LIBRARIES = (
+    sysconfig.get_path("stdlib"),
+    sysconfig.get_path("purelib"),
+    sysconfig.get_path("platlib"),
+    str(Path(edgeproxy.errors.__file__).parent),
+)
+"""Where code lies that no integrator wrote."""
 Log = Callable[[str, dict[str, object]], None]
+Later = Callable[..., object]
+"""Takes seconds, a function and its arguments, as `call_later` of a loop does; a test has its own time."""
 
 
 class Dispatcher:
     """Runs the chain for each question; `send` takes a token and a verdict, and is false where there is no room."""
 
-    def __init__(self, chain: Chain, send: Callable[[bytes, bytes], bool], log: Log, workers: int = 1) -> None:
+    def __init__(self, chain: Chain, send: Callable[[bytes, bytes], bool], log: Log, workers: int = 1, later: Later | None = None) -> None:
         self._chain = chain
         self._send = send
         self._log = log
+        self._later = later
         self._originator = Originator(send, workers)
         for policy in chain.policies:
             policy.originator = self._originator
@@ -111,7 +126,7 @@ class Dispatcher:
         self._running[key] = (call, task, time.monotonic())
         if isinstance(call, Branch | ChosenRule | PassingResponse):
             # Nobody tells of its end but the deadline.
-            loop.call_later(question.deadline_seconds, _end_part, call, task)
+            (self._later or loop.call_later)(question.deadline_seconds, _end_part, call, task)
         task.add_done_callback(lambda task: self._done(key, call, task))
 
     def _object(self, event: str, question: Question, request: Request) -> Call:
@@ -145,9 +160,7 @@ class Dispatcher:
 
     def _done_late(self, call: Call, task: asyncio.Task[object]) -> None:
         """A handler is done whose request is over."""
-        if task.cancelled():
-            return
-        if (error := task.exception()) and not isinstance(error, CallEnded):
+        if not task.cancelled() and (error := task.exception()) and not _is_end(error):
             self._failed(call, error)
             return
         try:
@@ -182,7 +195,7 @@ class Dispatcher:
     def _failed(self, call: Call, error: BaseException) -> None:
         self.failures += 1
         if call.ended_with is None:
-            self._send(call.token, FAILED)
+            self._send(call.token, failed(self._chain.failed_status(call)))
         self._log("a policy failed", {"call_id": call.call_id, "trace_id": call.trace_id, **described(error)})
 
     def _tell(self, question: Question) -> None:
@@ -239,14 +252,37 @@ def _end_part(call: Call, task: asyncio.Task[object]) -> None:
         task.cancel()
 
 
-def described(error: BaseException) -> dict[str, object]:
-    """Return what a log line says of an exception: its text and where it was raised last."""
+def _is_end(error: BaseException) -> bool:
+    """Whether it says nothing but that the call is over; a task group hands on in a group what its own body is ended by."""
+    return isinstance(error, BaseExceptionGroup) and error.split(asyncio.CancelledError)[1] is None
+
+
+def _place(error: BaseException) -> str:
+    """Return file and line of an exception: the last within what the integrator wrote, not in a library that he called."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Return what a group is made of, as far as a line of the log has room for it."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions[:MOST_PARTS] for leaf in _leaves(part)][:MOST_PARTS]
+
+
+def described(error: BaseException) -> dict[str, object]:
+    """Return what a log line says of an exception: its text, those of what a group is made of, and where the integrator's code raised it."""
+    leaves = _leaves(error)
+    told = leaves if leaves[0] is error else [error, *leaves]
+    return {"error": "; ".join(_text(one) for one in told), "at": _place(leaves[0])}
+
+
+def _text(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception:
         text = "(its text cannot be had)"
     if len(text) > MOST_FAULT_CHARACTERS:
         text = f"{text[:MOST_FAULT_CHARACTERS]}... ({len(text)} characters)"
-    return {"error": f"{type(error).__name__}: {text}", "at": where}
+    return f"{type(error).__name__}: {text}"

@@ -1,6 +1,7 @@
 """SQL for policies: one pool of connections a process, every answer bounded in time and rows."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,12 @@ def _engine(url: str) -> AsyncEngine:
     if found is None:
         found = _engines[key] = open_engine(url)
     return found
+
+
+def import_driver(url: str) -> None:
+    """Import what the first statement would have to: a URL that is wrong is told by that."""
+    with contextlib.suppress(SQLAlchemyError, StorageError, ImportError, ValueError):
+        open_engine(url)
 
 
 async def close() -> None:

@@ -6,9 +6,18 @@ from typing import Any
 import msgspec
 
 from edgeproxy.errors import PolicyError
+from edgeproxy.sip import Uri
 
 _encode = msgspec.msgpack.Encoder().encode
 Edit = dict[str, str]
+
+
+def _is_uri(text: object) -> bool:
+    """Whether a text is one URI, which may stand between `<` and `>`."""
+    try:
+        return bool(Uri(text).scheme) if isinstance(text, str) else False
+    except ValueError:
+        return False
 
 
 def _no_text(to: object) -> None:
@@ -68,6 +77,8 @@ class Relay(Verdict, frozen=True):
     def __post_init__(self) -> None:
         """Refuse a single text, whose characters would be taken for URIs, and time that is none."""
         _no_text(self.to)
+        if self.to and self.peer:
+            raise PolicyError("Relay: expected either `to` or `peer`")
         for name in ("first_answer_seconds", "final_answer_seconds"):
             if (seconds := getattr(self, name)) is not None and not seconds > 0:
                 raise PolicyError(f"{name}: expected more than 0, got: {seconds!r}")
@@ -152,8 +163,13 @@ class Redirect(Verdict, frozen=True):
     """300 to 399."""
 
     def __post_init__(self) -> None:
-        """Refuse a single text, whose characters would be taken for URIs, and a status code that sends nobody elsewhere."""
+        """Refuse what is no list of URIs: a caller follows whatever Contacts it gets; and a status code that sends nobody elsewhere."""
         _no_text(self.to)
+        if not self.to:
+            raise PolicyError("Redirect: expected one SIP URI at least")
+        for uri in self.to:
+            if not _is_uri(uri):
+                raise PolicyError(f"Redirect: not a SIP URI: {uri!r}")
         if self.status_code not in range(300, 400):
             raise PolicyError(f"Redirect: expected a status code of 300 to 399, got: {self.status_code!r}")
 
@@ -194,3 +210,8 @@ GIVEN_UP = _encode({"kind": "give_up"})
 """What crosses where a handler waits no longer for its attempts."""
 FAILED = _encode({"kind": "error"})
 """What crosses where a handler failed: the configuration says what the caller gets."""
+
+
+def failed(status_code: int) -> bytes:
+    """Return what crosses where a handler failed of a module behind the first, whose status the engine goes by otherwise; 0 for that."""
+    return _encode({"kind": "error", "status_code": status_code}) if status_code else FAILED

@@ -6,6 +6,7 @@ The first line in is a `Orders`; the first line out is the list of hooks, or wha
 import asyncio
 import contextlib
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -70,6 +71,8 @@ def main() -> None:
         )
     except PolicyError as error:
         hello = Hello(faults=str(error))
+    if orders.descriptors and not hello.faults:
+        _import_early(orders, list(hello.files))
     out.write(msgspec.json.encode(hello) + b"\n")
     out.flush()
     if hello.faults or not orders.descriptors:
@@ -84,8 +87,19 @@ def main() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, max(orders.nice, os.nice(0)))
     _native.take_short_turns()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        _run(runner.get_loop(), _serve(orders, Chain(modules, orders.kinds), Tally(out, lookups), printer), printer)
+        _run(runner.get_loop(), _serve(orders, Chain(modules, orders.kinds, statuses), Tally(out, lookups), printer), printer)
     printer.finish()
+
+
+def _import_early(orders: Orders, files: list[str]) -> None:
+    """Import what is heavy before the process is asked anything: its loop is that of all handlers, and the first to ask a service would hold up all."""
+    texts = [Path(file).read_bytes() for file in files if Path(file).is_file()]
+    lookups = orders.lookups.values() if orders.peer_lookups else ()
+    if any(b"http_json" in text for text in texts) or any(lookup.url for lookup in lookups):
+        # A policy that asks nobody needs no HTTP client, nor the library for databases.
+        importlib.import_module("edgeproxy.policy.http")
+    if orders.database and (any(b"sql" in text for text in texts) or any(lookup.statement for lookup in lookups)):
+        importlib.import_module("edgeproxy.policy.sql").import_driver(orders.database)
 
 
 def _run(loop: asyncio.AbstractEventLoop, serving: Coroutine[Any, Any, None], printer: logs.LogPrinter) -> None:

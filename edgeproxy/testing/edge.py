@@ -79,11 +79,13 @@ class SimulatedEdge:
         """What handlers raised, and why the engine could not carry out what they decided, as it would be logged."""
         self.sent: list[Response] = []
         """Everything that was sent so far, in order."""
-        self._dispatcher = Dispatcher(Chain(modules, kinds), self._answer, lambda _, values: self.failures.append(values))
+        self._clock = SimulatedClock()
+        self._dispatcher = Dispatcher(
+            Chain(modules, kinds), self._answer, lambda _, values: self.failures.append(values), later=self._clock.call_later
+        )
         self._listener = next(iter(config.install.listener))
         # A test that asks a database names it in its configuration: nobody means that of this machine.
         Call.database = config.install.database if "database" in configuration else ""
-        self._clock = SimulatedClock()
         self._milliseconds = 0
         Call.sleeper = self._clock.sleep
         Call.values = PolicyValues(values=MemoryValues(lambda: self._clock.now))
@@ -168,7 +170,7 @@ class SimulatedEdge:
         return self.sent[count:]
 
     def wait(self, seconds: float = 1.0) -> list[Response]:
-        """Let handlers that wait for something real (an HTTP answer, a timer of asyncio) go on until all are done, at most `seconds`."""
+        """Let handlers that wait for something real (an HTTP answer, a timer of asyncio) go on until all are done; raise `TimeoutError` after `seconds`."""
         count = len(self.sent)
 
         async def idle() -> None:

@@ -1,6 +1,7 @@
 """Policies in processes of their own: what they decide, and what must not happen where they fail."""
 
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -514,3 +515,59 @@ def test_what_policies_print_and_log_are_lines_of_the_log(local: Local, tmp_path
             ("root", "warning", "%d (TypeError: %d format: a real number is required, not str)", None),
         ]
         assert all("saying.py:" in line["at"] for line in logged)
+
+
+ASKING = """
+import sys
+from edgeproxy.policy import Policy, Reject
+policy = Policy()
+
+@policy.on_request("INVITE")
+async def decide(call):
+    call.note("there", ",".join(sorted({"aiohttp", "aiosqlite"} & set(sys.modules))))
+    if call.request_uri.user == "asks":
+        await call.http_json("http://127.0.0.1:1/")
+        await call.sql("SELECT 1")
+    return Reject(486)
+"""
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_what_a_policy_asks_services_with_is_there_before_its_first_question(
+    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    text = ASKING if asks else ASKING.replace("http_json", "variables").replace("sql", "variables")
+    (tmp_path / "asking.py").write_text(text)
+    sqlite3.connect(tmp_path / "some.db").close()
+    monkeypatch.setenv("EDGEPROXY_DATABASE", f"sqlite:///{tmp_path}/some.db")
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "asking"\n')
+        caller.send(invite("INVITE", caller.port, "sip:bob@127.0.0.1", call_id="asks", branch="asks"), port)
+        assert caller.receive_until("SIP/2.0 486")
+        (record,) = proxy.records()
+        assert record["notes"]["there"] == ("aiohttp,aiosqlite" if asks else "")
+
+
+FAILING = """
+from edgeproxy.policy import Policy
+policy = Policy()
+
+@policy.on_request("INVITE")
+async def decide(call):
+    await call.sleep(0)
+    if call.request_uri.user == __name__:
+        raise ValueError
+"""
+
+
+def test_the_sender_gets_what_the_module_says_that_failed(local: Local, tmp_path: Path) -> None:
+    tables = ""
+    for name, status in (("first", 501), ("second", 580), ("third", 481)):
+        (tmp_path / f"{name}.py").write_text(FAILING)
+        tables += f'[[policy]]\nmodule = "{name}"\non_error.status = {status}\n'
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra=tables)
+        for name, status in (("third", 481), ("first", 501), ("second", 580)):
+            caller.send(invite("INVITE", caller.port, f"sip:{name}@127.0.0.1", call_id=name, branch=name), port)
+            assert caller.receive_until(f"SIP/2.0 {status}", having=name)
+        assert proxy.counters()["policy_errors"] == 3

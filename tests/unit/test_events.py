@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy import _native
-from edgeproxy.events import CATALOGUE, Bus, Custom, Event, make, name_of, parameter_names
+from edgeproxy.events import CATALOGUE, Bus, Custom, Event, make, name_of, parameter_names, typed
 from edgeproxy.policy import Policy, PolicyError
 from edgeproxy.policy.chain import Chain
 from edgeproxy.policy.dispatch import Dispatcher
@@ -66,3 +66,10 @@ def test_handlers_of_events_are_called_and_what_they_raise_is_told() -> None:
 def test_a_handler_of_nothing_is_refused(names: tuple[str, ...], problem: str) -> None:
     with pytest.raises(PolicyError, match=problem):
         Policy().on_event(*names)
+
+
+def test_texts_become_what_an_event_has() -> None:
+    assert typed("E_FRD_BARRED", {"user": "4930123", "seconds": "5", "reason": "7"}) == {"user": "4930123", "seconds": 5, "reason": "7"}
+    own = {"a": "--5", "b": "\u00b2", "c": "007", "d": "-7", "e": "0", "f": "9" * 19, "g": ""}
+    assert typed("X_OWN", own) == {**own, "d": -7, "e": 0}
+    assert typed("E_NONE", {"a": "1"}) == {"a": 1}

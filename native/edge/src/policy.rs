@@ -470,6 +470,10 @@ impl Edge {
         let Some(state) = transaction.policy.as_mut() else { return Ok(()) };
         match verdict.kind {
             VerdictKind::Error => {
+                if (400..700).contains(&verdict.status_code) {
+                    // Of the module that failed; until now there was only that of the first.
+                    state.status_code = verdict.status_code;
+                }
                 self.counters.policy_errors.add();
                 self.policy_failed(now, entry);
             }

@@ -1,6 +1,7 @@
 """Handlers through the simulated edge: every verdict, every way to fail, and how modules compose."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 import uvloop
 
-from edgeproxy.policy import CONTINUE, Call, CallEnded, LookupFailed, Policy, PolicyError, Redirect, Reject, Relay, Reply, Verdict
+from edgeproxy.policy import CONTINUE, Branch, Call, CallEnded, LookupFailed, Policy, PolicyError, Redirect, Reject, Relay, Reply, Verdict
 from edgeproxy.policy.step import start
 from edgeproxy.testing import SimulatedEdge, request
 
@@ -478,16 +479,108 @@ def test_the_log_has_no_more_of_a_fault_than_a_line_can_hold() -> None:
         assert len(str(failure["error"])) < 2_100
 
 
+def test_a_fault_is_told_with_what_a_group_is_made_of_and_where_the_policy_raised_it() -> None:
+    policy = Policy()
+
+    async def fails() -> None:
+        raise KeyError("the reason")
+
+    @policy.on_request("INVITE")
+    async def decide(call: Call) -> Verdict:
+        if call.request_uri.user == "group":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fails())
+        json.loads("{bad")
+        return CONTINUE
+
+    with SimulatedEdge(policy) as edge:
+        edge.receive(request("INVITE", "sip:group@example.net"))
+        edge.receive(request("INVITE", "sip:library@example.net"))
+        group, library = edge.failures
+    assert group["error"] == "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception); KeyError: 'the reason'"
+    assert str(library["error"]).startswith("JSONDecodeError: ")
+    first = fails.__code__.co_firstlineno
+    assert [failure["at"] for failure in (group, library)] == [f"{__file__}:{first + 1}", f"{__file__}:{first + 8}"]
+
+
+def test_the_end_of_a_call_is_a_cancellation_for_all_that_its_handler_waits_in() -> None:
+    policy, heard, gate = Policy(), [], asyncio.Semaphore(1)
+
+    async def child(name: str) -> None:
+        try:
+            await asyncio.sleep(60)
+        except BaseException as error:
+            heard.append((name, type(error)))
+            raise
+
+    @policy.on_request("INVITE")
+    async def decide(call: Call) -> Verdict:
+        try:
+            match call.request_uri.user:
+                case "lock":
+                    async with gate:
+                        await call.sleep(60)
+                case "group":
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(child("group"))
+                case "body":
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(child("body"))
+                        await call.sleep(60)
+                case "wait":
+                    await asyncio.wait_for(child("wait"), 60)
+        except* CallEnded as ends:
+            heard.append((call.request_uri.user, CallEnded))
+            raise ends from None
+        return CONTINUE
+
+    with SimulatedEdge(policy, deadline_seconds=30) as edge:
+        for turn, user in enumerate(("group", "body", "wait", "lock", "lock", "lock")):
+            invite = request("INVITE", f"sip:{user}@example.net").decode()
+            assert edge.receive(invite).status_code == 100
+            head = "\r\n".join(line for line in invite.split("\r\n") if not line.startswith("Contact"))
+            assert edge.receive(head.replace("INVITE", "CANCEL")).status_code == 487, turn
+        assert edge.failures == []
+    ended = [(user, kind) for name in ("group", "body", "wait") for user, kind in ((name, asyncio.CancelledError), (name, CallEnded))]
+    assert heard == [*ended, *[("lock", CallEnded)] * 3]
+    assert not gate.locked()
+
+
+def test_the_end_of_a_look_at_an_attempt_comes_on_simulated_time() -> None:
+    policy, ended = Policy(), []
+
+    @policy.on_branch("INVITE")
+    async def look(branch: Branch) -> Verdict:
+        try:
+            await branch.sleep(60)
+        except CallEnded as error:
+            ended.append(error.status_code)
+            raise
+        return CONTINUE
+
+    with SimulatedEdge(policy, deadline_seconds=30) as edge:
+        edge.receive(request("INVITE"))
+        edge.advance(29.9)
+        assert ended == []
+        edge.advance(0.2)
+        assert ended == [0]
+        assert edge.sent[-1].status_code == 500
+
+
 @pytest.mark.parametrize(
     ("verdict", "why"),
     [
+        (lambda _: Redirect(()), "PolicyError: Redirect: expected one SIP URI at least"),
+        (lambda _: Redirect(("not a uri",)), "PolicyError: Redirect: not a SIP URI: 'not a uri'"),
+        (lambda _: Redirect(("sip:a@b>, <sip:evil@x",)), "PolicyError: Redirect: not a SIP URI: 'sip:a@b>, <sip:evil@x'"),
+        (lambda _: Relay(("sip:a@b",), peer="core"), "PolicyError: Relay: expected either `to` or `peer`"),
         (lambda call: call.set_header("Via", "x"), "a verdict cannot be carried out: header field may not be changed: Via"),
         (lambda _: Reject("404"), "a verdict cannot be carried out: cannot be read: "),  # type: ignore[arg-type]
         (lambda _: Relay(("tel:+49",)), "a verdict cannot be carried out: not a SIP URI with a host: tel:+49"),
         (lambda _: Redirect(("sip:a@b",), status_code=404), "PolicyError: Redirect: expected a status code of 300 to 399, got: 404"),
         (lambda _: Relay(peer="core", first_answer_seconds=-5), "PolicyError: first_answer_seconds: expected more than 0, got: -5"),
     ],
-    ids=["header", "code", "target", "redirect", "seconds"],
+    ids=["no contact", "no uri", "two contacts", "two wishes", "header", "code", "target", "redirect", "seconds"],
 )
 def test_why_a_verdict_is_not_carried_out_is_told(verdict: Callable[[Call], Verdict | None], why: str) -> None:
     with SimulatedEdge(one(verdict)) as edge:

@@ -9,7 +9,7 @@ import pytest
 
 from edgeproxy.config import load_text
 from edgeproxy.config.database import database_url
-from edgeproxy.policy import Call, LookupFailed, Policy, Reject, Relay, Verdict
+from edgeproxy.policy import Call, CallEnded, LookupFailed, Policy, Reject, Relay, Verdict
 from edgeproxy.policy.sql import close, fetch
 from edgeproxy.testing import SimulatedEdge, request
 from edgeproxy.testing.edge import CONFIGURATION
@@ -140,3 +140,35 @@ def test_a_statement_that_would_never_end_ends_at_its_deadline_and_costs_nothing
         await close()
 
     asyncio.run(ask())
+
+
+def test_a_statement_ends_with_its_call_and_nothing_of_it_reaches_the_log(configuration: str) -> None:
+    policy, ended = Policy(), []
+
+    @policy.on_request("INVITE")
+    async def decide(call: Call) -> Verdict:
+        try:
+            await call.sql(ENDLESS, {"number": "secret"}, deadline_seconds=60)
+        except CallEnded as error:
+            ended.append(error.status_code)
+            raise
+        return Reject(500)
+
+    def turns(edge: SimulatedEdge, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            edge.advance(0)
+            time.sleep(0.01)
+
+    with SimulatedEdge(policy, configuration=configuration, deadline_seconds=60) as edge:
+        invite = request("INVITE").decode()
+        assert edge.receive(invite).status_code == 100
+        turns(edge, 0.3)
+        head = "\r\n".join(line for line in invite.split("\r\n") if not line.startswith("Contact"))
+        assert edge.receive(head.replace("INVITE", "CANCEL")).status_code == 487
+        turns(edge, 0.3)
+        assert ended == [487]
+        spent = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - spent < 0.25, "SQLite goes on with nothing"
+        assert edge.failures == []
