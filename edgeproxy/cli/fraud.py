@@ -15,6 +15,9 @@ from edgeproxy.admin.fraud import StatsView
 from edgeproxy.cli.common import CONTROL, show, table, told
 from edgeproxy.errors import ConfigError
 
+MOST_PROBLEMS = 10
+"""Lines that are no records, each told by itself."""
+
 
 class _Answer(msgspec.Struct):
     figures: list[StatsView]
@@ -87,7 +90,14 @@ def replay(file: Path, records: tuple[Path, ...], profile: int | None, refused: 
         config, faults = asyncio.run(configured(file))
         for fault in faults:
             click.echo(f"a row cannot be used: {fault}", err=True)
-        calls = list(_calls(records, refused=refused))
+        problems: list[str] = []
+        calls = list(_calls(records, refused=refused, problems=problems))
+        for problem in problems[:MOST_PROBLEMS]:
+            click.echo(f"{problem}; left out", err=True)
+        if len(problems) > MOST_PROBLEMS:
+            click.echo(f"{len(problems) - MOST_PROBLEMS} more lines are no call records; left out", err=True)
+        if problems and not calls:
+            raise ConfigError("no call record among them")
         found = alarms(config, calls, profile)
         if raw:
             for alarm in found:
@@ -101,7 +111,8 @@ def replay(file: Path, records: tuple[Path, ...], profile: int | None, refused: 
     told(work)
 
 
-def _calls(files: tuple[Path, ...], *, refused: bool) -> Iterator[_Record]:
+def _calls(files: tuple[Path, ...], *, refused: bool, problems: list[str]) -> Iterator[_Record]:
+    """Give the records of files; a line that is none, such as one that a crash cut short, is told in `problems`."""
     from edgeproxy.cli.transfer import progress  # noqa: PLC0415 - other commands draw no bar
 
     with progress("reading records", sum(file.stat().st_size for file in files)) as step:
@@ -112,6 +123,7 @@ def _calls(files: tuple[Path, ...], *, refused: bool) -> Iterator[_Record]:
                     try:
                         record = msgspec.json.decode(line, type=_Record)
                     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                        raise ConfigError(f"{file}:{number}: not a call record: {error}") from error
+                        problems.append(f"{file}:{number}: not a call record: {error}")
+                        continue
                     if refused or not record.refused_by:
                         yield record

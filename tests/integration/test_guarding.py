@@ -1,8 +1,10 @@
 """Floods, limits, fraud and emergency calls at a real process: what is refused, what is told, and what an operator does about it."""
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -85,6 +87,25 @@ def test_a_flood_is_stopped_and_its_neighbour_served(guarded: Start) -> None:
     counters = proxy.counters()
     assert counters["floods_blocked"] == 1
     assert counters["dropped_banned"] > 100
+
+
+def test_what_no_connection_can_make_sense_of_counts_as_malformed(guarded: Start) -> None:
+    proxy, port, _ = guarded("[flood]\npackets = 1000\nscore = 20\nmalformed_points = 2\n")
+    proxy.file.write_text(
+        proxy.file.read_text().replace("[peer.core]", f'[install.listener.tcp]\naddress = "tcp:127.0.0.1:{port}"\n[peer.core]')
+    )
+    assert manage(proxy, "reload")[0] == 0
+    head = "INVITE sip:a@b SIP/2.0\r\nContent-Length: -5\r\n\r\n"
+    for number in range(10):
+        with socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.52", 0)) as stream:
+            stream.sendall((head if number % 2 else "GET / HTTP/1.1\r\nHost: x\r\n\r\n").encode())
+            stream.settimeout(3)
+            with contextlib.suppress(ConnectionError):
+                assert stream.recv(1) == b""
+    assert proxy.told("E_PIKE_BLOCKED")[0]["ip"] == "127.0.0.52"
+    counters = proxy.counters()
+    assert counters["malformed"] == 10
+    assert counters["malformed_not_sip"] == 5
 
 
 def test_text_from_the_network_bans_nobody_by_the_log(guarded: Start) -> None:
@@ -219,6 +240,19 @@ def test_a_policy_bans_a_source_and_never_the_core(guarded: Start, tmp_path: Pat
         assert core.receive_until("SIP/2.0 403", having="Call-ID: still")
 
 
+def costs_no_other_line(replay: list[str], records: Path) -> None:
+    """What a crash cut short of the last record is told, and the others are read."""
+    whole = records.read_text()
+    records.write_text(whole + whole[:100])
+    done = subprocess.run(replay, capture_output=True, text=True, check=True)
+    assert f"{records}:6: not a call record: Input data was truncated; left out" in done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    records.write_text(whole[:100])
+    done = subprocess.run(replay, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (1, "", "no call record among them")
+    records.write_text(whole)
+
+
 def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
     fraud = (
         '[fraud]\nprofile = 1\nbar_seconds = 600\n[fraud.critical]\nbar = true\n[[fraud.rule]]\nruleid = 9\nprofileid = 2\nprefix = "1"\n'
@@ -266,6 +300,7 @@ def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
         return [(alarm["event"], alarm["user"], alarm["value"]) for alarm in map(json.loads, done.stdout.splitlines())]
 
     assert replayed() == [("E_FRD_WARNING", "a@127.0.0.1", 2)]
+    costs_no_other_line(line, records)
     # However users and numbers are written, they are who the engine would watch.
     text = records.read_text()
     other = text.replace('"sip:9001@', '"sip:9(0)0-1;phone-context=x@').replace(

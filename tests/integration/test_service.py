@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,11 @@ def own_name(low: bool) -> str:
     return f"test_root_becomes_another_user_and_keeps_only_what_the_listeners_need[{low}]"
 
 
+def above(folder: Path) -> list[Path]:
+    """Return the folders above that the tests made."""
+    return [parent for parent in folder.parents if Path(tempfile.gettempdir()) in parent.parents]
+
+
 def run_as_root(test: str) -> subprocess.CompletedProcess[str]:
     """Run a test of this file again: who installs packages with sudo can run it with that as well."""
     again = ["sudo", "-n", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::{test}"]
@@ -118,7 +124,7 @@ def test_root_becomes_another_user_and_keeps_only_what_the_listeners_need(
         assert done.returncode == 0, done.stdout + done.stderr
         return
     # The folders above belong to root alone.
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *above(tmp_path)):
         folder.chmod(0o755)
     low_port = next(port for port in range(700, 1_000) if not is_bound(port))
     port = low_port if low else free_port()
@@ -165,7 +171,7 @@ def test_check_looks_with_the_eyes_of_the_user_that_will_serve(tmp_path: Path) -
         done = run_as_root("test_check_looks_with_the_eyes_of_the_user_that_will_serve")
         assert done.returncode == 0, done.stdout + done.stderr
         return
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *above(tmp_path)):
         folder.chmod(0o755)
     state, token, records = tmp_path / "state", tmp_path / "token", tmp_path / "records"
     token.write_text("secret-of-sixteen-letters\n")

@@ -329,3 +329,10 @@ def test_a_phone_whose_connection_has_gone_is_not_called_back(users: Callable[..
         assert time.monotonic() - begun < 2
         with pytest.raises(TimeoutError):
             other.accept()
+        # It has come back by another way, and says more than what is gone.
+        again = phone("user2", port)
+        assert again.register("secret2").startswith("SIP/2.0 200")
+        other_phone = phone("user1", port)
+        assert other_phone.invite("sip:user2@edge.example", "secret1") == ""
+        again.send(answer(again.receive_until("INVITE"), "486 Busy Here"), port)
+        assert other_phone.receive_until("SIP/2.0 4").startswith("SIP/2.0 486")

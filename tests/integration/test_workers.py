@@ -77,7 +77,9 @@ def turn_nanoseconds(thread: int) -> int:
 
 
 def test_those_that_answer_calls_need_not_wait_for_the_turn_of_others(local: Local, tmp_path: Path) -> None:
-    (tmp_path / "idle.py").write_text("from edgeproxy.policy import Policy\npolicy = Policy()\n")
+    (tmp_path / "idle.py").write_text(
+        "from edgeproxy.policy import Policy\npolicy = Policy()\n@policy.on_final()\ndef end(record):\n    pass\n"
+    )
     proxy, _, _ = local(workers=2, extra='[media]\nengage = "always"\n[[policy]]\nmodule = "idle"\n')
     assert proxy.process
     own = proxy.process.pid

@@ -237,6 +237,7 @@ impl Edge {
             if let Some(ends) = self.calls.get_mut(key).and_then(|call| call.ends.as_deref_mut()) {
                 ends.numbers[side(from)].take();
                 ends.pinged[1 - side(from)] = true;
+                ends.reinvited[1 - side(from)] = method == Method::Invite;
             }
             let target = Target::Address(Address { transport: hop.transport, address: hop.address });
             let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None, loop_hash: None };
@@ -249,13 +250,20 @@ impl Edge {
         }
     }
 
+    /// Whether a ping by re-INVITE in the name of the side that sends `direction` waits for its answer: another INVITE must wait for that
+    /// (RFC 3261 section 14.1), and its receiver would refuse it with 500.
+    pub(crate) fn is_reinviting(&self, call: Option<Key>, direction: Direction) -> bool {
+        let ends = call.and_then(|key| self.calls.get(key)).and_then(|call| call.ends.as_deref());
+        ends.is_some_and(|ends| ends.reinvited[1 - side(direction)])
+    }
+
     /// A ping was answered, or not (`heard`): a side that is not there any more, or knows nothing of the call, ends it. One that cannot
     /// be reached for a moment may be about to connect anew.
     pub(crate) fn call_pinged(&mut self, now: Now, key: Key, to_caller: bool, status_code: u16, heard: bool) {
         let Some(call) = self.calls.get_mut(key) else { return };
         let Some(ends) = call.ends.as_deref_mut() else { return };
         let side = usize::from(!to_caller);
-        ends.pinged[side] = false;
+        (ends.pinged[side], ends.reinvited[side]) = (false, false);
         let sent = heard || status_code == 408;
         ends.unsent[side] = if sent { 0 } else { ends.unsent[side].saturating_add(1) };
         if !matches!(status_code, 408 | 481) && ends.unsent[side] < UNSENT {

@@ -152,7 +152,7 @@ impl Edge {
             log::warn!(target: "register", "contact {shown} of {} from {place} refused: it {why}", self.shown_text(aor));
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let values = [arrival.address.to_string(), text(aor), text(contact), why.to_owned()];
+        let values = [arrival.address.ip().to_canonical().to_string(), text(aor), text(contact), why.to_owned()];
         self.tell(now, EventKind::RegisterPoisoning, |_| values.map(Into::into).into());
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Ends {
     pub(crate) numbers: [Numbers; 2],
     /// Whether each side owes the answer to a ping, and how many in a row could not be sent to it.
     pub(crate) pinged: [bool; 2],
+    /// Whether that ping is an INVITE.
+    pub(crate) reinvited: [bool; 2],
     pub(crate) unsent: [u8; 2],
     /// The description that each side sent last, as the other one got it; kept only where pings offer it again.
     pub(crate) descriptions: [Box<[u8]>; 2],
@@ -88,6 +90,7 @@ impl Ends {
             routes: [values(request, HeaderName::RecordRoute)?, Box::default()],
             numbers: [Numbers::opened(request.head.cseq), Numbers::default()],
             pinged: [false; 2],
+            reinvited: [false; 2],
             unsent: [0; 2],
             descriptions: Default::default(),
             shown_contacts: Default::default(),

@@ -84,6 +84,9 @@ impl Edge {
         if let Some(refusal) = self.too_short(message) {
             return self.refuse(now, arrival, message, None, &refusal);
         }
+        if message.head.method == Method::Invite && self.is_reinviting(found.call, found.direction) {
+            return self.refuse(now, arrival, message, None, &Refusal::new(491, "match"));
+        }
         let shape = self.dialog_shape(message, route, found);
         let Some(target) = self.next_hop_within(message, &shape) else {
             return self.refuse(now, arrival, message, None, &Refusal::new(404, "target"));

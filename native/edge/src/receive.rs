@@ -95,7 +95,18 @@ impl Edge {
         }
     }
 
-    fn refuse_malformed(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, error: ParseError) {
+    /// Takes what came by a connection and has no end that we could know: it counts as a packet that nobody can read.
+    pub fn handle_unreadable(&mut self, now: Now, arrival: &Hop, error: ParseError) {
+        if self.is_banned(now, arrival.address.ip()) {
+            self.counters.dropped_banned.add();
+        } else if self.snapshot.flood.is_some() && self.floods(now, arrival) {
+            self.counters.dropped_flood.add();
+        } else {
+            self.note_malformed(now, arrival, error);
+        }
+    }
+
+    fn note_malformed(&mut self, now: Now, arrival: &Hop, error: ParseError) {
         self.counters.malformed.add();
         match error {
             ParseError::NotSip => self.counters.malformed_not_sip.add(),
@@ -107,6 +118,10 @@ impl Edge {
             log::warn!(target: "receive", "malformed message from {} over {}: {error}", self.shown(arrival.address), arrival.transport.as_str());
         }
         self.score(now, arrival, |settings| settings.malformed_points, "a malformed message");
+    }
+
+    fn refuse_malformed(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, error: ParseError) {
+        self.note_malformed(now, arrival, error);
         // A stranger's broken request deserves no answer: what he sends could be forged to hit somebody else.
         let known = self.identify(arrival.listener, arrival.transport, arrival.address).is_some();
         if known && is_answerable(message.head) {

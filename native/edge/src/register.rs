@@ -108,6 +108,10 @@ impl Edge {
         let Some(registrar) = &snapshot.settings.registrar else { return Err(Refusal::new(500, "register")) };
         let to = Uri::parse(message.bytes, message.head.to.uri).map_err(|_| bad("To"))?;
         let aor = self.address_of_record(message.bytes, &to).ok_or_else(|| Refusal::new(404, "register"))?;
+        if self.account_of(&aor) != aor {
+            // Calls for it go where its user registered: who registers by it would never ring.
+            return Err(Refusal { reason_phrase: Some("An Alias".to_owned()), ..Refusal::new(404, "register") });
+        }
         let trusted = snapshot.settings.peers[usize::from(peer)].allow_routes;
         unsupported(message)?;
         if message.call_id().len() > CALL_ID {

@@ -528,7 +528,10 @@ impl Edge {
         if transaction.policy.as_ref().is_some_and(|state| state.service) {
             return;
         }
-        if proto::is_better(status_code, transaction.best.as_ref().map(|best| best.status_code), transaction.caller_cancelled) {
+        // A flow that is dead is nobody's word, like silence: a phone that has come back by another one says more.
+        let weight = |code: u16, is_own: bool| if code == 430 || is_own && code == 480 { 408 } else { code };
+        let best = transaction.best.as_ref().map(|best| weight(best.status_code, best.response.is_none()));
+        if proto::is_better(weight(status_code, response.is_none()), best, transaction.caller_cancelled) {
             transaction.best = Some(Best { status_code, response });
         }
     }

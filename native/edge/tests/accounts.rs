@@ -52,6 +52,8 @@ fn an_alias_leads_to_its_user_who_may_call_from_it_and_not_register_by_it() {
     let register = "REGISTER sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.7:5060;branch=z9hG4bKr\r\nFrom: <sip:bob@example.net>;tag=1\r\n\
                     To: <sip:bob@example.net>\r\nCall-ID: r\r\nCSeq: 1 REGISTER\r\nContact: <sip:bob@198.51.100.7>\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(rig.receive(PHONE, register)[0].status_code(), 200);
+    let of_alias = register.replace("To: <sip:bob@", "To: <sip:Sales@").replace("r\r\nCSeq", "r2\r\nCSeq");
+    assert_eq!(rig.receive(PHONE, &of_alias)[0].first_line(), "SIP/2.0 404 An Alias");
     rig.reload(served()).unwrap();
     for (number, uri) in ["sip:sales@example.net", "sip:SALES@EXAMPLE.net", "sip:%73ales@example.net"].iter().enumerate() {
         let request = Request::new("INVITE", uri).via("SIP/2.0/UDP 192.0.2.200").branch(&format!("z9hG4bK{number}")).call_id(&format!("c{number}"));

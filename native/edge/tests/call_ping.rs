@@ -216,3 +216,18 @@ fn what_is_not_known_is_not_offered_again() {
     }
     unreachable!("nobody was pinged");
 }
+
+#[test]
+fn a_reinvite_waits_for_the_ping_that_is_under_way_in_its_name() {
+    let mut call = answered(pinging(true));
+    let (_, callee) = call.pings("INVITE");
+    let again = |call: &Call, cseq: u32| {
+        let request = Request::new("INVITE", "sip:9@192.0.2.200").branch(&format!("z9hG4bKre{cseq}")).call_id("a").cseq(cseq);
+        request.tags(&call.tag, "t").header(&format!("Route: {}", call.route)).text()
+    };
+    let sent = call.rig.receive(PHONE, &again(&call, 11));
+    assert_eq!((sent.len(), sent[0].status_code()), (1, 491), "{sent:?}");
+    call.answer(&callee, CORE, 200);
+    let sent = call.rig.receive(PHONE, &again(&call, 12));
+    assert_eq!(header(&to(&sent, CORE, "INVITE"), "CSeq"), "13 INVITE");
+}

@@ -139,6 +139,7 @@ fn nobody_registers_what_would_let_calls_in_elsewhere() {
         let events = rig.take_events();
         let edge::EventValue::Text(reason) = &events[0].values[3] else { unreachable!() };
         assert!(reason.contains(why), "{contact}: {reason}");
+        assert_eq!(events[0].values[0], edge::EventValue::Text("198.51.100.7".to_owned()), "as in other events, without a port");
     }
     assert_eq!((rig.rows("bob@example.net").len(), rig.counters().contacts_refused.get()), (0, 7));
     // One that is to go may have been anything.

@@ -10,7 +10,7 @@ use edge::{ConnectionId, EventKind, Hop, Listening};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
-use syntax::{Limits, Transport};
+use syntax::{Limits, ParseError, Transport};
 
 use crate::connection::{Closing, Connection, Reading};
 use crate::install::StreamSettings;
@@ -42,6 +42,8 @@ pub(crate) struct Streams {
     /// Connections that are gone, with the address that they were accepted or made at, while somebody listens to that.
     pub(crate) gone: Vec<(SocketAddr, SocketAddr)>,
     listening: Listening,
+    /// Who sent last what cannot be framed, and why not.
+    pub(crate) unreadable: Option<(Hop, ParseError)>,
     /// Connections with something queued since the last write.
     queued: Vec<usize>,
     swept: usize,
@@ -61,6 +63,7 @@ impl Streams {
             undelivered: Vec::new(),
             gone: Vec::new(),
             listening,
+            unreadable: None,
             queued: Vec::new(),
             swept: 0,
             refused: 0,
@@ -167,6 +170,9 @@ impl Streams {
                 reading
             }
             Err(closing) => {
+                if let Closing::Unreadable(error) = closing {
+                    self.unreadable = Some((hop, error));
+                }
                 self.close(slot, &closing);
                 Reading::Empty
             }

@@ -168,10 +168,14 @@ pub fn register(
         return remove_all(bindings, request, &mut tell);
     }
     let fresh = foresee(bindings, request, rules, random)?;
-    let excess = (bindings.len() + fresh).saturating_sub(rules.max_contacts.max(1));
-    if excess > 0 {
+    // Contacts of one request may stand for each other's bindings (one may equal several, RFC 3261 section 19.1.4), or make room.
+    let after = if request.contacts.len() > 1 { outcome(bindings, request, rules, now, random)? } else { bindings.len() + fresh };
+    let excess = after.saturating_sub(rules.max_contacts.max(1));
+    // There may be too many already, of a time when more were allowed: what makes no more of them is no reason to refuse.
+    let grows = after > bindings.len();
+    if excess > 0 && (grows || rules.replace_oldest) {
         let named = |binding: &Binding| request.contacts.iter().any(|contact| find(std::slice::from_ref(binding), contact).is_some());
-        if !rules.replace_oldest || bindings.iter().filter(|binding| !named(binding)).count() < excess {
+        if grows && (!rules.replace_oldest || bindings.iter().filter(|binding| !named(binding)).count() < excess) {
             return Err(RegistrationError::TooMany);
         }
         for _ in 0..excess {
@@ -185,6 +189,15 @@ pub fn register(
         apply(bindings, contact, request, granted(contact, request, rules, random)?, rules, now, &mut tell);
     }
     Ok(())
+}
+
+/// How many bindings there would be.
+fn outcome(bindings: &[Binding], request: &Registration<'_>, rules: &RegistrarRules, now: u32, random: u64) -> Result<usize, RegistrationError> {
+    let mut after: SmallVec<[Binding; 1]> = bindings.iter().cloned().collect();
+    for contact in request.contacts {
+        apply(&mut after, contact, request, granted(contact, request, rules, random)?, rules, now, &mut |_, _| {});
+    }
+    Ok(after.len())
 }
 
 /// How many bindings would be new; an error where the request must not be carried out.
@@ -402,6 +415,31 @@ mod tests {
         assert_eq!(bench.uris(), ["sip:c@h", "sip:d@h"]);
         let three = [contact("sip:x@h"), contact("sip:y@h"), contact("sip:z@h")];
         assert_eq!(bench.run(&request(&three, "e", 1), &replacing, 3_601), Err(RegistrationError::TooMany));
+    }
+
+    #[test]
+    fn contacts_that_all_equal_one_binding_are_counted_each() {
+        let mut bench = Bench::default();
+        bench.run(&request(&[contact("sip:a@h;x=1")], "a", 1), &RULES, 0).unwrap();
+        let equal = [contact("sip:a@h;n=1"), contact("sip:a@h;n=2"), contact("sip:a@h;n=3")];
+        assert_eq!(bench.run(&request(&equal, "a", 2), &RULES, 1), Err(RegistrationError::TooMany));
+        bench.run(&request(&equal[..2], "a", 3), &RULES, 1).unwrap();
+        // One comes and one goes, in whatever order.
+        let gone = Contact { expires: Some(0), ..contact("sip:a@h;n=1") };
+        bench.run(&request(&[contact("sip:a@h;n=3"), gone], "a", 4), &RULES, 2).unwrap();
+        assert_eq!(bench.uris(), ["sip:a@h;n=2", "sip:a@h;n=3"]);
+    }
+
+    #[test]
+    fn of_too_many_bindings_each_can_be_refreshed_and_removed() {
+        let mut bench = Bench::default();
+        bench.run(&request(&[contact("sip:a@h"), contact("sip:b@h")], "a", 1), &RULES, 0).unwrap();
+        let fewer = RegistrarRules { max_contacts: 1, ..RULES };
+        bench.run(&request(&[contact("sip:a@h")], "a", 2), &fewer, 1).unwrap();
+        bench.run(&request(&[Contact { expires: Some(0), ..contact("sip:none@h") }], "a", 3), &fewer, 1).unwrap();
+        assert_eq!(bench.run(&request(&[contact("sip:c@h")], "a", 4), &fewer, 1), Err(RegistrationError::TooMany));
+        bench.run(&request(&[Contact { expires: Some(0), ..contact("sip:b@h") }], "a", 5), &fewer, 1).unwrap();
+        assert_eq!(bench.uris(), ["sip:a@h"]);
     }
 
     #[test]

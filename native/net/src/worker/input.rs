@@ -117,6 +117,10 @@ impl Worker {
             for (hop, message) in messages {
                 self.deliver(now, &hop, &message, false);
             }
+            if let Some((hop, error)) = self.streams.unreadable.take() {
+                received += 1;
+                self.guarded(now, |edge| edge.handle_unreadable(now, &hop, error));
+            }
         }
         received
     }
