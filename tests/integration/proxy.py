@@ -1,27 +1,45 @@
 """A real edgeproxy process on free ports in a temporary folder."""
 
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 EDGEPROXY = str(Path(sys.executable).with_name("edgeproxy"))
 
 
+def _ports() -> Iterator[int]:
+    """Give out ports that the kernel gives to nobody who asks for any (ip_local_port_range), each process of tests its own, in turn.
+
+    Between its choice and its use nothing else may take one.
+    """
+    of_process = 2_000
+    first = 10_000 + of_process * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4)
+    turn = random.randrange(of_process)  # noqa: S311 - so that two runs beside each other do not go in step
+    while True:
+        # Some take the port behind theirs, too (baresip for TLS, RTP for RTCP).
+        turn = (turn + 3) % of_process
+        yield first + turn
+
+
+_NEXT = _ports()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that is free for UDP and TCP at `host`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for _ in range(50):
+    for port in itertools.islice(_NEXT, 500):
         with socket.socket(family, socket.SOCK_DGRAM) as udp, socket.socket(family, socket.SOCK_STREAM) as tcp:
-            udp.bind((host, 0))
-            port: int = udp.getsockname()[1]
             try:
+                udp.bind((host, port))
                 tcp.bind((host, port))
             except OSError:
                 continue

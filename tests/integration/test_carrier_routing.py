@@ -461,6 +461,7 @@ def test_t13_asks_a_redirect_server_first(start_proxy: Start, tmp_path: Path) ->
     assert "no answer within" in record["notes"]["lookup.lrn"]
 
 
+@pytest.mark.alone
 def test_a_lookup_that_hangs_delays_those_alone_that_wait_for_it_until_it_is_out(start_proxy: Start, tmp_path: Path) -> None:
     extra = """
 lookups = ["lnp"]

@@ -96,6 +96,7 @@ def test_whoever_missed_a_call_gets_a_message(start_proxy: Callable[..., Proxy],
         core.send(answer(message, "200 OK"), port)
 
 
+@pytest.mark.alone
 def test_a_number_is_looked_up_with_the_trace_of_its_call(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
 

@@ -62,6 +62,7 @@ def refusal(phone: Agent, call_id: str) -> str:
     return reply
 
 
+@pytest.mark.alone
 def test_a_flood_is_stopped_and_its_neighbour_served(guarded: Start) -> None:
     proxy, port, core = guarded("[flood]\npackets = 100\nblock_seconds = 3\nmalformed_points = 0\n", workers=2)
     with Agent("127.0.0.50") as attacker, Agent("127.0.0.51") as neighbour:

@@ -110,6 +110,7 @@ def test_a_policy_decides_calls_and_its_notes_reach_the_record(workers: int, dec
         assert (record["refused_by"], record["status_code"], len(record["trace_id"])) == ("policy", 486, 32)
 
 
+@pytest.mark.alone
 def test_whatever_a_handler_does_wrong_its_caller_gets_the_verdict_of_the_file_and_others_go_on(decided: Local) -> None:
     with Agent() as caller, Agent() as core:
         proxy, port, _ = decided(core=core.port, deadline=0.5)
@@ -186,6 +187,7 @@ def test_what_fails_where_nobody_waits_is_one_line_of_the_log(local: Local, tmp_
         assert "Traceback" not in (proxy.folder / "edge.log").read_text()
 
 
+@pytest.mark.alone
 def test_a_process_that_takes_too_much_memory_is_started_anew(local: Local, tmp_path: Path) -> None:
     (tmp_path / "unseen.py").write_text(UNSEEN)
     with Agent() as caller, Agent() as core:
@@ -223,6 +225,7 @@ def test_a_log_that_is_to_name_nobody_names_nobody(decided: Local) -> None:
 
 
 @pytest.mark.parametrize("user", ["spin", "block", "exit"])
+@pytest.mark.alone
 def test_a_process_that_is_held_or_gone_is_replaced_and_holds_up_nobody_else(user: str, decided: Local) -> None:
     with Agent() as caller, Agent() as core:
         proxy, port, _ = decided(core=core.port, deadline=0.4)
@@ -319,6 +322,7 @@ def test_what_processes_did_is_counted_over_all_that_came_and_went(decided: Loca
                 assert manage(proxy, "reload")[0] == 0
 
 
+@pytest.mark.alone
 def test_a_policy_that_floods_its_queue_harms_nobody_else(local: Local, tmp_path: Path) -> None:
     (tmp_path / "flood.py").write_text(
         "import threading\nfrom edgeproxy.policy import CONTINUE, Policy\npolicy = Policy()\n"
@@ -361,6 +365,7 @@ def test_two_processes_share_the_work(decided: Local, tmp_path: Path) -> None:
             assert proxy.stop() == 0
 
 
+@pytest.mark.alone
 def test_a_process_that_is_asked_twice_what_it_can_decide_spends_no_time_on_verdicts_that_come_too_late(
     local: Local, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_signals_until_the_very_end_leave_the_exit_code_alone(local: Local) -> N
         assert process.returncode == 0
 
 
+@pytest.mark.alone
 def test_a_drain_without_anything_under_way_ends_at_once(local: Local) -> None:
     with Agent() as core:
         proxy, _, _ = local(core=core.port)
@@ -119,6 +120,7 @@ def test_retransmissions_late_and_duplicate_responses(local: Local) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.alone
 def test_a_dead_core_is_noticed_by_icmp_and_passed_over(workers: int, local: Local) -> None:
     with Agent() as caller, Agent() as core:
         dead = free_port()
@@ -183,6 +185,7 @@ def test_srv_records_are_followed_in_order_however_many_there_are(records: int, 
                 server.server.server_close()
 
 
+@pytest.mark.alone
 def test_a_dns_server_that_never_answers_delays_no_other_call(local: Local) -> None:
     with Agent() as caller, Agent() as core, Agent() as silent:
         extra = f'[dns]\nservers = ["127.0.0.1:{silent.port}"]\n[tuning.timers]\nresolve_milliseconds = 1000'
@@ -201,6 +204,7 @@ def test_a_dns_server_that_never_answers_delays_no_other_call(local: Local) -> N
         assert proxy.counters()["questions"] == 50
 
 
+@pytest.mark.alone
 def test_names_known_from_before_are_reached_while_a_flood_of_others_holds_every_question(local: Local) -> None:
     class Selective(Zone):
         def resolve(self, request: object, handler: object) -> object:
@@ -227,6 +231,7 @@ def test_names_known_from_before_are_reached_while_a_flood_of_others_holds_every
             server.server.server_close()
 
 
+@pytest.mark.alone
 def test_slow_and_stuck_tcp_clients_are_closed_and_disturb_nobody(local: Local) -> None:
     extra = "[tuning.tcp]\nmessage_seconds = 1\nconnections_per_source = 150"
     with Agent() as caller, Agent() as core:
@@ -268,6 +273,7 @@ def test_who_floods_with_keep_alives_is_closed_and_who_sends_one_is_answered(loc
         call(caller, core, port, "beside")
 
 
+@pytest.mark.alone
 def test_a_callee_that_stops_reading_holds_up_only_its_own_calls(local: Local) -> None:
     extra = "[tuning.tcp]\nmessage_seconds = 1\nwrite_queue_bytes = 65536"
     with Agent() as core, socket.create_server(("127.0.0.1", 0)) as deaf:

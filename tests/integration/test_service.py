@@ -57,6 +57,7 @@ def test_the_manager_hears_that_we_are_ready_alive_and_ending(abstract: bool, st
     manager.socket.close()
 
 
+@pytest.mark.alone
 def test_the_watchdog_is_fed_by_a_thread_without_interpreter_and_not_while_the_process_stands(
     start_proxy: Callable[..., Proxy], tmp_path: Path
 ) -> None:

@@ -254,6 +254,7 @@ def test_places_of_a_node_that_was_killed_come_back(cluster: Make, tmp_path: Pat
 
 
 @pytest.mark.parametrize("choice", ["open", "closed"])
+@pytest.mark.alone
 def test_a_store_that_is_held_means_what_was_chosen_and_slows_nobody(cluster: Make, tmp_path: Path, choice: str) -> None:
     port = free_port()
     line = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]

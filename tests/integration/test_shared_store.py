@@ -218,6 +218,7 @@ def test_a_store_that_is_gone_says_so_without_its_password(tmp_path: Path) -> No
         connect("mongodb://u:se@cret@127.0.0.1:1/x?nonsense", "p", 0.3)
 
 
+@pytest.mark.alone
 def test_a_store_that_is_held_is_an_error_in_time(tmp_path: Path) -> None:
     port = free_port()
     line = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]

@@ -117,6 +117,7 @@ def test_a_fraudster_is_stopped_at_the_threshold_and_a_caller_of_the_same_prefix
         assert event == {**told, "value": value, "threshold": value}
 
 
+@pytest.mark.alone
 def test_a_flood_is_banned_and_calls_beside_it_are_all_answered(guarded: Callable[[str], tuple[Proxy, Customer]]) -> None:
     proxy, customer = guarded("[flood]\n")
     flood = customer(HEAVY, SHOUTS, calls=9_000, rate=3_000)
