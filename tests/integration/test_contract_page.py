@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
+import pytest
+
 from tests.integration.agent import Agent, answer, call, invite, values
 from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
 

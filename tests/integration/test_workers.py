@@ -88,7 +88,8 @@ def test_those_that_answer_calls_need_not_wait_for_the_turn_of_others(local: Loc
     assert len(workers) >= 3
     policies = [int(child) for child in Path(f"/proc/{own}/task/{own}/children").read_text().split()]
     assert len(policies) == 1
+    turns = {turn_nanoseconds(thread) for thread in (*workers, *policies)}
+    assert len(turns) == 1, "none of them cuts another short"
     major, minor = (int(part) for part in platform.release().split(".")[:2])
-    honoured = (major, minor) >= (6, 12)
-    assert {turn_nanoseconds(thread) for thread in (*workers, *policies)} == {500_000 if honoured else 0}
-    assert turn_nanoseconds(own) != 500_000, "the server's Python side, which loads rules, does not"
+    # Loads of rules are the Python side's. Kernels before 6.12 know no such thing.
+    assert (turns.pop() < turn_nanoseconds(own)) == ((major, minor) >= (6, 12))

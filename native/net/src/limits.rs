@@ -67,30 +67,22 @@ pub(crate) fn exact_timers() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000) };
 }
 
-/// Lets the calling thread run soon once it has work: it asks for less at a time than others do (sched(7), EEVDF), so that whoever has
-/// the processor by then, such as a load of rules, need not come to the end of its own turn of some milliseconds first. Those that work
-/// for each other, workers and policies, ask for the same, or one would cut the other's batches short. Kernels before 6.12 take no
-/// notice; a thread whose class somebody chose, such as a real-time one, keeps it.
+/// Lets the calling thread run soon once it has work: it asks for a little less at a time than others do (sched(7), EEVDF), so that
+/// whoever has the processor by then, such as a load of rules, need not come to the end of its own turn of some milliseconds first.
+/// Those that work for each other, workers and policies, ask for the same, or one would cut the other's batches short. Kernels before
+/// 6.12 know no such wish; a thread whose class somebody chose, such as a real-time one, keeps it.
 pub fn take_short_turns() {
-    // The kernel gives others 700 µs and more.
-    const TURN_NANOSECONDS: u64 = 500_000;
-    // SAFETY: neither has preconditions; 0 means the calling thread.
-    let (class, nice) = unsafe { (libc::sched_getscheduler(0), libc::getpriority(libc::PRIO_PROCESS, 0)) };
-    if class != libc::SCHED_OTHER {
+    let size = size_of::<libc::sched_attr>() as u32;
+    // SAFETY: all fields are numbers.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes no more than `size` bytes; 0 means the calling thread.
+    let known = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) } == 0;
+    if !known || attributes.sched_policy != libc::SCHED_OTHER as u32 || attributes.sched_runtime == 0 {
         return;
     }
-    let wanted = libc::sched_attr {
-        size: size_of::<libc::sched_attr>() as u32,
-        sched_policy: libc::SCHED_OTHER as u32,
-        sched_flags: 0,
-        sched_nice: nice,
-        sched_priority: 0,
-        sched_runtime: TURN_NANOSECONDS,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    // SAFETY: the kernel reads `size` bytes of `wanted`; 0 means the calling thread. Where it refuses, turns stay as long as they are.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const wanted, 0) };
+    attributes.sched_runtime = attributes.sched_runtime / 10 * 9;
+    // SAFETY: the kernel reads `size` bytes. Where it refuses, turns stay as long as they are.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
 }
 
 /// Lets workers go first on the processor that they share with the calling thread.
