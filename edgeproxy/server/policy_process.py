@@ -93,13 +93,21 @@ def main() -> None:
 
 def _import_early(orders: Orders, files: list[str]) -> None:
     """Import what is heavy before the process is asked anything: its loop is that of all handlers, and the first to ask a service would hold up all."""
-    texts = [Path(file).read_bytes() for file in files if Path(file).is_file()]
+    texts = [_bytes(Path(file)) for file in files]
     lookups = orders.lookups.values() if orders.peer_lookups else ()
     if any(b"http_json" in text for text in texts) or any(lookup.url for lookup in lookups):
         # A policy that asks nobody needs no HTTP client, nor the library for databases.
         importlib.import_module("edgeproxy.policy.http")
     if orders.database and (any(b"sql" in text for text in texts) or any(lookup.statement for lookup in lookups)):
         importlib.import_module("edgeproxy.policy.sql").import_driver(orders.database)
+
+
+def _bytes(file: Path) -> bytes:
+    """Return what is in a file; nothing where there is none, such as a build that may come."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def _run(loop: asyncio.AbstractEventLoop, serving: Coroutine[Any, Any, None], printer: logs.LogPrinter) -> None:
