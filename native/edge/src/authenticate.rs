@@ -143,6 +143,19 @@ impl Edge {
         self.weigh(now, arrival, message, &Claim { credentials, user, named: whole, domain: domain.to_vec(), realm: realm.to_vec(), peer })
     }
 
+    /// Lets a request wait until the database has said what it knows of a user.
+    fn wait_for_credentials(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, key: u128, wanted: &Wanted<'_>) -> Finding {
+        if self.shedding == Shedding::Registrations {
+            self.counters.shed_overload.add();
+            return Finding::Refuse(self.shed());
+        }
+        let wait = self.snapshot.subscribers.as_ref().map_or(0, |subscribers| subscribers.deadline);
+        if self.park(now, arrival, message, key, wait) {
+            self.ask_credentials(wanted);
+        }
+        Finding::Parked
+    }
+
     fn malformed(&self) -> Finding {
         self.counters.credentials_malformed.add();
         Finding::Refuse(Refusal { reason_phrase: Some("Bad Request (credentials)".to_owned()), ..Refusal::new(400, "authenticate") })
@@ -172,17 +185,7 @@ impl Edge {
         }
         let wanted = Wanted { user: &claim.user, domain: &claim.domain, realm: &claim.realm, named: &claim.named };
         let key = self.credential_key(&wanted);
-        let Some(known) = self.credentials(now, key, &wanted) else {
-            if self.shedding == Shedding::Registrations {
-                self.counters.shed_overload.add();
-                return Finding::Refuse(self.shed());
-            }
-            let wait = self.snapshot.subscribers.as_ref().map_or(0, |subscribers| subscribers.deadline);
-            if self.park(now, arrival, message, key, wait) {
-                self.ask_credentials(&wanted);
-            }
-            return Finding::Parked;
-        };
+        let Some(known) = self.credentials(now, key, &wanted) else { return self.wait_for_credentials(now, arrival, message, key, &wanted) };
         let method = text(message.head.method_span);
         let input = DigestInput { method, uri: text(credentials.uri), nonce: text(credentials.nonce), protection, session, body: message.body() };
         let stored = match &known {
@@ -193,6 +196,11 @@ impl Edge {
         let known_ha1 = stored.unwrap_or_else(|| ha1(algorithm, b"", b"", b""));
         let right = digest_response(algorithm, &known_ha1, &input).matches(text(credentials.response));
         if !right || stored.is_none() {
+            if !self.users.credentials.is_tried(key, now.moment) {
+                // Each guess waits for the database alike, or the time of its answer would tell who was here a moment ago. And a
+                // password that was changed holds at once.
+                return self.wait_for_credentials(now, arrival, message, key, &wanted);
+            }
             self.note_failed(now, arrival, &claim.user, self.is_emergency(message));
             return Finding::Challenge { stale: false };
         }

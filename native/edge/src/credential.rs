@@ -68,6 +68,8 @@ struct Entry {
     ha1s: Option<Ha1s>,
     attributes: Attributes,
     fetched: Moment,
+    /// When the database was asked last, whatever came of it.
+    tried: Moment,
     /// Whether it was asked for anew.
     asked: bool,
 }
@@ -107,6 +109,11 @@ impl CredentialCache {
         Some((entry.ha1s.as_ref().map_or(Known::Nobody, |ha1s| Known::User(ha1s.clone(), entry.attributes.clone())), ask))
     }
 
+    /// Whether the database was asked about `key` just now.
+    pub(crate) fn is_tried(&self, key: u128, now: Moment) -> bool {
+        self.users.get(&key).or_else(|| self.nobodies.get(&key)).is_some_and(|entry| entry.tried == now)
+    }
+
     fn put(&mut self, key: u128, ha1s: Option<Ha1s>, attributes: Attributes, now: Moment, limit: usize) {
         let (mine, other) = if ha1s.is_some() { (&mut self.users, &mut self.nobodies) } else { (&mut self.nobodies, &mut self.users) };
         other.remove(&key);
@@ -119,14 +126,14 @@ impl CredentialCache {
                 left == 0
             });
         }
-        mine.insert(key, Entry { ha1s, attributes, fetched: now, asked: false });
+        mine.insert(key, Entry { ha1s, attributes, fetched: now, tried: now, asked: false });
     }
 
-    /// The database is silent: what is known is asked for again later.
-    fn ask_later(&mut self, key: u128) {
-        if let Some(entry) = self.users.get_mut(&key).or_else(|| self.nobodies.get_mut(&key)) {
-            entry.asked = false;
-        }
+    /// The database is silent: what is known is asked for again later. Whether there is something, and it holds until then.
+    fn ask_later(&mut self, key: u128, now: Moment, stale: u64) -> bool {
+        let Some(entry) = self.users.get_mut(&key).or_else(|| self.nobodies.get_mut(&key)) else { return false };
+        (entry.asked, entry.tried) = (false, now);
+        now.since(entry.fetched) <= stale
     }
 
     pub(crate) fn clear(&mut self) {
@@ -172,8 +179,8 @@ impl Edge {
         let ha1s = match answer {
             CredentialAnswer::Unavailable => {
                 self.counters.credential_failures.add();
-                self.users.credentials.ask_later(key);
-                return self.unpark(now, key, false);
+                let known = self.not_to_be_had(now, key);
+                return self.unpark(now, key, known);
             }
             CredentialAnswer::Unknown => None,
             CredentialAnswer::Found(password, stored, _) => Some(self.ha1s(wanted.named, wanted.realm, password, stored)),
@@ -181,6 +188,12 @@ impl Edge {
         let attributes = if let CredentialAnswer::Found(_, _, pairs) = answer { Attributes::new(pairs) } else { Attributes::default() };
         self.users.credentials.put(key, ha1s, attributes, now.moment, limit);
         self.unpark(now, key, true);
+    }
+
+    /// The database does not say what it knows of a user: whether what was known before is to serve.
+    pub(crate) fn not_to_be_had(&mut self, now: Now, key: u128) -> bool {
+        let stale = self.snapshot.subscribers.as_ref().map_or(0, |subscribers| subscribers.stale.max(subscribers.fresh));
+        self.users.credentials.ask_later(key, now.moment, stale)
     }
 
     fn ha1s(&self, user: &[u8], realm: &[u8], password: &str, stored: &[String; 3]) -> Ha1s {
@@ -208,7 +221,8 @@ mod tests {
         cache.put(1, Some(Ha1s::default()), Attributes::default(), Moment(0), 100);
         let mut at = |moment| cache.get(1, Moment(moment), 10, 100).map(|(_, ask)| ask);
         assert_eq!([at(10), at(11), at(12), at(100), at(101)], [Some(false), Some(true), Some(false), Some(false), None]);
-        cache.ask_later(1);
+        assert!(cache.ask_later(1, Moment(50), 100) && cache.is_tried(1, Moment(50)) && !cache.is_tried(1, Moment(51)));
+        assert!(!cache.ask_later(1, Moment(101), 100) && !cache.ask_later(2, Moment(50), 100), "too old, and nobody");
         assert_eq!(cache.get(1, Moment(50), 10, 100).map(|(_, ask)| ask), Some(true));
     }
 

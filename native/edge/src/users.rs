@@ -142,18 +142,18 @@ impl Edge {
     pub(crate) fn unpark(&mut self, now: Now, waits_for: u128, found: bool) {
         for key in self.users.waiting.remove(&waits_for).unwrap_or_default() {
             let Some(parked) = self.users.parked.remove(key) else { continue };
-            if found {
-                // It was counted when it came.
-                self.with_arrival(&parked.bytes, |edge, message, parsed| {
-                    edge.in_hand = Key::NONE;
-                    if parsed.is_ok() {
-                        edge.handle_request(now, &parked.arrival, message);
-                    }
-                });
-            } else {
-                self.refuse_parked(now, &parked);
-            }
+            if found { self.take_up(now, &parked) } else { self.refuse_parked(now, &parked) }
         }
+    }
+
+    fn take_up(&mut self, now: Now, parked: &Parked) {
+        // It was counted when it came.
+        self.with_arrival(&parked.bytes, |edge, message, parsed| {
+            edge.in_hand = Key::NONE;
+            if parsed.is_ok() {
+                edge.handle_request(now, &parked.arrival, message);
+            }
+        });
     }
 
     fn refuse_parked(&mut self, now: Now, parked: &Parked) {
@@ -161,7 +161,7 @@ impl Edge {
         self.with_stored(&parked.bytes, |edge, message| edge.refuse(now, &parked.arrival, message, None, &refusal));
     }
 
-    /// Refuses what waited too long.
+    /// Refuses what waited too long, unless something was known before by which it can be judged: a guess counts in any case.
     pub(crate) fn parked_due(&mut self, now: Now) {
         while let Some(key) = self.users.parked.expire(now.moment) {
             let Some(parked) = self.users.parked.remove(key) else { continue };
@@ -172,7 +172,7 @@ impl Edge {
                     self.users.waiting.remove(&parked.waits_for);
                 }
             }
-            self.refuse_parked(now, &parked);
+            if self.not_to_be_had(now, parked.waits_for) { self.take_up(now, &parked) } else { self.refuse_parked(now, &parked) }
         }
     }
 

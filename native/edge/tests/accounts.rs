@@ -223,3 +223,55 @@ fn a_call_to_an_alias_finds_its_phone_again() {
     let sent = rig.receive(CORE, &bye.replace("To: <sip:bob@", "To: <sip:sales@"));
     assert_eq!(sent[0].to.to_string(), "198.51.100.7:42000", "{sent:?}");
 }
+
+/// What comes at once of a call of bob with a password.
+fn proves(rig: &mut Rig, user: &str, password: &str, branch: &str) -> Vec<Sent> {
+    let invite = |line: &str, branch: &str| Request::new("INVITE", "sip:carol@example.net").branch(branch).call_id(branch).header(line).text();
+    let own = |text: String| text.replace("<sip:alice@example.net>", &format!("<sip:{user}@example.net>"));
+    let challenge = rig.receive(PHONE, &own(invite("X: y", &format!("{branch}a"))))[0].text.clone();
+    let offered = headers(&challenge, "Proxy-Authenticate")[0].to_owned();
+    let line = format!("Proxy-Authorization: {}", answer(&offered, "INVITE", "sip:carol@example.net", user, password, 1));
+    rig.receive(PHONE, &own(invite(&line, &format!("{branch}b"))))
+}
+
+fn codes(sent: &[Sent]) -> Vec<u16> {
+    sent.iter().filter(|sent| sent.to.to_string() == PHONE).map(Sent::status_code).collect()
+}
+
+#[test]
+fn a_guess_at_somebody_who_was_here_takes_as_long_as_one_at_nobody() {
+    let mut rig = Rig::new(served());
+    assert!(codes(&proves(&mut rig, "bob", "secret", "z9hG4bK1")).is_empty());
+    assert!(to_core(&rig.credentials(&found())).is_some());
+    rig.advance(1_000);
+    assert!(to_core(&proves(&mut rig, "bob", "secret", "z9hG4bK2")).is_some(), "who is right waits for nobody");
+    for (user, said) in [("bob", found()), ("nobody", CredentialAnswer::Unknown), ("bob", found()), ("nobody", CredentialAnswer::Unknown)] {
+        rig.advance(1_000);
+        assert!(codes(&proves(&mut rig, user, "wrong", "z9hG4bK3")).is_empty(), "{user} waits");
+        assert_eq!(codes(&rig.credentials(&said)), [407], "{user}");
+    }
+    // A password that was changed holds from then on.
+    rig.advance(1_000);
+    assert!(codes(&proves(&mut rig, "bob", "other", "z9hG4bK4")).is_empty());
+    let changed = CredentialAnswer::Found("other".to_owned(), Default::default(), vec![("numbers".to_owned(), "+4930111".to_owned())]);
+    assert!(to_core(&rig.credentials(&changed)).is_some());
+}
+
+#[test]
+fn a_guess_counts_though_the_database_says_nothing() {
+    let mut rig = Rig::new(served());
+    proves(&mut rig, "bob", "secret", "z9hG4bK1");
+    rig.credentials(&found());
+    let failed = |rig: &Rig| rig.counters().authentication_failed.get();
+    rig.advance(1_000);
+    proves(&mut rig, "bob", "wrong", "z9hG4bK2");
+    assert_eq!((codes(&rig.credentials(&CredentialAnswer::Unavailable)), failed(&rig)), (vec![407], 1));
+    rig.advance(1_000);
+    proves(&mut rig, "bob", "wrong", "z9hG4bK3");
+    // One that hangs.
+    let sent = rig.advance(10_000);
+    assert!(codes(&sent).contains(&407) && !codes(&sent).contains(&500), "{sent:?}");
+    assert_eq!(failed(&rig), 2);
+    proves(&mut rig, "nobody", "wrong", "z9hG4bK4");
+    assert_eq!(codes(&rig.credentials(&CredentialAnswer::Unavailable)), [500]);
+}
