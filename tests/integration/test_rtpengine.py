@@ -108,17 +108,20 @@ def extra(*engines: Engine, weights: tuple[int, ...] = (1, 1)) -> str:
     return f"[media]\n{terms}{''.join(tables)}" + '[events]\nlog = ["E_RTPENGINE_STATUS"]\n'
 
 
+def hear_each_other(call: Call, near: Talker, far: Talker, by: Engine) -> bool:
+    """Whether each side hears the other, and an engine is what both talk to."""
+    near.say("from the caller", call.near, 5, pause=0.02)
+    far.say("from the callee", call.far, 5, pause=0.02)
+    heard = (far.hears_all(5), near.hears_all(5)) == (["from the caller"] * 5, ["from the callee"] * 5)
+    return heard and by.has(call.near[1]) and by.has(call.far[1])
+
+
 def test_both_sides_hear_each_other_over_an_rtpengine(local: Local, engine: Callable[..., Engine]) -> None:
     one = engine()
     with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
         proxy, port, _ = local(core=core.port, extra=extra(one))
         call = Call(port, caller, core, near, far)
-        assert one.has(call.near[1])
-        assert one.has(call.far[1])
-        near.say("from the caller", call.near, 5, pause=0.02)
-        far.say("from the callee", call.far, 5, pause=0.02)
-        assert far.hears_all(5) == ["from the caller"] * 5
-        assert near.hears_all(5) == ["from the callee"] * 5
+        assert hear_each_other(call, near, far, one)
         offer, reply = call.again(
             sdp(near.host, near.port, direction="sendonly"), sdp(far.host, far.port, direction="recvonly"), branch="hold"
         )
@@ -147,12 +150,7 @@ def test_a_call_of_before_a_restart_is_heard_on_and_led_through_the_engine_again
         assert far.hears_all(5) == ["meanwhile"] * 5
         offer, reply = call.again(sdp(near.host, near.port), sdp(far.host, far.port), branch="again")
         call.near, call.far = place(reply), place(offer)
-        assert one.has(call.near[1])
-        assert one.has(call.far[1])
-        near.say("from the caller", call.near, 5, pause=0.02)
-        far.say("from the callee", call.far, 5, pause=0.02)
-        assert far.hears_all(5) == ["from the caller"] * 5
-        assert near.hears_all(5) == ["from the callee"] * 5
+        assert hear_each_other(call, near, far, one)
         assert (one.sessions(), proxy.counters()["calls_adopted"]) == (2, 1)
         call.end()
         # The other one was the old process's, and ends by its timeout.

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import uvloop
 
-from edgeproxy.policy import CONTINUE, Branch, Call, CallEnded, LookupFailed, Policy, PolicyError, Redirect, Reject, Relay, Reply, Verdict
+from edgeproxy.policy import CONTINUE, Call, CallEnded, LookupFailed, Policy, PolicyError, Redirect, Reject, Relay, Reply, Verdict
 from edgeproxy.policy.step import start
 from edgeproxy.testing import SimulatedEdge, request
 
@@ -544,27 +544,6 @@ def test_the_end_of_a_call_is_a_cancellation_for_all_that_its_handler_waits_in()
     ended = [(user, kind) for name in ("group", "body", "wait") for user, kind in ((name, asyncio.CancelledError), (name, CallEnded))]
     assert heard == [*ended, *[("lock", CallEnded)] * 3]
     assert not gate.locked()
-
-
-def test_the_end_of_a_look_at_an_attempt_comes_on_simulated_time() -> None:
-    policy, ended = Policy(), []
-
-    @policy.on_branch("INVITE")
-    async def look(branch: Branch) -> Verdict:
-        try:
-            await branch.sleep(60)
-        except CallEnded as error:
-            ended.append(error.status_code)
-            raise
-        return CONTINUE
-
-    with SimulatedEdge(policy, deadline_seconds=30) as edge:
-        edge.receive(request("INVITE"))
-        edge.advance(29.9)
-        assert ended == []
-        edge.advance(0.2)
-        assert ended == [0]
-        assert edge.sent[-1].status_code == 500
 
 
 @pytest.mark.parametrize(

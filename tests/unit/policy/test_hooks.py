@@ -1,7 +1,7 @@
 """Hooks by opt-in, and requests of a policy's own, through the simulated edge."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -21,6 +21,7 @@ from edgeproxy.policy import (
     Reply,
     Verdict,
 )
+from edgeproxy.policy.parts import Part
 from edgeproxy.testing import Response, SimulatedEdge, request
 
 GATEWAY, CORE = "203.0.113.1:5060", "198.51.100.1:5060"
@@ -396,22 +397,32 @@ def test_nobody_there_is_503_for_a_request_of_a_policys_own() -> None:
     assert [answer.status_code for answer in answers] == [503, 503]
 
 
-def test_a_caller_that_gives_up_ends_the_look_at_an_attempt() -> None:
-    ended: list[int] = []
+def looking(ended: list[int]) -> Callable[[Part], Coroutine[None, None, Verdict]]:
+    """A handler that looks for long, and notes by what it was ended."""
 
-    async def look(branch: Branch) -> Verdict:
+    async def look(part: Part) -> Verdict:
+        part.set_header("X-Looked", "at")
         try:
-            await branch.sleep(60)
+            await part.sleep(60)
         except CallEnded as error:
             ended.append(error.status_code)
             raise
         return CONTINUE
 
-    with SimulatedEdge(hooked("on_branch", look, "INVITE"), deadline_seconds=30) as edge:
+    return look
+
+
+def cancel(invite: str) -> str:
+    """The CANCEL of an INVITE."""
+    return "\r\n".join(line for line in invite.split("\r\n") if not line.startswith("Contact")).replace("INVITE", "CANCEL")
+
+
+def test_a_caller_that_gives_up_ends_the_look_at_an_attempt() -> None:
+    ended: list[int] = []
+    with SimulatedEdge(hooked("on_branch", looking(ended), "INVITE"), deadline_seconds=30) as edge:
         invite = request("INVITE").decode()
         assert edge.receive(invite).status_code == 100
-        head = "\r\n".join(line for line in invite.split("\r\n") if not line.startswith("Contact"))
-        sent = edge.receive(head.replace("INVITE", "CANCEL"))
+        sent = edge.receive(cancel(invite))
         assert sent.status_code == 487
         assert ended == [487]
         assert edge.failures == []
@@ -420,23 +431,12 @@ def test_a_caller_that_gives_up_ends_the_look_at_an_attempt() -> None:
 @pytest.mark.parametrize("status_code", [183, 200])
 def test_a_caller_that_gives_up_ends_the_look_at_a_response_which_goes_on_as_it_came(status_code: int) -> None:
     ended: list[int] = []
-
-    async def look(response: PassingResponse) -> Verdict:
-        response.set_header("X-Looked", "at")
-        try:
-            await response.sleep(60)
-        except CallEnded as error:
-            ended.append(error.status_code)
-            raise
-        return CONTINUE
-
-    with SimulatedEdge(hooked("on_response", look, "INVITE"), deadline_seconds=30) as edge:
+    with SimulatedEdge(hooked("on_response", looking(ended), "INVITE"), deadline_seconds=30) as edge:
         invite = request("INVITE").decode()
         relayed = edge.receive(invite)
         assert edge.respond(relayed, status_code) == []
-        head = "\r\n".join(line for line in invite.split("\r\n") if not line.startswith("Contact"))
         count = len(edge.sent)
-        edge.receive(head.replace("INVITE", "CANCEL"))
+        edge.receive(cancel(invite))
         sent = [(message.method or message.status_code, message.header("X-Looked")) for message in edge.sent[count:]]
         assert ended == [487]
         # Who was answered before has the call: nothing is left to cancel.
@@ -473,3 +473,14 @@ def test_media_cannot_be_relayed_without_a_relay() -> None:
         assert [failure["error"] for failure in edge.failures] == [
             "a verdict cannot be carried out: media is relayed only where the configuration has [media]"
         ]
+
+
+def test_the_end_of_a_look_at_an_attempt_comes_on_simulated_time() -> None:
+    ended: list[int] = []
+    with SimulatedEdge(hooked("on_branch", looking(ended), "INVITE"), deadline_seconds=30) as edge:
+        edge.receive(request("INVITE"))
+        edge.advance(29.9)
+        assert ended == []
+        edge.advance(0.2)
+        assert ended == [0]
+        assert edge.sent[-1].status_code == 500
