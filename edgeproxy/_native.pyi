@@ -543,6 +543,9 @@ class RouteTables:
     def with_addresses(self, resolved: list[tuple[tuple[str, int, str], list[tuple[str, int, str]]]]) -> RouteTables:
         """Return the same tables with where gateways are that have names: each name with address, port and transport of its places."""
 
+    def out_of_reach(self, ways: list[tuple[str, bool]]) -> list[tuple[str, str]]:
+        """Return the gateways that no call comes to by these transports, each with whether it is for IPv4, and why."""
+
     def sockets(self) -> list[tuple[str, str]]:
         """Return the gateways that name a listener to send from, with that."""
 

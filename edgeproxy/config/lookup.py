@@ -22,7 +22,7 @@ class Lookup(msgspec.Struct, frozen=True):
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     """Header fields of the HTTP request, such as a token; never logged."""
     answer: Literal["json", "text"] = "json"
-    """What the HTTP service answers with, whatever its Content-Type: a JSON object, or the value itself. 404, an empty value, `null` and an absent `field` all mean that there is none."""
+    """What the HTTP service answers with, whatever its Content-Type: a JSON object, or the value itself. 204, 404, an answer without body, an empty value, `null` and an absent `field` all mean that there is none."""
     field: str = "lrn"
     """Where the value is in the JSON object, with dots for objects within."""
     statement: str = ""

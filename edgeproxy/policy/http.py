@@ -44,14 +44,14 @@ async def fetch_json(  # noqa: PLR0913
 
 
 async def fetch_bytes(url: str, headers: Mapping[str, str], deadline_seconds: float, trace_id: str) -> bytes | None:
-    """Return what `url` answers with, None where that is 404; raise `LookupFailed` for anything else."""
+    """Return what `url` answers with, None where that is 204 or 404; raise `LookupFailed` for anything else."""
     try:
         # Where it leads elsewhere, our header fields are not for that.
         status, body = await _fetch(url, headers, deadline_seconds, trace_id, follow=False)
     except LookupFailed as error:
         # A URL may have secrets in it, and whoever asks knows its name.
         raise LookupFailed(str(error).removeprefix(f"{_place(url)}: ")) from error
-    if status == 404:
+    if status in {204, 404}:
         return None
     if status != 200:
         raise LookupFailed(f"status {status}")

@@ -148,7 +148,7 @@ class Service:
 
         url = terms.url.replace("{number}", quote(number, safe=""))
         body = await fetch_bytes(url, terms.headers, terms.deadline_seconds, trace_id)
-        if body is None:
+        if body is None or not body.strip():
             return ""
         if terms.answer == "text":
             return _text(body.decode(errors="replace"))

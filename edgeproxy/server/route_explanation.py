@@ -1,5 +1,6 @@
 """Which rule and gateways a number would get, and why not others."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -49,12 +50,13 @@ class Serving(NamedTuple):
                 raise StorageError(f"at: time recurrences are known from yesterday on for {DAYS} days only, got: {asked.at.isoformat()}")
         moment = int((asked.at or now).timestamp())
         group = self._group(name, terms, asked)
-        translated, refused = self.engine.translate(self.tables, asked.peer, asked.number, moment) if asked.peer else (None, None)
+        dialled = _dialled(asked.number)
+        translated, refused = self.engine.translate(self.tables, asked.peer, dialled, moment) if asked.peer else (None, None)
         if refused:
             answer = " ".join(str(part) for part in refused if part)
             why = f"no number rule of peer {asked.peer} is for it: it is refused with {answer}"
-            return {"route": name, "number_rule": "", "number": asked.number, "group": group, "why": why, "rules": []}
-        number_rule, number = translated or ("", asked.number)
+            return {"route": name, "number_rule": "", "number": dialled, "group": group, "why": why, "rules": []}
+        number_rule, number = translated or ("", dialled)
         flags = (terms.fall_back, terms.whole_number, terms.by_weight)
         try:
             text = self.engine.explain(self.tables, terms.partition, group, number, flags, terms.whitelist, moment)
@@ -74,6 +76,13 @@ class Serving(NamedTuple):
             return asked.group
         own = self.tables.caller_group(terms.partition, user, domain if terms.caller_groups == "user_and_domain" else None)
         return terms.group if own is None or not asked.caller else own
+
+
+def _dialled(text: str) -> str:
+    """Return the number of a URI or of its user part as calls are routed by it: without parameters and password."""
+    scheme, colon, rest = text.partition(":")
+    user = rest if colon and scheme.lower() in {"sip", "sips", "tel"} else text
+    return re.split("[;:@]", user, maxsplit=1)[0]
 
 
 def _notes(terms: Route, asked: Asked) -> list[str]:

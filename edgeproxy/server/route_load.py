@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from edgeproxy import _native
 from edgeproxy.config import Loaded
+from edgeproxy.config.address import ListenAddress
 from edgeproxy.config.database import database_url
 from edgeproxy.errors import StorageError
 from edgeproxy.server.route_report import Fault, PartitionSize, RouteReport
@@ -18,6 +19,7 @@ from edgeproxy.storage import (
     DEFAULT_TABLES,
     OPTIONAL_TABLES,
     ColumnBlock,
+    Keyless,
     Source,
     Standing,
     check_database,
@@ -44,6 +46,7 @@ async def read_tables(
     sources = [Source("", url, needed)]
     engine = open_engine(url)
     bad_partitions: list[tuple[str, str, str, str]] = []
+    keyless: list[Keyless] = []
     try:
         if routing.partitions:
             found, bad_partitions = await read_partitions(engine, url)
@@ -51,7 +54,7 @@ async def read_tables(
         load = _native.RouteLoad([source.partition for source in sources], routing.extra_prefix_characters, list(handlers), before)
         for source in sources:
             try:
-                await _read_at(engine, url, load, source)
+                keyless += await _read_at(engine, url, load, source)
             except StorageError as error:
                 if not source.partition:
                     raise
@@ -69,9 +72,14 @@ async def read_tables(
         if socket not in places and f"{socket}:5060" not in places:
             count += 1
             faults.append(("dr_gateways", gateway, "socket", f"no such listener: {socket}; calls go by any"))
+    parsed = (ListenAddress.parse(listener.address) for listener in listeners.values())
+    out_of_reach = tables.out_of_reach([(address.transport, address.host.version == 4) for address in parsed])
+    count += len(out_of_reach)
+    faults += [("dr_gateways", gateway, "address", f"{why}; no call comes to it") for gateway, why in out_of_reach]
     told_here = [*bad_partitions, *_unknown_names(loaded, tables)]
-    count += len(told_here)
+    count += len(told_here) + sum(found.rows for found in keyless)
     faults += told_here
+    faults += [(found.table, "", found.key, f"rows without it: {found.rows}; nothing can name them") for found in keyless]
     report = RouteReport(
         loaded_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 3),
@@ -83,14 +91,13 @@ async def read_tables(
     return tables, report, any(timed)
 
 
-async def _read_at(engine: AsyncEngine, url: str, load: "_native.RouteLoad", source: Source) -> None:
+async def _read_at(engine: AsyncEngine, url: str, load: "_native.RouteLoad", source: Source) -> list[Keyless]:
     """Read a partition by the engine of the main database, or by one of its own where it lies elsewhere."""
     if source.url == url:
-        await read_source(engine, load, source)
-        return
+        return await read_source(engine, load, source)
     other = open_engine(source.url)
     try:
-        await read_source(other, load, source)
+        return await read_source(other, load, source)
     finally:
         await other.dispose()
 
@@ -129,16 +136,20 @@ def refuse_faults(loaded: Loaded, report: RouteReport) -> None:
         raise StorageError(f"routes: {report.fault_count} rows cannot be used, first: {report.faults[0]}")
 
 
-async def read_source(engine: AsyncEngine, load: "_native.RouteLoad", source: Source) -> None:
-    """Give a load the rows of one partition; raise `StorageError`."""
+async def read_source(engine: AsyncEngine, load: "_native.RouteLoad", source: Source) -> list[Keyless]:
+    """Give a load the rows of one partition, and return what cannot be read of its tables; raise `StorageError`."""
+    keyless = []
     try:
         async for block in read_rows(engine, source):
-            if isinstance(block, ColumnBlock):
+            if isinstance(block, Keyless):
+                keyless.append(block)
+            elif isinstance(block, ColumnBlock):
                 block.refused = not await asyncio.to_thread(load.add_columns, source.partition, block.columns)
             else:
                 await asyncio.to_thread(load.add, source.partition, block.kind, block.rows)
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
+    return keyless
 
 
 def _give_meaning(load: "_native.RouteLoad", partition: str) -> bool:

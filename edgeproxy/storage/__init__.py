@@ -1,13 +1,24 @@
 """Provisioned data in SQL."""
 
 from edgeproxy.storage.database import Standing, check_database, lacking, prepare, require, told, upgrade
-from edgeproxy.storage.routes import DEFAULT_TABLES, OPTIONAL_TABLES, ColumnBlock, RowBlock, Source, block, read_partitions, read_rows
+from edgeproxy.storage.routes import (
+    DEFAULT_TABLES,
+    OPTIONAL_TABLES,
+    ColumnBlock,
+    Keyless,
+    RowBlock,
+    Source,
+    block,
+    read_partitions,
+    read_rows,
+)
 from edgeproxy.storage.url import open_engine, shown
 
 __all__ = [
     "DEFAULT_TABLES",
     "OPTIONAL_TABLES",
     "ColumnBlock",
+    "Keyless",
     "RowBlock",
     "Source",
     "Standing",

@@ -169,6 +169,14 @@ class ColumnBlock(msgspec.Struct):
     """Set by who takes it, where the columns do not fit each other: the same comes once more as rows."""
 
 
+class Keyless(NamedTuple):
+    """Rows of a table that have no key, so that nothing can name them: a table without a primary key, or a view, may have such."""
+
+    table: str
+    key: str
+    rows: int
+
+
 def block(kind: str, rows: Iterable[Mapping[str, object]]) -> bytes:
     """Return rows as the database would give them, with defaults for columns that are left out."""
     columns = _KINDS[kind].columns
@@ -208,7 +216,7 @@ def _partition_fault(row: str, column_name: str, problem: str) -> tuple[str, str
     return "dr_partitions", row, column_name, problem
 
 
-async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlock | ColumnBlock]:
+async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlock | ColumnBlock | Keyless]:
     """Give the rows of a partition, all as they were at one moment: gateways, then carriers, then profiles, groups of callers and dial plans, then rules."""
     dialect = engine.dialect.name
     options = {} if dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
@@ -233,7 +241,7 @@ async def read_rows(engine: AsyncEngine, source: Source) -> AsyncIterator[RowBlo
                     yield block
                 continue
             async for rows in _blocks(connection, dialect, name, shape, there):
-                yield RowBlock(kind, rows)
+                yield rows if isinstance(rows, Keyless) else RowBlock(kind, rows)
 
 
 def _columns(connection: Connection, name: str, *, optional: bool) -> set[str] | None:
@@ -297,14 +305,19 @@ def _written(text: str) -> ColumnElement[str]:
     return literal_column(f"'{text}'")
 
 
-async def _blocks(connection: AsyncConnection, dialect: str, name: str, shape: _Kind, there: set[str]) -> AsyncIterator[bytes]:
+async def _blocks(connection: AsyncConnection, dialect: str, name: str, shape: _Kind, there: set[str]) -> AsyncIterator[bytes | Keyless]:
     left = (await connection.execute(select(func.count()).select_from(table(name)))).scalar_one()
     last, size = None, ROWS
     while left > 0:
         row = (await connection.execute(_statement(dialect, name, shape, there, first=last is None), {"last": last, "size": size})).one()
         if row[0] is None:
-            # A view may have what a table with a primary key has not.
-            raise StorageError(f"table {name}: {left} rows have no {shape.key}, or one that others have too")
+            source = table(name, column(shape.key))
+            without = select(func.count()).select_from(source).where(source.c[shape.key].is_(None))
+            if (keyless := (await connection.execute(without)).scalar_one()) != left:
+                # A view may have what a table with a primary key has not.
+                raise StorageError(f"table {name}: {left} rows have no {shape.key}, or one that others have too")
+            yield Keyless(name, shape.key, keyless)
+            return
         block = row[2] if isinstance(row[2], bytes) else str(row[2]).encode()
         if dialect == "mysql" and len(block) < row[3]:
             # It cuts what is longer than its `max_allowed_packet`, and only warns.

@@ -77,10 +77,11 @@ class _Reader:
         """Give the rows that can be used, each with its line."""
         with self._file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, strict=True)
+            last = 1
             try:
                 names = reader.fieldnames or []
             except (csv.Error, UnicodeDecodeError) as error:
-                raise StorageError(f"{self._file}:1: {error}") from error
+                raise self._unreadable(1, error) from error
             known = set(self._table.columns.keys())
             if unknown := [name for name in names if name not in known]:
                 raise StorageError(
@@ -91,17 +92,33 @@ class _Reader:
             needed = [
                 column.name
                 for column in self._table.columns
-                if not column.nullable and not column.server_default and not column.primary_key
+                if not column.nullable and not column.server_default and (not column.primary_key or self._kind == "profiles")
             ]
             if missing := [name for name in needed if name not in names]:
                 raise StorageError(f"{self._file}:1: missing column: {', '.join(missing)}")
             try:
                 for row in reader:
                     step(1)
-                    if (taken := self._row(reader.line_num, row)) is not None:
-                        yield reader.line_num, taken
+                    # Its own count does not go on over empty lines.
+                    last = reader.reader.line_num
+                    if (taken := self._row(last, row)) is not None:
+                        yield last, taken
             except (csv.Error, UnicodeDecodeError) as error:
-                raise StorageError(f"{self._file}:{reader.line_num}: {error}") from error
+                raise self._unreadable(last + 1, error) from error
+
+    def _unreadable(self, line: int, error: Exception) -> StorageError:
+        """Return the error of a row that begins in `line`, or of text that is no UTF-8: that is read far ahead of rows."""
+        if isinstance(error, UnicodeDecodeError):
+            with self._file.open("rb") as lines:
+                for number, text in enumerate(lines, 1):
+                    try:
+                        text.decode()
+                    except UnicodeDecodeError as found:
+                        return StorageError(
+                            f"{self._file}:{number}: expected UTF-8, got byte {text[found.start]:#04x} at place {found.start + 1}"
+                        )
+        opened = "a quote is opened and not closed" if str(error) == "unexpected end of data" else str(error)
+        return StorageError(f"{self._file}:{line}: {opened}")
 
     def _row(self, line: int, row: dict[str, Any]) -> dict[str, Any] | None:
         if None in row or None in row.values():

@@ -290,6 +290,8 @@ def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], g
     assert "4294967295" in manage(proxy, "routes", "explain", "4930", "--group", "99999999999")[1]
     assert "rule 3, prefix 49" in manage(proxy, "routes", "explain", "4930", "--group", "7", "--at", "2026-12-24T18:00:00+01:00")[1]
     assert "route pstn" in manage(proxy, "routes", "explain", "4930", "--from", "core")[1]
+    for written in ("sip:+49-30:secret@edge;user=phone", "+4930;npdi;rn=1", "tel:+4930;phone-context=x", "4930:secret"):
+        assert manage(proxy, "routes", "explain", written)[1].splitlines()[0] == told[0], written
     for wrong, problem in (
         (("--route", "nobody"), "no such route: nobody; there are pstn"),
         (("--from", "pstn"), "no such peer, or one without a route: pstn"),
@@ -573,6 +575,75 @@ rules = [{ prefix = "", add = "" }]
         assert outcome(proxy, port, "4930", "n2") == "484 Not Here"
         refused = "route pstn: number 4930 in group 0\n  no number rule of peer core is for it: it is refused with 484 Not Here\n"
         assert manage(proxy, "routes", "explain", "4930", "--from", "core") == (0, refused)
+
+
+def test_explanations_show_numbers_as_gateways_get_them(start_proxy: Start, tmp_path: Path) -> None:
+    extra = """
+[peer.pstn.numbers_out]
+set = "plus"
+[gateway.b.numbers_out]
+set = "local"
+[numbers.plus]
+rules = [{ prefix = "+", add = "" }, { prefix = "", add = "+" }]
+[numbers.local]
+rules = [{ prefix = "+49", strip = 3, add = "0" }, { prefix = "49", strip = 2, add = "0" }]
+"""
+    with Agent() as first, Agent() as second:
+        places = {"a": f"127.0.0.1:{first.port}", "b": f"127.0.0.1:{second.port}"}
+        environment = provision(tmp_path / "rules.db", places, [("0", "49", "a"), ("0", "491", "b")])
+        port = free_port()
+        proxy = start_proxy(TOML.format(port=port, route="", extra=extra), environment={**os.environ, **environment})
+        for number, gateway, wanted in (
+            ("+4930", first, "+4930"),
+            ("4930", first, "+4930"),
+            ("+49151", second, "0151"),
+            ("49151", second, "0151"),
+        ):
+            told = manage(proxy, "routes", "explain", number, "--from", "core")[1]
+            assert f": sip:{wanted}@127.0.0.1:{gateway.port} (usable)" in told, told
+            with Agent() as caller:
+                caller.send(invite("INVITE", caller.port, f"sip:{number}@x", call_id=f"c{number}", branch=f"c{number}"), port)
+                sent = gateway.receive_until("INVITE", 3)
+                assert sent.startswith(f"INVITE sip:{wanted}@127.0.0.1:{gateway.port} SIP/2.0\r\n")
+                gateway.send(answer(sent, "486 Busy Here"), port)
+                caller.receive_until("SIP/2.0 486", 3)
+
+
+def test_a_gateway_that_no_listener_leads_to_is_told_and_passed_over(
+    start_proxy: Start, gateway: Callable[..., tuple[int, Sipp]], tmp_path: Path
+) -> None:
+    busy, _ = gateway("busy")
+    places = {"a": f"127.0.0.1:{free_port()};transport=tcp", "b": "[::1]:5060", "c": f"127.0.0.1:{busy}"}
+    environment = provision(tmp_path / "rules.db", places, [("0", "49", "a,b,c"), ("0", "1", "#lost")])
+    with sqlite3.connect(tmp_path / "rules.db") as connection:
+        connection.execute("INSERT INTO dr_carriers (carrierid, gwlist) VALUES ('lost', 'a,b')")
+        connection.execute("INSERT INTO dr_carriers (carrierid, gwlist) VALUES ('found', 'a,c')")
+    connection.close()
+    port = free_port()
+    proxy = start_proxy(TOML.format(port=port, route="", extra=""), environment={**os.environ, **environment})
+    faults = json.loads(manage(proxy, "status")[1])["routes"]["faults"]
+    assert [tuple(fault.values()) for fault in faults] == [
+        ("dr_gateways", "a", "address", "no listener sends over tcp to IPv4; no call comes to it"),
+        ("dr_gateways", "b", "address", "no listener sends over udp to IPv6; no call comes to it"),
+    ]
+    told = manage(proxy, "routes", "explain", "4930")[1]
+    assert [line.rsplit("(", 1)[1] for line in told.splitlines() if " gateway " in line] == [
+        "no listener sends over tcp to IPv4)",
+        "no listener sends over udp to IPv6)",
+        "usable)",
+    ]
+    usable = {row["id"]: row["usable"] for row in json.loads(manage(proxy, "routes", "list", "--json")[1])["gateways"]}
+    assert usable == {"a": False, "b": False, "c": True, "lost": False, "found": True}
+    assert outcome(proxy, port, "4930", "c1").startswith("486")
+    attempts = [(attempt["gateway"], attempt["status_code"]) for attempt in proxy.records(1)[0]["attempts"]]
+    assert attempts == [("a", 503), ("b", 503), ("c", 486)]
+    # A listener that comes with a reload leads there.
+    proxy.file.write_text(
+        proxy.file.read_text().replace("[peer.core]", f'[install.listener.tcp]\naddress = "tcp:127.0.0.1:{port}"\n[peer.core]', 1)
+    )
+    assert manage(proxy, "reload")[0] == 0
+    assert "gateway a: sip:4930@127.0.0.1:" in (told := manage(proxy, "routes", "explain", "4930")[1])
+    assert "(no listener sends over tcp" not in told
 
 
 def test_explanations_for_callers_with_a_group_and_for_routes_that_only_check(

@@ -389,11 +389,7 @@ impl Edge {
     /// The listener to send from: the one wished for, else one of the right transport and family, by the kernel's route where several are.
     pub(crate) fn listener_for(&mut self, to: Address, wish: Option<u16>) -> Option<u16> {
         let listeners = &self.snapshot.settings.listeners;
-        let fits = |index: u16| {
-            listeners
-                .get(usize::from(index))
-                .is_some_and(|l| !l.drained && l.transport() == to.transport && l.address.is_ipv4() == to.address.ip().to_canonical().is_ipv4())
-        };
+        let fits = |index: u16| listeners.get(usize::from(index)).is_some_and(|listener| listener.way() == Some(to.way()));
         if let Some(index) = wish.filter(|index| fits(*index)) {
             return Some(index);
         }

@@ -87,7 +87,7 @@ impl Edge {
                 None => Final::Answered,
                 Some(Outcome::Refused(code, _)) => Final::of_code(code),
                 Some(Outcome::RangOut) => Final::Complete,
-                Some(Outcome::Silence | Outcome::Unreachable) => Final::Failed,
+                Some(Outcome::Silence | Outcome::Unreachable | Outcome::OutOfReach) => Final::Failed,
             };
             pair.note_final(now.moment.0, &self.snapshot.quality, ended, now.moment.since(call.sent) / 1_000);
             self.judge(now, call);
@@ -116,6 +116,13 @@ impl Edge {
                     state.unreachable.fetch_add(1, Relaxed);
                 });
                 state.take_down(now.moment.0, Down::Refused)
+            }
+            // A name that a server does not know for a moment is no reason to do without the gateway at once.
+            Some(Outcome::OutOfReach) => {
+                call.count(|state| {
+                    state.unreachable.fetch_add(1, Relaxed);
+                });
+                state.note_attempt(now.moment.0, trial, true, &rules)
             }
             Some(Outcome::Refused(code, _)) => {
                 call.count(|state| {

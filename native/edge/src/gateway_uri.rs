@@ -14,7 +14,7 @@ pub(crate) fn dialled(table: &Table, message: &Message<'_>, uri: &Uri) -> Vec<u8
 }
 
 /// Whether a number has a plus sign that rules cannot have, so that they know it without.
-pub(crate) fn loses_plus(table: &Table, text: &[u8]) -> bool {
+pub fn loses_plus(table: &Table, text: &[u8]) -> bool {
     (text.starts_with(b"+") || text.starts_with(b"%2B") || text.starts_with(b"%2b")) && !table.alphabet().has(b'+')
 }
 

@@ -57,6 +57,7 @@ mod nat_repair;
 mod number_settings;
 mod numbers;
 mod origin;
+mod out_of_reach;
 mod outbound;
 mod outbox;
 mod ownership;
@@ -113,7 +114,7 @@ pub use emergency::EmergencySettings;
 pub use event::{Event, EventKind, EventValue, Listening};
 pub use flood::{FloodSettings, SourceView};
 pub use fraud::{FraudActions, FraudRuleSettings, FraudSettings, number_hash, watched_parties};
-pub use gateway_uri::normal as normal_number;
+pub use gateway_uri::{loses_plus, normal as normal_number};
 pub use gruu::Wanted;
 pub use guard::{Ban, BanChange, Capacity, Caps, FraudStats, FraudTold, Full, Level, PastAlarm, PastCall, replay as replay_fraud};
 pub use hide::hide_secrets;
@@ -136,7 +137,7 @@ pub use routing_table::Routing;
 pub use session_timer::SessionTimerSettings;
 pub use settings::{
     Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, PolicySettings, RouteSettings, SettingsError, Snapshot,
-    TimerSettings, TraceSettings,
+    TimerSettings, TraceSettings, Way,
 };
 pub use subscriber_settings::{AttackSettings, AuthenticationSettings, ContactSettings, KeepAliveSettings, NatSettings, RegistrarMode, RegistrarSettings};
 pub use target::HostName;

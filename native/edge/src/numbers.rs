@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use proto::{Key, Now};
-use routing::{Becomes, Fits, NumberRule, NumberRules, Table};
+use routing::{Becomes, Fits, Gateway, NumberRule, NumberRules, Table};
 use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Method, Scheme, Span, Uri, parse_name_addr, push_user};
 
@@ -15,7 +15,7 @@ use crate::identify::Original;
 use crate::matching::Refusal;
 use crate::number_settings::{GatewayNumberSettings, NumberField, NumberRuleSettings, NumberScheme, NumberSetSettings, NumberUseSettings};
 use crate::route::{RouteView, has_param};
-use crate::settings::{RouteSettings, SettingsError};
+use crate::settings::{RouteSettings, SettingsError, Snapshot};
 use crate::transaction::Shape;
 
 /// Values of a header field that are looked at; a sender could make us ask thousands.
@@ -126,6 +126,22 @@ pub(crate) fn translate(
         (Some((rule, made)), _) => Ok(Some((rule, String::from_utf8_lossy(&made).into_owned()))),
         (None, Some(refuse)) => Err(refuse.clone()),
         (None, None) => Ok(None),
+    }
+}
+
+impl Snapshot {
+    /// The Request-URI that a gateway gets in place of `uri`, by what its numbers, or those of its peer, become on their way out;
+    /// `table` has dial plans, and `lost_plus` tells of a plus sign that rules did not have.
+    pub fn renumbered(&self, table: Option<&Table>, gateway: &Gateway, uri: &str, lost_plus: bool, wall_seconds: i64) -> String {
+        let terms = self.numbers.of(Way::Out, self.gateway_peer(gateway.kind), Some(gateway.id()));
+        let terms = terms.filter(|terms| terms.fields.contains(&NumberField::RequestUri));
+        let context = NumberContext { table, wall_seconds, host: b"", own: b"" };
+        let bytes = uri.as_bytes();
+        let made = terms.zip(Uri::parse(bytes, Span::new(0, bytes.len())).ok()).and_then(|(terms, parsed)| {
+            // What no rule is for goes out as it is.
+            terms.made(&context, bytes, &parsed, lost_plus, None).ok().flatten()
+        });
+        made.map_or_else(|| uri.to_owned(), |made| String::from_utf8_lossy(&made).into_owned())
     }
 }
 

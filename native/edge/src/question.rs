@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use proto::Key;
 use syntax::Transport;
 
+use crate::settings::Way;
+
 /// Names a question; an answer that comes after the call went on fits none any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuestionId {
@@ -51,6 +53,13 @@ pub struct Address {
     pub transport: Transport,
     /// The address.
     pub address: SocketAddr,
+}
+
+impl Address {
+    /// Its transport and whether it is an IPv4 address: what a listener has to have.
+    pub(crate) fn way(&self) -> Way {
+        (self.transport, self.address.ip().to_canonical().is_ipv4())
+    }
 }
 
 impl std::fmt::Display for Address {

@@ -208,6 +208,9 @@ impl Edge {
 
     /// Makes one attempt; false where the next one should follow at once.
     pub(crate) fn start_branch(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape) -> bool {
+        if self.has_gateway(entry) && self.is_out_of_reach(now, entry, address) {
+            return false;
+        }
         if (self.media.external > 0 || self.is_external()) && self.ask_about_media(now, entry, message, address, shape) {
             return true;
         }
@@ -264,6 +267,7 @@ impl Edge {
         let count = transaction.addresses.len();
         if count == 0 {
             self.note_failure(entry, 503, None);
+            self.has_no_address(now, entry);
         }
         self.decide_for(entry, |_| format!("resolve: {count} addresses"));
         self.tell_slow(now, "dns query", took, |_| answer.host.clone());
@@ -497,7 +501,7 @@ impl Edge {
         }
     }
 
-    fn note_attempt(&mut self, now: Now, entry: Key, hop: &Hop, peer: Option<u16>) {
+    pub(crate) fn note_attempt(&mut self, now: Now, entry: Key, hop: &Hop, peer: Option<u16>) {
         let Some(transaction) = self.transactions.get(entry).filter(|t| t.dialog.is_none()) else { return };
         let place = transaction.branches.last().and_then(|branch| branch.gateway.as_deref());
         let led_by = place.map(|place| {

@@ -12,7 +12,7 @@ use syntax::{Span, Transport, Uri};
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::question::Address;
-use crate::settings::ListenerSettings;
+use crate::settings::{ListenerSettings, Way};
 use crate::target::{HostName, Target};
 
 /// Rules with the gateways that they lead to.
@@ -111,6 +111,15 @@ impl Routing {
     pub fn is_full(&self, partition: &str, pick: Pick) -> bool {
         let carrier = pick.carrier.and_then(|index| self.carrier_capacity(partition, index as usize));
         self.gateway_capacity(partition, pick.gateway as usize).is_some_and(Capacity::is_full) || carrier.is_some_and(Capacity::is_full)
+    }
+
+    /// Why no call comes to a gateway, whatever its health, where only these ways are open. Of one that has a name nothing is said.
+    pub fn out_of_reach(&self, partition: &str, index: usize, open: &[Way]) -> Option<String> {
+        let hop = self.partitions.iter().find(|own| own.name == partition)?.hops.get(index)?;
+        let Target::Address(address) = &hop.target else { return None };
+        let (transport, is_ipv4) = address.way();
+        let family = if is_ipv4 { "IPv4" } else { "IPv6" };
+        (!open.contains(&(transport, is_ipv4))).then(|| format!("no listener sends over {} to {family}", transport.as_str().to_ascii_lowercase()))
     }
 
     /// Names of the partitions.

@@ -69,6 +69,9 @@ pub struct ListenerSettings {
     pub drained: bool,
 }
 
+/// A transport, and whether addresses are IPv4.
+pub type Way = (Transport, bool);
+
 impl ListenerSettings {
     /// Its name as the file had it: one that drains gave that up.
     pub fn label(&self) -> &str {
@@ -78,6 +81,11 @@ impl ListenerSettings {
     /// The transport.
     pub fn transport(&self) -> Transport {
         Transport::from_bytes(self.transport.as_bytes()).unwrap_or(Transport::Udp)
+    }
+
+    /// The transport and whether it is for IPv4 where it may be sent from: what tells which addresses it leads to.
+    pub fn way(&self) -> Option<Way> {
+        (!self.drained).then(|| (self.transport(), self.address.is_ipv4()))
     }
 }
 
@@ -618,6 +626,11 @@ impl Snapshot {
             .iter()
             .map(|limit| (limit.settings.name.as_str(), limit.state.table.len() as u64, count(&limit.state.refused), count(&limit.state.untracked)))
             .collect()
+    }
+
+    /// Ways that some listener sends by.
+    pub fn ways(&self) -> Vec<Way> {
+        self.settings.listeners.iter().filter_map(ListenerSettings::way).collect()
     }
 
     /// When gateways count as down.

@@ -300,11 +300,6 @@ impl Engine {
         snapshot.map(|snapshot| snapshot.pools().map(|(peer, routing)| (peer.to_owned(), Arc::clone(routing))).collect()).unwrap_or_default()
     }
 
-    /// How quality is measured.
-    pub fn quality(&self) -> Option<edge::QualityRules> {
-        self.snapshot.lock().ok().map(|snapshot| snapshot.quality())
-    }
-
     /// The configuration that holds at present.
     pub fn snapshot(&self) -> Option<Arc<edge::Snapshot>> {
         self.snapshot.lock().ok().map(|snapshot| Arc::clone(&snapshot))
@@ -313,11 +308,6 @@ impl Engine {
     /// What time it is.
     pub fn now(&self) -> proto::Now {
         self.clock.now()
-    }
-
-    /// When gateways count as down.
-    pub fn health(&self) -> Option<edge::HealthRules> {
-        self.snapshot.lock().ok().map(|snapshot| snapshot.health())
     }
 
     /// Closes listeners that have drained, unless a reload brought them back meanwhile.

@@ -24,6 +24,12 @@ type Translated = (Option<(String, String)>, Option<(u16, String)>);
 #[pyclass(frozen)]
 pub(crate) struct Engine(net::Engine);
 
+impl Engine {
+    fn snapshot(&self) -> PyResult<Arc<edge::Snapshot>> {
+        self.0.snapshot().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))
+    }
+}
+
 #[pymethods]
 impl Engine {
     #[new]
@@ -73,10 +79,8 @@ impl Engine {
         whitelist: Vec<String>,
         at: i64,
     ) -> PyResult<String> {
-        let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
-        let now = self.0.moment();
-        let quality = self.0.quality().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
-        py.detach(|| tables.explain(partition, group, number, flags, &whitelist, at, now, &health, &quality))
+        let (now, snapshot) = (self.0.moment(), self.snapshot()?);
+        py.detach(|| tables.explain(partition, group, number, flags, &whitelist, at, now, &snapshot))
     }
 
     /// The rule for a number that a peer sends, with what that makes of it; where there is none the answer of a set that refuses.
@@ -89,20 +93,18 @@ impl Engine {
     }
 
     fn gateways(&self, py: Python<'_>, tables: &RouteTables) -> PyResult<Vec<String>> {
-        let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
-        let now = self.0.moment();
-        Ok(py.detach(|| tables.gateways(now, &health)))
+        let (now, snapshot) = (self.0.moment(), self.snapshot()?);
+        Ok(py.detach(|| tables.gateways(now, &snapshot)))
     }
 
     fn quality(&self, py: Python<'_>, tables: &RouteTables) -> PyResult<Vec<String>> {
-        let rules = self.0.quality().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
-        let now = self.0.moment();
-        Ok(py.detach(|| tables.quality(now, &rules)))
+        let (now, snapshot) = (self.0.moment(), self.snapshot()?);
+        Ok(py.detach(|| tables.quality(now, &snapshot.quality())))
     }
 
     fn machines(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        let health = self.0.health().ok_or_else(|| PyOSError::new_err("the configuration cannot be read"))?;
-        Ok(py.detach(|| machines(&self.0.pools(), self.0.moment(), &health)))
+        let (now, snapshot) = (self.0.moment(), self.snapshot()?);
+        Ok(py.detach(|| machines(&snapshot, now)))
     }
 
     fn switch_machine(&self, peer: &str, uri: &str, on: bool) -> bool {

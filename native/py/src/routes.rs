@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use edge::{Address, Capacity, Full, HealthRules, HostName, Routing};
+use edge::{Address, Capacity, Full, HealthRules, HostName, Routing, Snapshot};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -141,10 +141,10 @@ impl RouteTables {
         whitelist: &[String],
         at: i64,
         now: u64,
-        health: &HealthRules,
-        quality: &QualityRules,
+        snapshot: &Snapshot,
     ) -> PyResult<String> {
         let table = self.0.table(partition).ok_or_else(|| PyKeyError::new_err(partition.to_owned()))?;
+        let lost_plus = edge::loses_plus(table, number.as_bytes());
         let number = String::from_utf8_lossy(&edge::normal_number(table, number.as_bytes())).into_owned();
         let options = SearchOptions {
             fall_back: flags.0,
@@ -154,11 +154,22 @@ impl RouteTables {
             key: 0,
         };
         let full = |pick| self.0.is_full(partition, pick).then_some(Full::Calls.reason());
-        let present = Present { now, health, quality, full: &full };
-        serde_json::to_string(&explain(table, group, &number, &options, at, &present)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
+        let open = snapshot.ways();
+        let out_of_reach = |gateway| self.0.out_of_reach(partition, gateway as usize, &open);
+        let (health, quality) = (&snapshot.health(), &snapshot.quality());
+        let present = Present { now, health, quality, full: &full, out_of_reach: &out_of_reach };
+        let mut told = explain(table, group, &number, &options, at, &present);
+        let plans = self.0.table("").map(AsRef::as_ref);
+        for step in told.rules.iter_mut().flat_map(|rule| &mut rule.destinations) {
+            if let Some(gateway) = table.gateway(&step.gateway).and_then(|index| table.gateways.get(index as usize)) {
+                step.request_uri = snapshot.renumbered(plans, gateway, &step.request_uri, lost_plus, at);
+            }
+        }
+        serde_json::to_string(&told).map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
-    pub(crate) fn gateways(&self, now: u64, health: &HealthRules) -> Vec<String> {
+    pub(crate) fn gateways(&self, now: u64, snapshot: &Snapshot) -> Vec<String> {
+        let (health, open) = (snapshot.health(), snapshot.ways());
         let mut found = Vec::new();
         for partition in self.0.names() {
             let Some(table) = self.0.table(partition) else { continue };
@@ -166,16 +177,20 @@ impl RouteTables {
                 let mut value = told(&gateway.state, self.0.gateway_capacity(partition, index));
                 value["partition"] = json!(partition);
                 value["kind"] = json!("gateway");
-                value["uri"] = json!(gateway.uri);
                 value["type"] = json!(gateway.kind);
-                value["usable"] = json!(gateway.state.is_usable(now, gateway.is_probed(), health));
+                tell_use(&mut value, gateway, now, &health, self.0.out_of_reach(partition, index, &open));
                 found.push(value.to_string());
             }
+            let usable = |index: u32| {
+                let gateway = table.gateways.get(index as usize);
+                gateway.is_some_and(|gateway| gateway.state.is_usable(now, gateway.is_probed(), &health))
+                    && self.0.out_of_reach(partition, index as usize, &open).is_none()
+            };
             for (index, carrier) in table.carriers.iter().enumerate() {
                 let mut value = told(&carrier.state, self.0.carrier_capacity(partition, index));
                 value["partition"] = json!(partition);
                 value["kind"] = json!("carrier");
-                value["usable"] = json!(!carrier.state.is_off());
+                value["usable"] = json!(!carrier.state.is_off() && carrier.gateways.iter().any(|(gateway, _)| usable(*gateway)));
                 found.push(value.to_string());
             }
         }
@@ -207,19 +222,27 @@ impl RouteTables {
 }
 
 /// What is known of the machines of pools, each as JSON.
-pub(crate) fn machines(pools: &[(String, Arc<Routing>)], now: u64, health: &HealthRules) -> Vec<String> {
-    let of = |(peer, routing): &(String, Arc<Routing>)| {
-        let machine = |(index, gateway): (usize, &Gateway)| {
+pub(crate) fn machines(snapshot: &Snapshot, now: u64) -> Vec<String> {
+    let (health, open) = (snapshot.health(), snapshot.ways());
+    let mut found = Vec::new();
+    for (peer, routing) in snapshot.pools() {
+        for (index, gateway) in routing.table("").map_or(&[][..], |table| &table.gateways).iter().enumerate() {
             let mut value = told(&gateway.state, routing.gateway_capacity("", index));
             value["kind"] = json!("machine");
             value["partition"] = json!(peer);
-            value["uri"] = json!(gateway.uri);
-            value["usable"] = json!(gateway.state.is_usable(now, gateway.is_probed(), health));
-            value.to_string()
-        };
-        routing.table("").map(|table| table.gateways.iter().enumerate().map(machine).collect::<Vec<_>>()).unwrap_or_default()
-    };
-    pools.iter().flat_map(of).collect()
+            tell_use(&mut value, gateway, now, &health, routing.out_of_reach("", index, &open));
+            found.push(value.to_string());
+        }
+    }
+    found
+}
+
+fn tell_use(value: &mut Value, gateway: &Gateway, now: u64, health: &HealthRules, out_of_reach: Option<String>) {
+    value["uri"] = json!(gateway.uri);
+    value["usable"] = json!(out_of_reach.is_none() && gateway.state.is_usable(now, gateway.is_probed(), health));
+    if let Some(why) = out_of_reach {
+        value["down"] = json!(why);
+    }
 }
 
 /// Switches a machine of a pool; false where there is none.
@@ -287,6 +310,17 @@ impl RouteTables {
     /// Gateways that name a listener to send from, with that.
     fn sockets(&self) -> Vec<(String, String)> {
         self.0.sockets().map(|(gateway, socket)| (gateway.to_owned(), socket.to_owned())).collect()
+    }
+
+    /// Gateways that calls cannot come to by these transports, each with whether it is for IPv4, and why.
+    fn out_of_reach(&self, ways: Vec<(String, bool)>) -> Vec<(String, String)> {
+        let open: Vec<_> = ways.iter().filter_map(|(transport, is_ipv4)| Some((Transport::from_bytes(transport.as_bytes())?, *is_ipv4))).collect();
+        let mut found = Vec::new();
+        for partition in self.0.names() {
+            let gateways = self.0.table(partition).map_or(&[][..], |table| &table.gateways).iter().enumerate();
+            found.extend(gateways.filter_map(|(index, gateway)| Some((gateway.id().to_owned(), self.0.out_of_reach(partition, index, &open)?))));
+        }
+        found
     }
 
     /// Whether a partition has a gateway of this name, or with `#` in front a carrier.

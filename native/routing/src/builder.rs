@@ -249,9 +249,14 @@ impl Builder {
             let (user, domain) = (trimmed(user), trimmed(domain));
             match number::<u32>(group) {
                 Some(group) if !user.is_empty() => {
+                    let key = (user.into(), Some(domain.to_ascii_lowercase().into()));
+                    if self.table.caller_groups.contains_key(&key) {
+                        self.fault("dr_groups", user, "username", "a second row of this user and domain");
+                        continue;
+                    }
+                    self.table.caller_groups.insert(key, group);
                     // Whoever asks by user alone gets the first.
                     self.table.caller_groups.entry((user.into(), None)).or_insert(group);
-                    self.table.caller_groups.insert((user.into(), Some(domain.to_ascii_lowercase().into())), group);
                 }
                 Some(_) => self.fault("dr_groups", user, "username", "it is empty"),
                 None => self.fault("dr_groups", user, "groupid", expected("a number", group)),

@@ -71,6 +71,8 @@ pub struct Present<'a> {
     pub quality: &'a QualityRules,
     /// Why a gateway takes no call by a carrier, if it takes none.
     pub full: &'a dyn Fn(Pick) -> Option<&'static str>,
+    /// Why nothing leads to a gateway, if nothing does.
+    pub out_of_reach: &'a dyn Fn(u32) -> Option<String>,
 }
 
 /// Tells which rule and gateways `number` would get at `wall_seconds`, and why not others.
@@ -238,6 +240,7 @@ impl Judge<'_> {
         let (used, why) = match fault {
             Some(fault) => (false, fault.to_owned()),
             None if state.is_off() => (false, "switched off by an operator".to_owned()),
+            None if let Some(why) = (present.out_of_reach)(pick.gateway) => (false, why),
             None if !state.is_usable(present.now, gateway.is_probed(), present.health) => (false, format!("down: {}", state.down().reason())),
             None => match ((present.full)(pick), by_quality.then_some(worth)) {
                 (Some(why), _) => (false, format!("it has {why}")),

@@ -7,6 +7,8 @@ pub enum Outcome {
     Silence,
     /// The network, or the transport, refused.
     Unreachable,
+    /// It has no address, or none that a listener of ours sends to: nothing went out.
+    OutOfReach,
     /// It rang, and then the time was up.
     RangOut,
     /// It was refused with this status code and, where its Reason header field had one, this Q.850 cause (RFC 3326).
@@ -33,7 +35,7 @@ impl RetryRules {
     pub fn retries(&self, outcome: Outcome) -> bool {
         match outcome {
             Outcome::Silence => self.silence,
-            Outcome::Unreachable => true,
+            Outcome::Unreachable | Outcome::OutOfReach => true,
             Outcome::RangOut => self.ringing,
             Outcome::Refused(_, Some(cause)) if self.stop_causes.contains(&cause) => false,
             Outcome::Refused(_, Some(cause)) if self.causes.contains(&cause) => true,
@@ -52,6 +54,7 @@ mod tests {
         let table = [
             (Outcome::Silence, true),
             (Outcome::Unreachable, true),
+            (Outcome::OutOfReach, true),
             (Outcome::RangOut, false),
             (Outcome::Refused(503, None), true),
             (Outcome::Refused(503, Some(17)), false),

@@ -319,8 +319,12 @@ fn what_a_row_says_wrong_is_named_and_the_rest_serves() {
 fn callers_have_groups_by_user_and_by_domain() {
     let mut builder = with_gateways(&[]);
     builder.groups(&block(&[&["alice", "One.example", "3"], &["alice", "two.example", "4"], &["bob", "", "5"], &["", "x", "1"], &["eve", "x", "y"]]));
+    builder.groups(&block(&[&["alice", "one.EXAMPLE", "9"]]));
     let Loaded { table, faults, .. } = builder.finish();
-    assert_eq!(faults.iter().map(|fault| (fault.row.as_str(), fault.column)).collect::<Vec<_>>(), [("", "username"), ("eve", "groupid")]);
+    assert_eq!(
+        faults.iter().map(|fault| (fault.row.as_str(), fault.column)).collect::<Vec<_>>(),
+        [("", "username"), ("eve", "groupid"), ("alice", "username")]
+    );
     let group = |user: &str, domain: Option<&str>| table.group_of(user.as_bytes(), domain.map(str::as_bytes));
     assert_eq!([group("alice", None), group("alice", Some("ONE.example")), group("alice", Some("two.example"))], [Some(3), Some(3), Some(4)]);
     assert_eq!([group("bob", Some("x")), group("bob", None), group("eve", None)], [None, Some(5), None]);
@@ -386,7 +390,7 @@ fn an_explanation_tells_why_and_why_not() {
     .table;
     table.gateways[3].state.switch(false);
     let full = |pick: Pick| (pick.carrier.is_none() && pick.gateway == 3).then_some("enough");
-    let present = Present { now: 0, health: &HEALTH, quality: &QUALITY, full: &full };
+    let present = Present { now: 0, health: &HEALTH, quality: &QUALITY, full: &full, out_of_reach: &|_| None };
     let told = explain(&table, 0, "4930", &SearchOptions::default(), 0, &present);
     let rules: Vec<_> = told.rules.iter().map(|rule| (rule.rule, rule.used)).collect();
     assert_eq!(rules, [(2, false), (3, true), (4, false), (1, false)]);
@@ -455,7 +459,7 @@ fn an_explanation_tells_what_quality_does() {
     failed(&table, "a");
     let told = |rules: &QualityRules| -> Vec<(String, bool, String)> {
         let full = |_: Pick| None;
-        let present = Present { now: 0, health: &HEALTH, quality: rules, full: &full };
+        let present = Present { now: 0, health: &HEALTH, quality: rules, full: &full, out_of_reach: &|_| None };
         let found = explain(&table, 0, "1", &SearchOptions::default(), 0, &present);
         found.rules[0].destinations.iter().map(|step| (step.gateway.clone(), step.used, step.why.clone())).collect()
     };
@@ -474,7 +478,7 @@ fn an_explanation_tells_what_quality_does() {
 fn an_explanation_takes_carriers_as_a_call_takes_them() {
     let told = |table: &Table, rules: &QualityRules| -> Vec<(String, bool, String)> {
         let full = |_: Pick| None;
-        let present = Present { now: 0, health: &HEALTH, quality: rules, full: &full };
+        let present = Present { now: 0, health: &HEALTH, quality: rules, full: &full, out_of_reach: &|_| None };
         let found = explain(table, 0, "1", &SearchOptions::default(), 0, &present);
         found.rules[0].destinations.iter().map(|step| (step.gateway.clone(), step.used, step.why.clone())).collect()
     };

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import errno
+import re
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from edgeproxy.server.route_load import read_source
 from edgeproxy.server.row_judge import judge
 from edgeproxy.storage import (
     DEFAULT_TABLES,
+    Keyless,
+    RowBlock,
     Source,
     Standing,
     check_database,
@@ -301,9 +304,16 @@ def test_a_bad_row_is_named_and_nothing_is_taken_unless_that_is_wished(database:
     ):
         with pytest.raises(StorageError, match=problem):
             take(database, "rules", wrong, tmp_path)
-    for broken in (b"groupid,prefix,gwlist,description\n0,49,a,M\xfcnchen\n", b'"groupid,prefix\n'):
+    first = b"groupid,prefix,gwlist\n"
+    for broken, told in (
+        (b"groupid,prefix,gwlist\xfc\n", "1: expected UTF-8, got byte 0xfc at place 22"),
+        (first + b"0,49,a\n" * 3_000 + b"0,4\xfc,a\n0,49,a\n", "3002: expected UTF-8, got byte 0xfc at place 4"),
+        (b'"groupid,prefix\n', "1: a quote is opened and not closed"),
+        (first + b'0,49,a\n0,"49,a\n0,49,a\n', "3: a quote is opened and not closed"),
+        (first + b'0,"49"x,a\n', "2: ',' expected after '\"'"),
+    ):
         (tmp_path / "rules.csv").write_bytes(broken)
-        with pytest.raises(StorageError, match=r"rules\.csv:1: "):
+        with pytest.raises(StorageError, match=re.escape(f"rules.csv:{told}")):
             asyncio.run(
                 import_rows(
                     database,
@@ -516,12 +526,15 @@ def test_rows_without_a_key_or_with_one_twice_are_a_fault_and_not_lost(database:
         "INSERT INTO loose VALUES (NULL, '0', '43', 'a')",
     )
 
-    async def blocks() -> int:
+    run(database, "INSERT INTO loose VALUES (8, '0', '44', 'a')")
+
+    async def blocks() -> list[object]:
         engine = open_engine(database)
         try:
-            return len([block async for block in read_rows(engine, Source("", database, {**DEFAULT_TABLES, "rules": "loose"}))])
+            return [block async for block in read_rows(engine, Source("", database, {**DEFAULT_TABLES, "rules": "loose"}))]
         finally:
             await engine.dispose()
 
-    with pytest.raises(StorageError, match="table loose: 1 rows have no ruleid"):
-        asyncio.run(blocks())
+    *_, rules, without = asyncio.run(blocks())
+    assert isinstance(rules, RowBlock)
+    assert (rules.rows.split(b"\x1f")[0], without) == (b"8", Keyless("loose", "ruleid", 1))
