@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use proto::{Contact, Key, Now, milliseconds};
-use syntax::{Message, Span, Transport, Uri, parse_ip};
+use syntax::{Message, Span, Transport, Uri, is_odd_address, parse_ip};
 
 use crate::edge::Edge;
 use crate::event::EventKind;
@@ -74,6 +74,9 @@ impl Edge {
                     return ContactVerdict::Bad(why);
                 }
                 continue;
+            }
+            if is_odd_address(host) {
+                return ContactVerdict::Bad("has a host that some take for an address");
             }
             if !resolve {
                 continue;

@@ -1,7 +1,7 @@
 //! Phase *match*: a retransmission goes to its transaction, an in-dialog request to its dialog; the rest is new.
 
 use proto::{Now, transaction_key};
-use syntax::{HeaderName, Message, Method};
+use syntax::{HeaderName, Message, Method, Scheme};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
@@ -71,6 +71,10 @@ impl Edge {
     /// RFC 3261 section 16.3, in its order: Max-Forwards, loops, Proxy-Require; and the route set (16.4).
     pub(crate) fn validate(&mut self, message: &Message<'_>) -> Result<RouteView, Refusal> {
         let route = RouteView::read(&self.snapshot.own, &self.options.route_secret, message).map_err(|_| Refusal::new(400, "match"))?;
+        // Nothing that is sent by UDP or TCP is secure (section 26.2.2), and what comes by them would not be.
+        if message.head.request_uri.scheme == Scheme::Sips && message.head.to.tag.is_empty() && !self.is_emergency(message) {
+            return Err(Refusal::new(416, "match"));
+        }
         if message.head.max_forwards == Some(0) && !self.is_ping(message, &route) {
             return Err(Refusal::new(483, "match"));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use syntax::{Scheme, Span, Transport, Uri, parse_ip};
+use syntax::{Scheme, Span, Transport, Uri, is_odd_address};
 
 use crate::gateway::{Carrier, Gateway};
 use crate::number::{Alphabet, LONGEST_PREFIX};
@@ -626,10 +626,7 @@ fn gateway_uri(address: &[u8]) -> Result<String, &'static str> {
     if parsed.port == Some(0) {
         return Err("a port of 1 to 65535");
     }
-    // The last label of a name is no number (RFC 3261 section 25.1): what ends with one is meant as an address.
-    let host = parsed.host.of(uri.as_bytes());
-    let last = host.rsplit(|byte| *byte == b'.').find(|label| !label.is_empty()).unwrap_or_default();
-    if last.iter().all(u8::is_ascii_digit) && parse_ip(host).is_none() {
+    if is_odd_address(parsed.host.of(uri.as_bytes())) {
         return Err("an IP address or a domain name");
     }
     let names = uri.split(';').skip(1).map(|parameter| parameter.split('=').next().unwrap_or_default().to_ascii_lowercase());

@@ -44,7 +44,7 @@ pub use same_uri::same_uri;
 pub use sdp::{SdpLine, sdp_lines};
 pub use span::Span;
 pub use status::reason_phrase;
-pub use uri::{Scheme, Transport, Uri, parse_ip, uri_param};
+pub use uri::{Scheme, Transport, Uri, is_odd_address, parse_ip, uri_param};
 pub use via::{Rport, Via};
 
 /// The branch prefix that tells an RFC 3261 element from an older one (section 8.1.1.7).

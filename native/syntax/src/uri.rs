@@ -229,6 +229,17 @@ pub fn parse_ip(host: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(inner.unwrap_or(host)).ok()?.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
 }
 
+/// Whether `host` is neither a name, whose last label is no number (RFC 3261 section 25.1), nor an address as SIP writes it: others
+/// take `127.1`, `0x7f.1` and `2130706433` for addresses.
+pub fn is_odd_address(host: &[u8]) -> bool {
+    let last = host.rsplit(|byte| *byte == b'.').find(|label| !label.is_empty()).unwrap_or_default();
+    let number = match last {
+        [b'0', b'x' | b'X', digits @ ..] => digits.iter().all(u8::is_ascii_hexdigit),
+        digits => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
+    };
+    number && parse_ip(host).is_none()
+}
+
 /// Four decimal numbers without leading zeros. Every message has some, so that this does without the standard library's parser,
 /// which knows all kinds of addresses and takes five times as long.
 fn parse_ipv4(text: &[u8]) -> Option<Ipv4Addr> {
@@ -297,6 +308,16 @@ mod tests {
             "10.0.0.00",
         ] {
             assert_eq!(parse_ip(text.as_bytes()), text.parse().ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_some_take_for_addresses_is_no_name() {
+        for text in ["127.1", "2130706433", "0x7f.1", "0x7F000001", "0x", "127.0.0.1.", "010.0.0.1", "256.1.1.1", "a.1"] {
+            assert!(is_odd_address(text.as_bytes()), "{text}");
+        }
+        for text in ["127.0.0.1", "[::1]", "a", "1.a", "3cx", "0xg", "x", "host-1", "1.example", ""] {
+            assert!(!is_odd_address(text.as_bytes()), "{text}");
         }
     }
 
