@@ -22,7 +22,8 @@ from edgeproxy.admin.http_log import http_logger
 from edgeproxy.admin.place import reachable
 from edgeproxy.config.address import split_host_port
 from edgeproxy.errors import ConfigError, EdgeProxyError
-from edgeproxy.events import CATALOGUE, Event, is_known, make, name_of, parameter_names
+from edgeproxy.events import CATALOGUE, Event, is_known, make, parameter_names
+from edgeproxy.events.sink import Told
 from edgeproxy.policy.dispatch import described
 from edgeproxy.server.api_token import read_token
 from edgeproxy.server.control import Control
@@ -319,8 +320,8 @@ async def _follow(request: web.Request) -> web.StreamResponse:
                 # An empty line finds out whether the far end is still there.
                 await response.write(b"\n")
                 continue
-            line = {"event": name_of(event), "time": event.time_text, "parameters": event.parameters()}
-            await response.write(msgspec.json.encode(line) + b"\n")
+            node = request.app[CONTROL].loaded.config.install.node
+            await response.write(msgspec.json.encode(Told.of(event, node)) + b"\n")
     return response
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from edgeproxy.events.catalogue import name_of
 from edgeproxy.events.event import Event
 from edgeproxy.events.sink import Sink, Told
 from edgeproxy.events.transport import Transport, open_transport
@@ -76,8 +75,8 @@ class Delivery:
                 self._queue.task_done()
 
     async def _deliver(self, event: Event) -> None:
-        name, values = name_of(event), event.parameters()
-        body = msgspec.json.encode(Told(name, event.time_text, self._node, values))
+        told = Told.of(event, self._node)
+        name, values, body = told.event, told.parameters, msgspec.json.encode(told)
         tries = 1 if self.sink.command else self.sink.tries
         pause = FIRST_PAUSE_SECONDS
         for number in range(tries):

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 import msgspec
 from msgspec import Meta, field
 
-from edgeproxy.events.catalogue import CATALOGUE, is_known, parameter_names
+from edgeproxy.events.catalogue import CATALOGUE, is_known, name_of, parameter_names
 from edgeproxy.events.event import Event
 
 SCHEMES = ("http", "https", "udp", "unix", "file", "amqp", "amqps", "nats", "tls", "redis", "rediss", "kafka", "kafkas")
@@ -24,6 +24,11 @@ class Told(msgspec.Struct):
     """`install.node`."""
     parameters: dict[str, int | str]
     """As the table below has them. Texts may come from the network."""
+
+    @classmethod
+    def of(cls, event: Event, node: str) -> "Told":
+        """Return an event of a node as it leaves."""
+        return cls(name_of(event), event.time_text, node, event.parameters())
 
 
 class Sink(msgspec.Struct, frozen=True):
@@ -99,6 +104,8 @@ class Sink(msgspec.Struct, frozen=True):
     def _far_end_problem(self) -> tuple[str, str, str] | None:
         if bool(self.to) == bool(self.command):
             return "to", "expected either `to` or `command`", ""
+        if any(character.isspace() for character in self.to) and not self.to.startswith(("unix:", "file:")):
+            return "to", "expected a URL without spaces: %20 stands for one", ""
         if self.to and (fault := self._place_problem()):
             return "to", fault, ""
         if self.command and not self.command[0].startswith("/"):

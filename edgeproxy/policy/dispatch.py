@@ -12,11 +12,12 @@ import msgspec
 import edgeproxy.errors
 from edgeproxy.errors import CallEnded, PolicyError
 from edgeproxy.events import Event, name_of
+from edgeproxy.policy import at_hand
 from edgeproxy.policy.call import Call
 from edgeproxy.policy.chain import Chain, checked
 from edgeproxy.policy.originate import Originator
 from edgeproxy.policy.parts import Branch, ChosenRule, Part, PassingResponse
-from edgeproxy.policy.step import start
+from edgeproxy.policy.step import Resumed, start
 from edgeproxy.policy.verdict import CONTINUE, PLAIN_CONTINUE, Verdict, failed
 from edgeproxy.sip import Question, Request
 
@@ -113,15 +114,20 @@ class Dispatcher:
             call.learn(variables)
         loop = self._loop or self._running_loop()
         self.handled += 1
+        at_hand.call = call
         try:
             verdict, task = self._chain.start(call, loop, event)
         except BaseException as error:
             # A policy may raise anything; what it raises must not end the round of others' questions.
             self._failed(call, error)
             return
+        finally:
+            at_hand.call = None
         if task is None:
             self._decide(call, verdict)
             return
+        if isinstance(coroutine := task.get_coro(), Resumed):
+            coroutine.call = call
         key = question.key
         self._running[key] = (call, task, time.monotonic())
         if isinstance(call, Branch | ChosenRule | PassingResponse):

@@ -43,12 +43,15 @@ class _Starting:
         return self.task.done() if self.task else False
 
 
-class _Resumed(Generator[Any, Any, Any], Coroutine[Any, Any, Any]):
+class Resumed(Generator[Any, Any, Any], Coroutine[Any, Any, Any]):
     """What a task runs of a coroutine whose first step is done, and which waits for `first`.
 
     No generator of the language: a task that is cancelled before its own first step would throw into one that has not begun, which ends it
     without a word to the coroutine. A timeout that is due by then does that.
     """
+
+    call: object = None
+    """Whom it runs for, once somebody has said so."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], first: Any, why_cancelled: WhyCancelled) -> None:
         self._coroutine = coroutine
@@ -58,12 +61,14 @@ class _Resumed(Generator[Any, Any, Any], Coroutine[Any, Any, Any]):
         self.__qualname__ = getattr(coroutine, "__qualname__", "handler")
 
     def send(self, value: Any) -> Any:
+        """Go on with a value, at first with none."""
         if not self._begun:
             self._begun = True
             return self._first
         return self._step(self._coroutine.send, value)
 
     def throw(self, kind: Any, value: Any = None, trace: Any = None) -> Any:
+        """Go on with an exception, or with the reason of a cancellation."""
         self._begun = True
         error = kind if isinstance(kind, BaseException) else value or kind()
         if isinstance(error, asyncio.CancelledError):
@@ -71,6 +76,7 @@ class _Resumed(Generator[Any, Any, Any], Coroutine[Any, Any, Any]):
         return self._step(self._coroutine.throw, error)
 
     def close(self) -> None:
+        """End the coroutine."""
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -107,7 +113,7 @@ def start(
         asyncio.tasks._leave_task(loop, starting)  # type: ignore[arg-type]
         if outer:
             asyncio.tasks._enter_task(loop, outer)
-    starting.task = loop.create_task(_Resumed(coroutine, first, why_cancelled), context=context)
+    starting.task = loop.create_task(Resumed(coroutine, first, why_cancelled), context=context)
     for _ in range(starting.cancels):
         starting.task.cancel()
     return None, starting.task

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+from edgeproxy.policy.at_hand import named
 from edgeproxy.policy.dispatch import described
 
 MOST_CHARACTERS = 2_000
@@ -46,7 +47,7 @@ class Printed(io.TextIOBase):
         self._rest = rest
         for line in lines:
             if line:
-                self._say("printed by a policy", "info", {"text": shortened(line), "stream": self._stream})
+                self._say("printed by a policy", "info", {"text": shortened(line), "stream": self._stream, **named()})
         return len(text)
 
 
@@ -64,7 +65,7 @@ class Handler(logging.Handler):
         except Exception as error:
             # The arguments do not fit the format, which is no reason to end what wanted to log.
             text = f"{record.msg} ({described(error)['error']})"
-        values: dict[str, object] = {"text": shortened(text), "logger": record.name, "at": f"{record.pathname}:{record.lineno}"}
+        values: dict[str, object] = {"text": shortened(text), "logger": record.name, "at": f"{record.pathname}:{record.lineno}", **named()}
         if record.exc_info and record.exc_info[1]:
             values |= {"error": described(record.exc_info[1])["error"]}
         self._say("logged by a policy", level_of(record.levelno), values)

@@ -143,7 +143,7 @@ def test_what_is_followed_and_what_is_refused(local: Local) -> None:
             time.sleep(0.1)
         call(caller, core, port, "followed")
         first = json.loads(follower.stdout.readline())
-        assert (first["event"], first["parameters"]["callid"]) == ("E_DLG_STATE_CHANGED", "followed")
+        assert (first["event"], first["node"], first["parameters"]["callid"]) == ("E_DLG_STATE_CHANGED", "test", "followed")
         follower.send_signal(signal.SIGINT)
         assert follower.wait(5) == 0
         follower.stdout.close()

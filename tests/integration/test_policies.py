@@ -498,28 +498,47 @@ def decide(call):
     logging.warning("%d", "no number")
     print("to the other", file=sys.stderr)
 """
+SAYING_LATER = """
+import asyncio
+import logging
+from edgeproxy.policy import Policy
+policy = Policy()
+
+def in_a_thread():
+    print("in a thread")
+
+@policy.on_request("INVITE")
+async def wait(call):
+    await asyncio.to_thread(in_a_thread)
+    logging.warning("it waited")
+"""
 
 
 def test_what_policies_print_and_log_are_lines_of_the_log(local: Local, tmp_path: Path) -> None:
     (tmp_path / "saying.py").write_text(SAYING)
+    (tmp_path / "later.py").write_text(SAYING_LATER)
     with Agent() as caller, Agent() as core:
-        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "saying"')
+        proxy, port, _ = local(core=core.port, extra='[[policy]]\nmodule = "saying"\n[[policy]]\nmodule = "later"')
         caller.send(invite("INVITE", caller.port, "sip:bob@127.0.0.1", call_id="says", branch="says"), port)
         assert core.receive_until("INVITE", having="says")
-        wait_for(lambda: any(line.get("stream") == "stderr" for line in proxy.log), 3)
+        wait_for(lambda: any(line.get("text") == "it waited" for line in proxy.log), 3)
         printed = [(line["stream"], line["level"], line["text"]) for line in proxy.log if line["event"] == "printed by a policy"]
         assert printed == [
             ("stdout", "info", "while it is imported"),
             ("stdout", "info", "who calls: a at last"),
             ("stdout", "info", f"and {'x' * 1_996}... (3004 characters)"),
             ("stderr", "info", "to the other"),
+            ("stdout", "info", "in a thread"),
         ]
+        of_the_call = {line["text"][:12] for line in proxy.log if "by a policy" in line["event"] and line.get("call_id") == "says"}
+        assert of_the_call == {"who calls: a", f"and {'x' * 8}", "to the other", "one of 2", "%d (TypeErro", "it waited"}
         logged = [line for line in proxy.log if line["event"] == "logged by a policy"]
         assert [(line["logger"], line["level"], line["text"], line.get("error")) for line in logged] == [
             ("own", "error", "one of 2", "ValueError: caught"),
             ("root", "warning", "%d (TypeError: %d format: a real number is required, not str)", None),
+            ("root", "warning", "it waited", None),
         ]
-        assert all("saying.py:" in line["at"] for line in logged)
+        assert [Path(line["at"]).name.split(":")[0] for line in logged] == ["saying.py", "saying.py", "later.py"]
 
 
 ASKING = """
