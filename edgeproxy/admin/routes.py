@@ -125,7 +125,7 @@ class GatewayView(msgspec.Struct):
             return "switched off"
         if self.down:
             return f"down: {self.down}" + (" (on trial)" if self.usable else "")
-        return "up"
+        return "up" if self.usable else "no usable gateway"
 
 
 class DestinationExplanation(msgspec.Struct):

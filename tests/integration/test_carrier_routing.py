@@ -634,6 +634,8 @@ def test_a_gateway_that_no_listener_leads_to_is_told_and_passed_over(
     ]
     usable = {row["id"]: row["usable"] for row in json.loads(manage(proxy, "routes", "list", "--json")[1])["gateways"]}
     assert usable == {"a": False, "b": False, "c": True, "lost": False, "found": True}
+    states = [line.split()[:3] for line in manage(proxy, "routes", "list")[1].splitlines()[1:]]
+    assert [state for name, *state in states if name in {"c", "lost", "found"}] == [["gateway", "up"], ["carrier", "no"], ["carrier", "up"]]
     assert outcome(proxy, port, "4930", "c1").startswith("486")
     attempts = [(attempt["gateway"], attempt["status_code"]) for attempt in proxy.records(1)[0]["attempts"]]
     assert attempts == [("a", 503), ("b", 503), ("c", 486)]
