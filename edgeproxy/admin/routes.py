@@ -45,7 +45,7 @@ class Switch(msgspec.Struct, forbid_unknown_fields=True):
 class SetQuality(msgspec.Struct, forbid_unknown_fields=True):
     """A pair of rule and gateway to reset, or with `on` to switch."""
 
-    rule: int
+    rule: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
     gateway: str
     partition: str = ""
     on: bool | None = None
@@ -167,9 +167,9 @@ def explain(control: "Control", query: ExplainQuery) -> dict[str, Any]:
     route = query.route
     if query.peer:
         peer = control.loaded.config.peer.get(query.peer)
-        if peer is None or not peer.route:
-            raise StorageError(f"no such peer, or one without a route: {query.peer}")
-        route = peer.route
+        if peer is None or not (route or peer.route):
+            raise StorageError(f"no such peer{'' if route else ', or one without a route'}: {query.peer}")
+        route = route or peer.route
     try:
         moment = datetime.fromisoformat(query.at) if query.at else None
     except ValueError:

@@ -24,7 +24,7 @@ def routes() -> None:
 @click.option("--route", default="", help="The [route.NAME]; by default the first of the file.")
 @click.option("--group", type=click.IntRange(0, (1 << 32) - 1), help="Another group than that of the route.")
 @click.option("--caller", default="", help="User, or user@domain, that calls: its group in dr_groups is taken.")
-@click.option("--from", "peer", default="", help="The peer that calls: its route is taken.")
+@click.option("--from", "peer", default="", help="The peer that calls: its number rules hold, and without --route its route.")
 @click.option("--at", "moment", default="", help="When, as 2026-12-24T18:00:00+01:00; by default now.")
 @click.option("--json", "raw", is_flag=True, help="Print JSON.")
 @CONTROL
@@ -97,13 +97,29 @@ def stats(raw: bool, control: Path) -> None:
             show(answer)
             return
         rows = [row for row in msgspec.json.decode(answer, type=dict[str, list[GatewayView]])["gateways"] if row.attempts]
-        head = ["name", "kind", "attempts", "answered", "ASR", "ACD s", "PDD ms", "silent", "rang out", "unreachable", "4xx", "5xx", "6xx"]
+        head = [
+            "name",
+            "kind",
+            "partition",
+            "attempts",
+            "answered",
+            "ASR",
+            "ACD s",
+            "PDD ms",
+            "silent",
+            "rang out",
+            "unreachable",
+            "4xx",
+            "5xx",
+            "6xx",
+        ]
         table(
             head,
             [
                 [
                     row.id,
                     row.kind,
+                    row.partition,
                     str(row.attempts),
                     str(row.answered),
                     f"{row.answered / row.finished:.2f}" if row.finished else "",
@@ -186,7 +202,7 @@ def _set_quality(rule: int, gateway: str, partition: str, control: Path, on: boo
 
 
 @quality.command("reset")
-@click.argument("rule", type=int)
+@click.argument("rule", type=click.IntRange(0, (1 << 32) - 1))
 @click.argument("gateway")
 @_PARTITION
 @CONTROL
@@ -196,7 +212,7 @@ def reset_quality(rule: int, gateway: str, partition: str, control: Path) -> Non
 
 
 @quality.command("enable")
-@click.argument("rule", type=int)
+@click.argument("rule", type=click.IntRange(0, (1 << 32) - 1))
 @click.argument("gateway")
 @_PARTITION
 @CONTROL
@@ -206,7 +222,7 @@ def enable_quality(rule: int, gateway: str, partition: str, control: Path) -> No
 
 
 @quality.command("disable")
-@click.argument("rule", type=int)
+@click.argument("rule", type=click.IntRange(0, (1 << 32) - 1))
 @click.argument("gateway")
 @_PARTITION
 @CONTROL

@@ -6,7 +6,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -14,7 +14,7 @@ from edgeproxy.config.lookup import Lookup
 from edgeproxy.errors import CallEnded, LookupFailed
 
 _NUMBER = re.compile(r"\+?[0-9A-Fa-f*#]{1,32}")
-
+_SEPARATORS = re.compile(r"[-.() ]")
 
 _EARLY = 0.01
 """Timers of the loop may be as much before their time."""
@@ -123,9 +123,13 @@ class Service:
         return value
 
     def _checked(self, value: str) -> str:
-        if value and self.terms.result in {"rn", "routing_number"} and not _NUMBER.fullmatch(value):
+        if not value or self.terms.result not in {"rn", "routing_number"}:
+            return value
+        # What only parts digits for readers belongs to `rn` (RFC 4694 section 4), and not to the number.
+        number = _SEPARATORS.sub("", unquote(value))
+        if not _NUMBER.fullmatch(number):
             raise _WrongValue(f"no number: {value[:64]}")
-        return value
+        return number
 
     def _keep(self, number: str, value: str) -> None:
         seconds = self.terms.cache_seconds if value else self.terms.absent_seconds

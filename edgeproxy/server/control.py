@@ -17,7 +17,7 @@ from edgeproxy.config import Config, Loaded, load, load_text, to_document
 from edgeproxy.config.changes import changes, needs_restart
 from edgeproxy.config.placed import placed
 from edgeproxy.config.positions import Positions
-from edgeproxy.errors import ConfigError, StorageError
+from edgeproxy.errors import ConfigError, EdgeProxyError, StorageError
 from edgeproxy.server.announcer import Announcer
 from edgeproxy.server.check import check_addresses, check_policies
 from edgeproxy.server.fraud_store import FraudStore
@@ -283,8 +283,13 @@ class Control:
         """Read everything of the database anew; raise `StorageError` where that fails: then what served before goes on."""
         async with self._turn:
             if self.loaded.config.uses_peer_rows:
-                await self._switch_over(self.loaded, self.policies, None)
+                try:
+                    await self._switch_over(self.loaded, self.policies, None)
+                except EdgeProxyError as error:
+                    self.routes.failed(str(error))
+                    raise
                 if not self.routes.are_loaded:
+                    self.routes.problem = ""
                     return self.routes.report
         return await self.routes.reload()
 

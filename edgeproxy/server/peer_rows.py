@@ -1,5 +1,6 @@
 """Peers, domains, aliases, exemptions, limits and fraud rules with what the database says of them."""
 
+import asyncio
 from collections.abc import Collection
 
 import msgspec
@@ -18,9 +19,17 @@ from edgeproxy.storage.peers import RowFault, read_addresses, read_dispatcher, r
 
 async def with_rows(loaded: Loaded) -> tuple[Config, list[RowFault]]:
     """Return the configuration with machines and addresses of the database, and what is wrong with rows; raise `StorageError`."""
-    config = loaded.config
-    if not config.uses_peer_rows:
-        return config, []
+    if not loaded.config.uses_peer_rows:
+        return loaded.config, []
+    seconds = loaded.config.routing.database_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            return await _with_all_rows(loaded.config)
+    except TimeoutError:
+        raise StorageError(f"peers: the database did not give everything within {seconds} s") from None
+
+
+async def _with_all_rows(config: Config) -> tuple[Config, list[RowFault]]:
     url = database_url(config)
     await prepare(url)
     faults: list[RowFault] = []

@@ -83,17 +83,18 @@ class Routes:
                 async with asyncio.timeout(loaded.config.routing.database_seconds):
                     tables = await self._read(loaded, handlers)
             except TimeoutError:
-                self._failed(f"the database did not give everything within {loaded.config.routing.database_seconds} s")
+                self.failed(f"the database did not give everything within {loaded.config.routing.database_seconds} s")
                 raise StorageError(f"routes: {self.problem}") from None
             except StorageError as error:
-                self._failed(str(error))
+                self.failed(str(error))
                 raise
             self.loads += 1
             self.problem = ""
             self._read_handlers = handlers
             return tables
 
-    def _failed(self, problem: str) -> None:
+    def failed(self, problem: str) -> None:
+        """Count and tell that a load failed."""
         self.failures += 1
         self.problem = problem
         self._state(-1, "routes: not loaded")
@@ -239,5 +240,5 @@ class Routes:
 
     def status(self) -> dict[str, Any]:
         """Return how the tables do."""
-        state = "none" if self._tables is None else "stale" if self.problem else "ready"
+        state = "stale" if self.problem else "none" if self._tables is None else "ready"
         return {"state": state, "problem": self.problem, **msgspec.to_builtins(self.report)}

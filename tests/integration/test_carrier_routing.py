@@ -15,6 +15,8 @@ from threading import Thread
 import pytest
 from dnslib.server import DNSServer
 
+from edgeproxy.admin.client import ask
+from edgeproxy.errors import EdgeProxyError
 from tests.integration.agent import Agent, answer, invite
 from tests.integration.name_server import Zone
 from tests.integration.provision import provision
@@ -267,6 +269,18 @@ def test_partitions_that_mean_nothing_are_named_and_one_that_is_not_to_be_had_fa
     code, told = partition(3, "third", f"sqlite:///{tmp_path}/none.db", None)
     assert (code, (tmp_path / "none.db").exists()) == (1, False)
     assert outcome(proxy, port, "49", "c1").startswith("486")
+    # Gateways of two partitions may have one name: lists and records tell them apart.
+    with sqlite3.connect(database) as connection:
+        connection.execute("DELETE FROM dr_partitions WHERE id > 1")
+        connection.execute("INSERT INTO dr_partitions (id, partition_name, db_url) VALUES (4, 'east', '')")
+    connection.close()
+    proxy.file.write_text(proxy.file.read_text().replace("[route.pstn]", '[route.pstn]\npartition = "east"', 1))
+    assert manage(proxy, "reload")[0] == 0
+    assert outcome(proxy, port, "49", "c2").startswith("486")
+    attempts = [(attempt["partition"], attempt["gateway"]) for record in proxy.records(2) for attempt in record["attempts"]]
+    assert attempts == [("", "a"), ("east", "a")]
+    statistics = manage(proxy, "routes", "stats")[1].splitlines()
+    assert sorted(line.split()[:4] for line in statistics[1:]) == [["a", "gateway", "1", "0"], ["a", "gateway", "east", "1"]]
 
 
 def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]]) -> None:
@@ -292,6 +306,8 @@ def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], g
     assert "route pstn" in manage(proxy, "routes", "explain", "4930", "--from", "core")[1]
     for written in ("sip:+49-30:secret@edge;user=phone", "+4930;npdi;rn=1", "tel:+4930;phone-context=x", "4930:secret"):
         assert manage(proxy, "routes", "explain", written)[1].splitlines()[0] == told[0], written
+    assert manage(proxy, "routes", "explain", "4930", "--from", "core", "--route", "pstn")[0] == 0
+    assert manage(proxy, "routes", "explain", "4930", "--from", "nobody", "--route", "pstn") == (1, "no such peer: nobody\n")
     for wrong, problem in (
         (("--route", "nobody"), "no such route: nobody; there are pstn"),
         (("--from", "pstn"), "no such peer, or one without a route: pstn"),
@@ -333,6 +349,10 @@ def test_quality_reorders_a_rule_and_operators_see_and_change_it(
     assert "switched off" in manage(proxy, "routes", "quality", "show")[1]
     assert manage(proxy, "routes", "quality", "enable", "1", "a")[0] == 0
     assert outcome(proxy, port, "4930", "c13").startswith("486")
+    assert "4294967295" in manage(proxy, "routes", "quality", "reset", "99999999999", "a")[1]
+    for rule in (-1, 1 << 32, 10**20):
+        with pytest.raises(EdgeProxyError, match=r"\$\.rule"):
+            ask(proxy.state / "control.sock", "PUT", "/routes/quality", {"rule": rule, "gateway": "a"})
     assert manage(proxy, "routes", "quality", "reset", "9", "a") == (1, "gateway a has had no calls by rule 9 of partition default\n")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -146,5 +147,13 @@ match_group = 1
         for words in (("diff",), ("routes", "reload")):
             code, text = manage(proxy, *words)
             assert (code, "no machine of its pool" in text) == (1, True)
+        routes = json.loads(manage(proxy, "status")[1])["routes"]
+        assert (routes["state"], "no machine of its pool" in routes["problem"]) == ("stale", True)
+        assert [line["level"] for line in proxy.log if line["event"] == "routes not loaded"] == ["error"]
+        assert re.search(r"^edgeproxy_route_load_failures_total\{.*\} 1(\.0)?$", manage(proxy, "metrics")[1], re.MULTILINE)
         caller.send(invite("INVITE", caller.port, "sip:4@x", call_id="d4", branch="d4"), port)
         assert second.receive_until("INVITE sip:4@x", 3)
+        row("INSERT INTO dispatcher (setid, destination) VALUES (3, ?)", f"sip:127.0.0.1:{first.port}")
+        assert manage(proxy, "routes", "reload")[0] == 0
+        routes = json.loads(manage(proxy, "status")[1])["routes"]
+        assert (routes["state"], routes["problem"]) == ("none", "")

@@ -196,6 +196,7 @@ fn told(attempt: &Attempt, started: Moment, peer: String) -> AttemptRecord {
     AttemptRecord {
         target: place(attempt.to.transport, attempt.to.address),
         peer,
+        partition: led_by.map_or_else(String::new, |led_by| led_by.partition.to_string()),
         gateway: led_by.map_or_else(String::new, |led_by| led_by.gateway.id.to_string()),
         carrier: led_by.and_then(|led_by| led_by.carrier.as_ref()).map_or_else(String::new, |carrier| carrier.id.to_string()),
         rule: led_by.map(|led_by| led_by.rule).filter(|rule| *rule != 0),

@@ -67,6 +67,7 @@ pub(crate) struct Attempt {
 /// The gateway of an attempt, and how it was found.
 #[derive(Clone, Debug)]
 pub(crate) struct LedBy {
+    pub(crate) partition: Arc<str>,
     pub(crate) gateway: Arc<GatewayState>,
     pub(crate) carrier: Option<Arc<GatewayState>>,
     pub(crate) rule: u32,

@@ -91,6 +91,17 @@ impl Plan {
         Some(handler)
     }
 
+    /// Gateways get the number of this user part from now on; the rules stay those that were found.
+    pub(crate) fn take_number(&mut self, user: &[u8]) {
+        let number = user.split(|byte| *byte == b';').next().unwrap_or_default();
+        (self.number, self.plus) = (normal(self.table(), number), loses_plus(self.table(), number));
+    }
+
+    /// The name of the partition, empty for the tables without one.
+    pub(crate) fn partition_name(&self) -> &Arc<str> {
+        &self.routing.partitions[self.partition].name
+    }
+
     /// Handler, number and attributes of the rule at hand, as they cross.
     pub(crate) fn rule_in_words(&self) -> String {
         let Some(rule) = self.rule() else { return String::new() };
@@ -140,7 +151,7 @@ impl Edge {
         key: &[u8],
     ) -> Option<Box<Plan>> {
         let routing = Arc::clone(routing);
-        let partition = routing.partitions.iter().position(|partition| partition.name == terms.settings.partition)?;
+        let partition = routing.partitions.iter().position(|partition| *partition.name == *terms.settings.partition)?;
         let table = &routing.partitions[partition].table;
         let settings = &terms.settings;
         // A ported number is known by its routing number (RFC 4694 section 5), and called by its own.

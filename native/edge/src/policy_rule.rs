@@ -7,7 +7,7 @@ use crate::edge::Edge;
 use crate::policy::VerdictError;
 use crate::policy_edit::edited;
 use crate::route::RouteView;
-use crate::verdict::{PolicyEvent, Verdict, VerdictKind};
+use crate::verdict::{EditAction, PolicyEvent, Verdict, VerdictKind};
 
 impl Edge {
     /// Parks a request whose plan has come to a rule with a handler; false where it has none, or was asked already.
@@ -43,10 +43,17 @@ impl Edge {
                     // On top of what handlers of the whole request did.
                     let made = self.with_request(entry, |edge, message| edited(&mut edge.edits, message, &verdict.edits, strip)).transpose()?;
                     let made = made.ok_or(VerdictError::TooLarge)?;
-                    let read = self.with_stored(&made, |edge, message| RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message));
-                    let Some(Ok(route)) = read else { return Err(VerdictError::TooLarge) };
+                    let read = self.with_stored(&made, |edge, message| {
+                        let route = RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message);
+                        route.map(|route| (route, message.text(message.head.request_uri.user).to_vec()))
+                    });
+                    let Some(Ok((route, user))) = read else { return Err(VerdictError::TooLarge) };
+                    let is_renumbered = verdict.edits.iter().any(|edit| edit.action == EditAction::RequestUri);
                     if let Some(transaction) = self.transactions.get_mut(entry) {
                         transaction.edited = Some(made.into_boxed_slice());
+                        if let Some(plan) = transaction.plan.as_mut().filter(|_| is_renumbered) {
+                            plan.take_number(&user);
+                        }
                         if let Some(shape) = transaction.shape.as_mut() {
                             (shape.route, shape.strip_identity) = (route, false);
                         }

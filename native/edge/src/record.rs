@@ -23,6 +23,8 @@ pub struct AttemptRecord {
     pub target: String,
     /// The peer there, empty where we know none.
     pub peer: String,
+    /// The partition of the rules that led it there, empty for the tables without one.
+    pub partition: String,
     /// The gateway that rules led it to, empty where none did.
     pub gateway: String,
     /// The carrier by which that was found, empty where it was by none.

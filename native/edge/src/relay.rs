@@ -506,7 +506,8 @@ impl Edge {
         let place = transaction.branches.last().and_then(|branch| branch.gateway.as_deref());
         let led_by = place.map(|place| {
             let carrier = place.carrier.as_ref().map(Arc::clone);
-            LedBy { gateway: Arc::clone(place.gateway()), carrier, rule: place.rule }
+            let partition = transaction.plan.as_ref().map_or_else(|| "".into(), |plan| Arc::clone(plan.partition_name()));
+            LedBy { partition, gateway: Arc::clone(place.gateway()), carrier, rule: place.rule }
         });
         let Some(call) = self.calls.get_mut(transaction.call) else { return };
         let to = Address { transport: hop.transport, address: hop.address };

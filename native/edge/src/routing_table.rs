@@ -17,7 +17,7 @@ use crate::target::{HostName, Target};
 
 /// Rules with the gateways that they lead to.
 pub(crate) struct Partition {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) table: Arc<Table>,
     /// Where each gateway is.
     pub(crate) hops: Vec<GatewayHop>,
@@ -75,7 +75,7 @@ impl Routing {
                 }
                 hops.push(GatewayHop { target, socket: gateway.socket.clone() });
             }
-            let known = before.and_then(|before| before.partitions.iter().find(|own| own.name == name));
+            let known = before.and_then(|before| before.partitions.iter().find(|own| *own.name == *name));
             let capacity = |before: Option<&Capacity>, (calls, calls_per_second)| Capacity::after(before, Caps { calls, calls_per_second });
             let gateways = table.gateways.iter().map(|gateway| {
                 let before = known.and_then(|known| known.gateways.get(known.table.gateway(gateway.id())? as usize));
@@ -87,24 +87,24 @@ impl Routing {
                 capacity(before, (carrier.max_calls, carrier.calls_per_second))
             });
             let carriers = carriers.collect();
-            routing.partitions.push(Partition { name, table, hops, gateways, carriers });
+            routing.partitions.push(Partition { name: name.into(), table, hops, gateways, carriers });
         }
         routing
     }
 
     /// The table of a partition.
     pub fn table(&self, partition: &str) -> Option<&Arc<Table>> {
-        self.partitions.iter().find(|own| own.name == partition).map(|own| &own.table)
+        self.partitions.iter().find(|own| *own.name == *partition).map(|own| &own.table)
     }
 
     /// What a gateway takes, by its number.
     pub fn gateway_capacity(&self, partition: &str, index: usize) -> Option<&Capacity> {
-        self.partitions.iter().find(|own| own.name == partition)?.gateways.get(index)
+        self.partitions.iter().find(|own| *own.name == *partition)?.gateways.get(index)
     }
 
     /// What a carrier takes, by its number.
     pub fn carrier_capacity(&self, partition: &str, index: usize) -> Option<&Capacity> {
-        self.partitions.iter().find(|own| own.name == partition)?.carriers.get(index)
+        self.partitions.iter().find(|own| *own.name == *partition)?.carriers.get(index)
     }
 
     /// Why a gateway takes no call now by a carrier, if it takes none for the number of those that it has.
@@ -115,7 +115,7 @@ impl Routing {
 
     /// Why no call comes to a gateway, whatever its health, where only these ways are open. Of one that has a name nothing is said.
     pub fn out_of_reach(&self, partition: &str, index: usize, open: &[Way]) -> Option<String> {
-        let hop = self.partitions.iter().find(|own| own.name == partition)?.hops.get(index)?;
+        let hop = self.partitions.iter().find(|own| *own.name == *partition)?.hops.get(index)?;
         let Target::Address(address) = &hop.target else { return None };
         let (transport, is_ipv4) = address.way();
         let family = if is_ipv4 { "IPv4" } else { "IPv6" };
@@ -124,7 +124,7 @@ impl Routing {
 
     /// Names of the partitions.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.partitions.iter().map(|partition| partition.name.as_str())
+        self.partitions.iter().map(|partition| &*partition.name)
     }
 
     /// Forgets the quality of rules and gateways that are gone.

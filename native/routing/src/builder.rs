@@ -197,11 +197,12 @@ impl Builder {
             }
         }
         let flags: u32 = number(flags).ok_or_else(|| ("flags", expected("a number", flags)))?;
+        let state = number::<u8>(state).filter(|state| *state <= 1).ok_or_else(|| ("state", expected("0 or 1", state)))?;
         let before = self.before.as_ref().and_then(|table| table.carriers.get(table.carrier(text)? as usize));
         let known = before.map_or_else(
             || {
                 let known = GatewayState::new(text);
-                known.switch(flags & 2 == 0 && !matches!(trimmed(state), b"1"));
+                known.switch(flags & 2 == 0 && state == 0);
                 Arc::new(known)
             },
             |carrier| Arc::clone(&carrier.state),

@@ -52,6 +52,22 @@ def test_the_handler_of_a_rule_is_asked_once_and_edits_refuses_or_fails() -> Non
         assert edge.receive(request("MESSAGE", "sip:4931@x"), CORE).header("X-Rate") == "9"
 
 
+def test_a_number_that_the_handler_of_a_rule_sets_is_that_of_the_gateways() -> None:
+    policy = Policy()
+
+    @policy.on_route("premium")
+    def premium(rule: ChosenRule) -> Verdict:
+        rule.set_request_uri("sip:+777;npdi@other.example;user=phone")
+        return CONTINUE
+
+    with SimulatedEdge(policy, configuration=CONFIGURATION) as edge:
+        edge.provision(GATEWAYS, {"49": "a,b"}, handlers={"49": "premium"})
+        first = edge.receive(request("INVITE", "sip:4930@x"), CORE)
+        assert first.first_line == "INVITE sip:777;npdi@203.0.113.1;user=phone SIP/2.0"
+        second = next(sent for sent in edge.respond(first, 503) if sent.first_line.startswith("INVITE"))
+        assert second.first_line == "INVITE sip:777;npdi@203.0.113.2;user=phone SIP/2.0"
+
+
 def test_a_rule_reached_by_fall_back_asks_its_own_handler_and_a_running_handler_goes_on() -> None:
     policy, asked = policy_with()
     seen: list[int] = []

@@ -98,6 +98,8 @@ def edge_with(lookup: str, database: str = "") -> SimulatedEdge:
         ("json", 404, "nobody", "INVITE sip:4930;npdi@203.0.113.1 SIP/2.0", ""),
         ("json", 204, "", "INVITE sip:4930;npdi@203.0.113.1 SIP/2.0", ""),
         ("json", 200, " \r\n", "INVITE sip:4930;npdi@203.0.113.1 SIP/2.0", ""),
+        ("text", 200, "+1 (555) 1-2.3", "INVITE sip:4930;npdi;rn=+1555123@203.0.113.2 SIP/2.0", "+1555123"),
+        ("text", 200, "%2B1555", "INVITE sip:4930;npdi;rn=+1555@203.0.113.2 SIP/2.0", "+1555"),
         ("text", 204, "", "INVITE sip:4930;npdi@203.0.113.1 SIP/2.0", ""),
         ("text", 200, " 1555\r\n", "INVITE sip:4930;npdi;rn=1555@203.0.113.2 SIP/2.0", "1555"),
         ("text", 200, "", "INVITE sip:4930;npdi@203.0.113.1 SIP/2.0", ""),
