@@ -1,8 +1,6 @@
 """The management API: JSON over HTTP. Unknown fields, methods and oversized bodies are refused with the reason."""
 
 import asyncio
-import contextlib
-import fcntl
 import hmac
 import os
 import time
@@ -431,10 +429,6 @@ async def management(control: Control) -> AsyncIterator[None]:
         return made
 
     async def begin() -> None:
-        try:
-            fcntl.flock(stack.enter_context(socket.with_suffix(".lock").open("w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"install.state_directory: another edgeproxy serves from {socket.parent}") from None
         # One that ended by force left its socket behind.
         socket.unlink(missing_ok=True)
         protocols = await gate(application(control))
@@ -461,14 +455,13 @@ async def management(control: Control) -> AsyncIterator[None]:
             # Before there is a server of ours, the socket is that of another proxy.
             socket.unlink(missing_ok=True)
 
-    with contextlib.ExitStack() as stack:
+    try:
         try:
-            try:
-                await begin()
-            except OSError as error:
-                raise ConfigError(f"api: {error}") from error
-            yield
-        finally:
-            end()
-            for runner in runners:
-                await runner.cleanup()
+            await begin()
+        except OSError as error:
+            raise ConfigError(f"api: {error}") from error
+        yield
+    finally:
+        end()
+        for runner in runners:
+            await runner.cleanup()

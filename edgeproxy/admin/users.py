@@ -98,9 +98,11 @@ class SourceView(msgspec.Struct):
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
         address = ipaddress.ip_address(text)
+        if address.version == 6 and address.scope_id:
+            raise ValueError
         return (address.version == 6 and address.ipv4_mapped) or address
     except ValueError:
-        raise StorageError(f"source: expected an IP address, got: {text}") from None
+        raise StorageError(f"source: expected an IP address without a zone, got: {text}") from None
 
 
 async def _location(request: web.Request) -> web.Response:
@@ -159,6 +161,8 @@ async def _ban(request: web.Request) -> web.Response:
     change = await asyncio.to_thread(control.engine.ban, source, wanted.seconds, wanted.reason)
     if change in {"full", "unanswered"}:
         raise StorageError(f"{source} is not banned: {_NOT_BANNED[change]}")
+    live = {banned for banned, *_ in control.engine.bans()}
+    control.banned_by_operators = (control.banned_by_operators & live) | {str(source)}
     return as_json({"source": str(source), "new": change == "new"})
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from edgeproxy.policy.call import Call
-from edgeproxy.policy.step import Resumed
+from edgeproxy.policy.step import HandlerTask
 
 call: Call | None = None
 """That of a handler's first step; its task knows its own later."""
@@ -16,6 +16,5 @@ def named() -> dict[str, object]:
     except RuntimeError:
         # Another thread, whatever runs in this one.
         return {}
-    coroutine = task.get_coro() if task else None
-    found = call or (coroutine.call if isinstance(coroutine, Resumed) else None)
+    found = call or (task.call if isinstance(task, HandlerTask) else None)
     return {"call_id": found.call_id, "trace_id": found.trace_id} if isinstance(found, Call) else {}

@@ -246,6 +246,11 @@ class Call:
         if notes or variables:
             self._send(self.token, encode(CONTINUE, notes=notes, more={"variables": variables}))
 
+    def keep_what_came_after(self) -> None:
+        """Give what changed to the call, where that goes on and its handler does: it may end before that."""
+        if self.ended_with is not None:
+            self.keep()
+
     def limit(self, name: str, key: str, most: int | None = None) -> None:
         """Let the call count for `key` of the `[limit.NAME]` of this name from the next verdict on; where that is full, it is refused as the limit says.
 

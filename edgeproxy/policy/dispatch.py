@@ -127,7 +127,7 @@ class Dispatcher:
             self._decide(call, verdict)
             return
         if isinstance(coroutine := task.get_coro(), Resumed):
-            coroutine.call = call
+            coroutine.seen.call, coroutine.seen.after_step = call, call.keep_what_came_after
         key = question.key
         self._running[key] = (call, task, time.monotonic())
         if isinstance(call, Branch | ChosenRule | PassingResponse):
@@ -287,7 +287,7 @@ def described(error: BaseException) -> dict[str, object]:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:
+    except BaseException:
         text = "(its text cannot be had)"
     if len(text) > MOST_FAULT_CHARACTERS:
         text = f"{text[:MOST_FAULT_CHARACTERS]}... ({len(text)} characters)"

@@ -12,6 +12,7 @@ import msgspec
 from edgeproxy.errors import PolicyError
 from edgeproxy.policy.chain import convert_options
 from edgeproxy.policy.compiled import load_compiled
+from edgeproxy.policy.dispatch import described
 from edgeproxy.policy.policy import Policy
 
 
@@ -48,9 +49,9 @@ def _load_one(spec: ModuleSpec, directory: Path, cache: Path | None, named_at: s
     except ModuleNotFoundError as error:
         if error.name and (spec.module == error.name or spec.module.startswith(f"{error.name}.")):
             raise PolicyError(f"{named_at}policy module {spec.module}: no such module beside the file or on Python's path") from error
-        raise PolicyError(f"{_place(error, spec.module)}: {type(error).__name__}: {error}") from error
+        raise PolicyError(f"{_place(error, spec.module)}: {described(error)['error']}") from error
     except BaseException as error:  # A module may raise anything, SystemExit included.
-        raise PolicyError(f"{_place(error, spec.module)}: {type(error).__name__}: {error}") from error
+        raise PolicyError(f"{_place(error, spec.module)}: {described(error)['error']}") from error
     policy = getattr(module, "policy", None)
     if not isinstance(policy, Policy):
         raise PolicyError(f"{module.__file__}: expected `policy = Policy()` in module {spec.module}")

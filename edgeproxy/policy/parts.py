@@ -16,6 +16,14 @@ class Part(Call):
     async def _tried(self, verdict: Verdict) -> Failure | None:
         raise PolicyError("no attempts can be made in a hook that is asked about a part of a request")
 
+    def limit(self, name: str, key: str, most: int | None = None) -> None:
+        """Raise `PolicyError`: whether the call has a place is known by now."""
+        raise PolicyError("call.limit: not in a hook that is asked about a part of a request")
+
+    def ban(self, seconds: int, reason: str) -> None:
+        """Raise `PolicyError`: the sender has been heard."""
+        raise PolicyError("call.ban: not in a hook that is asked about a part of a request")
+
 
 class Branch(Part):
     """One attempt that is about to be made. What is changed here goes out with this attempt only."""

@@ -49,9 +49,23 @@ class Variables:
         return changed + [(name, None) for name in before if name not in own]
 
 
+def _check(value: object) -> None:
+    if isinstance(value, tuple):
+        raise TypeError("a tuple would come back as a list")
+    if isinstance(value, dict):
+        for name, part in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"the name {name!r} would come back as a text")
+            _check(part)
+    elif isinstance(value, list):
+        for part in value:
+            _check(part)
+
+
 def _json(name: str, value: object) -> str:
     try:
-        # Not what would come back as something else: bytes, sets, dates, numbers that are none.
+        # Not what would come back as something else: bytes, sets, tuples, names that are no text, dates, numbers that are none.
+        _check(value)
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         text.encode()
         return text

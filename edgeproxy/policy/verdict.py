@@ -1,7 +1,7 @@
 """Verdicts: values that a handler returns. Each becomes one MessagePack map for the native side."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -29,8 +29,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """What a handler decided; by itself it decides nothing, which counts as a failure."""
 
     def fields(self) -> dict[str, Any]:
-        """Return what crosses to the native side."""
-        return {"kind": "error"}
+        """Return what crosses to the native side; raise `PolicyError` where that is nothing."""
+        raise PolicyError("a handler returned a Verdict that decides nothing")
 
 
 class Continue(Verdict, frozen=True):
@@ -139,6 +139,13 @@ class Reply(Verdict, frozen=True):
     body: str = ""
     """A body; its Content-Type goes into `headers`."""
 
+    least: ClassVar[int] = 200
+
+    def __post_init__(self) -> None:
+        """Refuse what is no final status code, or for a refusal none that refuses."""
+        if self.status_code not in range(self.least, 700):
+            raise PolicyError(f"{type(self).__name__}: expected a status code of {self.least} to 699, got: {self.status_code!r}")
+
     def fields(self) -> dict[str, Any]:
         """Return what crosses to the native side."""
         return {
@@ -152,6 +159,8 @@ class Reply(Verdict, frozen=True):
 
 class Reject(Reply, frozen=True):
     """Refuse with a status code of 300 to 699."""
+
+    least: ClassVar[int] = 300
 
 
 class Redirect(Verdict, frozen=True):

@@ -87,6 +87,9 @@ class Control:
         """Rows of `address`, `dispatcher` and `load_balancer` that cannot be used."""
         self._past_lookups: Counter[tuple[str, str]] = Counter()
         self._past_work: Counter[str] = Counter()
+        self._past_restarts = 0
+        self.banned_by_operators: set[str] = set()
+        """Sources; some may have been let in again since."""
         self.revisions = Revisions(Path(loaded.config.install.state_directory) / "revisions")
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -129,6 +132,9 @@ class Control:
         self.announcer.state("node", 1, "serving")
         if self.loaded.config.uses_policies:
             self._policies_state(1, "started")
+
+    def serves(self) -> None:
+        """The start has come to its end: its file is the first to go back to. One that is refused leaves nothing behind."""
         self._keep([])
 
     def _store_for(self, config: Config) -> Store | None:
@@ -200,45 +206,49 @@ class Control:
         name = str(path) if path else self._file_of_start
         return load_text(text, name) if text is not None else load(Path(name))
 
-    async def reload(self, staged: Loaded, of: int = 0) -> Reloaded:
-        """Apply another configuration, or that of the revision `of` again: all of it, or none.
+    async def reload(self, staged: Loaded) -> Reloaded:
+        """Apply another configuration: all of it, or none.
 
         Raise `ConfigError` or `PolicyError`; then everything goes on as it was. A second reload waits for the first.
         """
         async with self._turn:
-            before = self.loaded
-            check_addresses(staged)
-            if restart := needs_restart(before.config, staged.config):
-                line = Positions(staged.text).line
-                places = [f"{staged.name}:{line(tuple(key.split('.')))}: {key}" for key in restart]
-                raise ConfigError("\n".join(f"{place}: changes with a restart only" for place in places))
-            # What takes long, and what fails, comes before anything changes.
-            files = self.policies.changed_files()
-            policies = self.policies if self.policies.serve_also(staged) else await self._started(staged)
-            try:
-                handlers = route_handlers(policies.hooks)
-                keeps = self.routes.serve_also(staged, handlers) or not staged.config.uses_routes
-                tables = None if keeps else await self.routes.read(staged, handlers)
-                await self.users.prepare(staged.config)
-                gone = await self._switch_over(staged, policies, tables)
-            except BaseException:
-                if policies is not self.policies:
-                    await policies.stop()
-                raise
-            if gone:
-                self._later(self._close_listeners(gone, before.config.install.drain_seconds))
-            if tables:
-                self.routes.use(self.engine, staged, tables, serve=False)
-            self.routes.go_by(staged)
-            self.users.use(staged.config)
-            self.loaded = staged
-            self.reloads += 1
-            self.announcer.stand(staged, self.policies)
-            _native.set_log_level(self._level or staged.config.log.level)
-            changed = changes(before.config, staged.config)
-            revision, problem = self._keep(files, of)
-            self.printer.event("reloaded", values={"revision": revision, "changed": changed, "policy_files": files})
-            return Reloaded(revision, changed, files, problem)
+            return await self._apply(staged)
+
+    async def _apply(self, staged: Loaded, of: int = 0) -> Reloaded:
+        """Apply a configuration, or that of the revision `of` again; nobody else may do so meanwhile."""
+        before = self.loaded
+        check_addresses(staged)
+        if restart := needs_restart(before.config, staged.config):
+            line = Positions(staged.text).line
+            places = [f"{staged.name}:{line(tuple(key.split('.')))}: {key}" for key in restart]
+            raise ConfigError("\n".join(f"{place}: changes with a restart only" for place in places))
+        # What takes long, and what fails, comes before anything changes.
+        files = self.policies.changed_files()
+        policies = self.policies if self.policies.serve_also(staged) else await self._started(staged)
+        try:
+            handlers = route_handlers(policies.hooks)
+            keeps = self.routes.serve_also(staged, handlers) or not staged.config.uses_routes
+            tables = None if keeps else await self.routes.read(staged, handlers)
+            await self.users.prepare(staged.config)
+            gone = await self._switch_over(staged, policies, tables)
+        except BaseException:
+            if policies is not self.policies:
+                await policies.stop()
+            raise
+        if gone:
+            self._later(self._close_listeners(gone, before.config.install.drain_seconds))
+        if tables:
+            self.routes.use(self.engine, staged, tables, serve=False)
+        self.routes.go_by(staged)
+        self.users.use(staged.config)
+        self.loaded = staged
+        self.reloads += 1
+        self.announcer.stand(staged, self.policies)
+        _native.set_log_level(self._level or staged.config.log.level)
+        changed = changes(before.config, staged.config)
+        revision, problem = self._keep(files, of)
+        self.printer.event("reloaded", values={"revision": revision, "changed": changed, "policy_files": files})
+        return Reloaded(revision, changed, files, problem)
 
     async def _started(self, staged: Loaded) -> Policies:
         """Start the modules beside those that run: what does not import, or hangs, changes nothing."""
@@ -321,6 +331,7 @@ class Control:
         if policies := self._retired.pop(task, None):
             self._past_lookups += policies.lookups
             self._past_work += policies.work
+            self._past_restarts += policies.restarts
 
     def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -340,8 +351,10 @@ class Control:
 
     async def rollback(self, number: int = 0) -> Reloaded:
         """Apply revision `number` again, or for 0 the file that served before this one; raise `ConfigError` where there is none."""
-        wanted = self.revisions.wanted(number, self.loaded.text)
-        return await self.reload(load_text(wanted.text, wanted.name), of=wanted.of or wanted.number)
+        async with self._turn:
+            # What served before is known once nobody else is about to change it.
+            wanted = self.revisions.wanted(number, self.loaded.text)
+            return await self._apply(load_text(wanted.text, wanted.name), wanted.of or wanted.number)
 
     async def diff(self, staged: Loaded) -> dict[str, Any]:
         """Return what a reload would change, and what operators set at run time; raise as `reload` does for what it would refuse."""
@@ -357,6 +370,10 @@ class Control:
         run_time: dict[str, Any] = {"log.level": self._level} if self._level else {}
         if found := self._limits.set_by_operators:
             run_time["limit"] = found
+        if switched := self._switches.in_words():
+            run_time["switch"] = switched
+        if bans := [source for source, *_ in self.engine.bans() if source in self.banned_by_operators]:
+            run_time["ban"] = bans
         return {
             "changed": changes(self.loaded.config, staged.config),
             "policy_files": self.policies.changed_files(),
@@ -406,7 +423,7 @@ class Control:
         """Return every counter."""
         bus = self.announcer.bus
         own = {
-            "policy_restarts": self.policies.restarts,
+            "policy_restarts": self._past_restarts + sum(policies.restarts for policies in self._all_policies),
             "policy_memory_bytes": sum(policies.memory_bytes for policies in self._all_policies),
             **dict.fromkeys(WORK, 0),
             **sum((policies.work for policies in self._all_policies), self._past_work),

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,7 +55,7 @@ def main() -> None:
     os.dup2(2, 1)
     printer = logs.LogPrinter(logs.configure())
     if orders.descriptors:
-        printed.take_over(printer.event)
+        printed.take_over(partial(_say, printer, mask=orders.mask_identities))
     try:
         modules = load(orders.modules, Path(orders.directory), Path(orders.cache), orders.places)
         lookups = Lookups(orders.lookups, orders.peer_lookups, orders.trusted, orders.database) if orders.peer_lookups else None
@@ -157,6 +158,13 @@ class Tally:
                 self._rest = self._rest[os.write(self._out.fileno(), self._rest) :]
 
 
+def _say(printer: logs.LogPrinter, event: str, level: str, values: dict[str, object], *, mask: bool) -> None:
+    if mask:
+        # The trace id stays, by which records and decisions name the call.
+        values.pop("call_id", None)
+    printer.event(event, level=level, values=values)
+
+
 class Exchange:
     """Carries questions from the port to the handlers and verdicts back."""
 
@@ -199,8 +207,8 @@ class Exchange:
             for question in questions:
                 try:
                     self.dispatcher.handle(question)
-                except Exception as error:
-                    # A fault of ours costs its own request alone: those behind it are taken from the ring already.
+                except BaseException as error:
+                    # A fault of ours, or what a policy raises where we look at it, costs its own request alone: those behind it are taken from the ring already.
                     self._log("fault in the policy process", described(error))
         finally:
             self._flush()
@@ -235,10 +243,7 @@ async def _serve(orders: Orders, chain: Chain, tally: Tally, printer: logs.LogPr
     stop, draining = asyncio.Event(), asyncio.Event()
 
     def log(event: str, values: dict[str, object]) -> None:
-        if orders.mask_identities:
-            # The trace id stays, by which records and decisions name the call.
-            values.pop("call_id", None)
-        printer.event(event, level="error", values=values)
+        _say(printer, event, "error", values, mask=orders.mask_identities)
 
     tell_unseen_faults(log)
     # Memory, our bell, and a bell for each worker.

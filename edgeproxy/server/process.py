@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from types import FrameType
 
 import uvloop
@@ -19,6 +20,7 @@ from edgeproxy.server.control import Control
 from edgeproxy.server.log_writer import hold_standard_descriptors
 from edgeproxy.server.notify import notify
 from edgeproxy.server.privileges import become_user
+from edgeproxy.server.state_lock import held_alone
 
 Management = Callable[[Control], AbstractAsyncContextManager[None]]
 
@@ -33,7 +35,9 @@ def run(loaded: Loaded, management: Management) -> None:
     become_user(loaded)
     printer = logs.LogPrinter(logs.configure())
     _native.set_log_level(loaded.config.log.level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    state = Path(loaded.config.install.state_directory)
+    # Before anything there is read or written: it is that of the other one, where there is another.
+    with held_alone(state), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(loaded, management, printer))
 
 
@@ -67,6 +71,7 @@ async def _serve(loaded: Loaded, management: Management, printer: logs.LogPrinte
     control.standing.run(control.announcer.run)
     try:
         async with management(control):
+            control.serves()
             printer.event("serving", values={"listeners": [listener.address for listener in loaded.config.install.listener.values()]})
             with contextlib.suppress(OSError):
                 # Whoever started us may have closed it, or given us a disk that is full.

@@ -21,6 +21,12 @@ class Switches:
     def __iter__(self) -> Iterator[tuple[Key, bool]]:
         return iter(self._states.items())
 
+    def in_words(self) -> dict[str, str]:
+        """Return what is switched, `on` or `off`, by kind, partition or peer, and name."""
+        return {
+            " ".join(filter(None, (kind, where, name))): "on" if on else "off" for (where, kind, name), on in sorted(self._states.items())
+        }
+
     def set(self, key: Key, on: bool) -> None:
         """Keep a switch; raise `StorageError` where it cannot be written."""
         self._states[key] = on

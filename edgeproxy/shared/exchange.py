@@ -9,7 +9,7 @@ from edgeproxy.shared.store import Values
 
 LINE = 1 << 20
 """Bytes of a line."""
-Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 

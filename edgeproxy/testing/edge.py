@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -45,10 +46,12 @@ _TURNS = 5
 
 
 class SimulatedEdge:
-    """An edge with `policies`, asked in this order; use it as a context manager or call `close`.
+    """An edge with `policies`, asked in this order; use it as a context manager or call `close`. One at a time: time and values are those of one.
 
-    `options` are those of every policy, or a list with those of each.
+    `options` are those of every policy, or a list with those of each. Raise `RuntimeError` while another one is open.
     """
+
+    _open: ClassVar[Callable[[], "SimulatedEdge | None"]] = lambda: None
 
     def __init__(
         self,
@@ -57,6 +60,8 @@ class SimulatedEdge:
         configuration: str = CONFIGURATION,
         deadline_seconds: float = 1.0,
     ) -> None:
+        if SimulatedEdge._open() is not None:
+            raise RuntimeError("another SimulatedEdge is open: close it first, or use it as a context manager")
         config = load_text(configuration, "simulated.toml").config
         kinds = {name: peer.kind for name, peer in config.peer.items()}
         given = [options or {}] * len(policies) if options is None or isinstance(options, Mapping) else list(options)
@@ -88,7 +93,9 @@ class SimulatedEdge:
         Call.database = config.install.database if "database" in configuration else ""
         self._milliseconds = 0
         Call.sleeper = self._clock.sleep
-        Call.values = PolicyValues(values=MemoryValues(lambda: self._clock.now))
+        clock = self._clock
+        Call.values = PolicyValues(values=MemoryValues(lambda: clock.now))
+        SimulatedEdge._open = weakref.ref(self)
 
     def _answer(self, token: bytes, verdict: bytes) -> bool:
         self._edge.answer(token, verdict)
@@ -229,6 +236,7 @@ class SimulatedEdge:
                 self._runner.run(module.close())
         self._runner.close()
         Call.sleeper = asyncio.sleep
+        SimulatedEdge._open = lambda: None
 
     def __enter__(self) -> "SimulatedEdge":
         return self

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -263,6 +264,30 @@ def test_the_log_level_is_a_layer_of_its_own_and_survives_a_reload(local: Local)
         assert json.loads(manage(proxy, "diff")[1])["run_time"] == {"log.level": "debug"}
         assert json.loads(manage(proxy, "log-level", "file")[1]) == {"level": "info"}
         assert json.loads(manage(proxy, "diff")[1])["run_time"] == {}
+        assert manage(proxy, "ban", "add", "203.0.113.9")[0] == 0
+        assert manage(proxy, "ban", "add", "203.0.113.8")[0] == 0
+        assert manage(proxy, "ban", "remove", "203.0.113.8")[0] == 0
+        assert json.loads(manage(proxy, "diff")[1])["run_time"] == {"ban": ["203.0.113.9"]}
+        assert "without a zone" in manage(proxy, "ban", "add", "fe80::1%lo")[1]
+
+
+def test_a_rollback_that_waits_for_a_reload_goes_back_behind_that(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        'import time\nfrom edgeproxy.policy import Policy\ntime.sleep(1)\npolicy = Policy()\n@policy.on_request("INVITE")\ndef decide(call):\n    pass\n'
+    )
+    with Agent() as core:
+        proxy, _, _ = local(core=core.port)
+        first = proxy.file.read_text()
+        proxy.file.write_text(f"# second\n{first}")
+        assert manage(proxy, "reload")[0] == 0
+        proxy.file.write_text(f'# third\n{first}[[policy]]\nmodule = "slow"\n')
+        reload = Thread(target=manage, args=(proxy, "reload"))
+        reload.start()
+        wait_for(lambda: len(children(proxy)) == 1)
+        assert manage(proxy, "rollback")[0] == 0
+        reload.join()
+        kept = json.loads(manage(proxy, "revisions")[1])["revisions"]
+        assert [(revision["number"], revision["of"]) for revision in kept] == [(1, 0), (2, 0), (3, 0), (4, 2)]
 
 
 def test_drain_ends_the_process(local: Local) -> None:

@@ -313,6 +313,7 @@ def test_what_processes_did_is_counted_over_all_that_came_and_went(decided: Loca
             now = [counters[name] for name in names]
             assert all(new > old for new, old in zip(now, before, strict=True)), turn
             assert counters["policy_handling_microseconds"] < 5_000_000
+            assert counters["policy_restarts"] == (turn != "the first")
             before = now
             if turn == "the first":
                 assert outcome(caller, port, "exit", "exit").startswith("SIP/2.0 500")

@@ -469,6 +469,8 @@ def test_a_second_proxy_on_a_state_directory_is_refused_and_takes_nothing(local:
     done = subprocess.run([EDGEPROXY, "run", str(file)], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, f"another edgeproxy serves from {proxy.state}" in done.stderr) == (1, True), done.stderr
     assert json.loads(manage(proxy, "status")[1])["file"] == str(proxy.file)
+    kept = json.loads(manage(proxy, "revisions")[1])["revisions"]
+    assert [revision["name"] for revision in kept] == [str(proxy.file)], "what never served is nothing to go back to"
     proxy.signal(signal.SIGKILL)
     assert proxy.process
     proxy.process.wait(5)

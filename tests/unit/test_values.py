@@ -49,7 +49,7 @@ def test_a_policy_process_asks_over_its_sockets() -> None:
         await other.discard("seen", "a")
         assert set(await one.members("seen")) == {"b"}
         assert await other.fetch("calls") == 400
-        for wrong in ("", "x" * 256, "a\nb"):
+        for wrong in ("", "x" * 256, "a\nb", "a\n", "\x85"):
             with pytest.raises(ValueError, match="a key is 1 to 255 characters"):
                 await one.add(wrong, seconds=60)
         with pytest.raises(ValueError, match="seconds"):

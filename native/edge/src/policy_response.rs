@@ -87,6 +87,11 @@ impl Edge {
             self.keep(entry, &verdict)?;
             self.response_as_wanted(&held.bytes, &verdict)
         });
+        match &made {
+            Ok(None) => self.decide_for(entry, |_| "policy: keeps a response back".to_owned()),
+            Ok(Some(bytes)) if *bytes != held.bytes => self.decide_for(entry, |_| "policy: changes a response".to_owned()),
+            Ok(Some(_)) | Err(_) => {}
+        }
         let bytes = match made {
             Ok(made) => made,
             Err(error) => {

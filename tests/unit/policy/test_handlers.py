@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import weakref
 from collections.abc import Callable
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 import uvloop
 
 from edgeproxy.policy import CONTINUE, Call, CallEnded, LookupFailed, Policy, PolicyError, Redirect, Reject, Relay, Reply, Verdict
-from edgeproxy.policy.step import start
+from edgeproxy.policy.step import HandlerTask, start
 from edgeproxy.testing import SimulatedEdge, request
 
 GATEWAY, CORE = "203.0.113.1:5060", "198.51.100.1:5060"
@@ -465,6 +466,77 @@ def test_whoever_cancels_itself_in_its_first_step_is_cancelled_once_it_waits(tak
     assert asyncio.run(work()) == ("not cancelled" if taken_back else "cancelled, 1")
 
 
+def test_the_task_of_a_handler_is_one_and_the_same_before_and_after_it_waits() -> None:
+    told: list[object] = []
+    seen: list[object] = []
+
+    async def handler() -> str:
+        task = asyncio.current_task()
+        assert task
+        seen.append(task)
+        task.set_name("mine")
+        task.add_done_callback(lambda _: told.append("kept"))
+        task.add_done_callback(told.append)
+        assert (task.remove_done_callback(told.append), task.done(), task.get_coro().__name__) == (1, False, "handler")
+        known = weakref.ref(task)
+        await asyncio.sleep(0)
+        assert (asyncio.current_task() is task, known() is task, task.get_name()) == (True, True, "mine")
+        with pytest.raises(ValueError, match="thrown"):
+            await asyncio.gather(asyncio.sleep(0, 1), fails())
+        assert asyncio.current_task() is task
+        return "done"
+
+    async def fails() -> None:
+        raise ValueError("thrown")
+
+    async def at_once() -> str:
+        task = asyncio.current_task()
+        assert task
+        seen.append(task)
+        task.add_done_callback(lambda done: told.append(done is task))
+        with pytest.raises(AttributeError, match="before the handler waits"):
+            _ = task.nothing_like_that
+        return "at once"
+
+    async def work() -> None:
+        outer = asyncio.current_task()
+        _, task = start(handler(), asyncio.get_running_loop())
+        assert asyncio.current_task() is outer
+        assert task
+        assert await task == "done"
+        assert start(at_once(), asyncio.get_running_loop()) == ("at once", None)
+        await asyncio.sleep(0)
+
+    asyncio.run(work())
+    assert told == ["kept", True]
+    assert [task.done() for task in seen if isinstance(task, HandlerTask)] == [True, True]
+
+
+class UnspeakableError(Exception):
+    """What it says of itself ends the process, or so it thinks."""
+
+    def __str__(self) -> str:
+        raise self.args[0]
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), asyncio.CancelledError(), KeyboardInterrupt()], ids=["exit", "cancel", "interrupt"])
+def test_an_exception_whose_text_cannot_be_had_costs_its_own_request_alone(raised: BaseException) -> None:
+    def fail(call: Call) -> Verdict:
+        raise UnspeakableError(raised)
+
+    with SimulatedEdge(one(fail)) as edge:
+        assert edge.receive(request("INVITE")).status_code == 500
+        (failure,) = edge.failures
+        assert failure["error"] == "UnspeakableError: (its text cannot be had)"
+        assert failure["call_id"]
+
+
+def test_one_simulated_edge_is_open_at_a_time() -> None:
+    with SimulatedEdge(one(lambda _: CONTINUE)), pytest.raises(RuntimeError, match="another SimulatedEdge is open"):
+        SimulatedEdge(one(lambda _: CONTINUE))
+    SimulatedEdge(one(lambda _: CONTINUE)).close()
+
+
 def test_the_log_has_no_more_of_a_fault_than_a_line_can_hold() -> None:
     policy = Policy()
 
@@ -554,12 +626,28 @@ def test_the_end_of_a_call_is_a_cancellation_for_all_that_its_handler_waits_in()
         (lambda _: Redirect(("sip:a@b>, <sip:evil@x",)), "PolicyError: Redirect: not a SIP URI: 'sip:a@b>, <sip:evil@x'"),
         (lambda _: Relay(("sip:a@b",), peer="core"), "PolicyError: Relay: expected either `to` or `peer`"),
         (lambda call: call.set_header("Via", "x"), "a verdict cannot be carried out: header field may not be changed: Via"),
-        (lambda _: Reject("404"), "a verdict cannot be carried out: cannot be read: "),  # type: ignore[arg-type]
+        (lambda _: Reject("404"), "PolicyError: Reject: expected a status code of 300 to 699, got: '404'"),  # type: ignore[arg-type]
+        (lambda _: Reject(200), "PolicyError: Reject: expected a status code of 300 to 699, got: 200"),
+        (lambda _: Reply(180), "PolicyError: Reply: expected a status code of 200 to 699, got: 180"),
+        (lambda _: Verdict(), "PolicyError: a handler returned a Verdict that decides nothing"),
         (lambda _: Relay(("tel:+49",)), "a verdict cannot be carried out: not a SIP URI with a host: tel:+49"),
         (lambda _: Redirect(("sip:a@b",), status_code=404), "PolicyError: Redirect: expected a status code of 300 to 399, got: 404"),
         (lambda _: Relay(peer="core", first_answer_seconds=-5), "PolicyError: first_answer_seconds: expected more than 0, got: -5"),
     ],
-    ids=["no contact", "no uri", "two contacts", "two wishes", "header", "code", "target", "redirect", "seconds"],
+    ids=[
+        "no contact",
+        "no uri",
+        "two contacts",
+        "two wishes",
+        "header",
+        "code",
+        "no refusal",
+        "no final",
+        "nothing",
+        "target",
+        "redirect",
+        "seconds",
+    ],
 )
 def test_why_a_verdict_is_not_carried_out_is_told(verdict: Callable[[Call], Verdict | None], why: str) -> None:
     with SimulatedEdge(one(verdict)) as edge:

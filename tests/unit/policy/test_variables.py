@@ -80,6 +80,30 @@ def test_variables_cross_with_requests_that_open_no_call() -> None:
     assert seen == [{"kind": "text"}]
 
 
+def test_variables_that_change_after_the_answer_reach_the_call_while_the_handler_goes_on() -> None:
+    policy = Policy()
+    seen: list[object] = []
+
+    @policy.on_request("INVITE")
+    async def begin(call: Call) -> Verdict:
+        assert await call.attempt("sip:198.51.100.1") is None
+        call.variables["late"] = 1
+        await call.sleep(1_000)
+        return CONTINUE
+
+    @policy.on_in_dialog("BYE")
+    def goodbye(call: Call) -> Verdict:
+        seen.append(dict(call.variables))
+        return CONTINUE
+
+    with SimulatedEdge(policy) as edge:
+        relayed = edge.receive(request("INVITE"))
+        answered = next(message for message in edge.respond(relayed, 200) if message.status_code == 200)
+        edge.advance(2)
+        record = hang_up(edge, relayed, answered)
+    assert (seen, record["variables"]) == ([{"late": 1}], {"late": 1})
+
+
 def test_notes_of_responses_within_dialogs_and_after_the_answer_reach_the_record() -> None:
     policy = Policy()
 
@@ -165,11 +189,13 @@ def test_what_a_limit_refuses_is_noted_all_the_same() -> None:
         (CIRCLE, "call.variables['it']: expected what JSON can hold, got list: "),
         (b"bytes", "call.variables['it']: expected what JSON can hold, got bytes: "),
         ({1, 2}, "call.variables['it']: expected what JSON can hold, got set: "),
+        ([{"a": {1: 2}}], "call.variables['it']: expected what JSON can hold, got list: the name 1 would come back as a text"),
+        ({"a": (1, 2)}, "call.variables['it']: expected what JSON can hold, got dict: a tuple would come back as a list"),
         (float("nan"), "call.variables['it']: expected what JSON can hold, got float: "),
         ("half \ud800 of a pair", "call.variables['it']: expected what JSON can hold, got str: "),
         ("x" * 17_000, "call.variables: 17009 bytes as JSON, 16384 at most for a call"),
     ],
-    ids=["object", "a list within itself", "bytes", "set", "no number", "half a pair", "too long"],
+    ids=["object", "a list within itself", "bytes", "set", "number as name", "tuple", "no number", "half a pair", "too long"],
 )
 def test_what_json_cannot_hold_is_refused_by_name(value: object, fault: str) -> None:
     policy = Policy()
