@@ -1,7 +1,7 @@
 //! Register poisoning: a Contact that names a gateway, the core or the proxy itself would have calls for its user arrive there
 //! as if they were ours (RFC 3261 section 10.3; 476 is what other proxies answer).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proto::{Contact, Key, Now, milliseconds};
 use syntax::{Message, Span, Transport, Uri, is_odd_address, parse_ip};
@@ -60,6 +60,9 @@ impl Edge {
             return ContactVerdict::Bad("is a GRUU of a domain that is served here");
         }
         let resolve = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.contacts.resolve);
+        if uri.port == Some(0) {
+            return ContactVerdict::Bad("has port 0");
+        }
         let port = uri.port.unwrap_or_else(|| uri.transport.map_or(5060, Transport::default_port));
         for span in [uri.host, uri.maddr] {
             let host = span.of(bytes);
@@ -110,7 +113,7 @@ impl Edge {
         if self.is_machine(arrival, ip, port) {
             return Some("is an address of a core, a gateway or a trusted element");
         }
-        if ip.is_unspecified() || ip.is_multicast() || in_networks(&contacts.forbidden, ip) {
+        if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || in_networks(&contacts.forbidden, ip) {
             return Some("lies in a forbidden network");
         }
         (in_networks(&contacts.private, ip) && ip != source && !natted).then_some("is a private address and not its sender's")

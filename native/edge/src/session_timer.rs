@@ -71,6 +71,8 @@ impl Edge {
         let (wanted, interval) = (expires(message), settings.interval(message));
         let top = usize::from(message.head.headers_end);
         match [b"Session-Expires", &b"x"[..]].into_iter().find_map(|name| message.named(name).next()) {
+            // What no number can be read from asks for nothing.
+            Some(slot) if wanted.is_none() => self.edits.replace_with(slot.value, |out| drop(write!(out, "{interval}"))),
             Some(slot) if wanted.is_some_and(|wanted| wanted != interval) => {
                 let refresher = message.text(slot.value).iter().position(|byte| *byte == b';').map_or(&[][..], |at| &message.text(slot.value)[at..]);
                 self.edits.replace_with(slot.value, |out| {

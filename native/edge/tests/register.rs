@@ -133,6 +133,8 @@ fn nobody_registers_what_would_let_calls_in_elsewhere() {
         ("sip:bob@198.51.100.7;maddr=192.0.2.200", "core"),
         ("sip:bob@203.0.113.5", "forbidden"),
         ("sip:bob@224.0.0.1", "forbidden"),
+        ("sip:bob@255.255.255.255", "forbidden"),
+        ("sip:bob@198.51.100.7:0", "has port 0"),
         ("sip:bob@3221226184", "some take for an address"),
         ("sip:bob@192.0.712", "some take for an address"),
         ("sip:bob@192.0.2.0xC8.", "some take for an address"),
@@ -145,7 +147,7 @@ fn nobody_registers_what_would_let_calls_in_elsewhere() {
         assert!(reason.contains(why), "{contact}: {reason}");
         assert_eq!(events[0].values[0], edge::EventValue::Text("198.51.100.7".to_owned()), "as in other events, without a port");
     }
-    assert_eq!((rig.rows("bob@example.net").len(), rig.counters().contacts_refused.get()), (0, 11));
+    assert_eq!((rig.rows("bob@example.net").len(), rig.counters().contacts_refused.get()), (0, 13));
     // One that is to go may have been anything.
     assert_eq!(code(rig.receive(PHONE, &Register::new(2).lines(&["Contact: <sip:bob@192.0.2.200>;expires=0"]).text())), 200);
 }

@@ -38,6 +38,8 @@ fn what_nobody_asks_for_we_do_and_what_is_asked_for_is_bounded() {
         (&["x: 7200"], "1800"),
         (&["Session-Expires: 7200", "Min-SE: 3600"], "3600"),
         (&["Session-Expires: 90"], "120"),
+        (&["Session-Expires: abc;refresher=uac"], "1800"),
+        (&["x: 99999999999"], "1800"),
     ] {
         let mut rig = Rig::new(timed());
         let (request, _) = call(&mut rig, lines, "");
