@@ -139,7 +139,7 @@ def test_guessing_is_told_stopped_and_banned(users: Callable[..., tuple[Proxy, i
     assert guesser.register("secret2").startswith("SIP/2.0 200")
     assert manage(proxy, "ban", "add", "127.0.0.66", "--seconds", "5", "--reason", "test")[0] == 0
     assert guesser.register("secret2") == ""
-    assert manage(proxy, "ban", "add", "nowhere") == (1, "source: expected an IP address, got: nowhere\n")
+    assert manage(proxy, "ban", "add", "nowhere") == (1, "source: expected an IP address without a zone, got: nowhere\n")
     assert manage(proxy, "ban", "remove", "192.0.2.1") == (1, "not banned: 192.0.2.1\n")
 
 
