@@ -10,14 +10,11 @@ use crate::question::Address;
 use crate::transaction::{Branch, Client};
 
 impl Edge {
-    /// Whether a gateway of a plan is at hand.
-    pub(crate) fn has_gateway(&self, entry: Key) -> bool {
-        self.transactions.get(entry).and_then(|transaction| transaction.plan.as_ref()).is_some_and(|plan| plan.current.is_some())
-    }
-
-    /// Whether the gateway at hand is to be passed over because no listener leads to `to`; that counts as an attempt.
+    /// Whether a gateway is at hand and to be passed over because no listener leads to `to`; that counts as an attempt.
     pub(crate) fn is_out_of_reach(&mut self, now: Now, entry: Key, to: Address) -> bool {
-        if self.snapshot.settings.listeners.iter().any(|listener| listener.way() == Some(to.way())) {
+        let plan = self.transactions.get(entry).and_then(|transaction| transaction.plan.as_ref());
+        let reached = || self.snapshot.settings.listeners.iter().any(|listener| listener.way() == Some(to.way()));
+        if plan.is_none_or(|plan| plan.current.is_none()) || reached() {
             return false;
         }
         let cookie = self.random() as u32;

@@ -208,13 +208,18 @@ impl Edge {
 
     /// Makes one attempt; false where the next one should follow at once.
     pub(crate) fn start_branch(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape) -> bool {
-        if self.has_gateway(entry) && self.is_out_of_reach(now, entry, address) {
-            return false;
-        }
-        if (self.media.external > 0 || self.is_external()) && self.ask_about_media(now, entry, message, address, shape) {
-            return true;
+        if self.media.external > 0 || self.is_external() {
+            if self.is_out_of_reach(now, entry, address) {
+                return false;
+            }
+            if self.ask_about_media(now, entry, message, address, shape) {
+                return true;
+            }
         }
         if !self.attempt(now, entry, message, address, shape, false) {
+            if self.is_out_of_reach(now, entry, address) {
+                return false;
+            }
             self.counters.attempts_undeliverable.add();
             let code = self.flow_status(entry, 503);
             self.note_failure(entry, code, None);
