@@ -389,7 +389,8 @@ impl Edge {
     /// The listener to send from: the one wished for, else one of the right transport and family, by the kernel's route where several are.
     pub(crate) fn listener_for(&mut self, to: Address, wish: Option<u16>) -> Option<u16> {
         let listeners = &self.snapshot.settings.listeners;
-        let fits = |index: u16| listeners.get(usize::from(index)).is_some_and(|listener| listener.way() == Some(to.way()));
+        let wanted = Some(to.way());
+        let fits = |index: u16| listeners.get(usize::from(index)).is_some_and(|listener| listener.way() == wanted);
         if let Some(index) = wish.filter(|index| fits(*index)) {
             return Some(index);
         }

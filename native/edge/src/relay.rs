@@ -285,6 +285,7 @@ impl Edge {
     pub(crate) fn hop_to(&mut self, address: Address, shape: &Shape) -> Option<Hop> {
         let mut listener = self.listener_for(address, shape.listener)?;
         if shape.listener.is_none()
+            && self.snapshot.has_peer_listeners
             && let Some(peer) = self.identify(listener, address.transport, address.address)
             && let Some(wish) = self.snapshot.peer_listeners[usize::from(peer)]
         {

@@ -425,6 +425,8 @@ pub struct Snapshot {
     pub(crate) peer_ids: Vec<u32>,
     /// The listener that a peer wishes to be reached from.
     pub(crate) peer_listeners: Vec<Option<u16>>,
+    /// Whether any peer wishes so: where none does, nobody needs to ask who is there.
+    pub(crate) has_peer_listeners: bool,
     /// What Via says behind the transport and a space: host and port.
     sent_by: Vec<Vec<u8>>,
     pub(crate) policies: Vec<PolicyRule>,
@@ -514,7 +516,7 @@ impl Snapshot {
         let listener_ids = settings.listeners.iter().map(|listener| if listener.drained { 0 } else { ids.next().unwrap_or(0) as u16 }).collect();
         let peer_ids = stable_ids("peer", u32::MAX, settings.peers.iter().map(|p| &p.name))?;
         let by_name = |name: &String| settings.listeners.iter().position(|l| l.name == *name).map(|index| index as u16);
-        let peer_listeners = settings.peers.iter().map(|p| by_name(&p.listener)).collect();
+        let peer_listeners: Vec<Option<u16>> = settings.peers.iter().map(|p| by_name(&p.listener)).collect();
         let sent_by = settings.listeners.iter().map(crate::route::host_port).collect();
         let policies = settings.policies.iter().map(|policy| PolicyRule::new(policy, &settings.peers)).collect::<Result<Vec<_>, _>>()?;
         let asked = policies.iter().fold(0, |asked, rule| asked | 1 << rule.event as u16);
@@ -586,6 +588,7 @@ impl Snapshot {
             own,
             timers,
             listener_ids,
+            has_peer_listeners: peer_listeners.iter().any(Option::is_some),
             peer_ids,
             peer_listeners,
             sent_by,
