@@ -58,7 +58,7 @@ def test_workers_on_one_thread_and_on_several_serve_alike(local: Local, gather_p
         def busy() -> int:
             names = [(task / "comm").read_text().strip() for task in threads.iterdir()]
             times = [int((task / "schedstat").read_text().split()[0]) for task in threads.iterdir()]
-            return sum(name.startswith("worker-") and time > 2_000_000 for name, time in zip(names, times, strict=True))
+            return sum(name.startswith("worker-") and time > 500_000 for name, time in zip(names, times, strict=True))
 
         for number in range(200):
             call(caller, core, port, f"shared{number}")
