@@ -1,8 +1,6 @@
 """What an operator can do to a running proxy: reload, roll back, look, drain."""
 
 import asyncio
-import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Coroutine, Mapping
@@ -24,6 +22,7 @@ from edgeproxy.server.fraud_store import FraudStore
 from edgeproxy.server.kernel_bans import KernelGuard
 from edgeproxy.server.limits import Limits
 from edgeproxy.server.logs import LogPrinter
+from edgeproxy.server.niceness import serve_behind_workers, step_back
 from edgeproxy.server.policies import WORK, Policies, route_handlers
 from edgeproxy.server.revisions import Revisions
 from edgeproxy.server.route_report import RouteReport
@@ -97,6 +96,7 @@ class Control:
 
     async def start(self) -> None:
         """Start policies and engine; raise as `run` does, with nothing left running."""
+        serve_behind_workers(self.loaded.config.tuning.server_nice)
         store = self._store_for(self.loaded.config)
         hooks = await self.policies.start()
         try:
@@ -111,7 +111,7 @@ class Control:
             await self.values.stop()
             raise
         # Workers have their threads: from here on what Python does, and the threads that it starts, may wait for theirs.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(self.loaded.config.tuning.server_nice, os.nice(0)))
+        step_back(self.loaded.config.tuning.server_nice)
         if tables:
             self.routes.use(self.engine, self.loaded, tables, serve=False)
         self._limits.apply(self.engine)

@@ -235,6 +235,20 @@ def test_a_reload_takes_new_rules_names_bad_rows_and_a_failed_one_changes_nothin
     assert (status["state"], "database" in status["problem"]) == ("stale", True)
 
 
+def test_a_load_of_rules_leaves_the_processor_to_calls(
+    routed: Callable[..., tuple[Proxy, int]], gateway: Callable[..., tuple[int, Sipp]]
+) -> None:
+    busy, _ = gateway("busy")
+    proxy, _ = routed({"a": busy}, [("0", "49", "a")])
+    assert manage(proxy, "routes", "reload")[0] == 0
+    nice: dict[str, set[int]] = {}
+    for task in Path(f"/proc/{proxy.process.pid}/task").iterdir():
+        name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+        nice.setdefault(name, set()).add(int(rest.split()[16]))
+    # The threads of the server's loop, those among them that began before there was a worker.
+    assert (nice["worker-0"], nice["edgeproxy"]) == ({0}, {10})
+
+
 def test_bad_rows_can_refuse_the_start(start_proxy: Start, tmp_path: Path) -> None:
     environment = provision(tmp_path / "rules.db", {"a": "127.0.0.1"}, [("0", "x", "a")])
     toml = TOML.format(port=free_port(), route="", extra='[routing]\nbad_rows = "refuse"')
