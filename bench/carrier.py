@@ -161,40 +161,34 @@ def reloads(rate: int, seconds: int, rules: int) -> dict[str, Any]:
 
 
 def hanging(rate: int, dipped: int, seconds: int) -> dict[str, Any]:
-    """Set-up times of calls that ask nobody, without and beside others that wait for a number lookup that never answers."""
+    """Set-up times of calls that ask nobody: alone, beside others whose number lookup is refused at once, and where it never answers.
+
+    The second of these says what the others cost by themselves; what the third has more comes from the hanging.
+    """
     config = str(ROOT / "bench/load/lookup.toml")
-    tool = str(ROOT / "target/release/edge-load")
-    with (
-        socket.create_server(("127.0.0.1", 8090), backlog=4_096),
-        Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], config]) as target,
-    ):
-        load(target, rate, 2)
-        alone = load(target, rate, seconds).report
-        words = [
-            tool,
-            "call",
-            "--caller",
-            "127.0.0.1:5081",
-            "--callee",
-            "127.0.0.1:5071",
-            "--digits",
-            str(DIGITS),
-            "--rate",
-            str(dipped),
-            "--duration",
-            str(seconds + 2),
-        ]
+    callers = ("--caller", "127.0.0.1:5081", "--callee", "127.0.0.1:5071", "--digits", str(DIGITS))
+    words = [str(ROOT / "target/release/edge-load"), "call", *callers, "--rate", str(dipped), "--duration", str(seconds + 2)]
+
+    def beside(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
         others = subprocess.Popen(["taskset", "-c", LOAD_CORE, *words], stdout=subprocess.PIPE, text=True)
         time.sleep(1.5)
-        beside = load(target, rate, seconds).report
-        waited = json.loads(others.communicate()[0])
+        report = load(target, rate, seconds).report
+        return report, json.loads(others.communicate()[0])
+
+    with Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], config]) as target:
+        load(target, rate, 2)
+        alone = load(target, rate, seconds).report
+        refused, _ = beside(target)
+        with socket.create_server(("127.0.0.1", 8090), backlog=4_096):
+            hung, waited = beside(target)
     done = {
         "rate": rate,
         "dipped": dipped,
         "p99_alone": alone["setup_p99_microseconds"],
-        "p99_beside": beside["setup_p99_microseconds"],
-        "lost": sum(beside[key] for key in ("failed", "refused", "unanswered")),
-        "attempted": beside["attempted"],
+        "p99_refused": refused["setup_p99_microseconds"],
+        "p99_beside": hung["setup_p99_microseconds"],
+        "lost": sum(hung[key] for key in ("failed", "refused", "unanswered")),
+        "attempted": hung["attempted"],
         "waited_p50": waited["setup_p50_microseconds"],
         "waited_lost": sum(waited[key] for key in ("failed", "refused", "unanswered")),
         "waited_attempted": waited["attempted"],

@@ -232,7 +232,7 @@ def _lookup_hangs(done: dict[str, Any]) -> list[str]:
     return [
         "## Number lookups: the service hangs",
         "",
-        f"{done['rate']} calls/s that ask nobody: set-up p99 {done['p99_alone']} µs alone, {done['p99_beside']} µs beside {done['dipped']} calls/s that wait a second for a service that never answers; "
+        f"{done['rate']} calls/s that ask nobody: set-up p99 {done['p99_alone']} µs alone, {done['p99_refused']} µs beside {done['dipped']} calls/s whose lookup is refused at once, {done['p99_beside']} µs beside as many that wait a second for a service that never answers; "
         f"{done['lost']} of {done['attempted']} lost. Of those that waited {done['waited_lost']} of {done['waited_attempted']} were lost, and half of them were set up within {done['waited_p50'] / 1e6:.2f} s.",
     ]
 
