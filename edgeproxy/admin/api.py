@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from edgeproxy.admin import fraud, limits, metrics, routes, sinks, trace, users
-from edgeproxy.admin.exchange import CONTROL, Handler, as_json, body_of, query_of
+from edgeproxy.admin.exchange import CONTROL, Handler, as_json, body_of, takes_query, with_query
 from edgeproxy.admin.gate import Gate
 from edgeproxy.admin.http_log import http_logger
 from edgeproxy.admin.place import reachable
@@ -128,6 +128,14 @@ async def _asked(request: web.Request, handler: Handler) -> web.StreamResponse:
             gate.busy(request.protocol, False)
 
 
+@web.middleware
+async def _exact(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a query that no handler would read."""
+    if request.query_string and request.match_info.http_exception is None and not takes_query(request):
+        return _error(400, f"{request.path} takes no query, got: {request.query_string}")
+    return await handler(request)
+
+
 def _reason(request: web.Request, error: Exception) -> tuple[int, str]:
     match error:
         case web.HTTPRequestEntityTooLarge():
@@ -185,8 +193,7 @@ async def _metrics(request: web.Request) -> web.Response:
     return web.Response(text=page, content_type="text/plain")
 
 
-async def _calls(request: web.Request) -> web.Response:
-    query = query_of(request, CallQuery)
+async def _calls(request: web.Request, query: CallQuery) -> web.Response:
     found = request.app[CONTROL].engine.calls(query.call_id, query.limit)
     return as_json({"calls": [msgspec.Raw(call.encode()) for call in found]})
 
@@ -205,14 +212,12 @@ async def _routes(request: web.Request) -> web.Response:
     return as_json(request.app[CONTROL].routes.status())
 
 
-async def _gateways(request: web.Request) -> web.Response:
-    query = msgspec.convert(dict(request.query), routes.GatewayQuery, strict=False)
+async def _gateways(request: web.Request, query: routes.GatewayQuery) -> web.Response:
     found = request.app[CONTROL].routes.gateways()
     return as_json({"gateways": [gateway for gateway in found if not (query.down and gateway["usable"])]})
 
 
-async def _explain(request: web.Request) -> web.Response:
-    query = msgspec.convert(dict(request.query), routes.ExplainQuery, strict=False)
+async def _explain(request: web.Request, query: routes.ExplainQuery) -> web.Response:
     return as_json(routes.explain(request.app[CONTROL], query))
 
 
@@ -249,9 +254,8 @@ async def _switch(request: web.Request) -> web.Response:
     return as_json({"id": wanted.id, "on": wanted.on})
 
 
-async def _trace(request: web.Request) -> web.Response:
+async def _trace(request: web.Request, query: TraceQuery) -> web.Response:
     control = request.app[CONTROL]
-    query = query_of(request, TraceQuery)
     if query.cursor == "now":
         return as_json({"steps": [], "cursor": _cursor(control.engine.trace_places()), "lost_bytes": 0})
     try:
@@ -292,8 +296,7 @@ async def _raise(request: web.Request) -> web.Response:
     return as_json({"taken_by": request.app[CONTROL].announcer.bus.publish(event)})
 
 
-async def _follow(request: web.Request) -> web.StreamResponse:
-    query = query_of(request, FollowQuery)
+async def _follow(request: web.Request, query: FollowQuery) -> web.StreamResponse:
     names = [name for name in query.names.split(",") if name] or sorted(CATALOGUE)
     if unknown := [name for name in names if not is_known(name)]:
         return _error(400, f"no such event: {', '.join(unknown)}")
@@ -360,7 +363,7 @@ async def _drain(request: web.Request) -> web.Response:
 
 def application(control: Control, token: str = "") -> web.Application:
     """Return the API; with a token whoever does not bring it gets 401."""
-    middlewares = [_told, _with_token(token), _asked] if token else [_told, _asked]
+    middlewares = [_told, *([_with_token(token)] if token else []), _asked, _exact]
     app = web.Application(middlewares=middlewares, client_max_size=MOST_BYTES)
     app[CONTROL] = control
     app[GATES] = []
@@ -369,15 +372,15 @@ def application(control: Control, token: str = "") -> web.Application:
             web.get("/status", _status),
             web.get("/counters", _counters),
             web.get("/metrics", _metrics),
-            web.get("/calls", _calls),
+            web.get("/calls", with_query(CallQuery, _calls)),
             web.post("/calls/end", _end),
-            web.get("/trace", _trace),
+            web.get("/trace", with_query(TraceQuery, _trace)),
             web.get("/events", _events),
             web.post("/events", _raise),
-            web.get("/events/follow", _follow),
+            web.get("/events/follow", with_query(FollowQuery, _follow)),
             web.get("/routes", _routes),
-            web.get("/routes/gateways", _gateways),
-            web.get("/routes/explain", _explain),
+            web.get("/routes/gateways", with_query(routes.GatewayQuery, _gateways)),
+            web.get("/routes/explain", with_query(routes.ExplainQuery, _explain)),
             web.post("/routes/reload", _reload_routes),
             web.put("/routes/switch", _switch),
             web.get("/routes/quality", _quality),
@@ -400,7 +403,7 @@ def application(control: Control, token: str = "") -> web.Application:
 
 
 def _metrics_only(control: Control) -> web.Application:
-    app = web.Application(middlewares=[_told, _asked])
+    app = web.Application(middlewares=[_told, _asked, _exact])
     app[CONTROL] = control
     app[GATES] = []
     app.add_routes([web.get("/metrics", _metrics)])

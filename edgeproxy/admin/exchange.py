@@ -14,6 +14,7 @@ BODY_SECONDS = 30.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=msgspec.Struct)
 CONTROL = web.AppKey("control", Control)
+_WITH_QUERY: set[Handler] = set()
 
 
 def as_json(value: Any, status: int = 200) -> web.Response:
@@ -34,6 +35,16 @@ async def body_of(request: web.Request, kind: type[Body]) -> Body:
     return msgspec.json.decode(data or b"{}", type=kind)
 
 
-def query_of(request: web.Request, kind: type[Body]) -> Body:
-    """Return the query of a request; raise `msgspec.MsgspecError` where it is none of this kind."""
-    return msgspec.convert(dict(request.query), kind, strict=False)
+def with_query(kind: type[Body], work: Callable[[web.Request, Body], Awaitable[web.StreamResponse]]) -> Handler:
+    """Return the handler that gives `work` the query of a request, which must be one of this kind."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await work(request, msgspec.convert(dict(request.query), kind, strict=False))
+
+    _WITH_QUERY.add(handler)
+    return handler
+
+
+def takes_query(request: web.Request) -> bool:
+    """Whether there may be a query: where no handler would read it, it is refused, not ignored."""
+    return request.match_info.handler in _WITH_QUERY

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from edgeproxy.admin.exchange import CONTROL, as_json, body_of, query_of
+from edgeproxy.admin.exchange import CONTROL, as_json, body_of, with_query
 from edgeproxy.errors import StorageError
 from edgeproxy.events import make
 
@@ -39,8 +39,8 @@ class Unbar(msgspec.Struct, forbid_unknown_fields=True):
     user: Annotated[str, Meta(min_length=1)]
 
 
-async def _stats(request: web.Request) -> web.Response:
-    query, control = query_of(request, FraudQuery), request.app[CONTROL]
+async def _stats(request: web.Request, query: FraudQuery) -> web.Response:
+    control = request.app[CONTROL]
     rows = await asyncio.to_thread(control.engine.fraud_stats, query.user or None, query.limit)
     barred = [{"user": user, "left_seconds": left, "node": node} for user, left, node in control.barred()]
     return as_json({"figures": [StatsView(*row) for row in rows], "barred": barred})
@@ -56,6 +56,6 @@ async def _unbar(request: web.Request) -> web.Response:
 
 
 ROUTES = [
-    web.get("/fraud", _stats),
+    web.get("/fraud", with_query(FraudQuery, _stats)),
     web.post("/fraud/unbar", _unbar),
 ]

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from edgeproxy.admin.exchange import CONTROL, as_json, body_of, query_of
+from edgeproxy.admin.exchange import CONTROL, as_json, body_of, with_query
 from edgeproxy.errors import StorageError
 
 
@@ -45,8 +45,8 @@ class EndLimited(msgspec.Struct, forbid_unknown_fields=True):
     key: str = ""
 
 
-async def _limits(request: web.Request) -> web.Response:
-    query, control = query_of(request, LimitQuery), request.app[CONTROL]
+async def _limits(request: web.Request, query: LimitQuery) -> web.Response:
+    control = request.app[CONTROL]
     if query.name and query.name not in control.loaded.config.limit:
         raise StorageError(f"no such limit: {query.name}")
     found = await asyncio.to_thread(control.engine.limits, query.name or None, query.limit)
@@ -69,7 +69,7 @@ async def _end(request: web.Request) -> web.Response:
 
 
 ROUTES = [
-    web.get("/limits", _limits),
+    web.get("/limits", with_query(LimitQuery, _limits)),
     web.put("/limits", _set),
     web.post("/limits/end", _end),
 ]

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from edgeproxy.admin.exchange import CONTROL, as_json, body_of, query_of
+from edgeproxy.admin.exchange import CONTROL, as_json, body_of, with_query
 from edgeproxy.errors import StorageError
 
 BAN_SECONDS = 3_600
@@ -105,8 +105,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         raise StorageError(f"source: expected an IP address without a zone, got: {text}") from None
 
 
-async def _location(request: web.Request) -> web.Response:
-    query = query_of(request, LocationQuery)
+async def _location(request: web.Request, query: LocationQuery) -> web.Response:
     rows = await asyncio.to_thread(request.app[CONTROL].engine.location, query.aor or None, query.limit)
     bindings = [
         BindingView(
@@ -174,8 +173,7 @@ async def _unban(request: web.Request) -> web.Response:
     return as_json({"source": str(source)})
 
 
-async def _source(request: web.Request) -> web.Response:
-    query = query_of(request, SourceQuery)
+async def _source(request: web.Request, query: SourceQuery) -> web.Response:
     found = await asyncio.to_thread(request.app[CONTROL].engine.source, _address(query.source))
     if found is None:
         raise StorageError("no worker answers")
@@ -183,10 +181,10 @@ async def _source(request: web.Request) -> web.Response:
 
 
 ROUTES = [
-    web.get("/location", _location),
+    web.get("/location", with_query(LocationQuery, _location)),
     web.post("/location/remove", _remove),
     web.get("/bans", _bans),
-    web.get("/bans/explain", _source),
+    web.get("/bans/explain", with_query(SourceQuery, _source)),
     web.post("/bans", _ban),
     web.post("/bans/remove", _unban),
 ]

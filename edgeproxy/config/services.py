@@ -78,7 +78,7 @@ class Api(msgspec.Struct, frozen=True):
     listen: str = ""
     """`address:port` for the same over TCP, behind the token; by default none. Use a loopback address unless a proxy with TLS stands before it."""
     token_file: str = ""
-    """File with the token that callers over TCP must bring as `Authorization: Bearer TOKEN`; needed with `listen`."""
+    """File with the token that callers over TCP must bring as `Authorization: Bearer TOKEN`; needed with `listen`. Read when the proxy starts: another token needs a restart."""
     metrics_listen: str = ""
     """`address:port` for `/metrics` alone, without a token; by default none."""
 

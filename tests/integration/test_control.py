@@ -371,6 +371,8 @@ def test_over_tcp_nothing_goes_without_the_token(api: tuple[Proxy, str, str, str
         ("GET", "/calls?limit=0", None, 400, "Expected `int` >= 1"),
         ("GET", "/calls?limit=x", None, 400, "Expected `int`"),
         ("GET", "/calls?surplus=1", None, 400, "unknown field `surplus`"),
+        ("GET", "/status?surplus=1", None, 400, "/status takes no query"),
+        ("POST", "/drain?now=1", b"{}", 400, "/drain takes no query"),
         ("POST", "/drain", b'{"now": true}', 400, "unknown field `now`"),
     ],
 )
