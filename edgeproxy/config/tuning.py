@@ -136,7 +136,7 @@ class Tuning(msgspec.Struct, frozen=True):
     overload_milliseconds: Annotated[int, Meta(ge=1, le=10_000)] = 50
     """New requests are refused once a worker has spent so much processor time without emptying its sockets."""
     drop_unread: bool = True
-    """Whether the kernel may drop a share of the new INVITEs unread while more than six are refused for ten calls served, or the sockets never get empty (RFC 3261 section 21.5.4)."""
+    """Whether the kernel may drop a share of the new INVITEs unread while more than six are refused for ten calls served, or the sockets never get empty (RFC 3261 section 21.5.4), and what banned sources go on sending."""
     gather_percent: Annotated[int, Meta(ge=0, le=100)] = 60
     """Workers share a thread while it is busy for less than this share of a processor; 0 gives each a thread of its own at all times."""
     server_nice: Annotated[int, Meta(ge=0, le=19)] = 10

@@ -7,13 +7,14 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.agent import Agent, answer, bye, invite, values
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage, wait_for
 
 TOML = """
 [install]
@@ -88,6 +89,52 @@ def test_a_flood_is_stopped_and_its_neighbour_served(guarded: Start) -> None:
     counters = proxy.counters()
     assert counters["floods_blocked"] == 1
     assert counters["dropped_banned"] > 100
+
+
+@pytest.mark.alone
+def test_the_kernel_drops_what_a_banned_source_goes_on_sending_but_its_call_for_help(guarded: Start) -> None:
+    proxy, port, core = guarded('[emergency]\nnumbers = ["112"]\n')
+    assert manage(proxy, "ban", "add", "127.0.0.50")[0] == 0
+    sent = 0
+    with Agent("127.0.0.50") as attacker, Agent("127.0.0.51") as neighbour:
+
+        def flood(seconds: float) -> None:
+            nonlocal sent
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                for _ in range(100):
+                    attacker.send("OPTIONS sip:flood@edge.example SIP/2.0\r\n\r\n", port)
+                sent += 100
+                time.sleep(0.005)
+
+        flood(3)
+        ask(attacker, port, "112", "help")
+        assert core.receive_until("INVITE", having="Call-ID: help"), "whoever is shut out can still call for help"
+        # From now on it is heard again, since it called for help; another is not.
+        ask(neighbour, port, "49301", "beside")
+        assert core.receive_until("INVITE", having="Call-ID: beside")
+    # What the kernel dropped is told once a second.
+    wait_for(lambda: proxy.counters()["socket_drops"] + proxy.counters()["dropped_banned"] >= sent)
+    counters = proxy.counters()
+    assert counters["socket_drops"] + counters["dropped_banned"] == sent
+    assert counters["dropped_banned"] < sent // 2
+
+
+@pytest.mark.alone
+def test_a_ban_that_is_lifted_is_lifted_in_the_kernel_at_once(guarded: Start) -> None:
+    proxy, port, core = guarded("")
+    assert manage(proxy, "ban", "add", "127.0.0.50")[0] == 0
+    with Agent("127.0.0.50") as attacker:
+        end = time.monotonic() + 5
+        while proxy.counters()["socket_drops"] < 100 and time.monotonic() < end:
+            for _ in range(2_000):
+                attacker.send("OPTIONS sip:flood@edge.example SIP/2.0\r\n\r\n", port)
+        dropped = proxy.counters()["socket_drops"]
+        assert dropped >= 100
+        assert manage(proxy, "ban", "remove", "127.0.0.50")[0] == 0
+        time.sleep(0.4)
+        ask(attacker, port, "49301", "free")
+        assert core.receive_until("INVITE", having="Call-ID: free")
 
 
 def test_what_no_connection_can_make_sense_of_counts_as_malformed(guarded: Start) -> None:

@@ -114,6 +114,11 @@ impl Edge {
         !bans.is_empty() && bans.has(self.key(b"ban", Some(source), b""), Self::seconds_of(now))
     }
 
+    /// Whether nothing that `source` sends is listened to but a call for help: whoever called for help goes on with that.
+    pub fn shuts_out(&self, now: Now, source: IpAddr) -> bool {
+        self.is_banned(now, source) && !self.called_for_help(now, source)
+    }
+
     /// `source` asked for help.
     pub(crate) fn note_called_for_help(&self, now: Now, source: IpAddr) {
         self.snapshot.defence.known.note(self.key(b"help", Some(source), b""), Self::seconds_of(now));

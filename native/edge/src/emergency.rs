@@ -37,6 +37,15 @@ impl EmergencySettings {
         self.numbers.iter().any(|number| dialled_digits(number.as_bytes()).eq(dialled_digits(user)))
     }
 
+    /// The bytes that the user of a SIP URI which asks for help may begin with: those of numbers, of escapes and of visual separators.
+    pub(crate) fn beginnings(&self) -> Vec<u8> {
+        let firsts = self.numbers.iter().filter_map(|number| dialled_digits(number.as_bytes()).next());
+        let mut found: Vec<u8> = if self.numbers.is_empty() { Vec::new() } else { firsts.chain(*b"%-.()").collect() };
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
     /// Whether these are the first bytes of an INVITE that asks for help.
     pub(crate) fn begins(&self, bytes: &[u8]) -> bool {
         let uri = bytes.strip_prefix(b"INVITE ").and_then(|rest| rest.get(..rest.len().min(256))).and_then(|rest| rest.split(|byte| *byte == b' ').next());
@@ -54,6 +63,11 @@ impl Edge {
     /// Whether a request asks for help.
     pub(crate) fn is_emergency(&self, message: &Message<'_>) -> bool {
         message.head.method == Method::Invite && self.snapshot.settings.emergency.names(message.text(message.head.request_uri.whole))
+    }
+
+    /// The bytes that the user of a SIP URI which asks for help may begin with.
+    pub fn emergency_beginnings(&self) -> Vec<u8> {
+        self.snapshot.settings.emergency.beginnings()
     }
 
     /// Whether what comes from a source that is not listened to may have to do with an emergency call: a look at some bytes, since a
@@ -111,6 +125,7 @@ mod tests {
             "sip:9.1-1@h",
         ] {
             assert!(settings.names(uri.as_bytes()) && settings.begins(format!("INVITE {uri} SIP/2.0\r\n").as_bytes()), "{uri}");
+            assert!(uri.strip_prefix("sip:").is_none_or(|user| settings.beginnings().contains(&user.as_bytes()[0])), "{uri}");
         }
         for uri in [
             "urn:service:sosx",

@@ -609,6 +609,7 @@ impl Engine {
         sums.push(("connections", total(|s| s.connections.load(Ordering::Relaxed))));
         sums.push(("connections_refused", total(|s| s.connections_refused.load(Ordering::Relaxed))));
         sums.push(("send_errors", total(|s| s.send_errors.load(Ordering::Relaxed))));
+        sums.push(("socket_drops", total(|s| s.socket_drops.load(Ordering::Relaxed))));
         sums.push(("handed_over", total(|s| s.handed_over.load(Ordering::Relaxed))));
         sums.push(("mailbox_full", total(|s| s.mailbox_full.load(Ordering::Relaxed))));
         sums.push(("policy_queue_bytes", total(|s| s.policy_bytes.load(Ordering::Relaxed))));

@@ -29,13 +29,14 @@ pub(crate) fn raise_open_files(wanted: u64) {
     }
 }
 
-/// Bytes that a socket's receive buffer holds, overhead of the kernel's among them; 0 where that cannot be told.
-pub(crate) fn receive_memory(descriptor: RawFd) -> u64 {
+/// Bytes that a socket's receive buffer holds, overhead of the kernel's among them, and how many datagrams the kernel dropped there:
+/// for want of room, or since a filter wanted it; 0 where that cannot be told.
+pub(crate) fn receive_memory(descriptor: RawFd) -> (u64, u32) {
     let mut figures = [0_u32; 9];
     let mut length = size_of_val(&figures) as libc::socklen_t;
     // SAFETY: `figures` is writable for `length` bytes, and the kernel writes no more.
     let done = unsafe { libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_MEMINFO, figures.as_mut_ptr().cast(), &mut length) };
-    if done == 0 { u64::from(figures[0]) } else { 0 }
+    if done == 0 { (u64::from(figures[0]), figures[8]) } else { (0, 0) }
 }
 
 /// Binds the calling thread to one processor.

@@ -10,6 +10,8 @@ use std::os::fd::AsRawFd;
 
 use libc::sock_filter;
 
+use crate::socket_filter::{PASS, PAYLOAD, by_chance_skip, load_chance, load_word, set, statement, unless_equal_skip, verdict};
+
 /// How often the share that passes is looked at, in microseconds: the kernel takes 1.7 ms to compile another filter.
 const WINDOW: u64 = 200_000;
 /// One step up; downwards it is what the refusals suggest, but no more than to a third.
@@ -22,9 +24,6 @@ const FEW: u64 = 20;
 /// Bytes looked through for a Route header field; where the kernel has not the memory for more, fewer must do.
 const DEPTH: u32 = 1_000;
 const LESS_DEPTH: u32 = 600;
-/// A socket's filter sees the UDP header first.
-const PAYLOAD: u32 = 8;
-const PASS: u32 = u32::MAX;
 
 /// Decides how much of the INVITEs reaches us.
 pub(crate) struct Sieve {
@@ -42,9 +41,10 @@ impl Sieve {
 
     /// Finds out whether the kernel would take a filter for `socket`, so that it is told at start if not.
     pub(crate) fn try_out(&mut self, socket: &impl AsRawFd) {
-        if self.enabled {
-            self.apply(socket, 1.0 - f64::EPSILON);
-            self.apply(socket, 1.0);
+        if self.enabled
+            && let Err(error) = set(socket, &programs(1.0 - f64::EPSILON)).and_then(|()| set(socket, &[]))
+        {
+            self.give_up(&error);
         }
     }
 
@@ -71,54 +71,42 @@ impl Sieve {
         changed.then_some(share)
     }
 
-    /// Lets `share` of the INVITEs through `socket`.
-    pub(crate) fn apply(&mut self, socket: &impl AsRawFd, share: f64) {
-        // The old filter goes first: both together would be charged to the socket.
-        let mut done = detach(socket);
-        if share < 1.0 && done.is_ok() {
-            done = attach(socket, &program(share, DEPTH)).or_else(|_| attach(socket, &program(share, LESS_DEPTH)));
-        }
-        if let Err(error) = done {
-            self.enabled = false;
-            log::warn!(target: "overload", "the kernel takes no socket filter, so every INVITE that comes under overload must be refused: raise net.core.optmem_max to 131072 ({error})");
-        }
+    /// The share of the INVITEs that is dropped.
+    pub(crate) fn percent(&self) -> u64 {
+        ((1.0 - self.share) * 100.0) as u64
+    }
+
+    /// Whether part of the INVITEs is dropped.
+    pub(crate) fn is_active(&self) -> bool {
+        self.share < 1.0
+    }
+
+    /// Filters that let the share through that should pass at present, the better first.
+    pub(crate) fn programs(&self) -> Vec<Vec<sock_filter>> {
+        if self.is_active() { programs(self.share) } else { vec![vec![]] }
+    }
+
+    /// Does without: the kernel took none of the filters.
+    pub(crate) fn give_up(&mut self, error: &io::Error) {
+        (self.enabled, self.share) = (false, 1.0);
+        log::warn!(target: "overload", "the kernel takes no socket filter, so every INVITE that comes under overload must be refused: raise net.core.optmem_max to 131072 ({error})");
     }
 }
 
-fn attach(socket: &impl AsRawFd, program: &[sock_filter]) -> io::Result<()> {
-    let given = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the program and its description live during the call, and the kernel copies and verifies them.
-    let done = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, std::ptr::from_ref(&given).cast(), size_of::<libc::sock_fprog>() as u32)
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn detach(socket: &impl AsRawFd) -> io::Result<()> {
-    let nothing: libc::c_int = 0;
-    // SAFETY: the option takes an int that it ignores.
-    let done = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, std::ptr::from_ref(&nothing).cast(), size_of::<libc::c_int>() as u32)
-    };
-    let error = io::Error::last_os_error();
-    // ENOENT: there was none.
-    if done == 0 || error.raw_os_error() == Some(libc::ENOENT) { Ok(()) } else { Err(error) }
+fn programs(share: f64) -> Vec<Vec<sock_filter>> {
+    vec![program(share, DEPTH), program(share, LESS_DEPTH)]
 }
 
 /// The filter: everything but an INVITE passes, so do emergency calls (RFC 5031) and, by chance, `share` of the rest; of
 /// what is left whatever has a Route header field in its first `depth` bytes, as every request within a dialog has.
 /// Reading past the end of a datagram drops it, which is how the search ends.
 fn program(share: f64, depth: u32) -> Vec<sock_filter> {
-    const LOAD: u32 = libc::BPF_LD | libc::BPF_ABS;
-    let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let unless_equal_skip = |k: u32, skip: u8| sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: 0, jf: skip, k };
-    let pass = statement(libc::BPF_RET | libc::BPF_K, PASS);
-    let random = libc::SKF_AD_OFF.wrapping_add(libc::SKF_AD_RANDOM) as u32;
+    let pass = verdict(PASS);
     let mut program = vec![
-        statement(LOAD | libc::BPF_W, PAYLOAD),
+        load_word(PAYLOAD),
         sock_filter { jt: 1, jf: 0, ..unless_equal_skip(u32::from_be_bytes(*b"INVI"), 0) },
         pass,
-        statement(LOAD | libc::BPF_W, PAYLOAD + 4),
+        load_word(PAYLOAD + 4),
         statement(libc::BPF_ALU | libc::BPF_OR | libc::BPF_K, 0x20),
         // `TE`, a space, and the first letter of the scheme.
         unless_equal_skip(u32::from_be_bytes(*b"TE u"), 1),
@@ -126,20 +114,20 @@ fn program(share: f64, depth: u32) -> Vec<sock_filter> {
         statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0xffff_ff00),
         sock_filter { jt: 1, jf: 0, ..unless_equal_skip(u32::from_be_bytes(*b"TE \0"), 0) },
         pass,
-        statement(LOAD | libc::BPF_W, random),
-        sock_filter { code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16, jt: 1, jf: 0, k: (share * f64::from(u32::MAX)) as u32 },
+        load_chance(),
+        by_chance_skip(share),
         pass,
     ];
     // Words at every other byte: one of them lies on the first or the second byte of the line break. With all letters
     // made small a line break reads `-*`.
     for at in (24..depth).step_by(2) {
-        program.push(statement(LOAD | libc::BPF_W, PAYLOAD + at));
+        program.push(load_word(PAYLOAD + at));
         program.push(statement(libc::BPF_ALU | libc::BPF_OR | libc::BPF_K, 0x2020_2020));
         program.push(sock_filter { jt: 1, jf: 0, ..unless_equal_skip(u32::from_be_bytes(*b"-*ro"), 0) });
         program.push(unless_equal_skip(u32::from_be_bytes(*b"*rou"), 1));
         program.push(pass);
     }
-    program.push(statement(libc::BPF_RET | libc::BPF_K, 0));
+    program.push(verdict(0));
     program
 }
 
@@ -152,7 +140,7 @@ mod tests {
     /// Which of `messages` pass a filter that lets none through by chance.
     fn passing(messages: &[&str]) -> Vec<String> {
         let (from, to) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-        attach(&to, &program(0.0, DEPTH)).unwrap();
+        set(&to, &[program(0.0, DEPTH)]).unwrap();
         to.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         for message in messages {
             from.send_to(message.as_bytes(), to.local_addr().unwrap()).unwrap();
@@ -181,7 +169,8 @@ mod tests {
         to.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let mut sieve = Sieve::new(true);
         let count = |sieve: &mut Sieve, share| {
-            sieve.apply(&to, share);
+            sieve.share = share;
+            set(&to, &sieve.programs()).unwrap();
             for _ in 0..100 {
                 from.send_to(b"INVITE sip:bob@example.net SIP/2.0\r\n\r\n", to.local_addr().unwrap()).unwrap();
             }

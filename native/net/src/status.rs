@@ -30,6 +30,8 @@ pub(crate) struct Status {
     pub(crate) lag: AtomicU64,
     /// Share of the new INVITEs that the kernel drops unread, at present.
     pub(crate) unread_percent: AtomicU64,
+    /// Datagrams that the kernel dropped at our sockets.
+    pub(crate) socket_drops: AtomicU64,
 }
 
 /// Everything that a worker shares with others.

@@ -5,6 +5,7 @@ mod input;
 mod letters;
 mod output;
 mod port;
+mod unread;
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use edge::{Counters, Edge, Shedding};
+use edge::{Counters, Edge};
 use mio::{Events, Poll, Token};
 use proto::{Moment, Now};
 
@@ -26,6 +27,7 @@ use crate::install::InstallSettings;
 use crate::limits::trim_memory;
 use crate::media::{MediaEnds, MediaSender};
 use crate::policies::{Policies, WorkerLink};
+use crate::shut_out::ShutOut;
 use crate::sieve::Sieve;
 use crate::status::{Shared, Status};
 use crate::stream::{FIRST_TOKEN, Streams};
@@ -53,6 +55,7 @@ pub(crate) struct Worker {
     receive: ReceiveBatch,
     buffer: Vec<u8>,
     sieve: Sieve,
+    shut_out: ShutOut,
     policies: Policies,
     /// The way to media workers.
     media: MediaSender,
@@ -104,6 +107,7 @@ impl Worker {
             receive: ReceiveBatch::new(install.batch),
             buffer: vec![0; 65_536],
             sieve,
+            shut_out: ShutOut::new(install.drop_unread),
             policies: Policies::default(),
             media: MediaSender::default(),
             ends_at: 0,
@@ -216,22 +220,6 @@ impl Worker {
         self.status.lag.store(microseconds, Ordering::Relaxed);
     }
 
-    /// What is refused from now on, and how much of it the kernel need not even hand us.
-    pub(crate) fn set_shedding(&mut self, now: Now, shedding: Shedding) {
-        self.edge.set_shedding(shedding);
-        let Some(share) =
-            self.sieve.adjust(now.moment.0, self.counters.calls_started.get(), self.counters.shed_overload.get(), shedding >= Shedding::Registrations)
-        else {
-            return;
-        };
-        self.status.unread_percent.store(((1.0 - share) * 100.0) as u64, Ordering::Relaxed);
-        for port in &self.ports {
-            if let Port::Datagram { socket, own: true, .. } = port {
-                self.sieve.apply(socket, share);
-            }
-        }
-    }
-
     /// The sockets are to be looked at without asking which are ready.
     pub(crate) fn expect_datagrams(&mut self) {
         for port in &mut self.ports {
@@ -247,7 +235,8 @@ impl Worker {
             return 5_000;
         }
         let until = self.edge.poll_timeout().map_or(u64::MAX, |at| at.since(now));
-        until.min(if self.has_connections() || self.edge.is_draining() { 125_000 } else { 1_000_000 })
+        let watched = self.has_connections() || self.edge.is_draining() || self.filters();
+        until.min(if watched { 125_000 } else { 1_000_000 })
     }
 
     /// Notes which sockets are ready.
@@ -385,6 +374,7 @@ impl Worker {
         self.status.policy_bytes.store(self.policies.waiting(), Ordering::Relaxed);
         self.status.connections.store(self.streams.len() as u64, Ordering::Relaxed);
         self.status.connections_refused.store(self.streams.refused, Ordering::Relaxed);
+        self.count_drops();
         self.status.drained.store(self.edge.is_drained(), Ordering::Release);
         if second.is_multiple_of(10) && self.edge.sizes().1 == 0 && self.index == 0 {
             trim_memory();

@@ -61,6 +61,7 @@ impl Worker {
                         if bytes.len() > 4 {
                             if self.edge.turns_away(now, &hop, bytes) {
                                 self.turned_away += 1;
+                                self.shut_out.note(source.ip());
                             } else {
                                 self.deliver(now, &hop, bytes, false);
                             }

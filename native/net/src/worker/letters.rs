@@ -38,6 +38,9 @@ impl Worker {
                     self.streams.set_limits(reload.snapshot.settings.limits.message());
                     self.tracing = reload.snapshot.settings.trace.memory_bytes > 0;
                     self.edge.set_snapshot(now, reload.snapshot);
+                    if self.filters() {
+                        self.filter();
+                    }
                     if let Some(routes) = reload.routes {
                         self.edge.set_routing(routes);
                     }

@@ -20,6 +20,8 @@ pub(super) enum Port {
         errors: bool,
         /// It is this worker's alone, so that a filter on it concerns no other.
         own: bool,
+        /// How many datagrams the kernel had dropped when that was told last.
+        drops: u32,
     },
     /// Another worker receives here; what we have to say leaves by its socket.
     Sender(UdpSocket),
@@ -32,9 +34,16 @@ impl Port {
     /// Bytes of the receive buffer that are in use.
     pub(super) fn waiting_bytes(&self) -> u64 {
         match self {
-            Self::Datagram { socket, .. } => limits::receive_memory(socket.as_raw_fd()),
+            Self::Datagram { socket, .. } => limits::receive_memory(socket.as_raw_fd()).0,
             _ => 0,
         }
+    }
+
+    /// How many datagrams the kernel dropped since this was asked.
+    pub(super) fn take_drops(&mut self) -> u32 {
+        let Self::Datagram { socket, drops, .. } = self else { return 0 };
+        let now = limits::receive_memory(socket.as_raw_fd()).1;
+        now.wrapping_sub(std::mem::replace(drops, now))
     }
 
     /// Watches a socket that was bound, as number `number` of the worker's.
@@ -43,7 +52,8 @@ impl Port {
             Bound::Datagram(socket, own) => {
                 let mut socket = UdpSocket::from_std(socket);
                 registry.register(&mut socket, Token(number), Interest::READABLE)?;
-                Self::Datagram { socket, more: false, errors: false, own }
+                let drops = limits::receive_memory(socket.as_raw_fd()).1;
+                Self::Datagram { socket, more: false, errors: false, own, drops }
             }
             Bound::Sender(socket) => Self::Sender(UdpSocket::from_std(socket)),
             Bound::Nothing => Self::Nothing,
