@@ -83,14 +83,14 @@ def _dropped() -> int:
 def _alone(command: list[str] | None, name: str, rate: int, seconds: int, sources: int) -> dict[str, Any]:
     """Processor time of each datagram of a flood that nothing stands beside."""
     with Target(name, command=command) as target:
-        # Who is to be banned is by then.
+        # Who is to be banned is by then; what the kernel dropped is told once a second.
         _flood(rate, 3, sources).wait()
+        time.sleep(1.5)
         received = _dropped() if name != "sink" else 0
         before = target.processor_seconds()
         sent = int(_flood(rate, seconds, sources).communicate()[0])
         spent = target.processor_seconds() - before
         memory = target.memory_bytes()
-        # What the kernel dropped is told once a second.
         time.sleep(1.5)
         taken = _dropped() - received if name != "sink" else sent
     return {

@@ -17,10 +17,10 @@ const SAMPLE: u32 = 16;
 const MANY: u32 = 500 / SAMPLE;
 /// Sources at once.
 const MOST: usize = 64;
-/// Windows without a sample after which a source is taken to be quiet: five seconds.
-const PATIENCE: u64 = 25;
-/// What passes of what those shut out send.
-const PASSES: f64 = 1.0 / 64.0;
+/// Windows without a sample after which a source is taken to be quiet: half a minute.
+const PATIENCE: u64 = 150;
+/// What passes of what those shut out send: each message that does may be one to wake up for.
+const PASSES: f64 = 1.0 / 256.0;
 /// The network header, as filters of sockets find it.
 const NETWORK: u32 = libc::SKF_NET_OFF as u32;
 
@@ -198,7 +198,7 @@ mod tests {
             }
             at += 1;
         }
-        assert!((120..140).contains(&at) && !shut_out.is_active(), "five seconds after the last: {at}");
+        assert!((240..260).contains(&at) && !shut_out.is_active(), "half a minute after the last: {at}");
     }
 
     #[test]
