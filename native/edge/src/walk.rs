@@ -11,8 +11,11 @@ use crate::hop::Hop;
 use crate::location_write::row_number;
 use crate::subscriber_settings::KeepAlive;
 
-/// All bindings are looked at for their end so often.
+/// All bindings are looked at for their end so often, or where there are many as often as a pace of so many a second allows: each look
+/// misses the cache twice, and what is late is the event alone, since nobody is led to a binding that has ended.
 const EXPIRY_ROUND: u64 = seconds(4);
+const LONGEST_EXPIRY_ROUND: u64 = seconds(20);
+const EXPIRY_PACE: u64 = 50_000;
 /// Between two steps.
 const STEP: u64 = milliseconds(10);
 /// Places in one step, so that none takes long; what is left over comes with the next one.
@@ -56,6 +59,11 @@ impl Walk {
     }
 }
 
+/// How often all of so many places are looked at, in microseconds.
+fn expiry_round(places: usize) -> u64 {
+    (seconds(1) * places as u64 / EXPIRY_PACE).clamp(EXPIRY_ROUND, LONGEST_EXPIRY_ROUND)
+}
+
 impl Edge {
     /// When the next step of a walk is due.
     pub(crate) fn walk_due(&self) -> Moment {
@@ -69,7 +77,7 @@ impl Edge {
         }
         self.users.walked_at = now.moment;
         let places = self.users.location.places();
-        if let Some((start, count)) = self.users.expiry.step(now.moment, places, EXPIRY_ROUND) {
+        if let Some((start, count)) = self.users.expiry.step(now.moment, places, expiry_round(places)) {
             (0..count).for_each(|step| self.expire_at(now, (start + step) % places));
         }
         let places = self.users.location.places();
@@ -199,6 +207,11 @@ mod tests {
             }
         }
         assert_eq!((visits.iter().min(), visits.iter().max(), longest), (Some(&1), Some(&1), 1));
+    }
+
+    #[test]
+    fn the_more_bindings_the_slower_they_are_looked_at_for_their_end_within_bounds() {
+        assert_eq!([0, 1_000, 200_000, 500_000, 1_000_000, 10_000_000].map(|places| expiry_round(places) / seconds(1)), [4, 4, 4, 10, 20, 20]);
     }
 
     #[test]
