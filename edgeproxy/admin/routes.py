@@ -172,8 +172,8 @@ def explain(control: "Control", query: ExplainQuery) -> dict[str, Any]:
         route = route or peer.route
     try:
         moment = datetime.fromisoformat(query.at) if query.at else None
-    except ValueError:
+        if moment and moment.tzinfo is None:
+            moment = moment.astimezone()
+    except (ValueError, OverflowError):
         raise StorageError(f"at: expected for example 2026-12-24T18:00:00+01:00, got: {query.at}") from None
-    if moment and moment.tzinfo is None:
-        moment = moment.astimezone()
     return control.routes.serving().explain(Asked(query.number, route, query.group, moment, query.peer, query.caller))

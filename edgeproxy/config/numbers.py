@@ -34,6 +34,8 @@ class NumberRule(msgspec.Struct, frozen=True):
             faults.add((*path, "replace"), "`replace` makes the whole number: expected neither `strip` nor `add` beside it")
         if self.replace is not None and self.pattern is None:
             faults.add((*path, "replace"), "`replace` needs `pattern`")
+        if self.replace and not set(self.replace) - set("-.()"):
+            faults.add((*path, "replace"), f"expected what leaves something of a number, got: {self.replace}")
         for key, text in (("add", self.add), ("replace", self.replace or "")):
             if not all("!" <= character <= "~" for character in text):
                 faults.add((*path, key), f"expected printable characters without spaces, got: {text}")

@@ -8,6 +8,7 @@ from edgeproxy.config.lookup import Lookup
 from edgeproxy.errors import CallEnded, LookupFailed
 from edgeproxy.policy.call import Call, display_name_addr
 from edgeproxy.policy.lookup_service import Service
+from edgeproxy.policy.name_addr import NameAddr, read_name_addrs
 from edgeproxy.policy.policy import Hook, Policy
 from edgeproxy.policy.verdict import CONTINUE, Reject, Verdict
 from edgeproxy.sip import Uri
@@ -16,7 +17,6 @@ SPARE_SECONDS = 0.5
 """What a handler may take beside the deadlines of its lookups."""
 _TELEPHONE = re.compile(r"\+?[0-9*#]{1,32}")
 _SEPARATORS = re.compile(r"[-.() ]")
-_ADDRESS = re.compile(r"<[^<>]*>")
 _HIDDEN = {"id", "user", "header"}
 _PORTED = {"rn", "rn-context", "npdi"}
 
@@ -113,7 +113,20 @@ async def _redirected(terms: Lookup, call: Call) -> str:
         raise LookupFailed(f"no answer within {seconds} s")
     if failure.status_code != 302 or not failure.contacts:
         raise LookupFailed(f"status {failure.status_code}")
-    return routing_number(failure.contacts[0]) or ""
+    try:
+        contacts = read_name_addrs(", ".join(failure.headers("Contact")))
+        numbers = [routing_number(Uri(contact.uri)) for contact in sorted(contacts, key=_preference, reverse=True)]
+    except ValueError as error:
+        raise LookupFailed(f"Contact: {error}") from error
+    # The best that says anything of the number (RFC 3261 section 20.10, RFC 4694 section 4).
+    return next((number for number in numbers if number), "")
+
+
+def _preference(contact: NameAddr) -> float:
+    try:
+        return float(contact.parameters.get("q", "1"))
+    except ValueError:
+        return 0.0
 
 
 def _use(service: Service, call: Call, value: str, *, trusted: bool) -> None:
@@ -136,7 +149,10 @@ def _name(call: Call, value: str, terms: Lookup, *, trusted: bool) -> None:
         call.set_from(display_name=name)
     # What somebody says of itself who may not is left to be taken out (RFC 3325 section 5).
     lines = call.headers("P-Asserted-Identity") if trusted and "p_asserted_identity" in terms.into else []
-    if lines:
-        # Any display name goes with what is not in angle brackets.
-        uris = [uri for line in lines for uri in _ADDRESS.findall(line) or [f"<{line.strip()}>"]]
-        call.set_header("P-Asserted-Identity", ", ".join(display_name_addr(name, uri[1:-1]) for uri in uris))
+    try:
+        uris = [Uri(asserted.uri) for line in lines for asserted in read_name_addrs(line)]
+    except ValueError as error:
+        call.note(f"lookup.{terms.result}", f"P-Asserted-Identity stays: {error}")
+        return
+    if uris:
+        call.set_header("P-Asserted-Identity", ", ".join(display_name_addr(name, uri) for uri in uris))

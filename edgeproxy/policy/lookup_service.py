@@ -70,7 +70,11 @@ class Service:
     async def watched(self, ask: Callable[[], Awaitable[str]]) -> str:
         """Ask in another way, with the same bounds and counts; raise `LookupFailed`."""
         self._refuse_unless_askable(self._clock())
-        return await self._bounded(ask)
+        self._begin()
+        try:
+            return await self._bounded(ask)
+        finally:
+            self._under_way -= 1
 
     def _may_ask(self, now: float) -> bool:
         return now >= self._out_until and self._under_way < self.terms.concurrent
@@ -83,7 +87,15 @@ class Service:
             self.count("busy")
             raise LookupFailed(f"{self._under_way} questions are under way")
 
+    def _begin(self) -> None:
+        """Take a place; at once, so that who asks in the same moment finds it taken."""
+        if self._failures >= self.terms.breaker_failures:
+            # One question tries whether it is back; all others see it out meanwhile.
+            self._out_until = self._clock() + max(self.terms.breaker_seconds, self.terms.deadline_seconds)
+        self._under_way += 1
+
     def _start(self, number: str, trace_id: str) -> "asyncio.Task[str]":
+        self._begin()
         task = asyncio.get_running_loop().create_task(self._bounded(lambda: self._fetch(number, trace_id), number))
         self._asked[number] = task
         task.add_done_callback(lambda task: self._done(number, task))
@@ -91,15 +103,12 @@ class Service:
 
     def _done(self, number: str, task: "asyncio.Task[str]") -> None:
         self._asked.pop(number, None)
+        self._under_way -= 1
         if not task.cancelled():
             # Looked at, so that a failure nobody waited for is no complaint of the loop; it has been counted.
             task.exception()
 
     async def _bounded(self, ask: Callable[[], Awaitable[str]], number: str = "") -> str:
-        if self._failures >= self.terms.breaker_failures:
-            # One question tries whether it is back; all others see it out meanwhile.
-            self._out_until = self._clock() + max(self.terms.breaker_seconds, self.terms.deadline_seconds)
-        self._under_way += 1
         began = self._clock()
         try:
             value = self._checked(await ask())
@@ -114,8 +123,6 @@ class Service:
             if self._failures >= self.terms.breaker_failures:
                 self._out_until = self._clock() + self.terms.breaker_seconds
             raise error if isinstance(error, LookupFailed) else LookupFailed(f"{type(error).__name__}: {error}") from error
-        finally:
-            self._under_way -= 1
         self._failures, self._out_until = 0, 0.0
         self.count("found" if value else "absent")
         if number:
@@ -127,7 +134,8 @@ class Service:
             return value
         # What only parts digits for readers belongs to `rn` (RFC 4694 section 4), and not to the number.
         number = _SEPARATORS.sub("", unquote(value))
-        if not _NUMBER.fullmatch(number):
+        # What stands before it parts nothing: a number below zero is none.
+        if not _NUMBER.fullmatch(number) or value.startswith(("-", ".")):
             raise _WrongValue(f"no number: {value[:64]}")
         return number
 
@@ -172,6 +180,6 @@ class Service:
 def _text(value: object) -> str:
     if value is None:
         return ""
-    if not isinstance(value, str | int):
+    if not isinstance(value, str | int) or isinstance(value, bool):
         raise LookupFailed(f"expected a text or a number, got: {type(value).__name__}")
     return str(value).strip()

@@ -26,6 +26,7 @@ def check_world(loaded: Loaded) -> None:
     check_addresses(loaded)
     _check_start(loaded)
     hooks = asyncio.run(check_policies(loaded)) if loaded.config.uses_policies else []
+    asyncio.run(_check_users(loaded.config))
     document = to_document(asyncio.run(_peers(loaded)), hooks)
     with placed(loaded):
         _native.check_document(document)
@@ -33,6 +34,27 @@ def check_world(loaded: Loaded) -> None:
         from edgeproxy.server.route_load import check_tables  # noqa: PLC0415 - only rules need a database
 
         asyncio.run(check_tables(loaded, route_handlers(hooks)))
+
+
+async def _check_users(config: Config) -> None:
+    """Raise `StorageError` where the tables of users are not as the start needs them."""
+    persists = bool(config.registrar and config.registrar.persist)
+    if not (persists or config.uses_credentials):
+        return
+    from edgeproxy.server.users import open_subscribers  # noqa: PLC0415 - only users need a database
+    from edgeproxy.storage import made_at_start, open_engine, require  # noqa: PLC0415
+
+    url = database_url(config)
+    if await made_at_start(url):
+        return
+    engine = open_engine(url)
+    try:
+        if config.uses_credentials:
+            await open_subscribers(engine, config)
+        if persists:
+            await require(engine, "location")
+    finally:
+        await engine.dispose()
 
 
 async def _peers(loaded: Loaded) -> Config:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,8 +20,7 @@ from edgeproxy.storage import (
     ColumnBlock,
     Keyless,
     Source,
-    Standing,
-    check_database,
+    made_at_start,
     open_engine,
     prepare,
     read_partitions,
@@ -121,11 +119,8 @@ def _unknown_names(loaded: Loaded, tables: "_native.RouteTables") -> list[tuple[
 async def check_tables(loaded: Loaded, handlers: Sequence[str]) -> None:
     """Raise `StorageError` where starting would, without making or changing anything."""
     url = database_url(loaded.config)
-    if url.startswith("sqlite:"):
-        file = Path(url.removeprefix("sqlite:///"))
-        if not file.exists() or (await check_database(url))[0] in {Standing.EMPTY, Standing.OLD}:
-            # The start makes it, or migrates it.
-            return
+    if await made_at_start(url):
+        return
     _, report, _ = await read_tables(loaded, None, handlers)
     refuse_faults(loaded, report)
 

@@ -54,7 +54,6 @@ class Users:
         # A proxy without users needs no database, and none of the memory that libraries for one take.
         from edgeproxy.storage import Standing, open_engine, prepare, require  # noqa: PLC0415
         from edgeproxy.storage.location import LocationTable  # noqa: PLC0415
-        from edgeproxy.storage.subscribers import Attributes, SubscriberTable  # noqa: PLC0415
 
         if self._database is None:
             url = database_url(config)
@@ -62,9 +61,7 @@ class Users:
             self._database = open_engine(url)
         subscribers = None
         if config.uses_credentials:
-            terms = config.authentication
-            attributes = Attributes(terms.attributes, terms.preferences, terms.uri_table)
-            subscribers = await SubscriberTable.open(self._database, terms.password_column, terms.use_domain, attributes)
+            subscribers = await open_subscribers(self._database, config)
         bindings = None
         rows: list[_native.BindingRow] = []
         if persists:
@@ -118,3 +115,12 @@ def _terms(config: Config) -> object:
     registrar, terms = config.registrar, config.authentication
     asked = (terms.attributes, terms.preferences, terms.uri_table, terms.password_column, terms.use_domain)
     return bool(registrar and registrar.persist), config.uses_credentials and asked, config.database.writes
+
+
+async def open_subscribers(database: "AsyncEngine", config: Config) -> "SubscriberTable":
+    """Return the credentials as the configuration has them; raise `StorageError` where a table or column is not there."""
+    from edgeproxy.storage.subscribers import Attributes, SubscriberTable  # noqa: PLC0415 - as above
+
+    terms = config.authentication
+    attributes = Attributes(terms.attributes, terms.preferences, terms.uri_table)
+    return await SubscriberTable.open(database, terms.password_column, terms.use_domain, attributes)

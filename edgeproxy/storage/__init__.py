@@ -1,6 +1,6 @@
 """Provisioned data in SQL."""
 
-from edgeproxy.storage.database import Standing, check_database, lacking, prepare, require, told, upgrade
+from edgeproxy.storage.database import Standing, check_database, lacking, made_at_start, prepare, require, told, upgrade
 from edgeproxy.storage.routes import (
     DEFAULT_TABLES,
     OPTIONAL_TABLES,
@@ -25,6 +25,7 @@ __all__ = [
     "block",
     "check_database",
     "lacking",
+    "made_at_start",
     "open_engine",
     "prepare",
     "read_partitions",

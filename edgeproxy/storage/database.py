@@ -88,9 +88,7 @@ async def require(engine: AsyncEngine, table: str) -> tuple[Standing, frozenset[
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
     if not columns:
-        raise StorageError(
-            f"database {engine.url.render_as_string(hide_password=True)}: no table {table}\nhint: edgeproxy db upgrade URL makes it"
-        )
+        raise StorageError(f"database {engine.url.render_as_string(hide_password=True)}: no table {table}\n{_hint(found)}")
     return found, columns
 
 
@@ -129,6 +127,13 @@ async def upgrade(url: str) -> Standing:
         raise _told(url, error) from error
     finally:
         await engine.dispose()
+
+
+async def made_at_start(url: str) -> bool:
+    """Whether it is a file that the start makes, or migrates, before anything is read of it."""
+    if not url.startswith("sqlite:"):
+        return False
+    return not Path(url.removeprefix("sqlite:///")).exists() or (await check_database(url))[0] in {Standing.EMPTY, Standing.OLD}
 
 
 async def check_database(url: str) -> tuple[Standing, list[str]]:
@@ -191,8 +196,17 @@ async def prepare(url: str) -> None:
     if not missing:
         _ready.add(url)
     else:
-        hint = "edgeproxy db init URL" if found is Standing.EMPTY else "edgeproxy db upgrade URL"
-        raise StorageError(f"database {shown(url)}: no table {', '.join(missing)}\nhint: {hint} makes them")
+        raise StorageError(f"database {shown(url)}: no table {', '.join(missing)}\n{_hint(found)}")
+
+
+def _hint(found: Standing) -> str:
+    match found:
+        case Standing.OPENSIPS:
+            return "hint: it is OpenSIPS's, whose own tools make its tables"
+        case Standing.EMPTY:
+            return "hint: edgeproxy db init URL makes what is missing"
+        case _:
+            return "hint: edgeproxy db upgrade URL makes what is missing"
 
 
 def _told(url: str, error: Exception) -> StorageError:

@@ -86,7 +86,7 @@ async def read_domains(engine: AsyncEngine, faults: list[RowFault]) -> list[str]
 async def read_dispatcher(engine: AsyncEngine, set_id: int, places: Collection[str], faults: list[RowFault]) -> Machines:
     """Return the machines of a set, those of the highest priority first; what cannot be used is told. `places` are the names and addresses of listeners. Raise `StorageError`."""
     rows = await _rows(engine, "dispatcher", "setid", set_id)
-    machines: list[tuple[str, Machine]] = []
+    machines: list[tuple[str, str, Machine]] = []
     ranked = [(_number("dispatcher", row, "priority", _SIGNED, faults), row) for row in rows]
     for _, row in sorted(((priority, row) for priority, row in ranked if priority is not None), key=lambda ranked: -ranked[0]):
         if (found := _machine_of_set(row, faults)) is None:
@@ -94,7 +94,7 @@ async def read_dispatcher(engine: AsyncEngine, set_id: int, places: Collection[s
         uri, machine = found
         if machine.socket and not {machine.socket, f"{machine.socket}:5060"} & {*places}:
             faults.append(RowFault("dispatcher", str(row["id"]), "socket", f"no such listener: {machine.socket}; calls go by any"))
-        machines.append((uri, machine))
+        machines.append((str(row["id"]), uri, machine))
     return _once("dispatcher", machines, faults)
 
 
@@ -118,7 +118,7 @@ def _machine_of_set(row: Mapping[str, Any], faults: list[RowFault]) -> tuple[str
 
 async def read_load_balancer(engine: AsyncEngine, group: int, resource: str, faults: list[RowFault]) -> Machines:
     """Return the machines of a group with what they have of a resource; what cannot be used is told. Raise `StorageError`."""
-    machines: list[tuple[str, Machine]] = []
+    machines: list[tuple[str, str, Machine]] = []
     for row in await _rows(engine, "load_balancer", "group_id", group):
         uri, calls = _uri(row["dst_uri"]), _resources(row).get(resource, "")
         if problem := target_problem(uri):
@@ -129,7 +129,7 @@ async def read_load_balancer(engine: AsyncEngine, group: int, resource: str, fau
             )
         else:
             probe = _probe_mode("load_balancer", row, faults)
-            machines.append((uri, Machine(int(calls), int(calls), probe, attrs=str(row["attrs"] or ""))))
+            machines.append((str(row["id"]), uri, Machine(int(calls), int(calls), probe, attrs=str(row["attrs"] or ""))))
     return _once("load_balancer", machines, faults)
 
 
@@ -241,10 +241,10 @@ def _probe_mode(name: str, row: Mapping[str, Any], faults: list[RowFault]) -> in
     return _number(name, row, "probe_mode", _PROBE_MODES, faults) or 0
 
 
-def _once(name: str, machines: list[tuple[str, Machine]], faults: list[RowFault]) -> Machines:
+def _once(name: str, machines: list[tuple[str, str, Machine]], faults: list[RowFault]) -> Machines:
     found: Machines = {}
-    for uri, machine in machines:
+    for row, uri, machine in machines:
         if uri in found:
-            faults.append(RowFault(name, uri, "id", "a second row of this machine"))
+            faults.append(RowFault(name, row, "dst_uri" if name == "load_balancer" else "destination", f"a second row of {uri}"))
         found.setdefault(uri, machine)
     return found

@@ -1,10 +1,8 @@
 //! The number that rules look at, and the Request-URI that a gateway gets.
 
-use routing::Table;
+use routing::{SEPARATORS, Table};
 use syntax::{Message, Scheme, Uri, push_user};
 
-/// Characters that only part a number's digits for readers (RFC 3966 section 5.1.1).
-pub(crate) const SEPARATORS: &[u8] = b"-.() ";
 /// Parameters of a Request-URI that say how to reach its host, which is another one now.
 const PARAMETERS_OF_HOST: [&[u8]; 5] = [b"transport", b"maddr", b"lr", b"ttl", b"method"];
 /// The number of a Request-URI as rules know it.

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use proto::{Key, Now};
-use routing::{Becomes, Fits, Gateway, NumberRule, NumberRules, Table};
+use routing::{Becomes, Fits, Gateway, NumberRule, NumberRules, SEPARATORS, Table};
 use smallvec::SmallVec;
 use syntax::{HeaderName, Message, Method, Scheme, Span, Uri, parse_name_addr, push_user};
 
 use crate::edge::Edge;
-use crate::gateway_uri::{SEPARATORS, push_parameters, unescaped};
+use crate::gateway_uri::{push_parameters, unescaped};
 use crate::hop::Hop;
 use crate::identify::Original;
 use crate::matching::Refusal;

@@ -1,6 +1,7 @@
 //! Policies (DESIGN rules 1, 3 and 4): a request that opens something is parked with a question to another process, and
 //! goes on with the verdict. Deadlines run here; whatever goes wrong there ends in the verdict that the file names.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use proto::{Key, Moment, Now, keyed_hash, milliseconds};
@@ -16,7 +17,7 @@ use crate::settings::PolicyTerms;
 use crate::target::{NoTarget, Target, TargetSet};
 use crate::transaction::{Best, Transaction, WaitKind, Waiting};
 use crate::variables::Variables;
-use crate::verdict::{EditAction, Named, PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
+use crate::verdict::{EditAction, HeaderEdit, Named, PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, Verdict, VerdictKind};
 
 /// What a request's transaction remembers of the policy that decides it.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct PolicyState {
     pub(crate) pending: Option<(Address, u16)>,
     /// The request as it went out with an attempt, where the policy edited it for that.
     pub(crate) branch_edits: Option<(usize, Box<[u8]>)>,
+    /// What handlers of rules changed: it goes out with all gateways of the call, on top of what the request's own handler changes.
+    pub(crate) rule_edits: Vec<HeaderEdit>,
     /// It was asked about the failure of all attempts; that is done once.
     pub(crate) failure_asked: bool,
     /// How long each answer may take.
@@ -152,6 +155,7 @@ impl Edge {
             event,
             pending: None,
             branch_edits: None,
+            rule_edits: Vec::new(),
             failure_asked: false,
             deadline: terms.deadline,
             asked: now.moment,
@@ -558,23 +562,32 @@ impl Edge {
         if targets.is_empty() { Err(VerdictError::NoTarget) } else { Ok(Some(TargetSet { targets, policy: None, plan: None, from: None, loop_hash: None })) }
     }
 
-    /// Makes the request as it goes out; each verdict starts from the request as it came.
+    /// Makes the request as it goes out; each verdict starts from the request as it came. What handlers of rules changed stays as long as
+    /// their gateways are tried.
     fn edit_request(&mut self, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         transaction.edited = None;
         let strip = transaction.policy.as_ref().is_some_and(|state| state.strip_identity);
+        let mut edits = Cow::Borrowed(verdict.edits.as_slice());
+        if let Some(state) = transaction.policy.as_mut() {
+            if verdict.kind != VerdictKind::Next {
+                state.rule_edits.clear();
+            } else if !state.rule_edits.is_empty() {
+                edits.to_mut().extend_from_slice(&state.rule_edits);
+            }
+        }
         if let Some(shape) = transaction.shape.as_mut() {
             // What the policy sets stays; what the sender set goes with the edits.
-            shape.strip_identity = strip && verdict.edits.is_empty();
+            shape.strip_identity = strip && edits.is_empty();
         }
-        if verdict.edits.is_empty() {
+        if edits.is_empty() {
             let read = self.with_request(entry, |edge, message| RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message));
             if let (Some(Ok(route)), Some(shape)) = (read, self.transactions.get_mut(entry).and_then(|t| t.shape.as_mut())) {
                 shape.route = route;
             }
             return Ok(());
         }
-        let made = self.with_request(entry, |edge, message| edited(&mut edge.edits, message, &verdict.edits, strip)).transpose()?;
+        let made = self.with_request(entry, |edge, message| edited(&mut edge.edits, message, &edits, strip)).transpose()?;
         let Some(made) = made else { return Ok(()) };
         // Offsets into the request as it came mean nothing in this one; and one that is too large now must not be kept.
         let read = self.with_stored(&made, |edge, message| RouteView::read(&edge.snapshot.own, &edge.options.route_secret, message));

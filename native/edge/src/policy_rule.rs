@@ -51,6 +51,9 @@ impl Edge {
                     let is_renumbered = verdict.edits.iter().any(|edit| edit.action == EditAction::RequestUri);
                     if let Some(transaction) = self.transactions.get_mut(entry) {
                         transaction.edited = Some(made.into_boxed_slice());
+                        if let Some(state) = transaction.policy.as_mut() {
+                            state.rule_edits.extend_from_slice(&verdict.edits);
+                        }
                         if let Some(plan) = transaction.plan.as_mut().filter(|_| is_renumbered) {
                             plan.take_number(&user);
                         }

@@ -8,12 +8,12 @@ use syntax::{Scheme, Span, Transport, Uri, is_odd_address};
 
 use crate::gateway::{Carrier, Gateway};
 use crate::number::{Alphabet, LONGEST_PREFIX};
-use crate::quality::{FIGURES, Profile};
+use crate::quality::{FIGURES, IS_SHARE, MORE_IS_BETTER, Profile};
 use crate::recurrence::Recurrence;
 use crate::row::{number, rows, rows_of_columns, trimmed};
 use crate::state::{GatewayState, ProbeMode};
 use crate::table::{CARRIER, Rule, Sort, Table};
-use crate::translation::{Becomes, Fits, NumberRule, pattern, unknown_group};
+use crate::translation::{Becomes, Fits, NumberRule, parts_only, pattern, unknown_group};
 use crate::trie::{NONE, SortKey};
 
 /// Faults that are told one by one; more are counted.
@@ -292,6 +292,7 @@ impl Builder {
         let any_case = number::<u32>(flags).ok_or_else(|| ("match_flags", expected("a number", flags)))? & 1 != 0;
         let compiled = |column: &'static str, text: &[u8]| pattern(&lossy(text), any_case).map_err(|problem| (column, problem));
         let fits = match trimmed(op) {
+            b"0" | b"1" if exp.is_empty() => return Err(("match_exp", "expected a value: an empty one would be for every number, or for none".to_owned())),
             b"0" => Fits::Whole(exp.into(), any_case),
             b"1" => Fits::Pattern(compiled("match_exp", exp)?),
             _ => return Err(("match_op", expected("0 for a whole number or 1 for a pattern", op))),
@@ -301,6 +302,9 @@ impl Builder {
             (true, false) => Becomes::Made(None, replacement.into()),
             (false, false) => Becomes::Made(Some(compiled("subst_exp", substitution)?), replacement.into()),
         };
+        if !replacement.is_empty() && parts_only(replacement) {
+            return Err(("repl_exp", expected("what leaves something of a number", replacement)));
+        }
         let groups_of = match (&becomes, &fits) {
             (Becomes::Made(Some(found), _), _) | (Becomes::Made(None, _), Fits::Pattern(found)) => Some(found),
             _ => None,
@@ -567,6 +571,16 @@ fn profile(row: &[&[u8]; 21]) -> Result<Profile, (&'static str, String)> {
         };
         profile.warn[place] = value(0)?.filter(|threshold| *threshold >= 0.0);
         profile.critical[place] = value(1)?.filter(|threshold| *threshold >= 0.0);
+        for (threshold, column) in [(profile.warn[place], 0), (profile.critical[place], 1)] {
+            if IS_SHARE[place] && threshold.is_some_and(|threshold| threshold > 1.0) {
+                return Err((names[column], expected("a share from 0 to 1, or less than 0 for none", columns[column])));
+            }
+        }
+        if let (Some(warn), Some(critical)) = (profile.warn[place], profile.critical[place])
+            && (if MORE_IS_BETTER[place] { critical > warn } else { critical < warn })
+        {
+            return Err((names[1], expected("what is no better than the warning", columns[1])));
+        }
         for (penalty, column) in [(&mut profile.warn_penalty[place], 2), (&mut profile.critical_penalty[place], 3)] {
             *penalty = value(column)?.unwrap_or(*penalty);
             if !(0.0..=1.0).contains(penalty) {

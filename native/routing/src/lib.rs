@@ -28,4 +28,4 @@ pub use retry::{Outcome, RetryRules};
 pub use search::{Guide, Pick, Search, SearchOptions, Whitelist};
 pub use state::{Down, GatewayState, HealthRules, ProbeMode, Trial};
 pub use table::{Machine, Rule, Sort, Table};
-pub use translation::{Becomes, Fits, LONGEST_NUMBER, NumberRule, NumberRules, pattern, unknown_group};
+pub use translation::{Becomes, Fits, LONGEST_NUMBER, NumberRule, NumberRules, SEPARATORS, pattern, unknown_group};

@@ -122,8 +122,10 @@ impl Figures {
     }
 }
 
+/// Whether a figure is a share of all calls.
+pub(crate) const IS_SHARE: [bool; FIGURES] = [true, true, false, false, false];
 /// Whether more is better.
-const MORE_IS_BETTER: [bool; FIGURES] = [true, true, false, false, true];
+pub(crate) const MORE_IS_BETTER: [bool; FIGURES] = [true, true, false, false, true];
 
 impl Profile {
     fn is_worse(&self, threshold: Option<f32>, place: usize, figures: &Figures, rules: &QualityRules) -> bool {

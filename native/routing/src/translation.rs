@@ -57,11 +57,19 @@ pub fn pattern(text: &str, any_case: bool) -> Result<Regex, String> {
     compiled.map_err(|error| error.to_string().lines().last().unwrap_or_default().trim().to_owned())
 }
 
+/// Characters that only part a number's digits for readers (RFC 3966 section 5.1.1).
+pub const SEPARATORS: &[u8] = b"-.() ";
+
+/// Whether there is nothing but separators.
+pub(crate) fn parts_only(text: &[u8]) -> bool {
+    text.iter().all(|byte| SEPARATORS.contains(byte))
+}
+
 impl NumberRule {
     /// The number as this rule makes it; `None` where the rule is not for it. One that would leave nothing of a number is not
     /// for it: there is no URI with a user part that is empty (RFC 3261 section 25.1).
     fn apply(&self, number: &[u8]) -> Option<Vec<u8>> {
-        self.made(number).filter(|made| !made.is_empty())
+        self.made(number).filter(|made| !parts_only(made))
     }
 
     fn made(&self, number: &[u8]) -> Option<Vec<u8>> {
@@ -136,6 +144,7 @@ mod tests {
         let table = [
             (rule(prefix("00"), Becomes::Stripped(2, (*b"+").into())), "004930", Some("+4930")),
             (rule(prefix("00"), Becomes::Stripped(2, (*b"+").into())), "04930", None),
+            (rule(found("^9"), template("- ")), "95", None),
             (rule(prefix("0"), Becomes::Stripped(9, (*b"4").into())), "01", None),
             (rule(prefix("0"), Becomes::Stripped(2, (*b"4").into())), "01", Some("4")),
             (rule(prefix("0"), Becomes::Stripped(2, (*b"").into())), "01", None),

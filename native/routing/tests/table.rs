@@ -346,13 +346,25 @@ fn dial_plans_are_asked_in_their_order_and_bad_rows_are_named() {
         &["10", "x", "1", "0", "1", "0", "", "", "", "0"],
         &["11", "8", "1", "1", "^(.)", "0", "", "\\1\\2", "", "0"],
         &["12", "8", "1", "0", "1", "0", "^1", "\\1", "", "0"],
+        &["13", "8", "1", "1", "", "0", "", "x", "", "0"],
+        &["14", "8", "1", "1", "^95", "0", "", " - ", "", "0"],
     ]));
     assert_eq!(builder.recurrence_texts(), ["t", "bad"]);
     builder.mean(Ok(vec![(5, 6)]));
     builder.mean(Err("no such thing".to_owned()));
     let Loaded { table, faults, .. } = builder.finish();
     let told: Vec<(&str, &str, &str)> = faults.iter().map(|fault| (fault.table, fault.row.as_str(), fault.column)).collect();
-    let wanted = [("7", "match_exp"), ("8", "match_op"), ("9", "subst_exp"), ("10", "dpid"), ("11", "repl_exp"), ("12", "repl_exp"), ("6", "timerec")];
+    let wanted = [
+        ("7", "match_exp"),
+        ("8", "match_op"),
+        ("9", "subst_exp"),
+        ("10", "dpid"),
+        ("11", "repl_exp"),
+        ("12", "repl_exp"),
+        ("13", "match_exp"),
+        ("14", "repl_exp"),
+        ("6", "timerec"),
+    ];
     assert_eq!(told, wanted.map(|(row, column)| ("dialplan", row, column)));
     let made = |plan, number: &str, now| table.translate(plan, number.as_bytes(), now).map(|(row, made)| (row.to_owned(), String::from_utf8(made).unwrap()));
     let some = |row: &str, made: &str| Some((row.to_owned(), made.to_owned()));
@@ -534,6 +546,26 @@ fn a_carrier_is_worth_the_mean_of_its_gateways_and_sorts_its_own() {
     assert_eq!(firsts(&table, rules, 10), HashMap::from([("c".to_owned(), 10)]));
     failed(&table, "c");
     assert_eq!(firsts(&table, rules, 10), HashMap::from([("b".to_owned(), 10)]));
+}
+
+#[test]
+fn thresholds_that_no_figure_can_have_or_that_contradict_each_other_are_told() {
+    let mut builder = with_gateways(&["a"]);
+    let row = |id: &str, thresholds: &[(usize, &str)]| {
+        let mut row = vec![id; 1];
+        row.resize(21, "-1");
+        for penalty in (0..5).flat_map(|place| [3 + 4 * place, 4 + 4 * place]) {
+            row[penalty] = "";
+        }
+        thresholds.iter().for_each(|(column, text)| row[*column] = text);
+        block(&[&row])
+    };
+    // Percent for a share; warnings beyond what is critical, of a figure of which more is better and of one of which less is.
+    builder.profiles(&[row("1", &[(1, "5")]), row("2", &[(6, "40")]), row("3", &[(1, "0.5"), (2, "0.9")]), row("4", &[(9, "500"), (10, "100")])].concat());
+    builder.profiles(&[row("5", &[(1, "0.5"), (2, "0.5"), (9, "100"), (10, "500"), (17, "60")]), row("6", &[])].concat());
+    let told: Vec<_> = builder.finish().faults.into_iter().map(|fault| (fault.row, fault.column)).collect();
+    let wanted = [("1", "warn_threshold_asr"), ("2", "crit_threshold_ccr"), ("3", "crit_threshold_asr"), ("4", "crit_threshold_pdd")];
+    assert_eq!(told, wanted.map(|(row, column)| (row.to_owned(), column)));
 }
 
 #[test]

@@ -68,6 +68,33 @@ def test_a_number_that_the_handler_of_a_rule_sets_is_that_of_the_gateways() -> N
         assert second.first_line == "INVITE sip:777;npdi@203.0.113.2;user=phone SIP/2.0"
 
 
+def test_what_the_handler_of_a_rule_changed_goes_out_with_all_gateways_of_a_loop() -> None:
+    policy, _ = policy_with()
+
+    @policy.on_request("INVITE")
+    async def route(call: Call) -> Verdict:
+        call.set_header("X-Try", "0")
+        count = 0
+        async for _ in call.route():
+            count += 1
+            call.set_header("X-Try", str(count))
+        return call.best_response(otherwise=Reject(480))
+
+    @policy.on_route("withheld")
+    def withheld(rule: ChosenRule) -> Verdict:
+        rule.remove_header("P-Asserted-Identity")
+        rule.set_from("sip:anonymous@anonymous.invalid", "Anonymous")
+        return CONTINUE
+
+    with SimulatedEdge(policy, configuration=CONFIGURATION) as edge:
+        edge.provision(GATEWAYS, {"49": "a,b,c"}, handlers={"49": "withheld"})
+        sent = edge.receive(request("INVITE", "sip:4930@x", headers={"P-Asserted-Identity": "<sip:+4912@core>"}), CORE)
+        for count in range(3):
+            assert sent.header("From").startswith('"Anonymous" <sip:anonymous@anonymous.invalid>')
+            assert (sent.header("X-Try"), sent.header("P-Asserted-Identity")) == (str(count), None)
+            sent = next((next_ for next_ in edge.respond(sent, 503) if next_.first_line.startswith("INVITE")), sent)
+
+
 def test_a_rule_reached_by_fall_back_asks_its_own_handler_and_a_running_handler_goes_on() -> None:
     policy, asked = policy_with()
     seen: list[int] = []

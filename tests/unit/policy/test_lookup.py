@@ -113,6 +113,14 @@ def edge_with(lookup: str, database: str = "") -> SimulatedEdge:
             "INVITE sip:4930@203.0.113.1 SIP/2.0",
             "failed: expected a text or a number, got: list",
         ),
+        (
+            "json",
+            200,
+            json.dumps({"d": {"lrn": True}}),
+            "INVITE sip:4930@203.0.113.1 SIP/2.0",
+            "failed: expected a text or a number, got: bool",
+        ),
+        ("json", 200, json.dumps({"d": {"lrn": -4999}}), "INVITE sip:4930@203.0.113.1 SIP/2.0", "failed: no number: -4999"),
         ("json", 500, "{}", "INVITE sip:4930@203.0.113.1 SIP/2.0", "failed: status 500"),
     ],
 )
@@ -224,6 +232,20 @@ def test_sql_tells_numbers_and_names(tmp_path: Path) -> None:
         assert sent.header("From").startswith('"Doe, \\"J\\" and a" <sip:+4912@example.net>;tag=')
         assert sent.header("P-Asserted-Identity") == '"Doe, \\"J\\" and a" <sip:+4912@core>, "Doe, \\"J\\" and a" <tel:+4912>'
         assert edge.respond(sent, 486)[-1].header("From").startswith('"Liar" <sip:+4912@')
+        named_as = '"Doe, \\"J\\" and a" <{}>'
+        for said, becomes in (
+            # What stands in quotes is a name, whatever it looks like.
+            ('"Eve <sip:+1900@victim>" <sip:+4912@core>', named_as.format("sip:+4912@core")),
+            ('"Eve \\" <sip:+1900@victim>" <sip:+4912@core>;x="<sip:a@b>"', named_as.format("sip:+4912@core")),
+            ("sip:+4912@core, tel:+4912", f"{named_as.format('sip:+4912@core')}, {named_as.format('tel:+4912')}"),
+            ("sip:+4912@core, <tel:+4912>", f"{named_as.format('sip:+4912@core')}, {named_as.format('tel:+4912')}"),
+            # What cannot be read stays as it came.
+            ("garbage", "garbage"),
+            ("<sip:+4912@core", "<sip:+4912@core"),
+            ("<sip:+4912@core>,", "<sip:+4912@core>,"),
+            ('"Eve <sip:+1900@victim>', '"Eve <sip:+1900@victim>'),
+        ):
+            assert call(edge, headers={"P-Asserted-Identity": said}).header("P-Asserted-Identity") == becomes
         assert call(edge, headers={"Privacy": "critical;id"}).header("From").startswith("<sip:+4912@")
 
 

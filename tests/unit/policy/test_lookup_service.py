@@ -111,11 +111,34 @@ def test_after_failures_in_a_row_nobody_is_asked_until_one_question_has_tried_ag
 
 def test_a_value_that_is_no_number_is_a_failure_and_not_kept() -> None:
     async def work() -> None:
-        service = Asked(Lookup(url="http://x/{number}"), "+1x", "+1555")
-        with pytest.raises(LookupFailed, match="no number"):
-            await service.value_of("49", "")
+        service = Asked(Lookup(url="http://x/{number}"), "+1x", "-1", "+1555")
+        for _ in range(2):
+            with pytest.raises(LookupFailed, match="no number"):
+                await service.value_of("49", "")
         assert await service.value_of("49", "") == "+1555"
-        assert service.counts == {"wrong": 1, "found": 1}
+        assert service.counts == {"wrong": 2, "found": 1}
+
+    run(work)
+
+
+def test_questions_of_one_moment_are_bounded_too() -> None:
+    async def work() -> None:
+        answers: list[asyncio.Future[str]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+        service = Asked(terms(concurrent=2), *answers, LookupFailed("a"), LookupFailed("b"), "x")
+        at_once = asyncio.gather(*(service.value_of(str(number), "") for number in range(20)), return_exceptions=True)
+        await settle()
+        for answer in answers:
+            answer.set_result("x")
+        assert [value for value in await at_once if value == "x"] == ["x", "x"]
+        assert service.counts == {"busy": 18, "found": 2}
+        # Nor do several try together whether one that is out is back.
+        for number in ("a", "b"):
+            with pytest.raises(LookupFailed):
+                await service.value_of(number, "")
+        service.now = 5
+        found = await asyncio.gather(*(service.value_of(f"again{number}", "") for number in range(5)), return_exceptions=True)
+        assert [value for value in found if value == "x"] == ["x"]
+        assert service.counts["out"] == 4
 
     run(work)
 

@@ -82,7 +82,7 @@ def test_rows_say_who_peers_are_and_where_their_calls_go(database: str, tmp_path
         ("dispatcher", "4", "destination"),
         ("dispatcher", "5", "probe_mode"),
         ("dispatcher", "5", "weight"),
-        ("dispatcher", "sip:10.0.0.2", "id"),
+        ("dispatcher", "6", "destination"),
         ("load_balancer", "2", "resources"),
         ("load_balancer", "3", "resources"),
     ]
