@@ -77,7 +77,8 @@ impl Edge {
             return;
         }
         self.ask_for_long(message);
-        let token = self.flow_token(now, arrival);
+        // Without the moment: as long as phone and flow are the same, so must be what the core compares (RFC 3261 section 10.3).
+        let token = FlowToken { made: 0, ..self.flow_token(now, arrival) };
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let place = |out: &mut Vec<u8>| {
             out.extend_from_slice(snapshot.sent_by(hop.listener));

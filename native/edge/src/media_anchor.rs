@@ -156,7 +156,7 @@ impl Edge {
         }
         let (near, near_ip) = self.facing(arrival, message);
         let Some(place) = self.open_session(call, number, [near, hop.listener], [near_ip, hop.address.ip().to_canonical()]) else { return Ok(Changes::new()) };
-        let done = self.anchor(call, place, Side::Caller, arrival, message, Role::Offer, false);
+        let done = self.anchor(call, place, Side::Caller, arrival, message, b"", Role::Offer, false);
         if done.is_err() {
             self.close_attempt(call, number);
         }
@@ -176,7 +176,7 @@ impl Edge {
         }
         let answers = matches!(head.method, Method::Ack | Method::Prack) && session.is_some_and(|session| session.open_offer == Some(side.other()));
         let role = if answers { Role::Answer } else { Role::Offer };
-        self.anchor(shape.call, place, side, arrival, message, role, true)
+        self.anchor(shape.call, place, side, arrival, message, tag, role, true)
     }
 
     /// A response passes: leads its media through here; true where that says how long the body is from now on.
@@ -199,14 +199,12 @@ impl Edge {
         if none || !carries_media(head.method) || !(101..300).contains(&head.status_code) {
             return Changes::new();
         }
+        let tag = message.text(if dialog == Some(Direction::FromCallee) { head.from.tag } else { head.to.tag });
         let place = match dialog {
-            Some(direction) => {
-                let tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
-                self.session_of(call, tag)
-            }
+            Some(_) => self.session_of(call, tag),
             None => {
                 let place = self.calls.get(call).and_then(|call| call.media.iter().position(|session| session.attempt == attempt));
-                self.note_tag(call, place, message.text(head.to.tag));
+                self.note_tag(call, place, tag);
                 place
             }
         };
@@ -216,7 +214,10 @@ impl Edge {
         let role = self.role_of_response(call, place, side, message);
         // A reliable provisional answer is as final as that of a 2xx (RFC 3262 section 5).
         let last = head.status_code >= 200 || is_reliable(message);
-        let done = self.anchor(call, place, side, arrival, message, role, last);
+        let done = self.anchor(call, place, side, arrival, message, tag, role, last);
+        if dialog.is_none() && head.method == Method::Invite && head.status_code >= 200 {
+            self.settle_early_media(call, place, tag);
+        }
         done.unwrap_or_else(|fault| {
             // It is too late to refuse: whoever gets it may still make something of it.
             self.counters.media_unreadable.add();
@@ -228,7 +229,8 @@ impl Edge {
     pub(crate) fn role_of_response(&mut self, call: Key, place: usize, side: Side, message: &Message<'_>) -> Role {
         let head = message.head;
         let Some(session) = self.session_mut(call, place) else { return Role::Answer };
-        if head.method != Method::Invite || session.open_offer == Some(side.other()) || session.answered == head.cseq {
+        let offered = session.open_offer == Some(side.other()) || session.offered == Some((side.other(), head.cseq));
+        if head.method != Method::Invite || offered || session.answered == head.cseq {
             if head.method == Method::Invite && head.status_code >= 200 {
                 session.answered = head.cseq;
                 if head.body.is_empty() {
@@ -239,6 +241,16 @@ impl Edge {
             return Role::Answer;
         }
         Role::Offer
+    }
+
+    /// The callee with `tag` answered: what it and the caller said in their dialog holds, whatever came in others since.
+    fn settle_early_media(&mut self, call: Key, place: usize, tag: &[u8]) {
+        let Some(session) = self.session_mut(call, place) else { return };
+        let (worker, commands) = (session.worker, session.early.settle(tag));
+        if !commands.is_empty() {
+            (session.pending, session.open_offer) = (None, None);
+        }
+        self.out.media.extend(commands.into_iter().map(|command| (worker, command)));
     }
 
     /// A request was refused. What it offered within a dialog does not count (RFC 3261 section 14.1); of an attempt nothing is left.
@@ -294,7 +306,17 @@ impl Edge {
 
     /// Leads the media of one description through here. An answer that is `last` ends the exchange.
     #[expect(clippy::too_many_arguments, reason = "one description with what is known of it")]
-    fn anchor(&mut self, call: Key, place: usize, side: Side, arrival: &Hop, message: &Message<'_>, role: Role, last: bool) -> Result<Changes, MediaFault> {
+    fn anchor(
+        &mut self,
+        call: Key,
+        place: usize,
+        side: Side,
+        arrival: &Hop,
+        message: &Message<'_>,
+        tag: &[u8],
+        role: Role,
+        last: bool,
+    ) -> Result<Changes, MediaFault> {
         let Some(part) = session_part(message) else { return Ok(Changes::new()) };
         let source = arrival.address.ip().to_canonical();
         let session = SessionDescription::read(message.bytes, part).ok_or(MediaFault::Unreadable)?;
@@ -326,12 +348,18 @@ impl Edge {
             .collect();
         // The ports of a stream that is refused or removed wait for the end of the call.
         let (id, address, rules) = (held.id, held.told[other], held.rules);
-        self.exchange(call, place, Command::Describe { session: id, side, signalled: source, rules, streams: described }, side, role, last);
+        let offered = (role == Role::Offer && message.is_request() && message.head.method == Method::Invite).then_some((side, message.head.cseq));
+        self.exchange(call, place, Command::Describe { session: id, side, signalled: source, rules, streams: described }, tag, role, last);
+        if let Some(session) = self.session_mut(call, place) {
+            session.offered = offered.or(session.offered);
+        }
         Ok(changes(message, part, &session, &ports, address))
     }
 
     /// Hands a description to its media worker, in the order of offer and answer.
-    fn exchange(&mut self, call: Key, place: usize, command: Command, side: Side, role: Role, last: bool) {
+    fn exchange(&mut self, call: Key, place: usize, command: Command, tag: &[u8], role: Role, last: bool) {
+        let Command::Describe { side, .. } = command else { return };
+        let most = self.snapshot.settings.limits.dialogs;
         let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) else { return };
         let mut ready: SmallVec<[Command; 2]> = SmallVec::new();
         match role {
@@ -356,7 +384,8 @@ impl Edge {
             }
         }
         for command in ready {
-            if let Command::Describe { streams, .. } = &command {
+            if let Command::Describe { streams, side, .. } = &command {
+                session.early.note(tag, *side, &command, most);
                 for stream in session.streams.iter_mut().filter(|stream| streams.iter().any(|described| described.index == stream.index)) {
                     stream.described = true;
                 }

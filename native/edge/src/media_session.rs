@@ -50,6 +50,11 @@ pub(crate) struct MediaSession {
     pub(crate) told: [IpAddr; 2],
     /// The number of the request whose answer has passed: it may be repeated.
     pub(crate) answered: u32,
+    /// Who offered something by an INVITE last, and its number: whatever describes media in a response to that is an answer, in each of
+    /// the dialogs that it made (RFC 6337 section 2.1).
+    pub(crate) offered: Option<(Side, u32)>,
+    /// What was said until the first 2xx, as the dialog that is answered may not be the one that spoke last.
+    pub(crate) early: EarlyMedia,
     pub(crate) streams: SmallVec<[MediaStream; 1]>,
     /// Who made an offer that has no answer yet (RFC 3264).
     pub(crate) open_offer: Option<Side>,
@@ -62,6 +67,53 @@ pub(crate) struct MediaSession {
     pub(crate) most: usize,
     /// Where an rtpengine relays it.
     pub(crate) external: Option<Box<ExternalSession>>,
+}
+
+/// What a media worker was told while callees ring, each in a dialog of its own.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyMedia {
+    /// The offer of the INVITE.
+    opening: Option<Box<Command>>,
+    /// By the callee's tag: what either side said last.
+    dialogs: SmallVec<[(Box<[u8]>, [Option<Box<Command>>; 2]); 1]>,
+    /// The dialog that was told last, by its place.
+    last: usize,
+    /// The call was answered.
+    over: bool,
+}
+
+impl EarlyMedia {
+    /// Notes a command about `side` in the dialog of the callee with `tag`, of which there are `most` at most.
+    pub(crate) fn note(&mut self, tag: &[u8], side: Side, command: &Command, most: usize) {
+        if self.over {
+            return;
+        }
+        if tag.is_empty() {
+            self.opening = Some(Box::new(command.clone()));
+            return;
+        }
+        let place = self.dialogs.iter().position(|dialog| *dialog.0 == *tag).unwrap_or(self.dialogs.len());
+        if place == self.dialogs.len() {
+            if place == most {
+                return;
+            }
+            self.dialogs.push((tag.into(), [None, None]));
+        }
+        self.dialogs[place].1[side as usize] = Some(Box::new(command.clone()));
+        self.last = place;
+    }
+
+    /// The callee with `tag` answered first: what is to be told anew, since another dialog spoke last.
+    pub(crate) fn settle(&mut self, tag: &[u8]) -> SmallVec<[Command; 2]> {
+        let Self { opening, mut dialogs, last, over } = std::mem::replace(self, Self { over: true, ..Self::default() });
+        let several = !over && dialogs.len() > 1;
+        let Some(place) = dialogs.iter().position(|dialog| *dialog.0 == *tag).filter(|_| several) else { return SmallVec::new() };
+        let moved = dialogs.iter().enumerate().any(|(other, dialog)| other != place && dialog.1[Side::Caller as usize].is_some());
+        let [caller, callee] = std::mem::take(&mut dialogs[place].1);
+        let caller = caller.or(opening).filter(|_| moved);
+        let callee = callee.filter(|_| last != place);
+        caller.into_iter().chain(callee).map(|command| *command).collect()
+    }
 }
 
 /// By what an rtpengine knows a session.
@@ -140,6 +192,8 @@ impl Edge {
             bound,
             told,
             answered: 0,
+            offered: None,
+            early: EarlyMedia::default(),
             streams: SmallVec::new(),
             open_offer: None,
             negotiated: false,

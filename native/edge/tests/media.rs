@@ -1,6 +1,8 @@
 //! Calls whose media is relayed: what each side is told, what the media worker is told, and that nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::net::SocketAddr;
+
 use edge::{Engage, PeerKind, RouteSettings};
 use testkit::{Request, Rig, Sent, final_to_tag, header, headers, listener, media, peer, response, sdp, settings, with_body};
 
@@ -274,6 +276,53 @@ fn prack_carries_an_answer_and_later_an_offer() {
     let update = sent_to(&sent, CALLEE).text.clone();
     rig.receive(CALLEE, &with_body(&response(&update, 200, "bob"), &sdp("203.0.113.9", 5_002)));
     assert_eq!(rig.packet(facing_caller, "198.51.100.7:4002", &rtp(2)), Some((facing_callee, "203.0.113.9:5002".parse().unwrap())));
+}
+
+/// A call that a proxy behind us forks: two callees answer the offer by reliable provisional responses (RFC 3262). The rig, the INVITE as
+/// sent, and what the caller gets of either.
+fn forked_behind_us() -> (Rig, String, [Sent; 2]) {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+    let request = sent_to(&sent, CALLEE).text.clone();
+    let early = [("one", "203.0.113.9"), ("two", "203.0.113.22")].map(|(tag, address)| {
+        let text = with_body(&response(&request, 183, tag), &sdp(address, 5_000)).replace("Contact:", "Require: 100rel\r\nRSeq: 1\r\nContact:");
+        sent_to(&rig.receive(CALLEE, &text), CALLER).clone()
+    });
+    (rig, request, early)
+}
+
+/// Where a packet of the caller goes, and whether one of either callee comes to the caller.
+fn heard(rig: &mut Rig, early: &Sent, request: &str, caller: &str) -> (Option<SocketAddr>, [bool; 2]) {
+    let (facing_caller, facing_callee) = (place(&early.text).1, place(request).1);
+    let to = rig.packet(facing_caller, caller, &rtp(1)).map(|(_, to)| to);
+    // In turns: who was heard before may be until the other one is.
+    let mut round = || {
+        ["203.0.113.9:5000", "203.0.113.22:5000"].map(|source| rig.packet(facing_callee, source, &rtp(2)).is_some_and(|(_, to)| to == caller.parse().unwrap()))
+    };
+    round();
+    let from = round();
+    (to, from)
+}
+
+#[test]
+fn of_several_early_dialogs_the_one_that_is_answered_is_heard() {
+    let (mut rig, request, early) = forked_behind_us();
+    rig.receive(CALLEE, &response(&request, 200, "two"));
+    assert_eq!(heard(&mut rig, &early[1], &request, "198.51.100.7:4000"), (Some("203.0.113.22:5000".parse().unwrap()), [false, true]));
+    // The one that spoke first may be the one.
+    let (mut rig, request, early) = forked_behind_us();
+    rig.receive(CALLEE, &response(&request, 200, "one"));
+    assert_eq!(heard(&mut rig, &early[0], &request, "198.51.100.7:4000"), (Some("203.0.113.9:5000".parse().unwrap()), [true, false]));
+}
+
+#[test]
+fn an_update_in_one_early_dialog_moves_the_media_of_no_other() {
+    let (mut rig, request, early) = forked_behind_us();
+    let update = within("UPDATE", &early[1], 2, "z9hG4bK-upd").header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_002)).text();
+    let update = sent_to(&rig.receive(CALLER, &update), CALLEE).text.clone();
+    rig.receive(CALLEE, &with_body(&response(&update, 200, "two"), &sdp("203.0.113.22", 5_002)));
+    rig.receive(CALLEE, &response(&request, 200, "one"));
+    assert_eq!(heard(&mut rig, &early[0], &request, "198.51.100.7:4000"), (Some("203.0.113.9:5000".parse().unwrap()), [true, false]));
 }
 
 #[test]
