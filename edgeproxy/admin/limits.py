@@ -54,8 +54,11 @@ async def _limits(request: web.Request, query: LimitQuery) -> web.Response:
 
 
 async def _set(request: web.Request) -> web.Response:
-    wanted = await body_of(request, SetLimit)
-    request.app[CONTROL].set_limit(wanted.name, wanted.key, wanted.most)
+    wanted, control = await body_of(request, SetLimit), request.app[CONTROL]
+    own = control.loaded.config.limit.get(wanted.name)
+    if wanted.key and wanted.most is not None and own and not own.key and not own.by_policy:
+        raise StorageError(f"limit {wanted.name} has one key, the empty one: set it without a KEY")
+    control.set_limit(wanted.name, wanted.key, wanted.most)
     return as_json(wanted)
 
 

@@ -14,6 +14,7 @@ _KEY = click.argument("key", required=False, default="")
 
 class _Answer(msgspec.Struct):
     keys: list[KeyView]
+    set: dict[str, dict[str, int]]
 
 
 @click.group()
@@ -34,9 +35,16 @@ def list_keys(name: str, limit: int, raw: bool, control: Path) -> None:
         if raw:
             show(answer)
             return
-        rows = msgspec.json.decode(answer, type=_Answer).keys
+        found = msgspec.json.decode(answer, type=_Answer)
         head = ["limit", "counts", "key", "used", "most", "in hand", "refused lately"]
-        table(head, [_row(row) for row in rows])
+        table(head, [_row(row) for row in found.keys])
+        # What operators set holds for keys without calls, too.
+        set_ = [
+            [own, key or "(every other key)", str(most)] for own, keys in sorted(found.set.items()) for key, most in sorted(keys.items())
+        ]
+        if mine := [row for row in set_ if name in {"", row[0]}]:
+            click.echo()
+            table(["set by operators", "key", "most"], mine)
 
     told(work)
 

@@ -42,7 +42,7 @@ class FraudRule(msgspec.Struct, frozen=True, kw_only=True):
     cpm_critical: Threshold = 0
     """The same."""
     total_calls_warning: Threshold = 0
-    """Calls since the window began, or the day."""
+    """Calls since the window began, or the calendar day in the zone, whichever was later."""
     total_calls_critical: Threshold = 0
     """The same."""
     concurrent_calls_warning: Threshold = 0

@@ -12,7 +12,7 @@ from edgeproxy.events.transport import Transport, open_transport
 
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 30.0
-Log = Callable[..., None]
+Log = Callable[..., object]
 
 
 class Delivery:

@@ -20,7 +20,7 @@ class NameAddr(NamedTuple):
 
 def read_name_addrs(text: str) -> list[NameAddr]:
     """Return the addresses of a header field's value; raise `ValueError` where it is no list of them."""
-    found = []
+    found: list[NameAddr] = []
     at = 0
     while at < len(text) or not found:
         match = _ADDRESS.match(text, at)

@@ -64,7 +64,7 @@ class Control:
         self.engine: _native.Engine
         self.announcer = Announcer(printer)
         self.standing = Standing(printer.event)
-        self.sinks = Sinks(self.announcer.bus, printer.event)
+        self.sinks = Sinks(self.announcer.bus, printer.aside)
         self.kernel = KernelGuard(self.announcer.bus, printer.event)
         self.shares: Shares | None = None
         self.values = ValueService(lambda: self.shares)

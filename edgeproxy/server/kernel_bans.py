@@ -24,6 +24,8 @@ _SURELY_LEFT_SECONDS = 5
 """A ban that has longer to go cannot have timed out in the kernel."""
 _CHAIN = "guard"
 _SETS = frozenset(f"{purpose}{version}" for purpose in ("all", "udp", "meter") for version in (4, 6))
+_DROPPED = ("all4", "udp4", "all6", "udp6")
+"""The sets that a rule each is for."""
 Log = Callable[..., None]
 Bans = Callable[[], list[tuple[str, int, int, str, str]]]
 """Sources with the seconds since their ban began, those that are left, why, and how its packets came."""
@@ -110,8 +112,11 @@ class KernelBans:
         self._log("banned sources are dropped in the kernel", values={"table": self._settings.table, "sources": self.sources})
 
     async def _look_at_table(self) -> None:
-        """Raise `NftError` where the table is gone, or has lost a source that must be there: one for each look, since they may be many."""
-        await _nft(f"list table inet {self._settings.table}\n", "--terse")
+        """Raise `NftError` where the table or its rules are gone, or it has lost a source that must be there: one for each look, since they may be many."""
+        printed = await _nft(f"list table inet {self._settings.table}\n", "--terse")
+        missing = [own for own in _DROPPED if f"saddr @{own} " not in printed]
+        if missing:
+            raise NftError(f"the rule for {', '.join(missing)} is gone")
         there = [source for source, _, left, _, _ in self._bans() if left > _SURELY_LEFT_SECONDS and source in self._inside]
         waiting = [source for source in there if source not in self._changes]
         if waiting:

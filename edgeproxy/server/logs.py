@@ -62,9 +62,13 @@ class LogPrinter:
 
     def event(self, message: str, level: str = "info", values: Mapping[str, object] | None = None) -> None:
         """Print a line of our own."""
+        self._tell(self.aside(message, level, values), level, "server", message)
+
+    def aside(self, message: str, level: str = "info", values: Mapping[str, object] | None = None) -> str:
+        """Print a line about the telling of lines, which is told nobody, or that would never end; return its time."""
         time = datetime.now(UTC).isoformat(timespec="microseconds")
         self._print(message, time=time, level=level, part="server", **(values or {}))
-        self._tell(time, level, "server", message)
+        return time
 
     def _print(self, message: str, **values: object) -> None:
         try:

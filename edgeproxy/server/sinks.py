@@ -13,7 +13,7 @@ from edgeproxy.events.transport import missing_extra
 
 STOP_SECONDS = 2.0
 """How long what waits may still be told at the end."""
-Log = Callable[..., None]
+Log = Callable[..., object]
 
 
 class Sinks:

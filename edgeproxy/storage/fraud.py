@@ -24,7 +24,15 @@ async def read_fraud(engine: AsyncEngine, faults: list[RowFault]) -> list[FraudR
             rows = [dict(row) for row in (await connection.execute(select(_SOURCE).order_by(_SOURCE.c.ruleid))).mappings()]
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
-    return [rule for row in rows if (rule := _rule(row, faults))]
+    found: dict[tuple[object, ...], FraudRule] = {}
+    for row in rows:
+        if rule := _rule(row, faults):
+            terms = (rule.profileid, rule.prefix.removeprefix("+"), rule.start_hour, rule.end_hour, rule.daysoftheweek)
+            if terms in found:
+                problem = f"a second row of profile {rule.profileid}, this prefix and this window: it never counts"
+                faults.append(RowFault("fraud_detection", str(row["ruleid"]), "prefix", problem))
+            found.setdefault(terms, rule)
+    return list(found.values())
 
 
 def _rule(row: Mapping[str, Any], faults: list[RowFault]) -> FraudRule | None:
@@ -38,7 +46,9 @@ def _rule(row: Mapping[str, Any], faults: list[RowFault]) -> FraudRule | None:
         else:
             try:
                 values[name] = int(value)
-            except (TypeError, ValueError):
+                if not isinstance(value, str) and value != values[name]:
+                    raise ValueError
+            except (TypeError, ValueError, OverflowError):
                 faults.append(RowFault("fraud_detection", str(row["ruleid"]), name, f"expected a number, got: {value}"))
                 return None
             if values[name] < 0:

@@ -251,6 +251,8 @@ def test_a_policy_limits_by_a_key_of_its_own(guarded: Start, tmp_path: Path) -> 
         request = core.receive_until("INVITE", having="Call-ID: a")
         ask(phone, port, "49302", "b")
         assert refusal(phone, "b").startswith("SIP/2.0 480 Trunk Busy")
+        (shown,) = json.loads(manage(proxy, "limits", "list", "--json")[1])["keys"]
+        assert (shown["key"], shown["used"], shown["most"]) == ("49", 1, 1), "what the policy said"
         ask(phone, port, "44301", "c")
         assert core.receive_until("INVITE", having="Call-ID: c")
         core.send(answer(request, "486 Busy"), port)
@@ -259,9 +261,48 @@ def test_a_policy_limits_by_a_key_of_its_own(guarded: Start, tmp_path: Path) -> 
         assert core.receive_until("INVITE", having="Call-ID: d")
         # An operator goes before policies, too.
         assert manage(proxy, "limits", "set", "trunk", "0", "43")[0] == 0
+        assert re.search(r"^ trunk +43 +0 *$", manage(proxy, "limits", "list")[1], re.MULTILINE), "though 43 has no call"
         ask(phone, port, "43301", "e")
         assert refusal(phone, "e").startswith("SIP/2.0 480 Trunk Busy")
     assert proxy.records(3)[0]["refused_by"] == "admit"
+
+
+def test_help_can_be_called_whatever_becomes_of_a_policy_that_looks_at_attempts(guarded: Start, tmp_path: Path) -> None:
+    (tmp_path / "looker.py").write_text(
+        "import os, time\n"
+        "from edgeproxy.policy import CONTINUE, Policy\n"
+        "policy = Policy()\n"
+        '@policy.on_branch("INVITE")\n'
+        "def look(branch):\n"
+        '    if branch.call_id.startswith("late"):\n'
+        "        time.sleep(1)\n"
+        '    if branch.call_id.startswith("dead"):\n'
+        "        os._exit(1)\n"
+        '    raise ValueError("broken")\n'
+    )
+    proxy, port, core = guarded('[emergency]\nnumbers = ["112"]\n[[policy]]\nmodule = "looker"\ndeadline_seconds = 0.3\n')
+    with Agent("127.0.0.7") as phone:
+        for number in ("49301", "112", "urn:service:sos"):
+            for call_id in ("raises", "late", "dead"):
+                own = f"{call_id}{len(number)}"
+                target = number if number.startswith("urn") else f"sip:{number}@edge.example"
+                phone.send(invite("INVITE", phone.port, target, call_id=own, branch=own), port)
+                if number == "49301":
+                    assert refusal(phone, own).startswith("SIP/2.0 500"), own
+                else:
+                    request = core.receive_until("INVITE", having=f"Call-ID: {own}")
+                    assert request, own
+                    core.send(answer(request, "486 Busy"), port)
+                    assert refusal(phone, own).startswith("SIP/2.0 486"), own
+                # A process that died comes back.
+                wait_for(lambda: manage(proxy, "status")[0] == 0 and json.loads(manage(proxy, "status")[1])["policies"] != [])
+
+
+def test_a_limit_of_one_key_has_no_others(guarded: Start) -> None:
+    proxy, _, _ = guarded('[limit.all]\ncounts = "calls"\nkey = ""\nmost = 5\n')
+    code, said = manage(proxy, "limits", "set", "all", "3", "somebody")
+    assert (code, "one key, the empty one" in said) == (1, True), said
+    assert manage(proxy, "limits", "set", "all", "3")[0] == 0
 
 
 def test_a_policy_bans_a_source_and_never_the_core(guarded: Start, tmp_path: Path) -> None:
@@ -309,12 +350,15 @@ def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
     with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
         database.execute(
             "INSERT INTO fraud_detection (ruleid, profileid, prefix, total_calls_warning, total_calls_critical, start_hour)"
-            " VALUES (1, 1, '900', 2, 3, '00:00'), (2, 1, '9', 0, 0, 'noon'), (9, 1, '7', 1, 1, '00:00')"
+            " VALUES (1, 1, '900', 2, 3, '00:00'), (2, 1, '9', 0, 0, 'noon'), (9, 1, '7', 1, 1, '00:00'),"
+            " (10, 1, '+900', 1, 1, '00:00'), (11, 1, '8', 1.5, 2, '00:00')"
         )
     database.close()
     assert manage(proxy, "routes", "reload")[0] == 0
     assert "fraud_detection 9 ruleid a rule of the file has it" in manage(proxy, "status")[1]
     assert "fraud_detection 2 start_hour expected HH:MM, got: noon" in manage(proxy, "status")[1]
+    assert "fraud_detection 10 prefix a second row of profile 1" in manage(proxy, "status")[1]
+    assert "fraud_detection 11 total_calls_warning expected a number, got: 1.5" in manage(proxy, "status")[1]
     with Agent("127.0.0.7") as phone:
         for call_id in ("a", "b"):
             ask(phone, port, "9001", call_id)

@@ -231,6 +231,27 @@ def test_kafka_by_a_broker_of_our_own(telling: Start) -> None:
         broker.close()
 
 
+def test_a_sink_that_nobody_listens_at_is_not_told_of_itself(telling: Start) -> None:
+    proxy = telling(sink(f"udp:127.0.0.1:{free_port()}", "tries = 2", events='["*"]'))
+    raised(proxy)
+    wait_for(lambda: any(line["event"] == "events cannot be told" for line in proxy.log))
+    proxy.told("nothing", seconds=2)
+    counted = status(proxy)
+    assert counted["told"] + counted["failed"] <= 5, counted
+    assert sum(line["event"].startswith("events ") for line in proxy.log) <= 4
+
+
+def test_what_libraries_say_of_a_broker_that_is_down_is_no_line_of_the_log(telling: Start) -> None:
+    broker = f"127.0.0.1:{free_port()}"
+    proxy = telling(
+        sink(f"amqp://{broker}/?exchange=sip", "tries = 2", name="rabbit") + sink(f"kafka://{broker}/events", "tries = 2", name="kafka")
+    )
+    raised(proxy)
+    wait_for(lambda: [status(proxy, name)["failed"] for name in ("rabbit", "kafka")] == [1, 1], seconds=20)
+    lines = (proxy.folder / "edge.log").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("{") and line != "ready"] == []
+
+
 def script(path: Path, text: str) -> Path:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)

@@ -1,8 +1,14 @@
 """RabbitMQ (AMQP 0-9-1): each event is published, and confirmed by the broker. Exchanges and queues are not declared."""
 
+import logging
+
 import aio_pika
 
 from edgeproxy.events.sink import Sink
+
+# What fails is told once, by the delivery; the library would complain of each try, and not in the form of our log.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
 
 
 class Publisher:

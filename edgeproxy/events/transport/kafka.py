@@ -1,10 +1,14 @@
 """Kafka: each event is a record of a topic, keyed by its name, and acknowledged by all replicas."""
 
+import logging
 import ssl
 
 from aiokafka import AIOKafkaProducer
 
 from edgeproxy.events.sink import Sink
+
+# What fails is told once, by the delivery; the library would complain of each try, and not in the form of our log.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 class Producer:

@@ -228,8 +228,10 @@ impl Edge {
     }
 
     /// Another node listens to `source` no more: neither does this one, unless somebody known comes from there; whether that is new.
+    /// Why that was nobody tells: it is taken to be for datagrams, whose address may be forged.
     pub fn ban_with_others(&mut self, now: Now, source: IpAddr, seconds: u32, reason: &str) -> bool {
-        self.counts(source) && !self.came_before(now, source, b"") && self.ban_seen(now, source, seconds, reason, None, false) == BanChange::New
+        let bans = self.counts(source) && !self.came_before(now, source, b"");
+        bans && self.ban_seen(now, source, seconds, reason, Some(Transport::Udp), false) == BanChange::New
     }
 
     /// Tells what crossed a threshold, and bans a source that did; `counts` are those of pair, user and source before and after.

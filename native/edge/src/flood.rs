@@ -127,11 +127,12 @@ impl Edge {
         let Some(settings) = self.snapshot.settings.flood.clone() else { return false };
         let source = arrival.address.ip().to_canonical();
         let first = packets == self.packet_limit(now, source);
+        let what = || format!("flood: {packets} packets in {} s", settings.unit_seconds);
         if settings.dry_run {
             if first {
                 self.counters.floods_dry.add();
                 log::warn!(target: "guard", "would block {source}: flood of {packets} packets in {} s", settings.unit_seconds);
-                self.tell_blocked(now, source, "dry-run", &format!("{packets} packets"));
+                self.tell_blocked(now, source, "dry-run", &what());
             }
             return false;
         }
@@ -139,11 +140,11 @@ impl Edge {
         if self.came_before(now, source, b"") {
             if first {
                 log::warn!(target: "guard", "flood of {packets} packets from {source}, where users are: the rest is dropped for {} s", settings.unit_seconds);
-                self.tell_blocked(now, source, "throttled", &format!("{packets} packets"));
+                self.tell_blocked(now, source, "throttled", &what());
             }
             return true;
         }
-        self.block(now, arrival, settings.block_seconds, &format!("flood: {packets} packets in {} s", settings.unit_seconds));
+        self.block(now, arrival, settings.block_seconds, &what());
         true
     }
 
@@ -159,15 +160,16 @@ impl Edge {
         if sum < most || self.is_exempt(now, source) || self.came_before(now, source, b"") {
             return;
         }
+        let what = &format!("behaviour: {sum} points in {window} s, last {what}");
         if dry {
             if sum < most + points {
                 self.counters.floods_dry.add();
-                log::warn!(target: "guard", "would block {source}: {sum} points in {window} s, last {what}");
+                log::warn!(target: "guard", "would block {source}: {what}");
                 self.tell_blocked(now, source, "dry-run", what);
             }
             return;
         }
-        self.block(now, arrival, block, &format!("behaviour: {sum} points in {window} s, last {what}"));
+        self.block(now, arrival, block, what);
     }
 
     /// A scanner gives itself away by its User-Agent: as if it had all points at once.

@@ -433,11 +433,20 @@ impl Snapshot {
     pub fn restore_fraud(&self, bytes: &[u8], now: Now, ago: u64) -> bool {
         let (Some(watch), Ok(kept)) = (&self.fraud, rmp_serde::from_slice::<FraudKept>(bytes)) else { return false };
         watch.counts.fraud.restore(&kept.rows, now.moment.0, ago);
+        let mut over = HashSet::new();
         for (user, left) in kept.barred {
-            if let Some(left) = left.checked_sub(ago).filter(|left| *left > 0) {
-                watch.counts.barred.pin().insert(user.into(), now.wall / 1_000_000 + left);
+            match left.checked_sub(ago).filter(|left| *left > 0) {
+                Some(left) => {
+                    watch.counts.barred.pin().insert(user.into(), now.wall / 1_000_000 + left);
+                }
+                // Its time was over while nobody looked: whoever goes on is barred again, as after any bar.
+                None => {
+                    over.insert(user.into_boxed_str());
+                }
             }
         }
+        let levels = self.settings.fraud.as_ref().map(FraudSettings::barring_levels).unwrap_or_default();
+        watch.counts.fraud.tell_again(&over, &levels);
         true
     }
 }

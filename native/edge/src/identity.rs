@@ -2,16 +2,24 @@
 //! caller does not mind; who has proved who it is is vouched for.
 
 use proto::Key;
-use syntax::{HeaderName, Message};
+use syntax::{HeaderName, Message, Span, header_param, parse_name_addr};
 
 use crate::edge::Edge;
 use crate::transaction::Shape;
 
-/// Whether the sender wants its identity withheld from whoever is not trusted (RFC 3325 section 9.3, RFC 3323 section 4.2).
+/// Whether the sender wants its identity withheld from whoever is not trusted (RFC 3325 section 9.3, RFC 3323 section 4.2); switches that
+/// say who calls by Remote-Party-ID say so there (draft-ietf-sip-privacy-04 section 4).
 pub(crate) fn wants_privacy(message: &Message<'_>) -> bool {
-    message
+    let by_header = message
         .named(b"Privacy")
-        .any(|slot| message.text(slot.value).split(|byte| matches!(byte, b';' | b',' | b' ')).any(|value| value.eq_ignore_ascii_case(b"id")))
+        .any(|slot| message.text(slot.value).split(|byte| matches!(byte, b';' | b',' | b' ')).any(|value| value.eq_ignore_ascii_case(b"id")));
+    let hides = |element: Span| {
+        let Some(party) = parse_name_addr(message.bytes, element) else { return false };
+        let privacy = header_param(message.bytes, party.params, b"privacy").unwrap_or_default();
+        let values = privacy.split(|byte| matches!(byte, b'-' | b'"'));
+        values.into_iter().any(|value| [&b"full"[..], b"uri"].iter().any(|hidden| value.eq_ignore_ascii_case(hidden)))
+    };
+    by_header || message.elements(HeaderName::RemotePartyId).any(hides)
 }
 
 impl Edge {

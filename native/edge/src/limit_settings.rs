@@ -142,6 +142,19 @@ pub(crate) struct LimitValue {
     pub(crate) over: AtomicBool,
     /// When it was last refused, in microseconds of the monotonic clock.
     pub(crate) refused_at: AtomicU64,
+    /// As many as the last request said that it may have, by an attribute or a policy; more than any number where it said nothing.
+    own: AtomicU64,
+}
+
+impl LimitValue {
+    /// Notes what a request brought of its own.
+    pub(crate) fn note(&self, own: Option<u32>) {
+        self.own.store(own.map_or(u64::MAX, u64::from), Ordering::Relaxed);
+    }
+
+    fn own(&self) -> Option<u32> {
+        u32::try_from(self.own.load(Ordering::Relaxed)).ok()
+    }
 }
 
 /// A place among the calls of a key.
@@ -185,6 +198,11 @@ impl Limit {
     /// As many as `key` may have, where an attribute of its account says `attributed`.
     pub(crate) fn most(&self, key: &str, attributed: Option<u32>) -> u32 {
         self.set_by_operator(key).or_else(|| self.overrides.get(key).copied()).or(attributed).unwrap_or(self.settings.most)
+    }
+
+    /// The same where a policy says `wished`, which goes before what the database says.
+    pub(crate) fn most_by_policy(&self, key: &str, wished: Option<u32>) -> u32 {
+        self.set_by_operator(key).or(wished).unwrap_or_else(|| self.most(key, None))
     }
 
     /// A key as requests have it, of one as somebody wrote it: `+49 30 1234` or `Alice@EXAMPLE.net` would fit no request.
@@ -244,7 +262,7 @@ impl Limit {
     pub(crate) fn value(&self, most: u32) -> LimitValue {
         let pipe = (self.settings.counts == Counts::Rate).then(|| Pipe::new(self.algorithm, most, self.window()));
         let share = self.settings.shared.then(Share::default);
-        LimitValue { limit: Arc::clone(&self.state), pipe, share, over: AtomicBool::new(false), refused_at: AtomicU64::new(0) }
+        LimitValue { limit: Arc::clone(&self.state), pipe, share, over: AtomicBool::new(false), refused_at: AtomicU64::new(0), own: AtomicU64::new(u64::MAX) }
     }
 }
 
@@ -283,7 +301,7 @@ pub struct LimitView {
     pub key: String,
     /// Calls now, or requests in the window.
     pub used: u64,
-    /// As many as it may have, where no attribute says otherwise.
+    /// As many as it may have, by what the last request brought where that counts.
     pub most: u32,
     /// Places that this node has in hand, where nodes share the limit.
     pub share: Option<u32>,
@@ -380,7 +398,7 @@ impl LimitTable {
                     counts: if limit.settings.counts == Counts::Calls { "calls" } else { "rate" },
                     key: slot.key().to_owned(),
                     used: u64::from(used(&slot, now)),
-                    most: limit.most(slot.key(), None),
+                    most: if limit.settings.by_policy { limit.most_by_policy(slot.key(), value.own()) } else { limit.most(slot.key(), value.own()) },
                     share: value.share.as_ref().map(Share::granted),
                     at_limit: value.over.load(Ordering::Relaxed),
                 });

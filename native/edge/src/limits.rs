@@ -36,6 +36,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) limit: &'a Limit,
     pub(crate) key: String,
     pub(crate) most: u32,
+    /// What an attribute or a policy said of that.
+    pub(crate) own: Option<u32>,
 }
 
 /// Where a message says who calls whom.
@@ -109,8 +111,8 @@ impl Edge {
         let mut asks: SmallVec<[Ask<'_>; 4]> = SmallVec::new();
         for limit in snapshot.limits.all.iter().filter(|limit| limit.fits(message.head.method, peer)) {
             let Some(key) = self.key_of(&limit.parts, arrival, message, peer, Parties::of_opening(message)) else { continue };
-            let most = limit.most(&key, self.attributed(limit));
-            asks.push(Ask { limit, key, most });
+            let own = self.attributed(limit);
+            asks.push(Ask { most: limit.most(&key, own), limit, key, own });
         }
         self.take_all(now, &snapshot, &asks)
     }
@@ -156,7 +158,10 @@ impl Edge {
     /// A place among the calls of a key of this node; none where there is no room to count it.
     fn hold(&mut self, now: Now, ask: &Ask<'_>) -> Result<Option<HeldLimit>, Halt> {
         match ask.limit.state.table.hold(&ask.key, ask.most, || ask.limit.value(ask.most)) {
-            Ok(held) => Ok(Some(held)),
+            Ok(held) => {
+                held.slot().value().note(ask.own);
+                Ok(Some(held))
+            }
             Err(NotHeld::Full(slot)) => Err(Halt::Refused(self.at_limit(now, ask.limit, &slot, ask.most))),
             Err(NotHeld::NoRoom) => {
                 ask.limit.state.untracked.fetch_add(1, Ordering::Relaxed);
@@ -173,6 +178,7 @@ impl Edge {
             return Ok(());
         };
         let slot = Arc::clone(holder.slot());
+        slot.value().note(ask.own);
         let Some(pipe) = slot.value().pipe.as_ref() else { return Ok(()) };
         let passes = |most: u32| if count { pipe.take(at, most, &snapshot.limits.meters) } else { pipe.has_room(at, most, &snapshot.limits.meters) };
         let found = if limit.settings.shared {
@@ -228,7 +234,7 @@ impl Edge {
         for (name, key, most) in verdict.limits.iter().filter(|(name, key, _)| !of_call.is_some_and(|call| held(call, name, key))) {
             let limit = snapshot.limits.get(name).ok_or_else(|| VerdictError::Limit(name.clone()))?;
             let key = cut(Cow::Borrowed(key)).into_owned();
-            asks.push(Ask { most: limit.set_by_operator(&key).or(*most).unwrap_or_else(|| limit.most(&key, None)), limit, key });
+            asks.push(Ask { most: limit.most_by_policy(&key, *most), limit, key, own: *most });
         }
         let Some(transaction) = self.transactions.get(entry) else { return Ok(Within::No) };
         let (call, exempt) = (transaction.call, self.calls.get(transaction.call).is_some_and(|call| call.emergency));

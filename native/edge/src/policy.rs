@@ -334,11 +334,14 @@ impl Edge {
         let Some(state) = transaction.policy.as_mut() else { return };
         state.report = false;
         let (event, status_code) = (state.event, state.status_code);
+        let emergency = self.calls.get(transaction.call).is_some_and(|call| call.emergency);
         if event == PolicyEvent::Branch {
-            self.branch_failed(entry);
+            if !emergency || !self.make_branch(now, entry) {
+                self.branch_failed(entry);
+            }
             return self.conclude(now, entry);
         }
-        let emergency = event == PolicyEvent::Request && self.calls.get(transaction.call).is_some_and(|call| call.emergency);
+        let emergency = emergency && matches!(event, PolicyEvent::Request | PolicyEvent::Rule);
         if event == PolicyEvent::InDialog && transaction.method == Method::Bye || emergency {
             // A dialog must be able to end, and help to be called for, whatever became of a policy.
             transaction.edited = None;

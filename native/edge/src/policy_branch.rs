@@ -26,6 +26,10 @@ impl Edge {
         }
         if !there {
             self.counters.policy_unavailable.add();
+            if self.transactions.get(entry).and_then(|t| self.calls.get(t.call)).is_some_and(|call| call.emergency) {
+                // Help is called for, whatever became of a policy.
+                return false;
+            }
             // The request is in our hands here, so the answer to the caller is left to whoever puts it back.
             self.branch_failed(entry);
             return true;
@@ -36,12 +40,25 @@ impl Edge {
         true
     }
 
+    /// Makes the attempt that a policy was asked about as if it had nothing to say; false where that cannot be.
+    pub(crate) fn make_branch(&mut self, now: Now, entry: Key) -> bool {
+        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        let Some(shape) = transaction.shape.as_deref().copied() else { return false };
+        let Some((address, _)) = transaction.policy.as_mut().and_then(|state| state.pending.take()) else { return false };
+        self.decide_for(entry, |_| "policy: no usable verdict on an attempt, it is made for a call for help".to_owned());
+        if self.with_request(entry, |edge, message| edge.start_branch(now, entry, message, address, &shape)) != Some(true) {
+            self.with_request(entry, |edge, message| edge.advance(now, entry, message));
+        }
+        true
+    }
+
     /// Makes the attempt that a policy has looked at, with its edits, or passes it over.
     pub(crate) fn decide_branch(&mut self, now: Now, entry: Key, verdict: &Verdict) -> Result<(), VerdictError> {
         let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(()) };
         let strip = transaction.shape.as_ref().is_some_and(|shape| shape.strip_identity);
         let Some(mut shape) = transaction.shape.as_deref().copied() else { return Ok(()) };
-        let pending = transaction.policy.as_mut().and_then(|state| state.pending.take()).map(|(address, _)| address);
+        // Kept until the verdict is known to be one: without any a call for help is made all the same.
+        let pending = transaction.policy.as_ref().and_then(|state| state.pending.as_ref()).map(|(address, _)| *address);
         let number = transaction.branches.len();
         let made = match verdict.kind {
             VerdictKind::Continue if verdict.edits.is_empty() => None,
@@ -70,6 +87,9 @@ impl Edge {
         self.keep(entry, verdict)?;
         if let Some(transaction) = self.transactions.get_mut(entry) {
             transaction.waiting = None;
+            if let Some(state) = transaction.policy.as_mut() {
+                state.pending = None;
+            }
             // A Request-URI of the policy's own stands in place of that of the gateway.
             let own = verdict.edits.iter().rfind(|edit| edit.action == EditAction::RequestUri);
             if let (Some(edit), Some(plan)) = (own, transaction.plan.as_mut()) {

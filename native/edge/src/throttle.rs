@@ -30,7 +30,8 @@ impl Edge {
     /// Whether a REGISTER only refreshes what the core keeps for long enough, and by the very same flow: then it is carried out
     /// here. It proves nothing, and gains its sender nothing but what was granted already.
     pub(crate) fn answer_refresh(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, contacts: &Contacts<'_>) -> bool {
-        if self.upstream_expires().is_none() || contacts.star || contacts.list.is_empty() {
+        // What somebody requires only the core can say whether it has (RFC 3261 section 10.3).
+        if self.upstream_expires().is_none() || contacts.star || contacts.list.is_empty() || message.first(HeaderName::Require).is_some() {
             return false;
         }
         let Some(rules) = self.snapshot.settings.registrar.as_ref().map(|registrar| registrar.rules()) else { return false };

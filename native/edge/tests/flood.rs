@@ -173,4 +173,6 @@ fn a_dry_run_tells_and_does_nothing() {
     let told = rig.take_events();
     assert_eq!((told.len(), told[0].values[1].clone(), rig.counters().floods_dry.get()), (1, EventValue::from("dry-run"), 1));
     assert_eq!((rig.counters().bans_added.get(), rig.counters().dropped_flood.get()), (0, 0));
+    // In the words of a real ban, which filters are tried out with.
+    assert_eq!(told[0].values[2], EventValue::from("flood: 20 packets in 2 s"));
 }

@@ -137,6 +137,13 @@ fn an_account_is_barred_for_a_while_and_by_a_restart_too() {
     rig.advance(600_000);
     rig.tidy();
     assert!(forwarded(&call(&mut rig, "4930", "e")).is_some());
+    // One whose time was over while nobody looked leaves nobody free who goes on beyond the threshold.
+    let mut later = Rig::new(barring());
+    assert!(later.snapshot().restore_fraud(&kept, later.now(), 700));
+    assert_eq!(later.snapshot().barred(later.now().wall / 1_000_000), []);
+    later.listen(&EVENTS);
+    call(&mut later, "9001", "f");
+    assert_eq!(told(&later.take_events()).last(), Some(&("E_FRD_BARRED", EventValue::from("alice@example.net"))));
 }
 
 #[test]

@@ -37,6 +37,16 @@ fn an_identity_goes_to_the_believed_and_to_others_unless_the_caller_minds() {
 }
 
 #[test]
+fn privacy_that_stands_in_remote_party_id_counts_too() {
+    for (trusted, value, told) in [(false, "full", 0), (false, "uri;x=y", 0), (false, "Full", 0), (false, "off", 1), (false, "name", 1), (true, "full", 1)] {
+        let party = format!("Remote-Party-ID: \"S\" <sip:+4930@core.example>;party=calling;screen=yes;privacy={value}");
+        let text = sent(&mut Rig::new(carriers(trusted)), &[ASSERTED, &party]);
+        let counts = ["P-Asserted-Identity", "Remote-Party-ID"].map(|name| headers(&text, name).len());
+        assert_eq!(counts, [told, told], "{trusted} {value}");
+    }
+}
+
+#[test]
 fn what_is_for_the_trust_domain_alone_leaves_it_with_nobody() {
     const WITHIN: [&str; 6] =
         ["P-Preferred-Identity", "P-Charging-Vector", "P-Charging-Function-Addresses", "P-Served-User", "P-Profile-Key", "P-User-Database"];

@@ -296,11 +296,11 @@ fn heard(rig: &mut Rig, early: &Sent, request: &str, caller: &str) -> (Option<So
     let (facing_caller, facing_callee) = (place(&early.text).1, place(request).1);
     let to = rig.packet(facing_caller, caller, &rtp(1)).map(|(_, to)| to);
     // In turns: who was heard before may be until the other one is.
-    let mut round = || {
+    let round = |rig: &mut Rig| {
         ["203.0.113.9:5000", "203.0.113.22:5000"].map(|source| rig.packet(facing_callee, source, &rtp(2)).is_some_and(|(_, to)| to == caller.parse().unwrap()))
     };
-    round();
-    let from = round();
+    round(rig);
+    let from = round(rig);
     (to, from)
 }
 

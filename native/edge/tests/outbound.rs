@@ -301,17 +301,20 @@ fn a_core_sees_one_refresh_in_many_and_each_change() {
             assert!(ok.starts_with("SIP/2.0 200") && header(&ok, "Contact") == "<sip:bob@198.51.100.7>;expires=60", "{ok}");
         }
         assert_eq!((rig.counters().refreshes_answered.get(), rig.rows("bob@example.net").len()), (18, 1));
+        // What somebody requires only the core can judge.
+        let requires = rig.receive(FIRST, &register("t", 20, FIRST, &[contact, own, "Require: foo"]));
+        assert_eq!((forwarded(&requires), header(&requires[0].text, "Require")), (1, "foo"));
         // Another source, another Call-ID, another preference, the end, a question: the core is to know.
-        let elsewhere = rig.receive(SECOND, &register("t", 20, SECOND, &[contact, own]));
+        let elsewhere = rig.receive(SECOND, &register("t", 21, SECOND, &[contact, own]));
         let reborn = rig.receive(FIRST, &register("u", 1, FIRST, &[contact, own]));
-        let less = rig.receive(FIRST, &register("t", 21, FIRST, &[&format!("{contact};q=0.5"), own]));
-        let gone = rig.receive(FIRST, &register("t", 22, FIRST, &["Contact: <sip:bob@198.51.100.7>;expires=0"]));
-        let asks = rig.receive(FIRST, &register("t", 23, FIRST, &[]));
+        let less = rig.receive(FIRST, &register("t", 22, FIRST, &[&format!("{contact};q=0.5"), own]));
+        let gone = rig.receive(FIRST, &register("t", 23, FIRST, &["Contact: <sip:bob@198.51.100.7>;expires=0"]));
+        let asks = rig.receive(FIRST, &register("t", 24, FIRST, &[]));
         assert_eq!([elsewhere, reborn, less, gone.clone(), asks].map(|sent| forwarded(&sent)), [1; 5]);
         assert!(header(&gone[0].text, "Contact").ends_with(";expires=0"));
         // Before the core's time is over it is asked again.
         rig.advance(2_640_000);
-        let sent = rig.receive(FIRST, &register("t", 24, FIRST, &[contact, own]));
+        let sent = rig.receive(FIRST, &register("t", 25, FIRST, &[contact, own]));
         assert_eq!(forwarded(&sent), 1, "{sent:?}");
     }
 }

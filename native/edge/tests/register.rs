@@ -689,6 +689,25 @@ fn who_fails_at_the_core_too_often_is_refused_here() {
 }
 
 #[test]
+fn a_core_gets_the_same_way_back_as_long_as_phone_and_flow_are_the_same() {
+    for mode in [RegistrarMode::Path, RegistrarMode::Contact] {
+        let mut rig = Rig::new(forwarding(mode));
+        let mut way = |cseq: u32, from: &str| {
+            rig.advance(1_700);
+            let sent = rig.receive(from, &Register::new(cseq).text());
+            let text = &sent.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text;
+            let way = (header(text, "Contact").split(';').take(3).collect::<Vec<_>>().join(";"), headers(text, "Path").concat());
+            rig.receive(CORE, &granted(text, 90));
+            way
+        };
+        // What it compares with what it has (RFC 3261 section 10.3).
+        let first = way(1, PHONE);
+        assert_eq!([way(2, PHONE), way(3, PHONE)], [first.clone(), first.clone()]);
+        assert_ne!(way(4, "198.51.100.7:31000"), first, "another flow");
+    }
+}
+
+#[test]
 fn a_poisoned_contact_does_not_reach_the_core() {
     let mut rig = Rig::new(forwarding(RegistrarMode::Contact));
     let reply = one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@192.0.2.200>"]).text()));
