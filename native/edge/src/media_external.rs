@@ -11,7 +11,7 @@ use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::media_anchor::{Leg, Role, carries_media, is_reliable, side_of};
 use crate::media_session::MediaSession;
-use crate::media_text::{Changes, content_length, session_part};
+use crate::media_text::{Changes, lengths, session_part};
 use crate::question::{Address, Asker, QuestionId};
 use crate::transaction::{Shape, WaitKind, Waiting};
 
@@ -444,8 +444,5 @@ impl Edge {
 /// The message with another description.
 fn replaced(message: &Message<'_>, description: &[u8]) -> Changes {
     let Some(part) = session_part(message) else { return Changes::new() };
-    let length = message.body().len() + description.len() - part.len();
-    let mut changes = vec![(part, description.to_vec())];
-    changes.extend(content_length(message, length));
-    changes
+    std::iter::once((part, description.to_vec())).chain(lengths(message, part, description.len())).collect()
 }

@@ -69,13 +69,16 @@ pub(crate) struct MediaSession {
     pub(crate) external: Option<Box<ExternalSession>>,
 }
 
+/// The last description of either side.
+type SaidBySide = [Option<Box<Command>>; 2];
+
 /// What a media worker was told while callees ring, each in a dialog of its own.
 #[derive(Debug, Default)]
 pub(crate) struct EarlyMedia {
     /// The offer of the INVITE.
     opening: Option<Box<Command>>,
     /// By the callee's tag: what either side said last.
-    dialogs: SmallVec<[(Box<[u8]>, [Option<Box<Command>>; 2]); 1]>,
+    dialogs: SmallVec<[(Box<[u8]>, SaidBySide); 1]>,
     /// The dialog that was told last, by its place.
     last: usize,
     /// The call was answered.

@@ -2,6 +2,7 @@
 //! (RFC 3264, RFC 8866).
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use media::{PortPair, StreamKind};
 use syntax::{Connection, HeaderName, MediaDescription, MediaDirection, Message, SessionDescription, Span};
@@ -19,19 +20,26 @@ pub(crate) struct Said {
     pub(crate) clock_rate: u32,
 }
 
-/// The part of a message that is a session description: its body, or the first such part of a multipart one (RFC 2046).
+/// How deep parts may lie within parts.
+const DEEPEST: u8 = 4;
+
+/// The part of a message that is a session description: its body, or the first such part of a multipart one, which may lie within
+/// another (RFC 2046, RFC 5621 section 3.1).
 pub(crate) fn session_part(message: &Message<'_>) -> Option<Span> {
     let body = message.head.body;
     if body.is_empty() {
         return None;
     }
-    let value = message.first(HeaderName::ContentType)?.value.of(message.bytes);
-    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if kind.eq_ignore_ascii_case(b"application/sdp") {
+    within(message.bytes, body, message.first(HeaderName::ContentType)?.value.of(message.bytes), 0)
+}
+
+fn within(bytes: &[u8], body: Span, kind: &[u8], depth: u8) -> Option<Span> {
+    let plain = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if plain.eq_ignore_ascii_case(b"application/sdp") {
         return Some(body);
     }
-    let is_multipart = kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
-    if is_multipart { part_of(message.bytes, body, boundary(value)?) } else { None }
+    let is_multipart = plain.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
+    if is_multipart && depth < DEEPEST { part_of(bytes, body, boundary(kind)?, depth) } else { None }
 }
 
 fn boundary(value: &[u8]) -> Option<&[u8]> {
@@ -39,12 +47,12 @@ fn boundary(value: &[u8]) -> Option<&[u8]> {
     let rest = value.get(start..)?;
     match rest.strip_prefix(b"\"") {
         Some(quoted) => quoted.split(|byte| *byte == b'"').next(),
-        None => rest.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next(),
+        None => rest.split(|byte| matches!(byte, b';' | b' ' | b'\t' | b'\r' | b'\n')).next(),
     }
     .filter(|boundary| !boundary.is_empty())
 }
 
-fn part_of(bytes: &[u8], body: Span, boundary: &[u8]) -> Option<Span> {
+fn part_of(bytes: &[u8], body: Span, boundary: &[u8], depth: u8) -> Option<Span> {
     let delimiter = [b"--", boundary].concat();
     let text = body.of(bytes);
     let mut at = memchr::memmem::find(text, &delimiter)?;
@@ -53,15 +61,47 @@ fn part_of(bytes: &[u8], body: Span, boundary: &[u8]) -> Option<Span> {
         let length = memchr::memmem::find(text.get(start..)?, &delimiter)?;
         let part = text.get(start..start + length)?;
         let head = memchr::memmem::find(part, b"\r\n\r\n").map(|end| (end, end + 4)).or_else(|| memchr::memmem::find(part, b"\n\n").map(|end| (end, end + 2)));
-        if let Some((end, content)) = head
-            && memchr::memmem::find(&part.get(..end)?.to_ascii_lowercase(), b"application/sdp").is_some()
-        {
+        if let Some((end, content)) = head {
             // The line end in front of a delimiter belongs to that.
             let last = part.strip_suffix(b"\r\n").or_else(|| part.strip_suffix(b"\n")).map_or(part.len(), <[u8]>::len);
-            return Some(Span::new(body.start() + start + content, body.start() + start + last.max(content)));
+            let inside = Span::new(body.start() + start + content, body.start() + start + last.max(content));
+            let kind = field(part.get(..end)?, b"content-type").and_then(|value| part.get(value));
+            if let Some(found) = kind.and_then(|kind| within(bytes, inside, kind, depth + 1)) {
+                return Some(found);
+            }
         }
         at = start + length;
     }
+}
+
+/// Where the value of a header field of a part stands in its head, folded lines among it.
+fn field(head: &[u8], name: &[u8]) -> Option<Range<usize>> {
+    let mut at = 0;
+    while at < head.len() {
+        let end = |from: usize| head.get(from..).and_then(|rest| memchr::memchr(b'\n', rest)).map_or(head.len(), |length| from + length + 1);
+        let mut next = end(at);
+        while head.get(next).is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
+            next = end(next);
+        }
+        let line = head.get(at..next)?;
+        if let Some(colon) = memchr::memchr(b':', line).filter(|colon| line.get(..*colon).is_some_and(|own| own.trim_ascii().eq_ignore_ascii_case(name))) {
+            return Some(at + colon + 1..next);
+        }
+        at = next;
+    }
+    None
+}
+
+/// The number in the Content-Length of the part of a multipart body that is `part`, where it has one.
+fn own_length(message: &Message<'_>, part: Span) -> Option<Span> {
+    let from = message.head.body.start();
+    let before = message.bytes.get(from..part.start())?;
+    let head = memchr::memmem::rfind(before, b"\n--").map_or(0, |at| at + 1);
+    let value = field(before.get(head..)?, b"content-length")?;
+    let text = before.get(head + value.start..head + value.end)?;
+    let blank = text.len() - text.trim_ascii_start().len();
+    let start = from + head + value.start + blank;
+    Some(Span::new(start, start + text.trim_ascii().len()))
 }
 
 /// How packets of a stream look; `None` for what does not go over UDP, which is not relayed.
@@ -143,7 +183,7 @@ pub(crate) fn changes(message: &Message<'_>, body: Span, session: &SessionDescri
     }
     if !changes.is_empty() {
         debug_assert!(changes.iter().all(|(place, _)| place.start() >= body.start() && place.end() <= body.end()));
-        changes.extend(length_changed(message, &changes));
+        changes.extend(length_changed(message, body, &changes));
     }
     changes
 }
@@ -169,14 +209,21 @@ fn said_otherwise(connection: Connection, address: IpAddr) -> Vec<u8> {
 }
 
 /// Says how long the body is once `changes` are made in it.
-pub(crate) fn length_changed(message: &Message<'_>, changes: &Changes) -> Changes {
+pub(crate) fn length_changed(message: &Message<'_>, part: Span, changes: &Changes) -> Changes {
     let before: usize = changes.iter().map(|(place, _)| place.len()).sum();
     let after: usize = changes.iter().map(|(_, text)| text.len()).sum();
-    content_length(message, message.body().len() + after - before)
+    lengths(message, part, part.len() + after - before)
+}
+
+/// Says how long a part of the body is from now on that is the body, or lies in it.
+pub(crate) fn lengths(message: &Message<'_>, part: Span, length: usize) -> Changes {
+    let own = own_length(message, part).map(|place| (place, length.to_string().into_bytes()));
+    let grown = own.iter().map(|(place, text)| (place.len(), text.len())).fold((part.len(), length), |sum, own| (sum.0 + own.0, sum.1 + own.1));
+    content_length(message, message.body().len() + grown.1 - grown.0).into_iter().chain(own).collect()
 }
 
 /// Says how long the body is from now on. A message may say so more than once, as long as it says the same.
-pub(crate) fn content_length(message: &Message<'_>, length: usize) -> Changes {
+fn content_length(message: &Message<'_>, length: usize) -> Changes {
     let said: Changes = message.all(HeaderName::ContentLength).map(|slot| (slot.value, length.to_string().into_bytes())).collect();
     if !said.is_empty() {
         return said;
@@ -275,6 +322,15 @@ mod tests {
             assert_eq!(out, body.replace("10.0.0.5", "192.0.2.1").replace("4000", "30000"), "{kind}");
             assert_eq!(length, out.len());
         }
+        // Within another part, and with lengths of their own: those of its own head alone are its.
+        let part = format!("Content-ID: <a--b>\r\nContent-Type:\r\n application/sdp\r\nContent-Length:  {} \r\nX: y\r\n\r\n{sdp}", sdp.len());
+        let nested = format!(
+            "--b1\r\nContent-Length: 1\r\nContent-Type: text/plain\r\n\r\nx\r\n--b1\r\nContent-Type: multipart/alternative; boundary=in\r\n\r\n--in\r\n{part}\r\n--in--\r\n--b1--\r\n"
+        );
+        let (out, length) = rewritten("multipart/mixed;boundary=b1", &nested, "192.0.2.1").unwrap();
+        let changed = sdp.replace("10.0.0.5", "192.0.2.1").replace("4000", "30000");
+        let wanted = nested.replace(sdp, &changed).replace(&format!("Content-Length:  {}", sdp.len()), &format!("Content-Length:  {}", changed.len()));
+        assert_eq!((out.as_str(), length), (wanted.as_str(), wanted.len()));
         for kind in ["multipart/mixed", "multipart/mixed;boundary=", "multipart/mixed;boundary=b2", "text/plain"] {
             assert_eq!(rewritten(kind, &body, "192.0.2.1"), None, "{kind}");
         }

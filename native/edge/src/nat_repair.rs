@@ -109,7 +109,8 @@ impl Edge {
         if !self.snapshot.settings.nat.repair_description || message.head.body.is_empty() {
             return changes;
         }
-        let Some(session) = session_part(message).and_then(|part| SessionDescription::read(message.bytes, part)) else { return changes };
+        let Some(part) = session_part(message) else { return changes };
+        let Some(session) = SessionDescription::read(message.bytes, part) else { return changes };
         let source = arrival.address.ip().to_canonical();
         let connections = session.connection.into_iter().chain(session.media.iter().filter_map(|media| media.connection));
         for connection in connections.filter(|connection| connection.address.is_some_and(|ip| self.is_hidden(ip, arrival))) {
@@ -120,7 +121,7 @@ impl Edge {
         }
         if !changes.is_empty() {
             self.counters.descriptions_repaired.add();
-            changes.extend(length_changed(message, &changes));
+            changes.extend(length_changed(message, part, &changes));
         }
         changes
     }
