@@ -122,6 +122,8 @@ impl Edge {
         let seconds = Self::seconds_of(now);
         let Some(record) = self.users.location.get(&wanted.aor) else { return Vec::new() };
         let mut bindings: Vec<&Binding> = self.wanted_of(record, &wanted.device, seconds).filter(|binding| may_be_reached(binding)).collect();
+        // Of those of one second the one that came last.
+        bindings.reverse();
         bindings.sort_by_key(|binding| std::cmp::Reverse((binding.q, binding.modified)));
         bindings.into_iter().map(|binding| Reach::of(binding, now)).collect()
     }
