@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from urllib.parse import unquote
 
 from edgeproxy.config.lookup import Lookup
@@ -115,11 +116,14 @@ async def _redirected(terms: Lookup, call: Call) -> str:
         raise LookupFailed(f"status {failure.status_code}")
     try:
         contacts = read_name_addrs(", ".join(failure.headers("Contact")))
-        numbers = [routing_number(Uri(contact.uri)) for contact in sorted(contacts, key=_preference, reverse=True)]
     except ValueError as error:
         raise LookupFailed(f"Contact: {error}") from error
-    # The best that says anything of the number (RFC 3261 section 20.10, RFC 4694 section 4).
-    return next((number for number in numbers if number), "")
+    # The best that says anything of the number (RFC 3261 section 20.10, RFC 4694 section 4); what is of no form we know says nothing.
+    for contact in sorted(contacts, key=_preference, reverse=True):
+        with suppress(ValueError):
+            if number := routing_number(Uri(contact.uri)):
+                return number
+    return ""
 
 
 def _preference(contact: NameAddr) -> float:
