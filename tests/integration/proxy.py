@@ -115,7 +115,9 @@ class Proxy:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log_path.read_text().splitlines() if line.startswith("{")]
+        # The last line may be under way.
+        whole = self._log_path.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def told(self, event: str, count: int = 1, seconds: float = 3) -> list[dict[str, Any]]:
         """Return the parameters of an event that the log has, waiting until there are `count`."""

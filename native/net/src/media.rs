@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use edge::{MediaCommand, MediaPorts, PortPair};
 use ring_queue::Mailbox;
 
+use self::sockets::ReadyPair;
 use self::worker::MediaWorker;
 use crate::clock::Clock;
 use crate::install::MediaInstall;
@@ -21,7 +22,7 @@ use crate::mail::Post;
 use crate::wait::Bell;
 
 /// Ports that wait to be taken, of one SIP worker at one address.
-type Ready = Arc<Mailbox<PortPair>>;
+type Ready = Arc<Mailbox<ReadyPair>>;
 
 /// One item for a media worker.
 pub(crate) enum MediaMail {
@@ -89,7 +90,7 @@ impl MediaPorts for MediaLink {
 
     fn take(&mut self, worker: u8, address: IpAddr) -> Option<PortPair> {
         let (_, workers) = self.ready.iter().find(|(own, _)| *own == address)?;
-        workers.get(usize::from(worker))?.take()
+        workers.get(usize::from(worker))?.take().map(ReadyPair::take)
     }
 }
 

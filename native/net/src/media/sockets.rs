@@ -12,10 +12,32 @@ use crate::datagram::set_option;
 
 /// Ports that were taken by others and are passed over in one go.
 const TRIES: usize = 64;
+/// Datagrams thrown away at most that came to a port before it was taken.
+const STALE: usize = 64;
+
+/// A pair that is ready to be taken by a worker.
+pub(crate) struct ReadyPair {
+    pair: PortPair,
+    sockets: Arc<[UdpSocket; 2]>,
+}
+
+impl ReadyPair {
+    /// Takes it. What came there before came for nobody; what comes from now on may be of the call, long before its media worker listens
+    /// on a busy machine.
+    pub(crate) fn take(self) -> PortPair {
+        for socket in &*self.sockets {
+            let mut left = STALE;
+            while left > 0 && socket.recv_from(&mut [0; 1]).is_ok() {
+                left -= 1;
+            }
+        }
+        self.pair
+    }
+}
 
 /// The sockets of one pair, for RTP and RTCP.
 pub(super) struct Pair {
-    pub(super) sockets: [UdpSocket; 2],
+    pub(super) sockets: Arc<[UdpSocket; 2]>,
     /// Whether it is listened to.
     pub(super) listens: bool,
     interface: usize,
@@ -26,7 +48,7 @@ pub(super) struct Pair {
 struct Interface {
     address: IpAddr,
     pool: PortPool,
-    ready: Vec<Arc<Mailbox<PortPair>>>,
+    ready: Vec<Arc<Mailbox<ReadyPair>>>,
 }
 
 /// All ports of one media worker.
@@ -47,7 +69,7 @@ impl Sockets {
     ///
     /// # Errors
     /// Where not one can be bound.
-    pub(super) fn serve(&mut self, address: IpAddr, pool: PortPool, ready: Vec<Arc<Mailbox<PortPair>>>) -> io::Result<()> {
+    pub(super) fn serve(&mut self, address: IpAddr, pool: PortPool, ready: Vec<Arc<Mailbox<ReadyPair>>>) -> io::Result<()> {
         let index = match self.interfaces.iter().position(|interface| interface.address == address) {
             // It was withdrawn before.
             Some(index) => {
@@ -71,8 +93,8 @@ impl Sockets {
         let at = self.interfaces.iter_mut().filter(|interface| interface.address == address);
         let queues: Vec<_> = at.flat_map(|interface| std::mem::take(&mut interface.ready)).collect();
         for queue in queues {
-            while let Some(pair) = queue.take() {
-                self.close(pair);
+            while let Some(ready) = queue.take() {
+                self.close(ready.pair);
             }
         }
     }
@@ -89,14 +111,14 @@ impl Sockets {
     fn fill_one(&mut self, interface: usize) -> io::Result<()> {
         for queue in 0..self.interfaces[interface].ready.len() {
             while self.interfaces[interface].ready[queue].len() < self.ready {
-                let pair = match self.bind(interface) {
-                    Ok(pair) => pair,
+                let ready = match self.bind(interface) {
+                    Ok(ready) => ready,
                     // The last ones are shared by the workers as they come.
                     Err(_) if !self.interfaces[interface].ready[queue].is_empty() => return Ok(()),
                     Err(error) => return Err(error),
                 };
-                if let Err(pair) = self.interfaces[interface].ready[queue].post(pair) {
-                    self.close(pair);
+                if let Err(ready) = self.interfaces[interface].ready[queue].post(ready) {
+                    self.close(ready.pair);
                     break;
                 }
             }
@@ -104,7 +126,7 @@ impl Sockets {
         Ok(())
     }
 
-    fn bind(&mut self, interface: usize) -> io::Result<PortPair> {
+    fn bind(&mut self, interface: usize) -> io::Result<ReadyPair> {
         let mut why = io::Error::new(io::ErrorKind::AddrInUse, "every port of the range is taken");
         for _ in 0..TRIES {
             let (address, pool) = (self.interfaces[interface].address, &mut self.interfaces[interface].pool);
@@ -115,8 +137,9 @@ impl Sockets {
                         self.pairs.push(None);
                         self.pairs.len() as u32 - 1
                     });
-                    self.pairs[slot as usize] = Some(Pair { sockets, listens: false, interface, port });
-                    return Ok(PortPair { slot, port });
+                    let sockets = Arc::new(sockets);
+                    self.pairs[slot as usize] = Some(Pair { sockets: Arc::clone(&sockets), listens: false, interface, port });
+                    return Ok(ReadyPair { pair: PortPair { slot, port }, sockets });
                 }
                 Err(error) => {
                     self.interfaces[interface].pool.give(port);
@@ -183,7 +206,7 @@ mod tests {
         let first = taken.local_addr().unwrap().port() & !1;
         let (first, last) = (first.clamp(2_048, 65_000), first.clamp(2_048, 65_000) + 7);
         sockets.serve(local, PortPool::new(first, last, 0, 1, 3), vec![Arc::clone(&queue)]).unwrap();
-        let pair = queue.take().unwrap();
+        let pair = queue.take().unwrap().take();
         assert_ne!(pair.port, taken.local_addr().unwrap().port() & !1);
         assert_eq!(sockets.socket(pair.slot * 2 + 1).unwrap().local_addr().unwrap().port(), pair.port + 1);
         sockets.fill();
@@ -194,6 +217,22 @@ mod tests {
         sockets.close(pair);
         assert_eq!(sockets.counts(), (all, all));
         assert!(sockets.socket(pair.slot * 2).is_none());
+    }
+
+    #[test]
+    fn what_came_before_a_port_was_taken_is_nobody_s_and_what_comes_then_is_the_call_s() {
+        let mut sockets = Sockets::new(0, 1);
+        let (local, queue): (IpAddr, _) = ("127.0.0.1".parse().unwrap(), Arc::new(Mailbox::new(1)));
+        sockets.serve(local, PortPool::new(22_000, 22_039, 0, 1, 3), vec![Arc::clone(&queue)]).unwrap();
+        let ready = queue.take().unwrap();
+        let (from, to) = (UdpSocket::bind((local, 0)).unwrap(), SocketAddr::new(local, ready.pair.port));
+        from.send_to(b"stale", to).unwrap();
+        let pair = ready.take();
+        from.send_to(b"early", to).unwrap();
+        let mut buffer = [0; 9];
+        let own = sockets.socket(pair.slot * 2).unwrap();
+        assert_eq!(own.recv(&mut buffer).map(|length| buffer[..length].to_vec()).unwrap(), b"early");
+        assert!(own.recv(&mut buffer).is_err());
     }
 
     #[test]
@@ -212,7 +251,7 @@ mod tests {
         let queue = Arc::new(Mailbox::new(2));
         sockets.serve(local, pool(), vec![Arc::clone(&queue)]).unwrap();
         let (_, all) = sockets.counts();
-        let held = queue.take().unwrap();
+        let held = queue.take().unwrap().take();
         sockets.withdraw(local);
         assert_eq!((queue.len(), sockets.counts(), sockets.socket(held.slot * 2).is_some()), (0, (0, 1), true));
         sockets.fill();

@@ -176,15 +176,11 @@ impl MediaWorker {
         self.relay.command(now, command);
     }
 
-    /// Listens to a pair that is used for the first time; what came before that came for nobody.
+    /// Listens to a pair that is used for the first time.
     fn listen(&mut self, slot: u32) {
         let Some(pair) = self.sockets.pair_mut(slot).filter(|pair| !pair.listens) else { return };
         pair.listens = true;
         for (control, socket) in pair.sockets.iter().enumerate() {
-            let mut left = 64;
-            while left > 0 && socket.recv_from(&mut self.buffer).is_ok() {
-                left -= 1;
-            }
             if let Err(error) = self.epoll.add(socket.as_raw_fd(), u64::from(slot * 2) + control as u64) {
                 log::error!(target: "media", "cannot listen to a port for media: {error}");
             }
