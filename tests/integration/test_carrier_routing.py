@@ -325,6 +325,7 @@ def test_explanations_and_statistics(routed: Callable[..., tuple[Proxy, int]], g
     for wrong, problem in (
         (("--route", "nobody"), "no such route: nobody; there are pstn"),
         (("--from", "pstn"), "no such peer, or one without a route: pstn"),
+        (("--at", "0001-01-01T00:00:00"), "at: expected for example 2026-12-24T18:00:00+01:00, got: 0001-01-01T00:00:00"),
         (("--at", "noon"), "at: expected for example 2026-12-24T18:00:00+01:00, got: noon"),
     ):
         assert manage(proxy, "routes", "explain", "4930", *wrong) == (1, f"{problem}\n")

@@ -4,6 +4,7 @@ import json
 import socket
 import sqlite3
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.integration.agent import answer, values
 from tests.integration.phone import Phone, authorization
-from tests.integration.proxy import Proxy, free_port, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
 
 TOML = """
 [install]
@@ -336,3 +337,17 @@ def test_a_phone_whose_connection_has_gone_is_not_called_back(users: Callable[..
         assert other_phone.invite("sip:user2@edge.example", "secret1") == ""
         again.send(answer(again.receive_until("INVITE"), "486 Busy Here"), port)
         assert other_phone.receive_until("SIP/2.0 4").startswith("SIP/2.0 486")
+
+
+def test_check_looks_at_the_tables_that_the_start_needs(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "opensips.db") as connection:
+        connection.execute("CREATE TABLE version (table_name VARCHAR(32), table_version INTEGER)")
+    connection.close()
+    file = tmp_path / "edge.toml"
+    file.write_text(
+        f'[install]\nstate_directory = "{tmp_path}"\ndatabase = "sqlite:///{tmp_path}/opensips.db"\n'
+        f'[install.listener.udp]\naddress = "udp:127.0.0.1:{free_port()}"\n[registrar]\ndomains = ["edge.example"]\n'
+        '[peer.phones]\nkind = "subscribers"\nmatch = ["*;listener=udp"]\nauthenticate = false\n'
+    )
+    done = subprocess.run([EDGEPROXY, "check", str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, "no table location\nhint: it is OpenSIPS's" in done.stderr) == (1, True), done.stderr

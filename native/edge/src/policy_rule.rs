@@ -22,6 +22,10 @@ impl Edge {
         self.counters.policy_questions.add();
         let Some(terms) = terms.filter(|_| there) else {
             self.counters.policy_unavailable.add();
+            if self.transactions.get(entry).and_then(|t| self.calls.get(t.call)).is_some_and(|call| call.emergency) {
+                // Help is called for, whatever became of a policy: the rule is used.
+                return false;
+            }
             self.note_failure(entry, terms.map_or(500, |terms| terms.status_code), None);
             self.stop_plan(entry);
             return true;

@@ -68,6 +68,15 @@ def test_a_number_that_the_handler_of_a_rule_sets_is_that_of_the_gateways() -> N
         assert second.first_line == "INVITE sip:777;npdi@203.0.113.2;user=phone SIP/2.0"
 
 
+def test_a_call_for_help_goes_on_where_the_handler_of_its_rule_fails() -> None:
+    policy, _ = policy_with()
+    with SimulatedEdge(policy, configuration=CONFIGURATION + '\n[emergency]\nnumbers = ["112"]\n') as edge:
+        edge.provision(GATEWAYS, {"1": "a"}, handlers={"1": "broken"})
+        assert edge.receive(request("INVITE", "sip:113@x"), CORE).status_code == 500
+        assert edge.receive(request("INVITE", "sip:112@x"), CORE).to == "203.0.113.1:5060"
+        assert len(edge.failures) == 2
+
+
 def test_what_the_handler_of_a_rule_changed_goes_out_with_all_gateways_of_a_loop() -> None:
     policy, _ = policy_with()
 

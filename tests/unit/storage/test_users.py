@@ -177,7 +177,7 @@ def test_a_database_without_the_table_is_told(database: str) -> None:
 
     async def work() -> None:
         engine = open_engine(database)
-        with pytest.raises(StorageError, match="no table subscriber\nhint: "):
+        with pytest.raises(StorageError, match="no table subscriber\nhint: it is OpenSIPS"):
             await SubscriberTable.open(engine, "password", use_domain=True)
         await engine.dispose()
 
