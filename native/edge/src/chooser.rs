@@ -21,13 +21,15 @@ pub(crate) struct Chooser<'a> {
     pub(crate) partition: usize,
     /// Microseconds of the monotonic clock.
     pub(crate) now: u64,
+    /// For a call for help, which may come to one that is down too: who picks passes it over as long as there are others.
+    pub(crate) for_help: bool,
     /// Begins with an unguessable number.
     pub(crate) state: u64,
 }
 
 impl Guide for Chooser<'_> {
     fn is_usable(&self, gateway: u32) -> bool {
-        self.there.table.gateways.get(gateway as usize).is_some_and(|gateway| gateway.state.is_usable(self.now, gateway.is_probed(), self.health))
+        self.for_help || self.there.is_usable(gateway, self.now, self.health)
     }
 
     fn live(&self, gateway: u32) -> u32 {

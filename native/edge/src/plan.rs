@@ -1,5 +1,6 @@
 //! A request's way over gateways: which one is next, and whether one follows.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use proto::{Key, Now};
@@ -21,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) partition: usize,
     pub(crate) terms: Arc<RouteTerms>,
     search: Search,
+    /// Gateways that a call for help passed over as down or switched off: it tries them where no other is left.
+    passed_over: VecDeque<Pick>,
     number: Vec<u8>,
     /// The number had a plus sign, which those of the table cannot have.
     plus: bool,
@@ -71,12 +74,12 @@ impl Plan {
 
     /// Whether no further gateway will come of it.
     pub(crate) fn is_spent(&self) -> bool {
-        !self.goes_on || self.search.is_spent()
+        !self.goes_on || !self.has_more()
     }
 
     /// Whether rules name further gateways, whoever may ask for them.
     pub(crate) fn has_more(&self) -> bool {
-        !self.search.is_spent()
+        !self.search.is_spent() || !self.passed_over.is_empty()
     }
 
     /// Whether the rule at hand has a handler that was not asked yet.
@@ -189,6 +192,7 @@ impl Edge {
             terms: Arc::clone(terms),
             partition,
             search,
+            passed_over: VecDeque::new(),
             number,
             plus,
             current: None,
@@ -342,24 +346,29 @@ impl Edge {
         found
     }
 
-    /// Takes the next gateway that is usable and, for a call, has a place left.
+    /// Takes the next gateway that is usable and, for a call, has a place left. Whoever calls for help takes a bad line, a full one,
+    /// and at the last one that is down.
     fn pick(&mut self, now: Now, plan: &mut Plan, message: &Message<'_>) -> bool {
         let first = !std::mem::replace(&mut plan.begun, true);
         let seed = self.random();
         let snapshot = Arc::clone(&self.snapshot);
-        let Plan { routing, partition, search, .. } = plan;
+        let Plan { routing, partition, search, passed_over, .. } = plan;
         let there = &routing.partitions[*partition];
         let pairs = Arc::ptr_eq(routing, &self.routing).then_some(&mut self.pairs);
-        // Whoever calls for help takes a bad line, and a full one.
         let emergency = snapshot.settings.emergency.names(message.text(message.head.request_uri.whole));
         let quality = QualityRules { drop: snapshot.quality.drop && !emergency, ..snapshot.quality };
-        let mut chooser = Chooser { there, health: &snapshot.health, quality: &quality, pairs, partition: *partition, now: now.moment.0, state: seed };
+        let mut chooser =
+            Chooser { there, health: &snapshot.health, quality: &quality, pairs, partition: *partition, now: now.moment.0, for_help: emergency, state: seed };
         if first {
             search.begin(&there.table, &mut chooser);
         }
         let mut full = Vec::new();
         let mut places = None;
-        plan.current = search.pick_that(&there.table, &mut chooser, |pick| {
+        let found = search.pick_that(&there.table, &mut chooser, |pick| {
+            if emergency && !there.is_usable(pick.gateway, now.moment.0, &snapshot.health) {
+                passed_over.push_back(pick);
+                return false;
+            }
             if message.head.method != Method::Invite {
                 return true;
             }
@@ -370,6 +379,7 @@ impl Edge {
             }
             places.is_some()
         });
+        plan.current = found.or_else(|| passed_over.pop_front().inspect(|pick| places = Some(there.places(*pick))));
         plan.places = places;
         for (gateway, why) in full {
             self.counters.gateways_full.add();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use guard::{CallLease, Capacity, Caps, Full};
-use routing::{Pick, Table};
+use routing::{HealthRules, Pick, Table};
 use smallvec::SmallVec;
 use syntax::{Span, Transport, Uri};
 
@@ -180,6 +180,11 @@ impl Partition {
     pub(crate) fn places(&self, pick: Pick) -> Places {
         let carrier = pick.carrier.and_then(|index| self.carriers.get(index as usize));
         Places { _gateway: self.gateways.get(pick.gateway as usize).and_then(Capacity::lease), _carrier: carrier.and_then(Capacity::lease) }
+    }
+
+    /// Whether calls may go to a gateway; `now` in microseconds of the monotonic clock.
+    pub(crate) fn is_usable(&self, gateway: u32, now: u64, health: &HealthRules) -> bool {
+        self.table.gateways.get(gateway as usize).is_some_and(|gateway| gateway.state.is_usable(now, gateway.is_probed(), health))
     }
 
     /// Calls that a gateway has.

@@ -185,6 +185,24 @@ fn a_policy_sends_to_a_pool_and_nobody_usable_is_no_answer_of_anybody() {
 }
 
 #[test]
+fn a_call_for_help_comes_to_machines_that_are_drained_where_no_other_is_left() {
+    let mut rig = Rig::new(with(Balance::Order, &[], &MACHINES[..2]));
+    let help = |id: &str| Request::new("INVITE", "urn:service:sos").call_id(id).branch(&format!("z9hG4bK-{id}")).text();
+    let switch = |rig: &Rig, machine: usize| rig.pools()[0].1.table("").unwrap().gateways[machine].state.switch(false);
+    switch(&rig, 0);
+    let first = outgoing(rig.receive(CALLER, &help("a"))).unwrap();
+    assert_eq!(first.to.to_string(), "10.0.0.2:5060");
+    assert_eq!(outgoing(refuse(&mut rig, &first, 503)).unwrap().to.to_string(), "10.0.0.1:5060");
+    switch(&rig, 1);
+    assert_eq!(rig.receive(CALLER, &invite(1, "alice")).last().unwrap().status_code(), 500, "other calls find nobody");
+    let first = outgoing(rig.receive(CALLER, &help("b"))).unwrap();
+    let second = outgoing(refuse(&mut rig, &first, 503)).unwrap();
+    assert_eq!((first.to.to_string().as_str(), second.to.to_string().as_str()), ("10.0.0.1:5060", "10.0.0.2:5060"));
+    let end = refuse(&mut rig, &second, 503);
+    assert!(outgoing(end.clone()).is_none() && end.iter().any(|sent| sent.status_code() == 500), "each is tried once");
+}
+
+#[test]
 fn a_challenge_and_a_success_of_a_registration_pass_and_leave_no_call_behind() {
     let mut rig = Rig::new(with(Balance::Order, &[], &MACHINES[..2]));
     for (number, code) in [(1, 401), (2, 200)] {
