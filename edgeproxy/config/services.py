@@ -106,7 +106,7 @@ class Trace(msgspec.Struct, frozen=True):
     """`[trace]`: the latest messages and decisions, for `edgeproxy trace` and a Homer collector."""
 
     memory_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 4 << 20
-    """Memory for them, per worker; the oldest make room for the newest. 4 MiB hold some 5,000 messages; 0 keeps none."""
+    """Memory for them, per worker; the oldest make room for the newest. 4 MiB hold some 5,000 messages; 0 keeps none. Line ends that keep a way open are no messages."""
     collector: str = ""
     """`address:port` of a collector that takes HEP version 3 over UDP; by default none. Credentials and media keys are not sent."""
     capture_id: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0

@@ -10,7 +10,7 @@ from edgeproxy.events import IDENTIFYING, Bus, CoreLog, CoreStatusChanged, Event
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies
 
-ROUND_SECONDS = 0.05
+ROUND_SECONDS = 0.1
 """How often native events are taken."""
 MOST = 2_048
 """Events taken at once: more wait, and what finds no place to wait is counted."""

@@ -2,10 +2,12 @@
 //! over the whole interval, so that neither phones nor we see a burst.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use proto::{Binding, BranchToken, Key, Moment, Now, keyed_hash, milliseconds, seconds};
 use syntax::{HeaderName, Message};
 
+use crate::Snapshot;
 use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::location_write::row_number;
@@ -14,7 +16,7 @@ use crate::subscriber_settings::KeepAlive;
 /// All bindings are looked at for their end so often, or where there are many as often as a pace of so many a second allows: each look
 /// misses the cache twice, and what is late is the event alone, since nobody is led to a binding that has ended.
 const EXPIRY_ROUND: u64 = seconds(4);
-const LONGEST_EXPIRY_ROUND: u64 = seconds(20);
+const LONGEST_EXPIRY_ROUND: u64 = seconds(30);
 const EXPIRY_PACE: u64 = 50_000;
 /// Between two steps.
 const STEP: u64 = milliseconds(10);
@@ -64,6 +66,12 @@ fn expiry_round(places: usize) -> u64 {
     (seconds(1) * places as u64 / EXPIRY_PACE).clamp(EXPIRY_ROUND, LONGEST_EXPIRY_ROUND)
 }
 
+/// Whether a walk that keeps ways open once in `interval` microseconds looks for ends by the way: where there are so many places that
+/// they are not looked at every few seconds anyhow, and it comes round often enough.
+fn looks_for_ends(interval: u64, places: usize) -> bool {
+    interval <= LONGEST_EXPIRY_ROUND && expiry_round(places) > EXPIRY_ROUND
+}
+
 impl Edge {
     /// When the next step of a walk is due.
     pub(crate) fn walk_due(&self) -> Moment {
@@ -77,13 +85,19 @@ impl Edge {
         }
         self.users.walked_at = now.moment;
         let places = self.users.location.places();
-        if let Some((start, count)) = self.users.expiry.step(now.moment, places, expiry_round(places)) {
+        let keep_alive = self.keep_alive();
+        let together = keep_alive.is_some_and(|(_, interval)| looks_for_ends(interval, places));
+        if !together && let Some((start, count)) = self.users.expiry.step(now.moment, places, expiry_round(places)) {
             (0..count).for_each(|step| self.expire_at(now, (start + step) % places));
         }
-        let places = self.users.location.places();
-        let Some((keep_alive, interval)) = self.keep_alive() else { return };
-        if let Some((start, count)) = self.users.pings.step(now.moment, places, interval) {
-            (0..count).for_each(|step| self.ping_at(now, (start + step) % places, keep_alive));
+        let Some((keep_alive, interval)) = keep_alive else { return };
+        let Some((start, count)) = self.users.pings.step(now.moment, places, interval) else { return };
+        let snapshot = Arc::clone(&self.snapshot);
+        for place in (0..count).map(|step| (start + step) % places) {
+            if together {
+                self.expire_at(now, place);
+            }
+            self.ping_at(now, place, keep_alive, &snapshot);
         }
     }
 
@@ -94,8 +108,7 @@ impl Edge {
     }
 
     /// Keeps the ways to the bindings of the record at `place` open.
-    fn ping_at(&mut self, now: Now, place: usize, keep_alive: KeepAlive) {
-        let snapshot = std::sync::Arc::clone(&self.snapshot);
+    fn ping_at(&mut self, now: Now, place: usize, keep_alive: KeepAlive, snapshot: &Snapshot) {
         let Some(settings) = snapshot.settings.registrar.as_ref().map(|registrar| &registrar.keep_alive) else { return };
         let seconds = Self::seconds_of(now);
         let Some(record) = self.users.location.at_mut(place) else { return };
@@ -130,7 +143,7 @@ impl Edge {
                 loop_hash: 0,
             };
             let contact = record.bindings[index].contact();
-            self.out.send_with(hop, |out| write_options(out, &snapshot, hop, &token, contact, now));
+            self.out.send_with(hop, |out| write_options(out, snapshot, hop, &token, contact, now));
         }
         if let Some((aor, row)) = dead {
             self.counters.bindings_dead.add();
@@ -169,7 +182,7 @@ fn ping_mark(aor: &[u8], index: usize, binding: &Binding) -> u32 {
     (row_number(aor, binding) as u32) << 8 | index.min(0xff) as u32
 }
 
-fn write_options(out: &mut Vec<u8>, snapshot: &crate::Snapshot, hop: Hop, token: &BranchToken, contact: &[u8], now: Now) {
+fn write_options(out: &mut Vec<u8>, snapshot: &Snapshot, hop: Hop, token: &BranchToken, contact: &[u8], now: Now) {
     let sent_by = snapshot.sent_by(hop.listener);
     out.extend_from_slice(b"OPTIONS ");
     out.extend_from_slice(contact);
@@ -211,7 +224,13 @@ mod tests {
 
     #[test]
     fn the_more_bindings_the_slower_they_are_looked_at_for_their_end_within_bounds() {
-        assert_eq!([0, 1_000, 200_000, 500_000, 1_000_000, 10_000_000].map(|places| expiry_round(places) / seconds(1)), [4, 4, 4, 10, 20, 20]);
+        assert_eq!([0, 1_000, 200_000, 500_000, 1_000_000, 10_000_000].map(|places| expiry_round(places) / seconds(1)), [4, 4, 4, 10, 20, 30]);
+    }
+
+    #[test]
+    fn whoever_is_kept_open_often_enough_is_looked_at_once_for_both() {
+        let of = |interval: u64, places: usize| looks_for_ends(seconds(interval), places);
+        assert_eq!([of(30, 1_000_000), of(20, 250_000), of(31, 1_000_000), of(30, 200_000)], [true, true, false, false]);
     }
 
     #[test]

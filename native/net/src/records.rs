@@ -15,6 +15,8 @@ use crate::install::RecordSettings;
 
 /// How often the queue is emptied: waking the writer for each record would cost more than writing it.
 const ROUND: Duration = Duration::from_millis(20);
+/// The same while no record comes: the first one of a quiet proxy may wait so long.
+const QUIET_ROUND: Duration = Duration::from_millis(100);
 
 /// A record as the file has it.
 ///
@@ -68,15 +70,17 @@ impl RecordWriter {
         let thread = thread::Builder::new().name("records".to_owned()).spawn(move || {
             crate::limits::block_signals();
             crate::limits::yield_to_others();
+            let mut pause = ROUND;
             loop {
                 let stopping = shared.stop.load(Ordering::Acquire);
-                drain(&shared, &mut file);
+                let came = drain(&shared, &mut file);
                 if stopping {
                     // Nobody will try again.
                     shared.dropped.fetch_add(file.unflushed, Ordering::Relaxed);
                     return;
                 }
-                thread::park_timeout(ROUND);
+                pause = if came { ROUND } else { (pause * 2).min(QUIET_ROUND) };
+                thread::park_timeout(pause);
             }
         })?;
         Ok(Self { queue, thread: Some(thread) })
@@ -99,9 +103,11 @@ impl RecordWriter {
     }
 }
 
-fn drain(queue: &RecordQueue, file: &mut RotatedFile) {
-    let mut failed = None;
+/// Writes what waits; whether there was any.
+fn drain(queue: &RecordQueue, file: &mut RotatedFile) -> bool {
+    let (mut failed, mut came) = (None, false);
     while let Some(record) = queue.records.take() {
+        came = true;
         if let Err(error) = file.write(&record) {
             queue.dropped.fetch_add(1, Ordering::Relaxed);
             failed = Some(error);
@@ -125,6 +131,7 @@ fn drain(queue: &RecordQueue, file: &mut RotatedFile) {
         }
         None => {}
     }
+    came
 }
 
 struct RotatedFile {

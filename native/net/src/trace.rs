@@ -83,10 +83,11 @@ impl TraceRing {
         }
     }
 
-    /// Keeps messages: those of `hops` with their bytes.
+    /// Keeps messages: those of `hops` with their bytes. Line ends that keep a way open (RFC 5626 section 3.5.1) are left out: those of a
+    /// million phones would leave no room for anything else.
     pub(crate) fn write<'a>(&self, kind: TraceKind, wall: u64, messages: impl Iterator<Item = (&'a Hop, &'a [u8])>) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        for (hop, bytes) in messages {
+        for (hop, bytes) in messages.filter(|(_, bytes)| bytes.len() > b"\r\n\r\n".len()) {
             ring.push(kind, wall, Some(hop), &[bytes]);
         }
     }
@@ -242,6 +243,17 @@ mod tests {
         assert_eq!((decision.kind, decision.bytes.as_slice()), (TraceKind::Decision, &b"call\0refused"[..]));
         assert_eq!(ring.look(0, b"INVITE 499").entries, std::slice::from_ref(message));
         assert!(ring.look(all.next, b"").entries.is_empty());
+    }
+
+    #[test]
+    fn keep_alives_push_no_message_out() {
+        let ring = TraceRing::new(0, 4_096);
+        ring.write(TraceKind::Received, 0, std::iter::once((&hop(1), &b"OPTIONS"[..])));
+        for _ in 0..1_000 {
+            ring.write(TraceKind::Sent, 1, [(&hop(1), &b"\r\n\r\n"[..]), (&hop(1), &b"\r\n"[..])].into_iter());
+        }
+        let kept: Vec<_> = ring.look(0, b"").entries.into_iter().map(|entry| entry.bytes).collect();
+        assert_eq!(kept, [b"OPTIONS"]);
     }
 
     #[test]
