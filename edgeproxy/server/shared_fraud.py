@@ -46,6 +46,8 @@ class SharedFraud:
         self._engine = engine
         self._node = node
         self._process = uuid.uuid4().hex
+        self._has_said = False
+        """Before, what stands under our name is of the process that was here before."""
         self._log = log
         self._heard_at = time.monotonic()
         self._rows: list[_Row] = []
@@ -119,12 +121,13 @@ class SharedFraud:
         await shares.use(self._hear_unbarred)
         for user in list(self._unbar)[:UNBARRED_AT_ONCE]:
             await shares.use(lambda store, user=user: self._tell_unbarred(store, user))  # type: ignore[misc]
+        # First: between what we said a round ago and now, another node of our name has said something too.
+        self._hear(await shares.use(lambda store: store.published(GROUP)))
         rows = await asyncio.to_thread(self._engine.fraud_told, MOST)
         barred = sorted(self._engine.barred(), key=lambda bar: -bar[1])[:MOST]
         text = msgspec.json.encode(_Said(self._process, rows, barred)).decode()
         await shares.use(lambda store: store.publish(GROUP, self._node, text, KEPT_SECONDS))
-        heard = await shares.use(lambda store: store.published(GROUP))
-        self._hear(heard)
+        self._has_said = True
 
     def _hear(self, heard: dict[str, str]) -> None:
         now = time.monotonic()
@@ -134,7 +137,7 @@ class SharedFraud:
             if said is None:
                 continue
             if node == self._node:
-                if said.process != self._process:
+                if self._has_said and said.process != self._process:
                     self._fault(node, "another node that shares figures has the same name", "expected install.node to differ")
                 continue
             self._rows += said.rows

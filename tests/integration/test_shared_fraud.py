@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration import brokers
 from tests.integration.agent import Agent, answer, invite
-from tests.integration.proxy import Proxy, free_port, manage
+from tests.integration.proxy import Proxy, free_port, manage, wait_for
 
 TOML = """
 [install]
@@ -141,6 +141,26 @@ def test_a_bar_outlives_the_node_that_said_so_and_is_lifted_again_and_again(star
         time.sleep(7)
         assert _call(phone, ports[0], "still") == "403"
         assert _shown(proxies[0])[1] == [(USER, "n1")]
+
+
+def test_nodes_of_one_name_say_so_and_a_restart_does_not(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    with brokers.redis(tmp_path) as store, Agent() as core:
+
+        def begun(name: str) -> Proxy:
+            return start_proxy(TOML.format(node="n0", port=free_port(), core=core.port, url=f"redis://127.0.0.1:{store}/0"), name=name)
+
+        def warned(proxy: Proxy) -> list[str]:
+            return [line["problem"] for line in proxy.log if line["event"] == "another node that shares figures has the same name"]
+
+        first = begun("a")
+        time.sleep(1.5)
+        assert first.stop() == 0
+        again = begun("b")
+        time.sleep(2.5)
+        assert warned(again) == []
+        other = begun("c")
+        wait_for(lambda: warned(again) and warned(other))
+        assert set(warned(again) + warned(other)) == {"expected install.node to differ"}
 
 
 def test_without_its_store_a_node_counts_alone(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
