@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import Any
 
 from edgeproxy.errors import CallEnded, LookupFailed, PolicyError
+from edgeproxy.policy.name_addr import read_name_addrs
 from edgeproxy.policy.response import Response
 from edgeproxy.policy.values import PolicyValues
 from edgeproxy.policy.variables import Variables
 from edgeproxy.policy.verdict import CONTINUE, GIVEN_UP, BestResponse, Edit, Next, Relay, Reply, Route, Verdict, encode
 from edgeproxy.sip import Request, Uri
 
-_CONTACT = re.compile(r'<([^<>]*)>|(?:^|,)\s*([a-z][^\s,;<>"]*)')
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 
@@ -30,11 +30,13 @@ class Failure(Response, frozen=True):
 
     @property
     def contacts(self) -> list[Uri]:
-        """The URIs of Contact, such as those of a redirection, in order; those that cannot be read are left out."""
+        """The URIs of Contact, such as those of a redirection, in order; what cannot be read is left out, a whole line where that is no list."""
         found = []
-        for text in _CONTACT.findall(", ".join(self.headers("Contact"))):
+        for line in self.headers("Contact"):
             with contextlib.suppress(ValueError):
-                found.append(Uri(text[0] or text[1]))
+                for address in read_name_addrs(line):
+                    with contextlib.suppress(ValueError):
+                        found.append(Uri(address.uri))
         return found
 
 
