@@ -1,9 +1,9 @@
 //! REGISTER for a core that keeps its users itself: it goes there with a Path, or with a Contact, that leads back to the phone over
 //! us; what the core grants is learnt from its answer, and who fails there too often is refused here.
 
-use proto::{Contact, FlowToken, Key, Now, RegistrarRules, Registration};
+use proto::{Binding, Contact, Flow, FlowToken, Key, Now, RegistrarRules, Registration};
 use smallvec::SmallVec;
-use syntax::{HeaderName, Message, Method, Span, Uri, header_param, parse_name_addr};
+use syntax::{HeaderName, Message, Method, NameAddr, Span, Uri, header_param, parse_name_addr};
 
 use crate::defence::MayTry;
 use crate::edge::Edge;
@@ -77,8 +77,8 @@ impl Edge {
             return;
         }
         self.ask_for_long(message);
-        // Without the moment: as long as phone and flow are the same, so must be what the core compares (RFC 3261 section 10.3).
-        let token = FlowToken { made: 0, ..self.flow_token(now, arrival) };
+        let flow = arrival.flow();
+        let token = self.lasting_token(now, &flow);
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let place = |out: &mut Vec<u8>| {
             out.extend_from_slice(snapshot.sent_by(hop.listener));
@@ -106,7 +106,7 @@ impl Edge {
         for element in elements {
             let Some(contact) = parse_name_addr(message.bytes, element) else { continue };
             let Ok(uri) = Uri::parse(message.bytes, contact.uri) else { continue };
-            self.edits.replace_with(Span::new(element.start(), contact.params.start().max(contact.uri.end())), |out| {
+            let by = |out: &mut Vec<u8>, token: &FlowToken| {
                 out.extend_from_slice(b"<sip:");
                 out.extend_from_slice(message.text(uri.user));
                 out.extend_from_slice(if uri.user.is_empty() { b"" } else { b"@" });
@@ -116,8 +116,38 @@ impl Edge {
                 out.extend_from_slice(CONTACT);
                 message.text(contact.uri).iter().for_each(|byte| out.extend_from_slice(format!("{byte:02x}").as_bytes()));
                 out.push(b'>');
-            });
+            };
+            let left: SmallVec<[_; 1]> = self.flows_left(message, &contact, &flow).iter().map(|flow| self.lasting_token(now, flow)).collect();
+            self.edits.replace_with(Span::new(element.start(), contact.params.start().max(contact.uri.end())), |out| by(out, &token));
+            if !left.is_empty() {
+                self.edits.insert_with(element.end(), |out| {
+                    for token in &left {
+                        out.extend_from_slice(b", ");
+                        by(out, token);
+                        out.extend_from_slice(b";expires=0");
+                    }
+                });
+            }
         }
+    }
+
+    /// The token of a flow without the moment: as long as phone and flow are the same, so must be what the core compares (RFC 3261
+    /// section 10.3).
+    fn lasting_token(&self, now: Now, flow: &Flow) -> FlowToken {
+        FlowToken { made: 0, ..self.flow_token(now, &Hop::of_flow(flow)) }
+    }
+
+    /// The flows that a phone had for `contact` and has no more: of each the core has a Contact of ours, which for it is another one. Who
+    /// says the same Contact is the same phone only with its Call-ID (RFC 3261 section 10.2.4) or instance: many a phone has the same
+    /// private address.
+    fn flows_left(&self, message: &Message<'_>, contact: &NameAddr, flow: &Flow) -> SmallVec<[Flow; 1]> {
+        let Ok(to) = Uri::parse(message.bytes, message.head.to.uri) else { return SmallVec::new() };
+        let record = self.address_of_record(message.bytes, &to).and_then(|aor| self.users.location.get(&aor));
+        let instance = header_param(message.bytes, contact.params, b"+sip.instance").filter(|instance| !instance.is_empty());
+        let same = |binding: &&Binding| binding.call_id() == message.call_id() || instance.is_some_and(|instance| binding.instance() == instance);
+        let bindings = record.map_or(&[][..], |record| record.bindings.as_slice());
+        let of_contact = bindings.iter().filter(|binding| binding.contact() == message.text(contact.uri) && binding.reg_id == 0);
+        of_contact.filter(same).map(|binding| binding.flow).filter(|left| left != flow).collect()
     }
 
     /// Takes what led back to the phone out of the answer to its registration.

@@ -708,6 +708,37 @@ fn a_core_gets_the_same_way_back_as_long_as_phone_and_flow_are_the_same() {
 }
 
 #[test]
+fn a_core_without_paths_is_told_of_the_way_that_a_phone_has_left() {
+    let mut rig = Rig::new(forwarding(RegistrarMode::Contact));
+    let mut contacts = |cseq: u32, from: &str, call_id: &str, line: &str| -> Vec<(String, String)> {
+        let mut register = Register::new(cseq).lines(&[line, "Expires: 100"]);
+        register.call_id = call_id;
+        let sent = rig.receive(from, &register.text());
+        let text = &sent.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text;
+        let all = header(text, "Contact").split(", ").map(|one| one.split_once('>').unwrap());
+        let ways: Vec<_> = all.map(|(way, params)| (way.to_owned(), params.to_owned())).collect();
+        let lines = ways.iter().filter(|(_, params)| !params.contains("expires=0")).map(|(way, params)| format!("Contact: {way}>{params};expires=90\r\n"));
+        rig.receive(CORE, &response(text, 200, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", &lines.collect::<String>()));
+        ways
+    };
+    let own = "Contact: <sip:bob@10.0.0.2>;q=0.5";
+    let first = contacts(1, PHONE, "a", own);
+    assert_eq!(first.len(), 1);
+    // Its NAT has given it another port; the core would have two Contacts of it, or refuse the second.
+    let moved = contacts(2, "198.51.100.7:31000", "a", own);
+    assert_eq!((moved.len(), moved[0].1.as_str(), &moved[1]), (2, ";q=0.5", &(first[0].0.clone(), ";expires=0".to_owned())));
+    assert_ne!(moved[0].0, first[0].0);
+    assert_eq!(contacts(3, "198.51.100.7:31000", "a", own), moved[..1]);
+    // Another phone with the same private address takes nobody's place.
+    assert_eq!(contacts(1, "198.51.100.8:5060", "b", own).len(), 1);
+    // One that has begun anew is known by its instance, and takes its old way away as it goes.
+    let named = "Contact: <sip:bob@10.0.0.3>;+sip.instance=\"<urn:uuid:0>\"";
+    let first = contacts(1, PHONE, "c", named);
+    let gone = contacts(1, "198.51.100.7:32000", "d", &format!("{named};expires=0"));
+    assert_eq!((gone.len(), &gone[1]), (2, &(first[0].0.clone(), ";expires=0".to_owned())));
+}
+
+#[test]
 fn a_poisoned_contact_does_not_reach_the_core() {
     let mut rig = Rig::new(forwarding(RegistrarMode::Contact));
     let reply = one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@192.0.2.200>"]).text()));
