@@ -350,12 +350,11 @@ impl Edge {
     /// and at the last one that is down.
     fn pick(&mut self, now: Now, plan: &mut Plan, message: &Message<'_>) -> bool {
         let first = !std::mem::replace(&mut plan.begun, true);
-        let seed = self.random();
+        let (seed, emergency) = (self.random(), self.is_emergency(message));
         let snapshot = Arc::clone(&self.snapshot);
         let Plan { routing, partition, search, passed_over, .. } = plan;
         let there = &routing.partitions[*partition];
         let pairs = Arc::ptr_eq(routing, &self.routing).then_some(&mut self.pairs);
-        let emergency = snapshot.settings.emergency.names(message.text(message.head.request_uri.whole));
         let quality = QualityRules { drop: snapshot.quality.drop && !emergency, ..snapshot.quality };
         let mut chooser =
             Chooser { there, health: &snapshot.health, quality: &quality, pairs, partition: *partition, now: now.moment.0, for_help: emergency, state: seed };
