@@ -117,6 +117,9 @@ class _Reader:
                         return StorageError(
                             f"{self._file}:{number}: expected UTF-8, got byte {text[found.start]:#04x} at place {found.start + 1}"
                         )
+        with self._file.open("rb") as lines:
+            # Empty lines are no rows.
+            line = next((number for number, text in enumerate(lines, 1) if number >= line and text.strip(b"\r\n")), line)
         opened = "a quote is opened and not closed" if str(error) == "unexpected end of data" else str(error)
         return StorageError(f"{self._file}:{line}: {opened}")
 

@@ -310,6 +310,7 @@ def test_a_bad_row_is_named_and_nothing_is_taken_unless_that_is_wished(database:
         (first + b"0,49,a\n" * 3_000 + b"0,4\xfc,a\n0,49,a\n", "3002: expected UTF-8, got byte 0xfc at place 4"),
         (b'"groupid,prefix\n', "1: a quote is opened and not closed"),
         (first + b'0,49,a\n0,"49,a\n0,49,a\n', "3: a quote is opened and not closed"),
+        (first + b'0,49,a\n\n\r\n0,"49,a\n0,49,a\n', "5: a quote is opened and not closed"),
         (first + b'0,"49"x,a\n', "2: ',' expected after '\"'"),
     ):
         (tmp_path / "rules.csv").write_bytes(broken)
