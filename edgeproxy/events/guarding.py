@@ -109,6 +109,8 @@ class AuthAttack(Event, frozen=True):
     failures: int
     window: int
     """Seconds."""
+    domain: str = ""
+    """The user's."""
 
 
 class BanAdded(Event, frozen=True):

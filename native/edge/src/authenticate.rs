@@ -50,6 +50,12 @@ impl Edge {
         self.snapshot.subscribers.as_ref().and_then(|subscribers| subscribers.aliases.get(aor)).map_or(aor, |own| own)
     }
 
+    /// What the failures of a user are counted by.
+    pub(crate) fn account(&self, user: &[u8], domain: &[u8]) -> Vec<u8> {
+        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
+        canonical(&[user, b"@", domain].concat(), sensitive)
+    }
+
     /// Whether a REGISTER is for a domain whose users are known here.
     pub(crate) fn is_served(&self, message: &Message<'_>) -> bool {
         let host = || Uri::parse(message.bytes, message.head.to.uri).map(|uri| uri.host).unwrap_or_default();
@@ -157,8 +163,13 @@ impl Edge {
     }
 
     fn malformed(&self) -> Finding {
+        Finding::Refuse(self.malformed_credentials())
+    }
+
+    /// Credentials cannot be read.
+    pub(crate) fn malformed_credentials(&self) -> Refusal {
         self.counters.credentials_malformed.add();
-        Finding::Refuse(Refusal { reason_phrase: Some("Bad Request (credentials)".to_owned()), ..Refusal::new(400, "authenticate") })
+        Refusal { reason_phrase: Some("Bad Request (credentials)".to_owned()), ..Refusal::new(400, "authenticate") }
     }
 
     fn weigh(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, claim: &Claim<'_>) -> Finding {
@@ -179,7 +190,8 @@ impl Edge {
         if !names_the_same(message, credentials.uri) {
             return self.malformed();
         }
-        if self.may_try(now, arrival.address.ip(), &claim.user, self.is_emergency(message)) != MayTry::Yes {
+        let account = self.account(&claim.user, &claim.domain);
+        if self.may_try(now, arrival.address.ip(), &account, self.is_emergency(message)) != MayTry::Yes {
             self.counters.refused_attackers.add();
             return Finding::Refuse(Refusal::new(403, "authenticate"));
         }
@@ -201,7 +213,7 @@ impl Edge {
                 // password that was changed holds at once.
                 return self.wait_for_credentials(now, arrival, message, key, &wanted);
             }
-            self.note_failed(now, arrival, &claim.user, self.is_emergency(message));
+            self.note_failed(now, arrival, &account, self.is_emergency(message));
             return Finding::Challenge { stale: false };
         }
         let request = self.request_mark(message);
@@ -209,7 +221,7 @@ impl Edge {
             self.counters.nonces_stale.add();
             return Finding::Challenge { stale: true };
         }
-        self.note_authenticated(now, arrival, &claim.user);
+        self.note_authenticated(now, arrival, &account);
         let attributes = if let Known::User(_, attributes) = known { attributes } else { Attributes::default() };
         if !self.is_of(message, claim, &attributes) {
             self.counters.identities_refused.add();
@@ -261,7 +273,7 @@ impl Edge {
             return true;
         }
         // A registration under another name would be looked for under the own one only.
-        let own = canonical(&[&claim.user, &b"@"[..], &claim.domain].concat(), sensitive);
+        let own = self.account(&claim.user, &claim.domain);
         !registers && self.address_of_record(message.bytes, &uri).is_some_and(|aor| self.account_of(&aor) == own.as_slice())
     }
 

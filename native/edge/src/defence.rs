@@ -1,4 +1,5 @@
-//! What is done against guessing of passwords and users: counted by source and user together, by user, and by source.
+//! What is done against guessing of passwords and users: counted by source and account together, by account, and by source. An
+//! account is a user with its domain: the same name in another domain is somebody else.
 //!
 //! Wrong passwords and unknown users count alike, stale nonces do not. A source that a user came from before stays heard as
 //! that user, so that nobody locks another one out.
@@ -16,16 +17,16 @@ use crate::hop::Hop;
 use crate::settings::PeerKind;
 use crate::subscriber_settings::{AttackSettings, in_networks};
 
-/// Characters of a user that other nodes are told.
-const SHARED_USER: usize = 128;
+/// Characters of an account that other nodes are told.
+const SHARED_ACCOUNT: usize = 128;
 
 /// A failed authentication that other nodes should know of, or a success after some.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Where it came from.
     pub source: IpAddr,
-    /// As whom.
-    pub user: String,
+    /// As whom, with the domain.
+    pub account: String,
     /// The pair begins anew.
     pub cleared: bool,
 }
@@ -35,8 +36,8 @@ pub struct Failure {
 pub struct SharedFailures {
     /// Where the last one came from.
     pub source: IpAddr,
-    /// As whom.
-    pub user: String,
+    /// As whom, with the domain.
+    pub account: String,
     /// Failures of both together.
     pub of_pair: u32,
     /// Of the user from anywhere.
@@ -49,8 +50,10 @@ pub struct SharedFailures {
 #[derive(Debug)]
 pub(crate) struct Defence {
     pub(crate) failures: Arc<WindowCounts>,
-    /// Sources and users that came together, and sources that anybody came from.
+    /// Sources and accounts that came together, and sources that anybody came from.
     known: Arc<LastSeen>,
+    /// Nonces of those behind us, and whom they went to: by themselves, since anybody may have as many as he likes.
+    challenged: Arc<LastSeen>,
     pub(crate) bans: Arc<BanList>,
     keys: usize,
     most_bans: usize,
@@ -61,6 +64,7 @@ impl Defence {
         Self {
             failures: Arc::new(WindowCounts::new(settings.keys)),
             known: Arc::new(LastSeen::new(settings.keys)),
+            challenged: Arc::new(LastSeen::new(settings.keys)),
             bans: Arc::new(BanList::new(settings.bans)),
             keys: settings.keys,
             most_bans: settings.bans,
@@ -70,7 +74,13 @@ impl Defence {
     /// The same with the sizes that `settings` want. Bans are kept; counts of another size begin anew, since their keys are not.
     pub(crate) fn resized(&self, settings: &AttackSettings) -> Self {
         let fresh = if settings.keys == self.keys {
-            Self { failures: Arc::clone(&self.failures), known: Arc::clone(&self.known), bans: Arc::clone(&self.bans), ..*self }
+            Self {
+                failures: Arc::clone(&self.failures),
+                known: Arc::clone(&self.known),
+                challenged: Arc::clone(&self.challenged),
+                bans: Arc::clone(&self.bans),
+                ..*self
+            }
         } else {
             Self { bans: Arc::clone(&self.bans), ..Self::new(settings) }
         };
@@ -141,73 +151,73 @@ impl Edge {
 
     /// A nonce of somebody behind us went to `source`: only its own guesses are held against it.
     pub(crate) fn note_challenged(&self, now: Now, source: IpAddr, nonce: &[u8]) {
-        self.snapshot.defence.known.note(self.key(b"nonce", Some(source), nonce), Self::seconds_of(now));
+        self.snapshot.defence.challenged.note(self.key(b"nonce", Some(source), nonce), Self::seconds_of(now));
     }
 
     /// Whether this nonce went to `source`.
     pub(crate) fn was_challenged(&self, source: IpAddr, nonce: &[u8]) -> bool {
-        self.snapshot.defence.known.get(self.key(b"nonce", Some(source), nonce)).is_some()
+        self.snapshot.defence.challenged.get(self.key(b"nonce", Some(source), nonce)).is_some()
     }
 
-    /// Whether `source` has been `user`, or anybody where none is named, within the time that the file says.
-    pub(crate) fn came_before(&self, now: Now, source: IpAddr, user: &[u8]) -> bool {
+    /// Whether `source` has been `account`, or anybody where none is named, within the time that the file says.
+    pub(crate) fn came_before(&self, now: Now, source: IpAddr, account: &[u8]) -> bool {
         let known = self.snapshot.settings.authentication.attacks.known_seconds;
-        let last = self.snapshot.defence.known.get(self.key(b"known", Some(source), user));
+        let last = self.snapshot.defence.known.get(self.key(b"known", Some(source), account));
         last.is_some_and(|last| Self::seconds_of(now).saturating_sub(last) < known)
     }
 
-    /// Whether `source` may try to be `user`.
-    pub(crate) fn may_try(&self, now: Now, source: IpAddr, user: &[u8], for_help: bool) -> MayTry {
+    /// Whether `source` may try to be `account`.
+    pub(crate) fn may_try(&self, now: Now, source: IpAddr, account: &[u8], for_help: bool) -> MayTry {
         let attacks = &self.snapshot.settings.authentication.attacks;
         let (seconds, window) = (Self::seconds_of(now), attacks.window_seconds);
         let failures = &self.snapshot.defence.failures;
         // A neighbour's failures must not keep anybody from calling for help; as many guesses more are none that matter.
-        let helps = for_help && failures.get(self.key(b"help-pair", Some(source), user), seconds, window) < attacks.pair_failures;
+        let helps = for_help && failures.get(self.key(b"help-pair", Some(source), account), seconds, window) < attacks.pair_failures;
         let passes = |verdict: MayTry| if helps { MayTry::Yes } else { verdict };
         if !self.counts(source) {
             MayTry::Yes
-        } else if failures.get(self.key(b"pair", Some(source), user), seconds, window) >= attacks.pair_failures {
+        } else if failures.get(self.key(b"pair", Some(source), account), seconds, window) >= attacks.pair_failures {
             passes(MayTry::Pair)
         } else if self.is_banned(now, source) && failures.get(self.key(b"source", Some(source), b""), seconds, window) >= attacks.source_failures {
             // One that is banned and calls for help guesses no more than others do.
             MayTry::Pair
-        } else if failures.get(self.key(b"user", None, user), seconds, window) >= attacks.user_failures && !self.came_before(now, source, user) {
+        } else if failures.get(self.key(b"user", None, account), seconds, window) >= attacks.user_failures && !self.came_before(now, source, account) {
             passes(MayTry::User)
         } else {
             MayTry::Yes
         }
     }
 
-    /// `source` failed to be `user`.
-    pub(crate) fn note_failed(&mut self, now: Now, arrival: &Hop, user: &[u8], for_help: bool) {
+    /// `source` failed to be `account`.
+    pub(crate) fn note_failed(&mut self, now: Now, arrival: &Hop, account: &[u8], for_help: bool) {
         self.counters.authentication_failed.add();
         let source = arrival.address.ip();
         if for_help {
             let window = self.snapshot.settings.authentication.attacks.window_seconds;
-            self.snapshot.defence.failures.add(self.key(b"help-pair", Some(source), user), Self::seconds_of(now), window);
+            self.snapshot.defence.failures.add(self.key(b"help-pair", Some(source), account), Self::seconds_of(now), window);
         }
         if !self.counts(source) {
             return;
         }
         self.score(now, arrival, |settings| settings.failed_points, "a failed authentication");
-        let counts = self.failure_keys(source, user).map(|key| {
+        let counts = self.failure_keys(source, account).map(|key| {
             let after = self.snapshot.defence.failures.add(key, Self::seconds_of(now), self.snapshot.settings.authentication.attacks.window_seconds);
             (after.saturating_sub(1), after)
         });
-        self.share_failure(source, user, false);
-        self.judge_failures(now, source, Some(arrival.transport), user, counts);
+        self.share_failure(source, account, false);
+        self.judge_failures(now, source, Some(arrival.transport), account, counts);
     }
 
     /// Under what failures of a pair, a user and a source are counted.
-    fn failure_keys(&self, source: IpAddr, user: &[u8]) -> [u64; 3] {
-        [self.key(b"pair", Some(source), user), self.key(b"user", None, user), self.key(b"source", Some(source), b"")]
+    fn failure_keys(&self, source: IpAddr, account: &[u8]) -> [u64; 3] {
+        [self.key(b"pair", Some(source), account), self.key(b"user", None, account), self.key(b"source", Some(source), b"")]
     }
 
     /// Lets other nodes know, where attacks are shared.
-    fn share_failure(&mut self, source: IpAddr, user: &[u8], cleared: bool) {
+    fn share_failure(&mut self, source: IpAddr, account: &[u8], cleared: bool) {
         if self.snapshot.settings.shared.is_some_and(|shared| shared.attacks) {
-            let user = String::from_utf8_lossy(user).chars().take(SHARED_USER).collect();
-            self.out.failures.push(Failure { source: source.to_canonical(), user, cleared });
+            let account = String::from_utf8_lossy(account).chars().take(SHARED_ACCOUNT).collect();
+            self.out.failures.push(Failure { source: source.to_canonical(), account, cleared });
         }
     }
 
@@ -215,7 +225,7 @@ impl Edge {
     pub fn raise_failures(&mut self, now: Now, told: &[SharedFailures]) {
         let (seconds, window) = (Self::seconds_of(now), self.snapshot.settings.authentication.attacks.window_seconds);
         for told in told {
-            let keys = self.failure_keys(told.source, told.user.as_bytes());
+            let keys = self.failure_keys(told.source, told.account.as_bytes());
             let failures = Arc::clone(&self.snapshot.defence.failures);
             let raised = |(key, total): (u64, u32)| {
                 let before = failures.get(key, seconds, window);
@@ -223,7 +233,7 @@ impl Edge {
             };
             let [pair, user, source] = keys;
             let counts = [(pair, told.of_pair), (user, told.of_user), (source, told.of_source)].map(raised);
-            self.judge_failures(now, told.source, None, told.user.as_bytes(), counts);
+            self.judge_failures(now, told.source, None, told.account.as_bytes(), counts);
         }
     }
 
@@ -235,18 +245,20 @@ impl Edge {
     }
 
     /// Tells what crossed a threshold, and bans a source that did; `counts` are those of pair, user and source before and after.
-    fn judge_failures(&mut self, now: Now, source: IpAddr, transport: Option<Transport>, user: &[u8], counts: [(u32, u32); 3]) {
+    fn judge_failures(&mut self, now: Now, source: IpAddr, transport: Option<Transport>, account: &[u8], counts: [(u32, u32); 3]) {
         let attacks = self.snapshot.settings.authentication.attacks.clone();
         let window = attacks.window_seconds;
         let [of_pair, of_user, (_, of_source)] = counts;
         for (scope, (before, count), most) in [("pair", of_pair, attacks.pair_failures), ("user", of_user, attacks.user_failures)] {
             if before < most && count >= most {
                 self.counters.attacks_noticed.add();
-                let (shown, place) = (self.shown_text(user), self.shown_text(source.to_string().as_bytes()));
+                let (shown, place) = (self.shown_text(account), self.shown_text(source.to_string().as_bytes()));
                 log::warn!(target: "authenticate", "attack: {count} failures in {window} s, {scope}, user {shown}, last from {place}");
-                let user = String::from_utf8_lossy(user).into_owned();
+                let at = account.iter().rposition(|byte| *byte == b'@').unwrap_or(account.len());
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let (user, domain) = (text(&account[..at]), text(account.get(at + 1..).unwrap_or_default()));
                 self.tell(now, EventKind::AuthAttack, |_| {
-                    vec![scope.into(), source.to_string().into(), user.into(), u64::from(count).into(), u64::from(window).into()]
+                    vec![scope.into(), source.to_string().into(), user.into(), u64::from(count).into(), u64::from(window).into(), domain.into()]
                 });
             }
         }
@@ -261,23 +273,23 @@ impl Edge {
         self.snapshot.defence.failures.get(self.key(b"source", Some(source), b""), seconds, window)
     }
 
-    /// `source` is `user`.
-    pub(crate) fn note_authenticated(&mut self, now: Now, arrival: &Hop, user: &[u8]) {
+    /// `source` is `account`.
+    pub(crate) fn note_authenticated(&mut self, now: Now, arrival: &Hop, account: &[u8]) {
         self.counters.authenticated.add();
         let source = arrival.address.ip();
-        self.note_known(now, source, user);
-        let (key, failures) = (self.key(b"pair", Some(source), user), &self.snapshot.defence.failures);
+        self.note_known(now, source, account);
+        let (key, failures) = (self.key(b"pair", Some(source), account), &self.snapshot.defence.failures);
         let failed = failures.get(key, Self::seconds_of(now), self.snapshot.settings.authentication.attacks.window_seconds) > 0;
         failures.clear(key);
         if failed {
-            self.share_failure(source, user, true);
+            self.share_failure(source, account, true);
         }
     }
 
-    /// `user` came from `source` before.
-    pub(crate) fn note_known(&self, now: Now, source: IpAddr, user: &[u8]) {
+    /// `account` came from `source` before.
+    pub(crate) fn note_known(&self, now: Now, source: IpAddr, account: &[u8]) {
         let defence = &self.snapshot.defence;
-        defence.known.note(self.key(b"known", Some(source), user), Self::seconds_of(now));
+        defence.known.note(self.key(b"known", Some(source), account), Self::seconds_of(now));
         defence.known.note(self.key(b"known", Some(source), b""), Self::seconds_of(now));
     }
 

@@ -143,7 +143,7 @@ impl EventKind {
             Self::ContactInsert => ("E_UL_CONTACT_INSERT", Self::CONTACT),
             Self::ContactUpdate => ("E_UL_CONTACT_UPDATE", Self::CONTACT),
             Self::ContactDelete => ("E_UL_CONTACT_DELETE", Self::CONTACT),
-            Self::AuthAttack => ("E_AUTH_ATTACK", &["scope", "ip", "user", "failures", "window"]),
+            Self::AuthAttack => ("E_AUTH_ATTACK", &["scope", "ip", "user", "failures", "window", "domain"]),
             Self::BanAdded => ("E_BAN_ADDED", &["ip", "seconds", "reason", "proto"]),
             Self::BanRemoved => ("E_BAN_REMOVED", &["ip", "reason"]),
             Self::RegisterPoisoning => ("E_REGISTER_POISONING", &["ip", "aor", "contact", "reason"]),

@@ -3,7 +3,7 @@
 
 use proto::{Binding, Contact, Flow, FlowToken, Key, Now, RegistrarRules, Registration};
 use smallvec::SmallVec;
-use syntax::{HeaderName, Message, Method, NameAddr, Span, Uri, header_param, parse_name_addr};
+use syntax::{Credentials, CredentialsError, HeaderName, Message, Method, NameAddr, Span, Uri, header_param, parse_name_addr, same_uri};
 
 use crate::defence::MayTry;
 use crate::edge::Edge;
@@ -31,38 +31,73 @@ impl Edge {
 
     /// Whether a REGISTER for the core may go on; if not it has been answered, or waits.
     pub(crate) fn may_forward_register(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> bool {
-        let user = self.user_of(message);
         let believed = self.snapshot.settings.peers[usize::from(peer)].allow_routes;
         let refusal = if !believed && message.named(b"Path").next().is_some() {
             // The core would send calls along it, and we would pass them on wherever it leads (RFC 3327 section 6).
             Refusal::new(403, "register")
-        } else if self.may_try(now, arrival.address.ip(), &user, false) == MayTry::Yes {
+        } else if let Err(refusal) = self.may_answer_core(now, arrival, message) {
+            refusal
+        } else {
             let most = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.contacts.most);
             match read_contacts(message, most).and_then(|contacts| Ok((self.check_contacts(now, arrival, message, &contacts.list)?, contacts))) {
                 Ok((goes_on, contacts)) => return goes_on && !self.answer_refresh(now, arrival, message, &contacts),
                 Err(refusal) => refusal,
             }
-        } else {
-            self.counters.refused_attackers.add();
-            Refusal::new(403, "authenticate")
         };
         self.counters.registrations_refused.add();
         self.refuse(now, arrival, message, Some(peer), &refusal);
         false
     }
 
-    /// Whether a request that brings credentials for a core may go on: guesses by other requests than REGISTER are guesses too.
-    pub(crate) fn may_answer_core(&self, now: Now, arrival: &Hop, message: &Message<'_>) -> bool {
-        let brings = message.first(HeaderName::ProxyAuthorization).or(message.first(HeaderName::Authorization)).is_some();
-        self.registrar_mode() == RegistrarMode::Keep
-            || !brings
-            || self.may_try(now, arrival.address.ip(), &self.user_of(message), self.is_emergency(message)) == MayTry::Yes
+    /// Whether a request may go on to a core that challenges: guesses by other requests than REGISTER are guesses too.
+    pub(crate) fn may_answer_core(&self, now: Now, arrival: &Hop, message: &Message<'_>) -> Result<(), Refusal> {
+        if self.registrar_mode() == RegistrarMode::Keep {
+            return Ok(());
+        }
+        let answers = self.answers(message)?;
+        let for_help = self.is_emergency(message);
+        let may = |account: &[u8]| self.may_try(now, arrival.address.ip(), account, for_help) == MayTry::Yes;
+        // Who guessed too often need not ask for a challenge either.
+        let asks = answers.is_empty() && message.head.method == Method::Register;
+        if answers.iter().all(|answer| may(&answer.account)) && (!asks || may(&self.claimed_account(message))) {
+            return Ok(());
+        }
+        self.counters.refused_attackers.add();
+        Err(Refusal::new(403, "authenticate"))
     }
 
-    /// The user that a request claims to be of.
-    fn user_of(&self, message: &Message<'_>) -> Vec<u8> {
+    /// The account that a request says it is of.
+    fn claimed_account(&self, message: &Message<'_>) -> Vec<u8> {
         let claimed = if message.head.method == Method::Register { message.head.to.uri } else { message.head.from.uri };
-        Uri::parse(message.bytes, claimed).map(|uri| unescaped(message.text(uri.user))).unwrap_or_default()
+        let uri = Uri::parse(message.bytes, claimed).unwrap_or_default();
+        let host = message.text(uri.host);
+        // Else each host that somebody makes up would be an account of its own.
+        let first = || self.snapshot.settings.registrar.as_ref().and_then(|registrar| registrar.domains.first());
+        let domain = if self.serves(host) { host } else { first().map_or(host, |domain| domain.as_bytes()) };
+        self.account(&unescaped(message.text(uri.user)), domain)
+    }
+
+    /// The answers to challenges that a request for a core has: each is a guess, at whom its own user name says. What cannot be read goes
+    /// to no core, which might read it otherwise.
+    fn answers(&self, message: &Message<'_>) -> Result<SmallVec<[Answer; 1]>, Refusal> {
+        let claimed = self.claimed_account(message);
+        let domain = claimed.iter().rposition(|byte| *byte == b'@').map_or(&[][..], |at| &claimed[at + 1..]);
+        let mut answers = SmallVec::new();
+        for slot in [HeaderName::Authorization, HeaderName::ProxyAuthorization].into_iter().flat_map(|name| message.all(name)) {
+            match Credentials::parse(message.bytes, slot.value) {
+                Ok(credentials) => {
+                    let named = credentials.user(message);
+                    let user = match named.iter().rposition(|byte| *byte == b'@') {
+                        Some(at) if named[at + 1..].eq_ignore_ascii_case(domain) => &named[..at],
+                        _ => &named,
+                    };
+                    answers.push(Answer { account: self.account(user, domain), nonce: credentials.answered_nonce(message).into_owned() });
+                }
+                Err(CredentialsError::Scheme) => {}
+                Err(CredentialsError::Malformed | CredentialsError::Missing) => return Err(self.malformed_credentials()),
+            }
+        }
+        Ok(answers)
     }
 
     /// Whether `message` is a registration that goes on to a core from a phone.
@@ -201,26 +236,26 @@ impl Edge {
         }
         self.with_request(entry, |edge, request| {
             let source = arrival.address.ip();
-            let nonces = |message: &Message<'_>, names: [HeaderName; 2]| -> Vec<Vec<u8>> {
-                names.into_iter().flat_map(|name| message.all(name)).filter_map(|slot| nonce_of(message.text(slot.value))).collect()
-            };
-            let answered = nonces(request, [HeaderName::Authorization, HeaderName::ProxyAuthorization]);
-            let counts = answered.iter().any(|nonce| edge.was_challenged(source, nonce));
+            let mut answers = edge.answers(request).unwrap_or_default();
+            answers.retain(|own| edge.was_challenged(source, &own.nonce));
             let forwarded = edge.is_forwarded(request, from_peer);
             match code {
-                401 | 403 | 407 if counts && !is_stale(answer) => {
-                    let user = edge.user_of(request);
-                    edge.note_failed(now, &arrival, &user, edge.is_emergency(request));
+                401 | 403 | 407 if !is_stale(answer) => {
+                    answers.iter().for_each(|own| edge.note_failed(now, &arrival, &own.account, edge.is_emergency(request)));
                 }
                 // Only here is it sure that the core looked at what was sent along.
-                200..=299 if forwarded && counts => {
-                    let user = edge.user_of(request);
-                    edge.note_authenticated(now, &arrival, &user);
+                200..=299 if forwarded => {
+                    answers.iter().for_each(|own| edge.note_authenticated(now, &arrival, &own.account));
+                    if !answers.is_empty() {
+                        edge.note_known(now, source, &edge.claimed_account(request));
+                    }
                 }
                 _ => {}
             }
-            for nonce in nonces(answer, [HeaderName::WwwAuthenticate, HeaderName::ProxyAuthenticate]) {
-                edge.note_challenged(now, source, &nonce);
+            for slot in [HeaderName::WwwAuthenticate, HeaderName::ProxyAuthenticate].into_iter().flat_map(|name| answer.all(name)) {
+                if let Some(nonce) = Credentials::challenge_nonce(answer, slot.value) {
+                    edge.note_challenged(now, source, &nonce);
+                }
             }
             if (200..300).contains(&code) && forwarded {
                 edge.learn_bindings(now, &arrival, request, answer);
@@ -301,6 +336,12 @@ fn said_contact(uri: &[u8]) -> Option<Vec<u8>> {
     said.filter(|said| Uri::parse(said, Span::new(0, said.len())).is_ok())
 }
 
+/// One answer to a challenge of a core.
+struct Answer {
+    account: Vec<u8>,
+    nonce: Vec<u8>,
+}
+
 /// A Contact of a 200 as the phone knows it.
 pub(crate) struct Granted<'a> {
     uri: Vec<u8>,
@@ -313,7 +354,7 @@ pub(crate) struct Granted<'a> {
 impl Granted<'_> {
     /// Whether it is that of a binding; flows of one instance may have one URI.
     pub(crate) fn is_of(&self, uri: &[u8], instance: &[u8], reg_id: u32) -> bool {
-        self.uri == uri && (reg_id == 0 || self.reg_id == reg_id && self.instance == instance)
+        same_uri(&self.uri, uri) && (reg_id == 0 || self.reg_id == reg_id && self.instance == instance)
     }
 }
 
@@ -330,23 +371,6 @@ pub(crate) fn granted_contact<'a>(answer: &Message<'a>, element: Span) -> Option
         reg_id: of_flow(b"reg-id").and_then(reg_id).unwrap_or(0),
         seconds: param.or_else(whole).unwrap_or(3_600),
     })
-}
-
-/// The nonce that a challenge, or the answer to one, has.
-fn nonce_of(value: &[u8]) -> Option<Vec<u8>> {
-    let lower = value.to_ascii_lowercase();
-    let mut from = 0;
-    while let Some(at) = memchr::memmem::find(lower.get(from..)?, b"nonce=") {
-        let start = from + at;
-        // Not the end of `cnonce` or `nextnonce`.
-        if start == 0 || !lower[start - 1].is_ascii_alphanumeric() {
-            let text = value.get(start + 6..)?;
-            let text = text.strip_prefix(b"\"").unwrap_or(text);
-            return text.split(|byte| matches!(byte, b'"' | b',' | b' ')).next().filter(|nonce| !nonce.is_empty()).map(<[u8]>::to_vec);
-        }
-        from = start + 6;
-    }
-    None
 }
 
 /// Whether a challenge only wants another nonce answered.

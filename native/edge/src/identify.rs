@@ -126,9 +126,11 @@ impl Edge {
             return self.register(now, arrival, message, peer);
         }
         let is_phone = self.snapshot.settings.peers[usize::from(peer)].kind == PeerKind::Subscribers;
-        if is_phone && message.head.method != Method::Register && !self.may_answer_core(now, arrival, message) {
-            self.counters.refused_attackers.add();
-            return self.refuse(now, arrival, message, Some(peer), &Refusal::new(403, "authenticate"));
+        if is_phone
+            && message.head.method != Method::Register
+            && let Err(refusal) = self.may_answer_core(now, arrival, message)
+        {
+            return self.refuse(now, arrival, message, Some(peer), &refusal);
         }
         if served && is_phone && !self.may_forward_register(now, arrival, message, peer) {
             return;

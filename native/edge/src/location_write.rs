@@ -281,7 +281,7 @@ impl Edge {
         let taken = matches!(changed, Some((true, _)));
         if taken {
             // Whoever guesses at this user after a restart does not lock it out.
-            self.note_known(now, address.address.ip(), user.as_bytes());
+            self.note_known(now, address.address.ip(), &aor);
             self.note_user(now, address.address.ip(), &aor);
         }
         taken

@@ -442,6 +442,31 @@ fn guessing_ends_for_the_guesser_and_for_nobody_else() {
 }
 
 #[test]
+fn an_account_of_another_domain_opens_nothing() {
+    let mut settings = authenticating();
+    settings.registrar.as_mut().unwrap().domains.push("example.org".to_owned());
+    settings.authentication.attacks.pair_failures = 5;
+    let mut rig = Rig::new(settings);
+    let mut codes = Vec::new();
+    for round in 0..3 {
+        codes.extend(guess(&mut rig, PHONE, "bob", 2));
+        // Its own account has the same name elsewhere.
+        let at_home = |text: String| text.replace("example.net", "example.org");
+        let call_id = format!("own{round}");
+        let mut own = Register::new(1);
+        own.call_id = &call_id;
+        let challenge = one(rig.receive(PHONE, &at_home(own.text())));
+        let line = testkit::answer(challenges(&challenge)[0], "REGISTER", "sip:example.org", "bob", "secret", 1);
+        own.lines.push(format!("Authorization: {line}"));
+        own.cseq = 2;
+        let mut sent = rig.receive(PHONE, &at_home(own.text()));
+        sent.append(&mut rig.credentials(&found("secret")));
+        assert_eq!(code(sent), 200);
+    }
+    assert_eq!(codes, [401, 401, 401, 401, 401, 403]);
+}
+
+#[test]
 fn who_tries_many_users_is_banned_for_a_time_unless_somebody_came_in_from_there() {
     let mut rig = Rig::new(authenticating());
     rig.listen(&["E_BAN_ADDED", "E_BAN_REMOVED"]);
@@ -688,6 +713,89 @@ fn who_fails_at_the_core_too_often_is_refused_here() {
     assert_eq!(rig.counters().authentication_failed.get(), 20);
 }
 
+/// REGISTERs with an answer of that kind that the core finds wrong: what comes of them.
+fn guess_at_core(rig: &mut Rig, from: &str, user: &str, credentials: &str, times: u32) -> Vec<u16> {
+    let challenge = "WWW-Authenticate: Digest realm=\"example.net\", nonce=\"N0NCE\"\r\n";
+    (0..times)
+        .map(|number| {
+            let call_id = format!("{user}-{}-{number}", rig.now().moment.0);
+            rig.advance(1);
+            let mut register = Register::new(1).lines(&["Contact: <sip:x@198.51.100.66>", &format!("Authorization: Digest {credentials}")]);
+            (register.user, register.call_id) = (user, &call_id);
+            let sent = rig.receive(from, &register.text());
+            if sent[0].to.to_string() != CORE {
+                return sent[0].status_code();
+            }
+            code(rig.receive(CORE, &response(&sent[0].text, 401, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", challenge)))
+        })
+        .collect()
+}
+
+#[test]
+fn guesses_at_a_core_count_however_they_are_written_and_for_whom_they_name() {
+    let forms = [
+        r#"username="bob", realm="example.net", nonce = "N0NCE", uri="sip:x", response="r""#,
+        "username=\"bob\", realm=\"example.net\", nonce=\r\n \"N0NCE\", uri=\"sip:x\", response=\"r\"",
+        r#"username="bob", realm="example.net", cnonce="nonce=x", nonce="N0NCE", uri="sip:x", response="r""#,
+        r#"username="bob", realm="example.net", opaque="nonce=x,", nonce="N0N\CE", uri="sip:x", response="r""#,
+        r#"username="BOB@example.net", realm="example.net", nonce="N0NCE", uri="sip:x", response="r""#,
+    ];
+    for form in forms {
+        let mut rig = Rig::new(forwarding(RegistrarMode::Path));
+        let codes = guess_at_core(&mut rig, "198.51.100.66:5060", "bob", form, 22);
+        assert_eq!((codes[0], codes[20], codes[21]), (401, 401, 403), "{form}");
+    }
+    // Whose password is guessed is not who the REGISTER is for.
+    let mut rig = Rig::new(forwarding(RegistrarMode::Path));
+    let codes: Vec<u16> = (0..22).map(|number| guess_at_core(&mut rig, "198.51.100.66:5060", &format!("other{number}"), forms[0], 1)[0]).collect();
+    assert_eq!((codes[0], codes[20], codes[21]), (401, 401, 403));
+    // What we cannot read, the core could.
+    let mut rig = Rig::new(forwarding(RegistrarMode::Path));
+    let broken = r#"username="bob", realm="example.net", nonce="N0NCE", nonce="N0NCE", uri="sip:x", response="r""#;
+    assert_eq!(guess_at_core(&mut rig, "198.51.100.66:5060", "bob", broken, 1), [400]);
+    assert_eq!(rig.counters().credentials_malformed.get(), 1);
+}
+
+#[test]
+fn nobody_makes_a_known_source_unknown_by_asking_for_challenges() {
+    let mut settings = forwarding(RegistrarMode::Path);
+    settings.authentication.attacks.keys = 1_024;
+    settings.authentication.attacks.user_failures = 10;
+    let mut rig = Rig::new(settings);
+    let own = r#"username="bob", realm="example.net", nonce="N0NCE", uri="sip:x", response="r""#;
+    assert_eq!(guess_at_core(&mut rig, PHONE, "bob", own, 1), [401]);
+    let mut good = Register::new(1).lines(&["Contact: <sip:bob@198.51.100.7>", &format!("Authorization: Digest {own}")]);
+    good.call_id = "good";
+    let sent = rig.receive(PHONE, &good.text());
+    rig.receive(CORE, &granted(&sent[0].text, 90));
+    for host in [66, 67] {
+        guess_at_core(&mut rig, &format!("198.51.100.{host}:5060"), "bob", own, 8);
+    }
+    for number in 0..5_000 {
+        let challenge = format!("WWW-Authenticate: Digest realm=\"example.net\", nonce=\"n{number}\"\r\n");
+        let (call_id, from) = (format!("ask-{number}"), format!("198.51.100.{}:5060", 100 + number % 100));
+        let mut ask = Register::new(1).lines(&["Contact: <sip:x@198.51.100.66>"]);
+        (ask.user, ask.call_id) = ("nobody", &call_id);
+        let sent = rig.receive(&from, &ask.text());
+        rig.receive(CORE, &response(&sent[0].text, 401, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", &challenge));
+    }
+    good.cseq = 2;
+    let sent = rig.receive(PHONE, &good.text());
+    assert!(sent.iter().any(|sent| sent.to.to_string() == CORE), "{sent:?}");
+}
+
+#[test]
+fn a_core_may_write_the_contact_that_it_grants_another_way() {
+    let mut rig = Rig::new(forwarding(RegistrarMode::Path));
+    let register = |cseq: u32| Register::new(cseq).lines(&["Contact: <sip:b%6Fb@198.51.100.7;transport=UDP>", "Expires: 100"]);
+    for cseq in 1..=2 {
+        let sent = rig.receive(PHONE, &register(cseq).text());
+        let line = "Contact: <SIP:bob@198.51.100.7;transport=udp>;expires=90\r\n";
+        rig.receive(CORE, &response(&sent[0].text, 200, "core").replace("Contact: <sip:bob@203.0.113.9>\r\n", line));
+        assert_eq!(rig.rows("bob@example.net").len(), 1);
+    }
+}
+
 #[test]
 fn a_core_gets_the_same_way_back_as_long_as_phone_and_flow_are_the_same() {
     for mode in [RegistrarMode::Path, RegistrarMode::Contact] {
@@ -736,6 +844,15 @@ fn a_core_without_paths_is_told_of_the_way_that_a_phone_has_left() {
     let first = contacts(1, PHONE, "c", named);
     let gone = contacts(1, "198.51.100.7:32000", "d", &format!("{named};expires=0"));
     assert_eq!((gone.len(), &gone[1]), (2, &(first[0].0.clone(), ";expires=0".to_owned())));
+    // Where the core is asked for long, it is asked for the new way only.
+    let mut settings = forwarding(RegistrarMode::Contact);
+    settings.registrar.as_mut().unwrap().upstream_expires_seconds = 14_400;
+    let mut rig = Rig::new(settings);
+    let sent = rig.receive(PHONE, &Register::new(1).text());
+    rig.receive(CORE, &granted(&sent[0].text, 90));
+    let sent = rig.receive("198.51.100.7:31000", &Register::new(2).text());
+    let params: Vec<_> = header(&sent[0].text, "Contact").split(", ").map(|one| one.split_once('>').unwrap().1).collect();
+    assert_eq!(params, [";expires=14400", ";expires=0"]);
 }
 
 #[test]
@@ -1050,18 +1167,18 @@ fn guesses_at_other_nodes_count_here_and_bans_of_others_spare_who_is_known() {
     rig.listen(&["E_AUTH_ATTACK", "E_BAN_ADDED"]);
     guess(&mut rig, "198.51.100.66:5060", "bob", 3);
     let told = rig.take_failures();
-    let failures: Vec<_> = told.iter().map(|failure| (failure.source.to_string(), failure.user.as_str(), failure.cleared)).collect();
+    let failures: Vec<_> = told.iter().map(|failure| (failure.source.to_string(), failure.account.as_str(), failure.cleared)).collect();
     assert!(failures.len() == 3 && failures.iter().all(|failure| (failure.0.as_str(), failure.2) == ("198.51.100.66", false)), "{failures:?}");
-    let user = told[0].user.clone();
+    let account = told[0].account.clone();
     let source = told[0].source;
     // Others counted what is missing: the pair is over its limit, once.
-    let shared = edge::SharedFailures { source, user: user.clone(), of_pair: 25, of_user: 25, of_source: 25 };
+    let shared = edge::SharedFailures { source, account: account.clone(), of_pair: 25, of_user: 25, of_source: 25 };
     rig.raise_failures(std::slice::from_ref(&shared));
     rig.raise_failures(&[shared]);
     assert_eq!(rig.take_events().iter().map(|event| event.values[0].clone()).collect::<Vec<_>>(), ["pair".into()]);
     assert_eq!(guess(&mut rig, "198.51.100.66:5060", "bob", 1), [403]);
     // As many as ban a source; a node that heard of fewer than it knows forgets nothing.
-    rig.raise_failures(&[edge::SharedFailures { source, user, of_pair: 1, of_user: 1, of_source: 200 }]);
+    rig.raise_failures(&[edge::SharedFailures { source, account, of_pair: 1, of_user: 1, of_source: 200 }]);
     assert_eq!(rig.take_events().iter().filter(|event| event.kind.shape().0 == "E_BAN_ADDED").count(), 1);
     // A success after failures lets others begin anew for the pair.
     guess(&mut rig, PHONE, "bob", 1);

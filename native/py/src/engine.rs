@@ -268,11 +268,11 @@ impl Engine {
 
     /// Source, user, and whether the pair begins anew.
     fn take_failures(&self, limit: usize) -> Vec<(String, String, bool)> {
-        self.0.take_failures(limit).into_iter().map(|failure| (failure.source.to_string(), failure.user, failure.cleared)).collect()
+        self.0.take_failures(limit).into_iter().map(|failure| (failure.source.to_string(), failure.account, failure.cleared)).collect()
     }
 
     fn raise_failures(&self, py: Python<'_>, told: Vec<(IpAddr, String, u32, u32, u32)>) {
-        let told = told.into_iter().map(|(source, user, of_pair, of_user, of_source)| edge::SharedFailures { source, user, of_pair, of_user, of_source });
+        let told = told.into_iter().map(|(source, account, of_pair, of_user, of_source)| edge::SharedFailures { source, account, of_pair, of_user, of_source });
         py.detach(|| self.0.raise_failures(told.collect()));
     }
 

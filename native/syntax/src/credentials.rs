@@ -45,6 +45,18 @@ impl Credentials {
     /// # Errors
     /// [`CredentialsError`].
     pub fn parse(bytes: &[u8], value: Span) -> Result<Self, CredentialsError> {
+        let found = Self::read(bytes, value)?;
+        let needed = [found.username, found.nonce, found.uri, found.response];
+        // One that is there and empty has a place.
+        if found.username.is_empty() || needed.contains(&Span::default()) { Err(CredentialsError::Missing) } else { Ok(found) }
+    }
+
+    /// The nonce of a Digest challenge (RFC 7616 section 3.3), without escapes.
+    pub fn challenge_nonce<'a>(message: &Message<'a>, value: Span) -> Option<Cow<'a, [u8]>> {
+        Self::read(message.bytes, value).ok().map(|challenge| unescaped(message.text(challenge.nonce)))
+    }
+
+    fn read(bytes: &[u8], value: Span) -> Result<Self, CredentialsError> {
         let mut cursor = Cursor::new(bytes, value.start(), value.end());
         let (start, end) = cursor.token().ok_or(CredentialsError::Malformed)?;
         if !cursor.slice(start, end).eq_ignore_ascii_case(b"digest") {
@@ -77,12 +89,7 @@ impl Credentials {
             }
         }
         cursor.lws();
-        if cursor.peek().is_some() {
-            return Err(CredentialsError::Malformed);
-        }
-        let needed = [found.username, found.nonce, found.uri, found.response];
-        // One that is there and empty has a place.
-        if found.username.is_empty() || needed.contains(&Span::default()) { Err(CredentialsError::Missing) } else { Ok(found) }
+        if cursor.peek().is_some() { Err(CredentialsError::Malformed) } else { Ok(found) }
     }
 
     fn take(&mut self, name: &[u8], value: Span) -> Result<(), CredentialsError> {
@@ -109,6 +116,11 @@ impl Credentials {
     /// Whose they are, without escapes.
     pub fn user<'a>(&self, message: &Message<'a>) -> Cow<'a, [u8]> {
         unescaped(message.text(self.username))
+    }
+
+    /// The nonce that they answer, without escapes.
+    pub fn answered_nonce<'a>(&self, message: &Message<'a>) -> Cow<'a, [u8]> {
+        unescaped(message.text(self.nonce))
     }
 }
 
