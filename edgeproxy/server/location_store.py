@@ -1,6 +1,7 @@
 """Bindings on their way to the database and back: written behind, taken over at start."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,8 @@ class LocationStore:
             if number != binding["contact_id"]:
                 foreign.append((binding["contact_id"], number))
                 binding["contact_id"] = number
+                # We have a place of each; others note one for those behind a NAT only.
+                binding["natted"] |= bool(binding["received"])
             rows.append(_native.BindingRow(**binding))
         if foreign and writable:
             await table.rename(foreign)
@@ -110,8 +113,15 @@ class LocationStore:
             await table.write([row for row in part.values() if row is not None], [number for number, row in part.items() if row is None])
         except RowRefused as error:
             if len(part) <= 1:
+                row = next(iter(part.values()))
+                with contextlib.suppress(RowRefused):
+                    # What a phone says of itself must not cost it its binding: some databases do not take every character.
+                    if row is not None:
+                        await table.write([row], [], plain=True)
+                        self.written += 1
+                        return
                 self.refused += 1
-                self._log("a binding cannot be written", level="error", values={"problem": str(error)})
+                self._log("a binding cannot be written", level="error", values={"contact_id": next(iter(part)), "problem": str(error)})
                 return
             numbers = list(part)
             for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):

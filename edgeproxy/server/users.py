@@ -114,7 +114,8 @@ def _terms(config: Config) -> object:
     """Return all that decides how the database of users is read and written."""
     registrar, terms = config.registrar, config.authentication
     asked = (terms.attributes, terms.preferences, terms.uri_table, terms.password_column, terms.use_domain)
-    return bool(registrar and registrar.persist), config.uses_credentials and asked, config.database.writes
+    case_sensitive = registrar is None or registrar.case_sensitive
+    return bool(registrar and registrar.persist), config.uses_credentials and asked, case_sensitive, config.database.writes
 
 
 async def open_subscribers(database: "AsyncEngine", config: Config) -> "SubscriberTable":
@@ -123,4 +124,5 @@ async def open_subscribers(database: "AsyncEngine", config: Config) -> "Subscrib
 
     terms = config.authentication
     attributes = Attributes(terms.attributes, terms.preferences, terms.uri_table)
-    return await SubscriberTable.open(database, terms.password_column, terms.use_domain, attributes)
+    sensitive = config.registrar is None or config.registrar.case_sensitive
+    return await SubscriberTable.open(database, terms.password_column, terms.use_domain, attributes, case_sensitive=sensitive)

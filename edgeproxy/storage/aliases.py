@@ -20,6 +20,7 @@ async def read_aliases(engine: AsyncEngine, domains: Sequence[str], most: int, f
     A row without a domain is one of each of `domains`; a user without one is of the alias's.
     """
     found: dict[str, str] = {}
+    domains = [domain.lower() for domain in domains]
     try:
         async with engine.connect() as connection:
             rows = await connection.stream(select(_SOURCE).order_by(_SOURCE.c.id), execution_options={"yield_per": 20_000})

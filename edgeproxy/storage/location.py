@@ -88,8 +88,11 @@ class LocationTable:
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
 
-    async def write(self, rows: Sequence[Binding], gone: Sequence[int]) -> None:
-        """Put rows and remove others in one transaction; raise `RowRefused` where one of them cannot be put, else `StorageError`, and then nothing was changed."""
+    async def write(self, rows: Sequence[Binding], gone: Sequence[int], *, plain: bool = False) -> None:
+        """Put rows and remove others in one transaction; raise `RowRefused` where one of them cannot be put, else `StorageError`, and then nothing was changed.
+
+        With `plain` User-Agents are written in ASCII, with question marks for what is none.
+        """
         ids = [row.contact_id for row in rows] + list(gone)
         try:
             async with self._engine.begin() as connection:
@@ -97,7 +100,9 @@ class LocationTable:
                     await connection.execute(delete(self._source).where(self._source.c.contact_id.in_(ids[start : start + _AT_ONCE])))
                 if rows:
                     there = self._source.c
-                    await connection.execute(insert(self._source), [{k: v for k, v in _row(row).items() if k in there} for row in rows])
+                    await connection.execute(
+                        insert(self._source), [{k: v for k, v in _row(row, plain=plain).items() if k in there} for row in rows]
+                    )
         except (SQLAlchemyError, OSError) as error:
             problem = told(self._engine, error)
             raise (RowRefused(str(problem)) if _is_of_a_row(error) else problem) from error
@@ -163,7 +168,7 @@ def _binding(row: Mapping[Any, Any]) -> dict[str, Any]:
         "call_id": str(row.get("callid") or ""),
         "cseq": int(row.get("cseq") or 0) & 0xFFFF_FFFF,
         "modified": max(0, _seconds(row.get("last_modified"))),
-        "natted": NAT_FLAG in flags.upper() or bool(received),
+        "natted": NAT_FLAG in flags.upper(),
         "user_agent": str(row.get("user_agent") or ""),
         "socket": str(row.get("socket") or ""),
         "instance": str(row.get("sip_instance") or ""),
@@ -179,7 +184,7 @@ def _reg_id(text: object) -> int:
         return 0
 
 
-def _row(row: Binding) -> dict[str, Any]:
+def _row(row: Binding, *, plain: bool) -> dict[str, Any]:
     return {
         "contact_id": row.contact_id,
         "username": row.user,
@@ -194,7 +199,7 @@ def _row(row: Binding) -> dict[str, Any]:
         "last_modified": datetime.fromtimestamp(row.modified, UTC).replace(tzinfo=None),
         "flags": 0,
         "cflags": NAT_FLAG if row.natted else None,
-        "user_agent": row.user_agent,
+        "user_agent": row.user_agent.encode("ascii", "replace").decode() if plain else row.user_agent,
         "socket": row.socket,
         "methods": None,
         "sip_instance": row.instance or None,

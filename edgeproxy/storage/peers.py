@@ -65,15 +65,19 @@ def _number(name: str, row: Mapping[str, Any], column_name: str, bounds: tuple[i
 
 async def read_domains(engine: AsyncEngine, faults: list[RowFault]) -> list[str]:
     """Return the domains whose users are ours; what is none is told. Raise `StorageError`."""
-    source = table("domain", column("id"), column("domain"))
+    _, there = await require(engine, "domain")
+    wide = "accept_subdomain"
+    source = table("domain", column("id"), column("domain"), *([column(wide)] if wide in there else []))
     try:
         async with engine.connect() as connection:
             found = await connection.execute(select(source).order_by(source.c.id))
-            rows = [(str(row.id), str(row.domain or "").strip().lower()) for row in found]
+            rows = [(str(row["id"]), str(row["domain"] or "").strip().lower(), row.get(wide)) for row in found.mappings()]
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
     domains = []
-    for number, name in rows:
+    for number, name, with_subdomains in rows:
+        if with_subdomains:
+            faults.append(RowFault("domain", number, wide, f"only {name} itself is served: name each subdomain in a row of its own"))
         try:
             check_host(name)
         except ValueError as error:

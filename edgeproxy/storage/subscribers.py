@@ -48,12 +48,20 @@ _URIS = table("uri", *(column(name) for name in ("username", "domain", "uri_user
 class SubscriberTable:
     """The table of one database, with what belongs to it."""
 
-    def __init__(
-        self, engine: AsyncEngine, columns: Sequence[str], password_column: str, use_domain: bool, attributes: Attributes = NO_ATTRIBUTES
+    def __init__(  # noqa: PLR0913 - what an account is read by
+        self,
+        engine: AsyncEngine,
+        columns: Sequence[str],
+        password_column: str,
+        use_domain: bool,
+        attributes: Attributes = NO_ATTRIBUTES,
+        *,
+        case_sensitive: bool = True,
     ) -> None:
         self._attributes = attributes
         self._engine = engine
         self._use_domain = use_domain
+        self._case_sensitive = case_sensitive
         self._password = password_column if password_column in columns else ""
         self._hashes = [name for name in _HASHES if name in columns]
         wanted = ["username", *(["domain"] if "domain" in columns else []), *self._hashes, *([self._password] if self._password else [])]
@@ -62,7 +70,13 @@ class SubscriberTable:
 
     @classmethod
     async def open(
-        cls, engine: AsyncEngine, password_column: str, use_domain: bool, attributes: Attributes = NO_ATTRIBUTES
+        cls,
+        engine: AsyncEngine,
+        password_column: str,
+        use_domain: bool,
+        attributes: Attributes = NO_ATTRIBUTES,
+        *,
+        case_sensitive: bool = True,
     ) -> "SubscriberTable":
         """Open the table; raise `StorageError` where it, a column or a table of attributes is not there."""
         _, columns = await require(engine, "subscriber")
@@ -71,15 +85,16 @@ class SubscriberTable:
         for name, read in (("usr_preferences", attributes.preferences), ("uri", attributes.uris)):
             if read:
                 await require(engine, name)
-        return cls(engine, sorted(columns), password_column, use_domain, attributes)
+        return cls(engine, sorted(columns), password_column, use_domain, attributes, case_sensitive=case_sensitive)
 
     async def fetch(self, users: Sequence[tuple[str, str]], deadline_seconds: float) -> dict[tuple[str, str], Credentials]:
         """Return credentials by user and domain, without those that are not there; raise `StorageError`.
 
+        Where users have no case, a row in lower case does for a user who is not written so; its hashes are of the name in the row.
         SQLite waits less than `deadline_seconds` for the lock of another; who waits no longer than that leaves none behind.
         """
         rows: dict[str, list[tuple[str, Credentials]]] = {}
-        names = sorted({user for user, _ in users})
+        names = sorted({name for user, _ in users for name in (user, self._known_as(user))})
         try:
             async with self._engine.connect() as connection:
                 for start in range(0, len(names), _AT_ONCE):
@@ -90,11 +105,13 @@ class SubscriberTable:
                         own = tuple((name, str(row[name])) for name in self._attributes.columns if row[name] is not None)
                         md5, sha256, sha512 = (text.get(name, "") for name in _HASHES)
                         credentials = Credentials(text.get(self._password, ""), md5, sha256, sha512, own)
-                        rows.setdefault(str(row["username"]), []).append((str(row.get("domain") or "").lower(), credentials))
+                        rows.setdefault(self._known_as(str(row["username"])), []).append(
+                            (str(row.get("domain") or "").lower(), credentials)
+                        )
                     await self._add_attributes(connection, names[start : start + _AT_ONCE], rows, deadline_seconds)
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
-        picked = {(user, domain): self._pick(rows.get(user, []), domain) for user, domain in users}
+        picked = {(user, domain): self._pick(rows.get(self._known_as(user), []), domain) for user, domain in users}
         return {key: credentials for key, credentials in picked.items() if credentials}
 
     async def _add_attributes(
@@ -108,9 +125,15 @@ class SubscriberTable:
             for row in found.mappings():
                 domain = str(row["domain"] or "").lower()
                 pair = (str(row["attribute"]), str(row["value"])) if source is _PREFERENCES else (_ALSO, str(row["uri_user"]))
-                for place, (own, known) in enumerate(rows.get(str(row["username"]), [])):
-                    if not (domain and own and domain != own and self._use_domain):
+                accounts = rows.get(self._known_as(str(row["username"])), [])
+                # Of several accounts of one name each has its own; what is of a single one is its, whatever domain it says.
+                apart = self._use_domain or len(accounts) > 1
+                for place, (own, known) in enumerate(accounts):
+                    if not (domain and own and domain != own and apart):
                         rows[str(row["username"])][place] = (own, known._replace(attributes=(*known.attributes, pair)))
+
+    def _known_as(self, user: str) -> str:
+        return user if self._case_sensitive else user.lower()
 
     def _pick(self, rows: list[tuple[str, Credentials]], domain: str) -> Credentials | None:
         """Return the row of a domain, or where the domain does not matter any."""

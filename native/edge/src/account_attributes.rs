@@ -31,8 +31,17 @@ impl Attributes {
 
     /// Whether one of the values of `name`, which may be lists, is `wanted`.
     pub(crate) fn has(&self, name: &str, wanted: &str) -> bool {
-        let values = self.all().filter(|(own, _)| *own == name).map(|(_, value)| value);
-        values.flat_map(|value| value.split([',', ';', ' '])).any(|value| !value.is_empty() && value == wanted)
+        self.parts(name).any(|value| value == wanted)
+    }
+
+    /// The same where `Alice` and `alice` are one.
+    pub(crate) fn has_in_any_case(&self, name: &str, wanted: &str) -> bool {
+        self.parts(name).any(|value| value.eq_ignore_ascii_case(wanted))
+    }
+
+    fn parts(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = self.all().filter(move |(own, _)| *own == name).map(|(_, value)| value);
+        values.flat_map(|value| value.split([',', ';', ' '])).filter(|value| !value.is_empty())
     }
 }
 

@@ -268,7 +268,8 @@ impl Edge {
         }
         let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
         let same_user = if sensitive { *user == *claim.user } else { user.eq_ignore_ascii_case(&claim.user) };
-        let allowed = |user: &str| attributes.has(ALSO, user) || numbered(user);
+        let also = |user: &str| attributes.has(ALSO, user) || !sensitive && attributes.has_in_any_case(ALSO, user);
+        let allowed = |user: &str| also(user) || numbered(user);
         if (same_user || std::str::from_utf8(&user).is_ok_and(allowed)) && message.text(uri.host).eq_ignore_ascii_case(&claim.domain) {
             return true;
         }

@@ -152,13 +152,22 @@ impl Edge {
     /// Somebody tried to be reached where nobody may be.
     fn tell_poisoning(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, contact: &[u8], why: &'static str) {
         self.counters.contacts_refused.add();
-        let (aor, contact) = (message.text(message.head.to.uri), contact);
+        self.tell_refused(now, arrival.address.ip(), message.text(message.head.to.uri), contact, why);
+    }
+
+    /// Somebody wanted more Contacts than one may have.
+    pub(crate) fn tell_too_many(&mut self, now: Now, source: IpAddr, aor: &[u8], contact: &[u8]) {
+        self.counters.contacts_too_many.add();
+        self.tell_refused(now, source, aor, contact, "is one too many");
+    }
+
+    fn tell_refused(&mut self, now: Now, source: IpAddr, aor: &[u8], contact: &[u8], why: &'static str) {
         if self.may_log(now) {
-            let (shown, place) = (self.shown_text(contact), self.shown(arrival.address));
+            let (shown, place) = (self.shown_text(contact), self.shown_text(source.to_canonical().to_string().as_bytes()));
             log::warn!(target: "register", "contact {shown} of {} from {place} refused: it {why}", self.shown_text(aor));
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let values = [arrival.address.ip().to_canonical().to_string(), text(aor), text(contact), why.to_owned()];
+        let values = [source.to_canonical().to_string(), text(aor), text(contact), why.to_owned()];
         self.tell(now, EventKind::RegisterPoisoning, |_| values.map(Into::into).into());
     }
 }

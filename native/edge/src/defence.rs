@@ -4,7 +4,7 @@
 //! Wrong passwords and unknown users count alike, stale nonces do not. A source that a user came from before stays heard as
 //! that user, so that nobody locks another one out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use guard::{Ban, BanChange, BanList, LastSeen, WindowCounts};
@@ -118,6 +118,15 @@ impl Edge {
         keyed_hash(&self.options.process_secret, &[kind, &octets, user]) as u64
     }
 
+    /// The same of the site that a source is at: of IPv6 anybody has as many addresses as he likes of his /64 (RFC 4291 section 2.5.4).
+    fn site_key(&self, kind: &[u8], source: IpAddr, account: &[u8]) -> u64 {
+        let site = match source.to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+            v4 @ IpAddr::V4(_) => v4,
+        };
+        self.key(kind, Some(site), account)
+    }
+
     /// Whether `source` is not listened to at all.
     pub(crate) fn is_banned(&self, now: Now, source: IpAddr) -> bool {
         let bans = &self.snapshot.defence.bans;
@@ -162,7 +171,7 @@ impl Edge {
     /// Whether `source` has been `account`, or anybody where none is named, within the time that the file says.
     pub(crate) fn came_before(&self, now: Now, source: IpAddr, account: &[u8]) -> bool {
         let known = self.snapshot.settings.authentication.attacks.known_seconds;
-        let last = self.snapshot.defence.known.get(self.key(b"known", Some(source), account));
+        let last = self.snapshot.defence.known.get(self.site_key(b"known", source, account));
         last.is_some_and(|last| Self::seconds_of(now).saturating_sub(last) < known)
     }
 
@@ -172,14 +181,16 @@ impl Edge {
         let (seconds, window) = (Self::seconds_of(now), attacks.window_seconds);
         let failures = &self.snapshot.defence.failures;
         // A neighbour's failures must not keep anybody from calling for help; as many guesses more are none that matter.
-        let helps = for_help && failures.get(self.key(b"help-pair", Some(source), account), seconds, window) < attacks.pair_failures;
+        let helps = for_help && failures.get(self.site_key(b"help-pair", source, account), seconds, window) < attacks.pair_failures;
         let passes = |verdict: MayTry| if helps { MayTry::Yes } else { verdict };
         if !self.counts(source) {
             MayTry::Yes
-        } else if failures.get(self.key(b"pair", Some(source), account), seconds, window) >= attacks.pair_failures {
+        } else if failures.get(self.site_key(b"pair", source, account), seconds, window) >= attacks.pair_failures {
             passes(MayTry::Pair)
-        } else if self.is_banned(now, source) && failures.get(self.key(b"source", Some(source), b""), seconds, window) >= attacks.source_failures {
-            // One that is banned and calls for help guesses no more than others do.
+        } else if failures.get(self.site_key(b"source", source, b""), seconds, window) >= attacks.source_failures
+            && (self.is_banned(now, source) || !self.came_before(now, source, b""))
+        {
+            // One that is banned and calls for help guesses no more than others do, nor does another address of its site.
             MayTry::Pair
         } else if failures.get(self.key(b"user", None, account), seconds, window) >= attacks.user_failures && !self.came_before(now, source, account) {
             passes(MayTry::User)
@@ -194,7 +205,7 @@ impl Edge {
         let source = arrival.address.ip();
         if for_help {
             let window = self.snapshot.settings.authentication.attacks.window_seconds;
-            self.snapshot.defence.failures.add(self.key(b"help-pair", Some(source), account), Self::seconds_of(now), window);
+            self.snapshot.defence.failures.add(self.site_key(b"help-pair", source, account), Self::seconds_of(now), window);
         }
         if !self.counts(source) {
             return;
@@ -210,7 +221,7 @@ impl Edge {
 
     /// Under what failures of a pair, a user and a source are counted.
     fn failure_keys(&self, source: IpAddr, account: &[u8]) -> [u64; 3] {
-        [self.key(b"pair", Some(source), account), self.key(b"user", None, account), self.key(b"source", Some(source), b"")]
+        [self.site_key(b"pair", source, account), self.key(b"user", None, account), self.site_key(b"source", source, b"")]
     }
 
     /// Lets other nodes know, where attacks are shared.
@@ -270,7 +281,7 @@ impl Edge {
 
     /// Failures of a source as anybody.
     pub(crate) fn failures_of(&self, source: IpAddr, seconds: u32, window: u32) -> u32 {
-        self.snapshot.defence.failures.get(self.key(b"source", Some(source), b""), seconds, window)
+        self.snapshot.defence.failures.get(self.site_key(b"source", source, b""), seconds, window)
     }
 
     /// `source` is `account`.
@@ -278,7 +289,7 @@ impl Edge {
         self.counters.authenticated.add();
         let source = arrival.address.ip();
         self.note_known(now, source, account);
-        let (key, failures) = (self.key(b"pair", Some(source), account), &self.snapshot.defence.failures);
+        let (key, failures) = (self.site_key(b"pair", source, account), &self.snapshot.defence.failures);
         let failed = failures.get(key, Self::seconds_of(now), self.snapshot.settings.authentication.attacks.window_seconds) > 0;
         failures.clear(key);
         if failed {
@@ -289,8 +300,8 @@ impl Edge {
     /// `account` came from `source` before.
     pub(crate) fn note_known(&self, now: Now, source: IpAddr, account: &[u8]) {
         let defence = &self.snapshot.defence;
-        defence.known.note(self.key(b"known", Some(source), account), Self::seconds_of(now));
-        defence.known.note(self.key(b"known", Some(source), b""), Self::seconds_of(now));
+        defence.known.note(self.site_key(b"known", source, account), Self::seconds_of(now));
+        defence.known.note(self.site_key(b"known", source, b""), Self::seconds_of(now));
     }
 
     /// Listens to `source` no more for so many seconds, whatever ban there was.
@@ -323,7 +334,7 @@ impl Edge {
         let found = self.snapshot.defence.bans.remove(self.key(b"ban", Some(source), b""), source);
         if let Some(ban) = &found {
             // Whoever is let in again begins anew: the next failure is the first one.
-            self.snapshot.defence.failures.clear(self.key(b"source", Some(source), b""));
+            self.snapshot.defence.failures.clear(self.site_key(b"source", source, b""));
             self.tell_ban_over(now, ban, reason);
         }
         found.is_some()

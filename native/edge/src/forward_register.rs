@@ -39,7 +39,8 @@ impl Edge {
             refusal
         } else {
             let most = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.contacts.most);
-            match read_contacts(message, most).and_then(|contacts| Ok((self.check_contacts(now, arrival, message, &contacts.list)?, contacts))) {
+            let contacts = self.contacts_of(now, arrival, message, most);
+            match contacts.and_then(|contacts| Ok((self.check_contacts(now, arrival, message, &contacts.list)?, contacts))) {
                 Ok((goes_on, contacts)) => return goes_on && !self.answer_refresh(now, arrival, message, &contacts),
                 Err(refusal) => refusal,
             }

@@ -6,6 +6,7 @@ use syntax::Transport;
 
 use crate::edge::Edge;
 use crate::event::EventKind;
+use crate::subscriber_settings::canonical;
 
 /// A binding as a row of the table `location`.
 #[derive(Clone, Debug, PartialEq)]
@@ -287,19 +288,28 @@ impl Edge {
         taken
     }
 
+    /// The address of record that an operator names, perhaps as a URI, with an alias, or in another case.
+    fn aor_of_operator(&self, text: &[u8]) -> Vec<u8> {
+        let scheme = [&b"sip:"[..], b"sips:"].into_iter().find(|scheme| text.get(..scheme.len()).is_some_and(|own| own.eq_ignore_ascii_case(scheme)));
+        let name = text.get(scheme.map_or(0, <[u8]>::len)..).unwrap_or_default();
+        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
+        self.account_of(&canonical(name, sensitive)).to_vec()
+    }
+
     /// Rows of `aor`, or of the first `limit` addresses of record.
     pub fn location_rows(&self, now: Now, aor: Option<&[u8]>, limit: usize) -> Vec<LocationRow> {
         let seconds = Self::seconds_of(now);
         let rows = |record: &proto::Record| record.live(seconds).map(|binding| self.row(now, record.aor(), binding)).collect::<Vec<_>>();
-        match aor {
-            Some(aor) => self.users.location.get(aor).map(rows).unwrap_or_default(),
+        match aor.map(|aor| self.aor_of_operator(aor)) {
+            Some(aor) => self.users.location.get(&aor).map(rows).unwrap_or_default(),
             None => (0..self.users.location.places()).filter_map(|place| self.users.location.at(place)).take(limit).flat_map(rows).collect(),
         }
     }
 
     /// Removes the bindings of `aor`, or only that of a Contact; how many those were.
     pub fn remove_bindings(&mut self, now: Now, aor: &[u8], contact: Option<&[u8]>) -> usize {
-        self.remove_those(now, aor, |binding| contact.is_none_or(|contact| binding.contact() == contact))
+        let aor = self.aor_of_operator(aor);
+        self.remove_those(now, &aor, |binding| contact.is_none_or(|contact| binding.contact() == contact))
     }
 
     /// The same for those that `goes` is true of.

@@ -117,7 +117,7 @@ impl Edge {
         if message.call_id().len() > CALL_ID {
             return Err(bad("Call-ID too long"));
         }
-        let mut contacts = read_contacts(message, registrar.contacts.most)?;
+        let mut contacts = self.contacts_of(now, arrival, message, registrar.contacts.most)?;
         if contacts.list.iter().any(|contact| contact.expires != Some(0) && self.leads_to_itself(message.text(to.whole), contact.uri)) {
             return Err(Refusal { reason_phrase: Some("Contact Is The Address Of Record".to_owned()), ..Refusal::new(403, "register") });
         }
@@ -191,7 +191,22 @@ impl Edge {
         if outcome.is_ok() {
             self.note_user(now, request.flow.address().ip(), aor);
         }
-        outcome.map(|()| places.now).map_err(|error| self.registration_refusal(error))
+        outcome.map(|()| places.now).map_err(|error| {
+            if error == RegistrationError::TooMany {
+                let contact = request.contacts.last().map_or(&[][..], |contact| contact.uri);
+                self.tell_too_many(now, request.flow.address().ip(), &[b"sip:", aor].concat(), contact);
+            }
+            self.registration_refusal(error)
+        })
+    }
+
+    /// The Contacts of a REGISTER, of which a message may have `most`.
+    pub(crate) fn contacts_of<'a>(&mut self, now: Now, arrival: &Hop, message: &Message<'a>, most: usize) -> Result<Contacts<'a>, Refusal> {
+        read_contacts(message, most).inspect_err(|_| {
+            if let Some(element) = message.elements(HeaderName::Contact).nth(most) {
+                self.tell_too_many(now, arrival.address.ip(), message.text(message.head.to.uri), message.text(element));
+            }
+        })
     }
 
     fn registration_refusal(&self, error: RegistrationError) -> Refusal {
@@ -202,10 +217,7 @@ impl Edge {
                 let least = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.min_expires_seconds);
                 Refusal { headers: format!("Min-Expires: {least}\r\n").into_bytes(), ..Refusal::new(423, "register") }
             }
-            RegistrationError::TooMany => {
-                self.counters.contacts_too_many.add();
-                Refusal { reason_phrase: Some("Too Many Contacts".to_owned()), ..Refusal::new(403, "register") }
-            }
+            RegistrationError::TooMany => Refusal { reason_phrase: Some("Too Many Contacts".to_owned()), ..Refusal::new(403, "register") },
         }
     }
 
@@ -251,6 +263,8 @@ fn push_binding(binding: &Binding, seconds: u32, lines: &mut Vec<u8>) {
 /// What a REGISTER wants of its address of record.
 pub(crate) fn registration<'a>(message: &Message<'a>, contacts: &'a [Contact<'a>], star: bool, path: &'a [u8], flow: Flow, natted: bool) -> Registration<'a> {
     let agent = message.named(b"User-Agent").next().map_or(&[][..], |slot| message.text(slot.value));
+    // Not within a character, which no database takes.
+    let cut = (0..=USER_AGENT).rev().find(|at| agent.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80)).unwrap_or(0);
     Registration {
         contacts,
         star,
@@ -258,7 +272,7 @@ pub(crate) fn registration<'a>(message: &Message<'a>, contacts: &'a [Contact<'a>
         call_id: message.call_id(),
         cseq: message.head.cseq,
         path,
-        user_agent: agent.get(..USER_AGENT).unwrap_or(agent),
+        user_agent: agent.get(..cut).unwrap_or(agent),
         flow,
         natted,
     }

@@ -1160,6 +1160,28 @@ fn a_phone_of_ipv6_registers_and_is_called() {
 }
 
 #[test]
+fn all_addresses_of_a_site_guess_as_one() {
+    let mut settings = authenticating();
+    settings.listeners.push(listener("six", "udp:[2001:db8::1]:5060"));
+    settings.peers.push(peer("six", PeerKind::Subscribers, "2001:db8::/32", &[]));
+    settings.peers.last_mut().unwrap().authenticate = true;
+    let mut rig = Rig::new(settings);
+    let mut guess = |number: u32, from: &str| {
+        let (call_id, user) = (format!("six-{number}"), format!("user{number}"));
+        let mut register = Register { call_id: &call_id, user: &user, ..Register::new(1) };
+        let challenge = one(rig.receive_at(1, syntax::Transport::Udp, from, register.text().as_bytes()));
+        let line = format!("Authorization: {}", answer(challenges(&challenge)[0], "REGISTER", "sip:example.net", &user, "guess", 1));
+        register = Register { call_id: &call_id, user: &user, ..Register::new(2) }.lines(&[&line]);
+        let mut sent = rig.receive_at(1, syntax::Transport::Udp, from, register.text().as_bytes());
+        sent.extend(rig.credentials(&found("secret")));
+        sent[0].status_code()
+    };
+    let codes: Vec<u16> = (0..102).map(|number| guess(number, &format!("[2001:db8:0:1::{number:x}]:5060"))).collect();
+    assert_eq!((codes[0], codes[99], codes[100], codes[101]), (401, 401, 403, 403));
+    assert_eq!(guess(200, "[2001:db8:0:2::1]:5060"), 401, "another site");
+}
+
+#[test]
 fn guesses_at_other_nodes_count_here_and_bans_of_others_spare_who_is_known() {
     let mut settings = authenticating();
     settings.shared = Some(edge::SharedSettings { wait_milliseconds: 0, waiting: 0, attacks: true });
@@ -1189,6 +1211,38 @@ fn guesses_at_other_nodes_count_here_and_bans_of_others_spare_who_is_known() {
     assert!(!rig.ban_with_others(known, 60) && rig.ban_with_others(stranger, 60));
     // Its address may have been forged there: the kernel must leave a way for calls for help.
     assert_eq!(rig.take_events().last().map(|event| event.values[3].clone()), Some("udp".into()));
+}
+
+#[test]
+fn one_contact_too_many_is_counted_and_told_wherever_it_is_found() {
+    let mut settings = served();
+    settings.registrar.as_mut().unwrap().max_contacts = 2;
+    let mut rig = Rig::new(settings);
+    rig.listen(&["E_REGISTER_POISONING"]);
+    let of =
+        |count: usize| format!("Contact: {}", (0..count).map(|number| format!("<sip:bob@198.51.100.7:{}>", 6_000 + number)).collect::<Vec<_>>().join(", "));
+    assert_eq!(code(rig.receive(PHONE, &Register::new(1).lines(&[&of(3)]).text())), 403);
+    assert_eq!(code(rig.receive(PHONE, &Register::new(2).lines(&[&of(40)]).text())), 400);
+    assert_eq!(rig.counters().contacts_too_many.get(), 2);
+    let told = rig.take_events();
+    assert!(told.len() == 2 && told.iter().all(|event| event.values[3] == "is one too many".into()), "{told:?}");
+}
+
+#[test]
+fn an_operator_finds_a_user_by_any_spelling_and_a_user_agent_is_cut_between_characters() {
+    let mut settings = served();
+    settings.registrar.as_mut().unwrap().aliases = [("desk@example.net".to_owned(), "bob@example.net".to_owned())].into();
+    let mut rig = Rig::new(settings);
+    let agent = format!("User-Agent: {}", "\u{fc}".repeat(40));
+    one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@198.51.100.9>", &agent]).text().replace("User-Agent: test phone\r\n", "")));
+    let odd = "Contact: <sip:bob@198.51.100.7;PN-provider=a;PN-prid=b;PN-param=c>";
+    one(rig.receive(PHONE, &Register::new(2).lines(&[odd]).text()));
+    one(rig.receive(PHONE, &Register::new(3).lines(&[&odd.replace("198.51.100.7", "198.51.100.7:5070")]).text()));
+    for name in ["bob@Example.NET", "sip:bob@example.net", "desk@example.net"] {
+        let rows = rig.rows(name);
+        assert_eq!(rows.len(), 2, "{name}: the device of a push service is one");
+        assert!(rows.iter().any(|row| row.user_agent == "\u{fc}".repeat(32)), "{rows:?}");
+    }
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn may_change(binding: &Binding, request: &Registration<'_>) -> Result<bool, Reg
 
 /// The device that a Contact URI names for a push service.
 pub fn push_of(uri: &[u8]) -> Option<[&[u8]; 3]> {
-    memchr::memmem::find(uri, b";pn-prid=")?;
+    memchr::memchr_iter(b';', uri).find(|at| uri.get(at + 1..at + 9).is_some_and(|name| name.eq_ignore_ascii_case(b"pn-prid=")))?;
     let parsed = Uri::parse(uri, Span::new(0, uri.len())).ok()?;
     let param = |name| uri_param(uri, parsed.params, name).unwrap_or_default();
     Some([param(b"pn-provider"), param(b"pn-prid"), param(b"pn-param")])

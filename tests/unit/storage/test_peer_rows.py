@@ -105,6 +105,13 @@ def test_rows_of_domain_are_domains_whose_users_register_here(database: str, mon
     assert config.registrar is not None
     assert config.registrar.domains == ["other.example", "edge.example", "192.0.2.1"]
     assert faults == [RowFault("domain", "2", "domain", "expected an IP address or a domain name, got: a b")]
+    run(database, "UPDATE domain SET accept_subdomain = 1 WHERE id = 3")
+    faults = asyncio.run(with_rows(load_text(toml, "edge.toml")))[1]
+    assert (faults[-1].row, faults[-1].column, faults[-1].problem.split(":")[0]) == (
+        "3",
+        "accept_subdomain",
+        "only other.example itself is served",
+    )
 
 
 def test_rows_of_dbaliases_are_other_names_of_users(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +124,7 @@ def test_rows_of_dbaliases_are_other_names_of_users(database: str, monkeypatch: 
     )
     monkeypatch.setenv("EDGEPROXY_DATABASE", database)
     toml = (
-        '[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[registrar]\ndomains = ["a.example", "b.example"]\n'
+        '[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[registrar]\ndomains = ["A.Example", "b.example"]\n'
         'aliases_from_database = true\naliases = {"boss@b.example" = "carol@b.example"}\n'
     )
     config, faults = asyncio.run(with_rows(load_text(toml, "edge.toml")))

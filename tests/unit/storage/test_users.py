@@ -105,6 +105,13 @@ def test_what_opensips_left_is_taken_over_and_where_that_may_be_renamed(database
                 2**31 - 1,
             )
             assert told[0][1]["of_another_registrar"] == 2
+            # A place is noted of each of ours, and says nothing of a NAT.
+            await table.write([binding("own", natted=False), binding("behind", natted=True)], [])
+            assert {row.user: row.natted for row in await store.restore(table, writable=False) if row.user in {"own", "behind"}} == {
+                "own": False,
+                "behind": True,
+            }
+            await table.write([], [row.contact_id for row in (binding("own"), binding("behind"))])
             assert sorted(row["contact_id"] for row in (await all_of(table)).values()) == [3961049, 3961050]
             await store.restore(table, writable=True)
             numbers = sorted(_native.contact_id(user, "edge.example", f"sip:{user}@10.0.0.9") for user in "xy")
@@ -140,6 +147,8 @@ def test_credentials_are_those_of_user_and_domain(database: str) -> None:
         }
         anywhere = await SubscriberTable.open(engine, "", use_domain=False)
         assert (await anywhere.fetch(users, 5))[users[2]] in (Credentials("", "", "", ""), Credentials("", "a" * 32, "", ""))
+        uncased = await SubscriberTable.open(engine, "password", use_domain=True, case_sensitive=False)
+        assert (await uncased.fetch(users, 5))[users[3]] == Credentials("secret", "", "", "")
         assert len(await anywhere.fetch([(f"nobody{number}", "edge.example") for number in range(1_200)], 5)) == 0
         await engine.dispose()
 
@@ -153,6 +162,7 @@ def test_attributes_are_those_of_columns_preferences_and_uris(database: str) -> 
         "ALTER TABLE subscriber ADD COLUMN call_limit INTEGER",
         "INSERT INTO subscriber (username, domain, password, call_limit) VALUES ('alice', 'edge.example', 'x', 5)",
         "INSERT INTO subscriber (username, domain, password) VALUES ('alice', 'other.example', 'y')",
+        "INSERT INTO subscriber (username, domain, password) VALUES ('bob', 'third.example', 'z')",
         "INSERT INTO usr_preferences (username, domain, attribute, value) VALUES ('alice', 'edge.example', 'group', 'sales')",
         "INSERT INTO usr_preferences (username, domain, attribute, value) VALUES ('bob', 'edge.example', 'group', 'none')",
         "INSERT INTO uri (username, domain, uri_user) VALUES ('alice', 'edge.example', 'info')",
@@ -165,6 +175,11 @@ def test_attributes_are_those_of_columns_preferences_and_uris(database: str) -> 
         found = await table.fetch([("alice", "edge.example"), ("alice", "other.example"), ("bob", "edge.example")], 5)
         own = (("call_limit", "5"), ("group", "sales"), ("=uri", "info"))
         assert {key[1]: known.attributes for key, known in found.items()} == {"edge.example": own, "other.example": ()}
+        # Who does not look at domains mixes no accounts up either.
+        table = await SubscriberTable.open(engine, "password", use_domain=False, attributes=wanted)
+        found = await table.fetch([("alice", "edge.example"), ("alice", "other.example")], 5)
+        assert {key[1]: known.attributes for key, known in found.items()} == {"edge.example": own, "other.example": ()}
+        assert (await table.fetch([("bob", "third.example")], 5))["bob", "third.example"].attributes == (("group", "none"),)
         with pytest.raises(StorageError, match="subscriber has no column colour, taste\nhint"):
             await SubscriberTable.open(engine, "password", use_domain=True, attributes=Attributes(["colour", "taste"]))
         await engine.dispose()
@@ -192,6 +207,8 @@ def test_a_row_that_cannot_be_put_is_told_from_a_database_that_takes_nothing(dat
             with pytest.raises(RowRefused):
                 await table.write([binding("a"), binding("a")], [])
             assert await all_of(table) == {}
+            await table.write([binding("a", user_agent="Ph\u00f6n \U0001f600")], [], plain=True)
+            assert (await all_of(table))["a"]["user_agent"] == "Ph?n ?"
 
     asyncio.run(work())
 
@@ -270,10 +287,10 @@ class Broken(LocationTable):
         self.broken = True
         self.rows: list[str] = []
 
-    async def write(self, rows: Any, gone: Any) -> None:
+    async def write(self, rows: Any, gone: Any, *, plain: bool = False) -> None:
         if self.broken:
             raise StorageError("database: gone")
-        if any(row.user == "odd" for row in rows):
+        if any(row.user == "odd" or (row.user == "strange agent" and not plain) for row in rows):
             raise RowRefused("database: odd")
         self.rows.extend([row.user for row in rows] + [str(number) for number in gone])
 
@@ -314,7 +331,7 @@ def test_a_row_that_the_database_refuses_keeps_no_other_from_being_written() -> 
     store = LocationStore(lambda event, **_: told.append(event), lambda *_: None)
     table = Broken()
     table.broken = False
-    engine: Any = Engine([[(number, binding(user)) for number, user in enumerate(["a", "b", "odd", "c", "d"])]])
+    engine: Any = Engine([[(number, binding(user)) for number, user in enumerate(["a", "b", "odd", "c", "strange agent"])]])
     store.use(table)
 
     async def work() -> None:
@@ -322,5 +339,5 @@ def test_a_row_that_the_database_refuses_keeps_no_other_from_being_written() -> 
             pass
 
     asyncio.run(work())
-    assert sorted(table.rows) == ["a", "b", "c", "d"]
+    assert sorted(table.rows) == ["a", "b", "c", "strange agent"]
     assert (store.status()["refused"], store.status()["waiting"], told) == (1, 0, ["a binding cannot be written"])

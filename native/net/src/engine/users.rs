@@ -33,12 +33,22 @@ impl Engine {
         self.shared.users.writes(limit)
     }
 
-    /// Bindings of an address of record, or of the first `limit` of each worker.
+    /// Bindings of an address of record, or of the first `limit`.
     pub fn location(&self, aor: Option<&[u8]>, limit: usize) -> Vec<LocationRow> {
         let rows: Vec<Vec<LocationRow>> = self.gather(|reply| Mail::Location(aor.map(Into::into), limit, reply));
         let mut rows: Vec<LocationRow> = rows.into_iter().flatten().collect();
         rows.sort_by(|a, b| (&a.user, &a.domain, &a.contact).cmp(&(&b.user, &b.domain, &b.contact)));
-        rows
+        // Each worker has given as many.
+        let mut seen = 0;
+        let mut last = None;
+        rows.into_iter()
+            .take_while(|row| {
+                let own = Some((row.user.clone(), row.domain.clone()));
+                seen += usize::from(own != last);
+                last = own;
+                seen <= limit
+            })
+            .collect()
     }
 
     /// Removes the bindings of an address of record, or only that of a Contact; how many those were.
