@@ -69,7 +69,7 @@ class CoreStatusChanged(Event, frozen=True):
     group: str
     """`edgeproxy`."""
     identifier: str
-    """`node`, `policies`, `routes` or `configuration`."""
+    """`node`, `policies`, `routes`, `shared` or `configuration`."""
     status: int
     details: str
     old_status: int

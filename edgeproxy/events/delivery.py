@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from urllib.parse import unquote
 
 import msgspec
 
@@ -67,6 +68,10 @@ class Delivery:
             event = await self._queue.get()
             try:
                 await self._deliver(event)
+            except asyncio.CancelledError:
+                # The end came before it was told.
+                self.failed += 1
+                raise
             except Exception as error:
                 # An event that cannot be written is one lost, and no reason to lose those behind it.
                 self.failed += 1
@@ -104,11 +109,18 @@ class Delivery:
 
     async def _failed(self, error: BaseException) -> None:
         """Note a failure, which is told once, and give the connection up."""
-        first, self.problem = not self.problem, f"{type(error).__name__}: {error}"[:300]
+        first, self.problem = not self.problem, self._without_password(f"{type(error).__name__}: {error}")[:300]
         if first:
             self._log("events cannot be told", level="warning", values={"sink": self.name, "to": self.sink.shown, "error": self.problem})
         if not self.sink.command:
             await self._give_up()
+
+    def _without_password(self, text: str) -> str:
+        """Libraries may say whom they could not reach, and how."""
+        password = self.sink.place.password if self.sink.to else None
+        for secret in (password, unquote(password)) if password else ():
+            text = text.replace(secret, "***")
+        return text
 
     async def _give_up(self) -> None:
         transport, self._transport = self._transport, None

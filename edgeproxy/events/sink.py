@@ -1,6 +1,7 @@
 """`[events.sink.NAME]`: who is told of events outside, and on what terms."""
 
 import fnmatch
+import re
 from typing import Annotated, ClassVar
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
@@ -10,6 +11,8 @@ from msgspec import Meta, field
 from edgeproxy.events.catalogue import CATALOGUE, is_known, name_of, parameter_names
 from edgeproxy.events.event import Event
 
+PARAMETER = re.compile(r"\{(\w+)\}")
+"""The name of a parameter in an argument of a command."""
 SCHEMES = ("http", "https", "udp", "unix", "file", "amqp", "amqps", "nats", "tls", "redis", "rediss", "kafka", "kafkas")
 
 
@@ -37,7 +40,7 @@ class Sink(msgspec.Struct, frozen=True):
     events: list[str]
     """Events that it is told, by name; `*` for all of the proxy."""
     to: str = ""
-    """`http://` or `https://` (a POST each; certificates are verified), `udp:host:port` and `unix:/path` (a datagram each), `file:/path` (lines), `amqp://user:password@host/vhost?exchange=X&routing_key=Y` (RabbitMQ), `nats://host:port/subject`, `redis://host:port/0?stream=NAME` (a Redis stream), `kafka://host:port/topic`; with TLS `amqps`, `tls` (NATS), `rediss`, `kafkas`."""
+    """`http://` or `https://` (a POST each; certificates are verified), `udp:host:port` and `unix:/path` (a datagram each), `file:/path` (lines), `amqp://user:password@host/vhost?exchange=X&routing_key=Y` (RabbitMQ), `nats://host:port/subject`, `redis://host:port/0?stream=NAME` (a Redis stream), `kafka://host:port,host:port/topic`; with TLS `amqps`, `tls` (NATS), `rediss`, `kafkas`."""
     command: list[str] = field(default_factory=list)
     """A program with its arguments, run for each event without a shell; `{ip}` in an argument is the parameter of that name, `{event}` the name. The JSON comes on its standard input. Only the file can name one."""
     where: dict[str, str] = field(default_factory=dict)
@@ -114,33 +117,57 @@ class Sink(msgspec.Struct, frozen=True):
 
     def _terms_problem(self) -> tuple[str, str, str] | None:
         known = {name for one in self.names if one in CATALOGUE for name in parameter_names(CATALOGUE[one])}
+        # What events of policies have is theirs to say.
+        any_name = any(one.startswith("X_") for one in self.events)
         for name in self.where:
-            if name not in known and not any(one.startswith("X_") for one in self.events):
+            if name not in known and not any_name:
                 return "where", f"no such parameter of these events: {name}", f"there are {', '.join(sorted(known))}"
+        for name in (name for part in self.command[1:] for name in PARAMETER.findall(part)):
+            if name not in {*known, "event"} and not any_name:
+                return "command", f"no such parameter of these events: {name}", f"there are event, {', '.join(sorted(known))}"
         for name, value in self.headers.items():
             if not name.replace("-", "").isalnum() or not value.isprintable():
                 return "headers", f"expected a header field's name and printable text, got: {name}", ""
         return None
 
     def _place_problem(self) -> str:
+        if self.place.scheme in {"kafka", "kafkas"}:
+            return self._brokers_problem()
         try:
             place, port = self.place, self.place.port
         except ValueError as error:
             return f"not a URL: {error}"
-        needs = {"nats": "/", "tls": "/", "kafka": "/", "kafkas": "/"}
-        match place.scheme:
-            case "udp":
-                host, _, number = place.path.rpartition(":")
-                return "" if host and number.isdecimal() and 0 < int(number) < 65_536 else f"expected udp:host:port, got: {self.to}"
-            case "unix" | "file":
-                return "" if place.path.startswith("/") else f"expected {place.scheme}:/path, got: {self.to}"
-            case "redis" | "rediss":
-                return "" if place.hostname and self.option("stream") else "expected a host, and ?stream=NAME"
-            case scheme if scheme in SCHEMES:
-                subject = place.path.strip("/") or scheme not in needs
-                return (
-                    ""
-                    if place.hostname and subject and port != 0
-                    else "expected a host" + (", and a subject or topic" if scheme in needs else "")
-                )
-        return f"expected one of {', '.join(SCHEMES)}, got: {place.scheme or self.to}"
+        path = place.path.strip("/")
+        # `*` and `>` stand for subjects where one is listened to, and name none (NATS).
+        subject = all(part and part not in {"*", ">"} for part in path.replace("/", ".").split("."))
+        host, _, number = place.path.rpartition(":")
+        here = bool(place.hostname) and port != 0
+        expected = {
+            "udp": (host and number.isdecimal() and 0 < int(number) < 65_536, f"udp:host:port, got: {self.to}"),
+            "unix": (place.path.startswith("/") and len(place.path.encode()) <= 107, f"unix:/path of at most 107 bytes, got: {self.to}"),
+            "file": (place.path.startswith("/"), f"file:/path, got: {self.to}"),
+            "redis": (
+                here and (path.isdecimal() or not path) and self.option("stream"),
+                "a host, the number of a database, and ?stream=NAME",
+            ),
+            "nats": (here and subject, "a host, and a subject"),
+        }
+        same = {"rediss": "redis", "tls": "nats"}
+        if place.scheme not in SCHEMES:
+            return f"expected one of {', '.join(SCHEMES)}, got: {place.scheme or self.to.rpartition('@')[2]}"
+        holds, wanted = expected.get(same.get(place.scheme, place.scheme), (here, "a host"))
+        return "" if holds else f"expected {wanted}"
+
+    def _brokers_problem(self) -> str:
+        place = self.place
+        if "@" in place.netloc:
+            return "expected no user and no password: brokers that ask for them are not spoken to"
+        for broker in place.netloc.split(","):
+            try:
+                one = urlsplit(f"//{broker}")
+                known = bool(one.hostname) and one.port != 0
+            except ValueError:
+                known = False
+            if not known:
+                return f"expected host:port, several with commas between, got: {broker}"
+        return "" if place.path.strip("/") else "expected a topic"

@@ -163,7 +163,7 @@ class Control:
             self._frauds[0].cancel()
             self._frauds = None
         if shares and shares.terms.fraud and config.fraud:
-            frauds = SharedFraud(self.engine, config.install.node, self.printer.event)
+            frauds = SharedFraud(self.engine, config.install.node, self.printer.event, self.fraud.kept_at)
             self._frauds = (self.standing.run(lambda: frauds.run(shares)), frauds)
         if self._attacks:
             task, number, _ = self._attacks

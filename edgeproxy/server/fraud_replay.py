@@ -11,6 +11,9 @@ from edgeproxy import _native
 from edgeproxy.config import Config, load
 from edgeproxy.errors import ConfigError
 
+_SEPARATORS = str.maketrans("", "", "-.()")
+"""What only parts digits (RFC 3966 section 5.1.1)."""
+
 
 class Record(Protocol):
     """What of a call record is looked at."""
@@ -59,6 +62,7 @@ def alarms(config: Config, calls: Sequence[Record], profile: int | None) -> list
     profiles = sorted({rule.profileid for rule in fraud.rule})
     if profile is not None and profile not in profiles:
         raise ConfigError(f"--profile: no rule has profile {profile}; there are {', '.join(map(str, profiles)) or 'none'}")
+    for_help = {number.translate(_SEPARATORS) for number in config.emergency.numbers}
     rows = [
         (
             _microseconds(call.started_at),
@@ -68,8 +72,10 @@ def alarms(config: Config, calls: Sequence[Record], profile: int | None) -> list
             profile or _profile(config, call),
         )
         for call in calls
-        # What the engine cannot read it does not watch.
-        if (parties := _native.watched_parties(call.notes.get("account", ""), call.from_uri, call.request_uri))
+        # What the engine cannot read it does not watch, nor calls for help.
+        if _is_of_our_time(call)
+        and (parties := _native.watched_parties(call.notes.get("account", ""), call.from_uri, call.request_uri))
+        and parties[1] not in for_help
     ]
     found = _native.replay_fraud(msgspec.msgpack.encode(fraud.document()), rows)
     return [
@@ -88,6 +94,11 @@ def alarms(config: Config, calls: Sequence[Record], profile: int | None) -> list
     ]
 
 
+def _is_of_our_time(call: Record) -> bool:
+    """Whether its moments are some that a clock may have said."""
+    return all(1970 < at.year < 9999 for at in (call.started_at, call.answered_at, call.ended_at) if at)
+
+
 def _microseconds(at: datetime | None) -> int:
     return round(at.timestamp() * 1e6) if at else 0
 
@@ -97,7 +108,7 @@ def _profile(config: Config, call: Record) -> int:
     if fraud is None:
         return 0
     named = call.notes.get(f"account.{fraud.attribute}", "")
-    if named.strip().isdecimal():
+    if named.strip().isdecimal() and int(named) < 1 << 32:
         return int(named)
     peer = config.peer.get(call.from_peer)
     return (peer.fraud_profile if peer else 0) or fraud.profile

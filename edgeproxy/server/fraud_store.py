@@ -23,6 +23,8 @@ class FraudStore:
     def __init__(self, directory: Path, log: Log) -> None:
         self._file = directory / "fraud.msgpack"
         self._log = log
+        self.kept_at = 0.0
+        """When what was taken over was kept, seconds since 1970; 0 where nothing was."""
 
     def restore(self, engine: _native.Engine) -> None:
         """Take over what an earlier process kept."""
@@ -33,6 +35,7 @@ class FraudStore:
         except (OSError, msgspec.MsgspecError) as error:
             self._log("fraud figures cannot be read, they begin anew", level="error", values={"error": f"{self._file}: {error}"})
             return
+        self.kept_at = kept.at
         ago = max(0, round(time.time() - kept.at))
         if kept.kept and not engine.restore_fraud(kept.kept, ago):
             self._log("fraud figures are not taken over", level="warning", values={"file": str(self._file)})

@@ -19,7 +19,7 @@ KEPT_SECONDS = 5.0
 MOST = 2_000
 """Users and prefixes that a node tells of, those who call now first, and bars, those that last longest."""
 GROUP, UNBARRED = "fraud", "unbarred"
-UNBARRED_SECONDS = 60
+UNBARRED_SECONDS = 86_400
 """How long a node may be silent and still hear that an account may call again."""
 UNBARRED_AT_ONCE = 10
 LIFTED_SECONDS = 3.0
@@ -42,13 +42,15 @@ class _Said(msgspec.Struct):
 class SharedFraud:
     """What one node tells of fraud figures, and hears of others'."""
 
-    def __init__(self, engine: _native.Engine, node: str, log: Callable[..., None]) -> None:
+    def __init__(self, engine: _native.Engine, node: str, log: Callable[..., None], kept_at: float) -> None:
+        """`kept_at` is when the bars were kept that this node took over at its start, seconds since 1970; 0 where it took over none."""
         self._engine = engine
         self._node = node
         self._process = uuid.uuid4().hex
         self._has_said = False
         """Before, what stands under our name is of the process that was here before."""
         self._log = log
+        self._kept_at = kept_at
         self._heard_at = time.monotonic()
         self._rows: list[_Row] = []
         self._bars: dict[str, dict[str, float]] = {}
@@ -164,8 +166,9 @@ class SharedFraud:
 
     async def _hear_unbarred(self, store: Store) -> None:
         words = set(await store.members(UNBARRED))
-        # What was said before this node looked may be older than the bars that it kept.
-        news = words - self._words if self._words is not None else set()
+        # Of what was said while this node was away, that counts which is younger than the bars that it kept.
+        first = {word for word in words if self._kept_at and _said_at(word) > self._kept_at}
+        news = first if self._words is None else words - self._words
         for word in news:
             user = word.partition(_PARTED)[0]
             self._engine.unbar(user)
@@ -173,8 +176,16 @@ class SharedFraud:
         self._words = words
 
     async def _tell_unbarred(self, store: Store, user: str) -> None:
-        word = f"{user}{_PARTED}{uuid.uuid4().hex}"
+        word = f"{user}{_PARTED}{time.time():.3f}{_PARTED}{uuid.uuid4().hex}"
         await store.put(UNBARRED, [(word, UNBARRED_SECONDS)])
         self._unbar.discard(user)
         if self._words is not None:
             self._words.add(word)
+
+
+def _said_at(word: str) -> float:
+    """Return when a word was said that an account may call again, seconds since 1970; 0 for what is none."""
+    try:
+        return float(word.split(_PARTED)[1])
+    except (IndexError, ValueError):
+        return 0.0

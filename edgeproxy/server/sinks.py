@@ -27,7 +27,7 @@ class Sinks:
         self._expiries: dict[str, float] = {}
         """When those end that were added at run time, by the monotonic clock."""
         self._past = {"told": 0, "failed": 0, "dropped": 0}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: dict[asyncio.Task[None], Delivery] = {}
 
     def use(self, sinks: Mapping[str, Sink], node: str) -> None:
         """Tell those of a configuration; one that is as before goes on, and so do those of operators."""
@@ -50,12 +50,12 @@ class Sinks:
     def _end(self, name: str) -> None:
         delivery, number = self._running.pop(name)
         self._bus.unsubscribe(number)
-        task = asyncio.create_task(self._finish(delivery))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        task = asyncio.create_task(delivery.stop(STOP_SECONDS))
+        self._ending[task] = delivery
+        task.add_done_callback(self._ended)
 
-    async def _finish(self, delivery: Delivery) -> None:
-        await delivery.stop(STOP_SECONDS)
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        delivery = self._ending.pop(task)
         for key in self._past:
             self._past[key] += getattr(delivery, key)
 
@@ -122,5 +122,5 @@ class Sinks:
 
     def counters(self) -> dict[str, int]:
         """Return what came of deliveries to all, those that have ended among them."""
-        running = [delivery for delivery, _ in self._running.values()]
+        running = [delivery for delivery, _ in self._running.values()] + list(self._ending.values())
         return {f"sink_{key}": past + sum(getattr(delivery, key) for delivery in running) for key, past in self._past.items()}

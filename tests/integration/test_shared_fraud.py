@@ -44,18 +44,30 @@ sequential_calls_warning = 4
 log = ["E_FRD_WARNING", "E_FRD_CRITICAL", "E_FRD_BARRED", "E_CORE_SR_STATUS_CHANGED"]
 """
 USER = "a@127.0.0.1"
+OTHER_PREFIXES = """
+[[fraud.rule]]
+ruleid = 8
+profileid = 1
+prefix = "800"
+total_calls_critical = 1
+[[fraud.rule]]
+ruleid = 9
+profileid = 1
+prefix = "700"
+total_calls_critical = 1
+[events]"""
 
 
-def _call(phone: Agent, port: int, call_id: str, core: Agent | None = None) -> str:
+def _call(phone: Agent, port: int, call_id: str, core: Agent | None = None, *, number: str = "9001") -> str:
     """Call, busy where the core gets the call; return the final response's status."""
-    phone.send(invite("INVITE", phone.port, f"sip:9001@127.0.0.1:{port}", call_id=call_id, branch=call_id), port)
+    phone.send(invite("INVITE", phone.port, f"sip:{number}@127.0.0.1:{port}", call_id=call_id, branch=call_id), port)
     if core:
         core.send(answer(core.receive_until("INVITE", having=f"Call-ID: {call_id}"), "486 Busy"), port)
     end = time.monotonic() + 4
     while time.monotonic() < end:
         message = phone.receive(end - time.monotonic())
         if f"Call-ID: {call_id}" in message and not message.startswith("SIP/2.0 100"):
-            phone.send(invite("ACK", phone.port, f"sip:9001@127.0.0.1:{port}", call_id=call_id, branch=call_id), port)
+            phone.send(invite("ACK", phone.port, f"sip:{number}@127.0.0.1:{port}", call_id=call_id, branch=call_id), port)
             return message.split()[1]
     return ""
 
@@ -119,28 +131,39 @@ def test_a_bar_outlives_the_node_that_said_so_and_is_lifted_again_and_again(star
         ports = [free_port(), free_port()]
         proxies = [
             start_proxy(
-                TOML.format(node=f"n{number}", port=port, core=core.port, url=f"redis://127.0.0.1:{store}/0").replace(
-                    "rows = false", "rows = false\neach_call = true"
-                ),
+                TOML.format(node=f"n{number}", port=port, core=core.port, url=f"redis://127.0.0.1:{store}/0")
+                .replace("rows = false", "rows = false\neach_call = true")
+                .replace("[events]", OTHER_PREFIXES),
                 name=f"n{number}",
             )
             for number, port in enumerate(ports)
         ]
         for call_id in ("a", "b", "c"):
             assert _call(phone, ports[1], call_id, core) == "486"
-        for number in range(2):
-            # Each call beyond the threshold is told, and bars anew; each word of an operator is a new one.
-            assert _call(phone, ports[1], f"bad{number}") == "403"
+        for number in ("9001", "8001"):
+            # What crosses another threshold bars anew; each word of an operator is a new one.
+            assert _call(phone, ports[1], f"bad{number}", number=number) == "403"
             _until(proxies[0], (0, [(USER, "n1")]))
             assert manage(proxies[0], "fraud", "unbar", USER)[0] == 0
             for proxy in proxies:
                 _until(proxy, (0 if proxy is proxies[0] else 3, []))
-        assert _call(phone, ports[1], "worse") == "403"
+        # Calls beyond the threshold are told each, and bar nobody whom an operator let call.
+        assert _call(phone, ports[1], "let", core) == "486"
+        wait_for(lambda: len(proxies[1].told("E_FRD_CRITICAL")) == 3)
+        assert _call(phone, ports[1], "worse", number="7001") == "403"
         _until(proxies[0], (0, [(USER, "n1")]))
         assert proxies[1].stop() == 0
         time.sleep(7)
         assert _call(phone, ports[0], "still") == "403"
         assert _shown(proxies[0])[1] == [(USER, "n1")]
+        # A node that was away hears what was said meanwhile, and bars nobody again.
+        assert manage(proxies[0], "fraud", "unbar", USER)[0] == 0
+        _until(proxies[0], (0, []))
+        time.sleep(2)
+        again = start_proxy(proxies[1].file.read_text(), name="n1")
+        wait_for(lambda: _shown(again)[1] == [])
+        assert _call(phone, ports[1], "back", core) == "486"
+        assert _shown(proxies[0])[1] == []
 
 
 def test_nodes_of_one_name_say_so_and_a_restart_does_not(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:

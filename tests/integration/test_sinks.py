@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import os
 import socket
 import stat
 import threading
@@ -187,6 +188,38 @@ def test_nats_by_subject(telling: Start, tmp_path: Path) -> None:
 
         proxy = telling(sink(f"nats://127.0.0.1:{port}/sip/edge"))
         checked(asyncio.run(first()))
+
+
+def test_nothing_is_said_to_a_nats_server_without_tls_where_that_is_wanted(telling: Start, tmp_path: Path) -> None:
+    with brokers.nats(tmp_path) as port:
+        proxy = telling(sink(f"tls://joe:s3cret@127.0.0.1:{port}/sip", "tries = 1"))
+        raised(proxy)
+        wait_for(lambda: status(proxy)["failed"] == 1)
+        assert status(proxy)["problem"] == "Error: nats: the server offers no TLS"
+
+
+def test_a_pipe_that_nobody_reads_holds_up_no_other_sink_and_not_the_end(telling: Start, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    proxy = telling(sink(f"file:{tmp_path}/pipe", "tries = 2") + sink(f"file:{tmp_path}/lines", name="lines"))
+    for _ in range(6):
+        raised(proxy)
+    wait_for(lambda: status(proxy, "lines")["told"] == 6)
+    wait_for(lambda: status(proxy)["failed"] >= 1)
+    assert manage(proxy, "reload")[0] == 0
+    assert proxy.stop() == 0
+
+
+def test_counters_of_a_sink_that_changes_never_fall(telling: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        proxy = telling(sink(url, "timeout_seconds = 30"))
+        for _ in range(3):
+            raised(proxy)
+        wait_for(lambda: status(proxy)["waiting"] == 2)
+        proxy.file.write_text(proxy.file.read_text().replace("timeout_seconds = 30", "timeout_seconds = 31"))
+        assert manage(proxy, "reload")[0] == 0
+        # All of them are in one of the counters once the sink of before has ended.
+        wait_for(lambda: [proxy.counters()[f"sink_{key}"] for key in ("told", "failed", "dropped")] == [0, 1, 2])
 
 
 @pytest.mark.slow

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import re
 import signal
 
+from edgeproxy.events.sink import PARAMETER as _PARAMETER
 from edgeproxy.events.sink import Sink
 
 MOST_OUTPUT = 4_096
 """Bytes of what a program says that are looked at."""
-_PARAMETER = re.compile(r"\{(\w+)\}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -53,8 +52,9 @@ class Command:
 
 def _filled(part: str, values: dict[str, int | str]) -> str:
     """Return an argument with its parameters, which come from the network: none may look like an option, or hold control characters."""
+    own = [str(values.get(name, "")) for name in _PARAMETER.findall(part)]
     filled = _PARAMETER.sub(lambda found: str(values.get(found[1], "")), part)
-    if not filled.isprintable() or (filled.startswith("-") and not part.startswith("-")):
+    if not all(map(str.isprintable, own)) or (filled.startswith("-") and not part.startswith("-")):
         raise CommandError(f"a parameter is not fit for an argument: {part}")
     return filled
 

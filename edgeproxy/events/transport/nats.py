@@ -1,7 +1,7 @@
 """NATS: each event is published below the subject of the sink, `subject.E_NAME`."""
 
-import nats
 from nats.aio.client import Client
+from nats.errors import Error
 
 from edgeproxy.events.sink import Sink
 
@@ -23,6 +23,15 @@ class Publisher:
         await self._client.close()
 
 
+class _Secure(Client):
+    """A client that says nothing without TLS, whatever the server, or somebody in its place, asks for: the library would go on in the clear."""
+
+    def _connect_command(self) -> bytes:
+        if not self._server_info.get("tls_required"):
+            raise Error("nats: the server offers no TLS")
+        return super()._connect_command()
+
+
 async def _quiet(_: Exception) -> None:
     """Failures are those of deliveries, which are counted there."""
 
@@ -30,8 +39,9 @@ async def _quiet(_: Exception) -> None:
 async def connect(sink: Sink) -> Publisher:
     """Return the way to a sink; raise where the server is not there."""
     place = sink.place
+    client = _Secure() if place.scheme == "tls" else Client()
     # One that is lost is opened anew by the next delivery, under our own pauses.
-    client = await nats.connect(
+    await client.connect(
         f"{place.scheme}://{place.netloc}", connect_timeout=max(1, round(sink.timeout_seconds)), allow_reconnect=False, error_cb=_quiet
     )
     return Publisher(client, place.path.strip("/").replace("/", "."))

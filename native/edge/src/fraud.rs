@@ -149,9 +149,9 @@ pub(crate) struct FraudWatch {
 }
 
 impl FraudWatch {
-    pub(crate) fn after(before: Option<&Self>, settings: Option<&FraudSettings>) -> Option<Self> {
+    /// Goes on with what was counted before, if anything was, also before a time in which nobody was watched.
+    pub(crate) fn after(known: Option<Arc<FraudCounts>>, settings: Option<&FraudSettings>) -> Option<Self> {
         let settings = settings?;
-        let known = before.map(|before| Arc::clone(&before.counts));
         let fresh = || Arc::new(FraudCounts { fraud: Fraud::new(settings.keys), barred: SharedMap::new(), barred_elsewhere: RwLock::default() });
         known.iter().for_each(|counts| counts.fraud.set_most(settings.keys));
         Some(Self { rules: settings.rules(), terms: settings.terms(), counts: known.unwrap_or_else(fresh) })
@@ -227,7 +227,10 @@ impl Edge {
         let rule = finding.call.as_ref().map_or(0, |watched| watched.rule.id);
         for alarm in &finding.alarms {
             self.tell_fraud(now, &call, rule, alarm);
-            self.act(now, settings, &call.user, alarm);
+            // Whom an operator let call again, calls until he crosses a threshold anew, however often it is told.
+            if alarm.news {
+                self.act(now, settings, &call.user, alarm);
+            }
         }
         let beyond = |level: Level| finding.level.is_some_and(|worst| worst >= level) && settings.actions(level).refuse;
         let barred = !settings.shadow && watch.counts.is_barred(&call.user);
@@ -344,7 +347,7 @@ impl Edge {
         let number = plain_user(user.of(uri));
         let called = CalledNumber { user: watched.user().to_owned(), number, profile: watched.rule.profile };
         let rule = watched.rule.id;
-        let alarm = Alarm { figure: Figure::CallDuration, level, value, threshold };
+        let alarm = Alarm { figure: Figure::CallDuration, level, value, threshold, news: true };
         self.tell_fraud(now, &called, rule, &alarm);
         self.act(now, settings, &called.user, &alarm);
         let name = self.name_of_call(key);

@@ -12,7 +12,7 @@ use crate::carrier_settings::{CarrierRouteSettings, GatewayHealthSettings, PoolS
 use crate::defence::Defence;
 use crate::emergency::EmergencySettings;
 use crate::flood::{FloodCounts, FloodSettings};
-use crate::fraud::{FraudSettings, FraudWatch};
+use crate::fraud::{FraudCounts, FraudSettings, FraudWatch};
 use crate::limit_settings::{KeyLimitSettings, LimitTable, LimitView, SharedSettings};
 use crate::media_settings::{Engage, MediaSettings};
 use crate::nat::NatTests;
@@ -453,6 +453,8 @@ pub struct Snapshot {
     pub(crate) flood: Option<std::sync::Arc<FloodCounts>>,
     /// How calls are watched for fraud.
     pub(crate) fraud: Option<FraudWatch>,
+    /// What was counted for that last: a bar must not end because somebody left the table out for a moment.
+    fraud_counts: Option<std::sync::Arc<FraudCounts>>,
     /// Limits by key.
     pub(crate) limits: LimitTable,
 }
@@ -566,8 +568,11 @@ impl Snapshot {
             .map_err(|value| SettingsError::Value { path: "emergency".to_owned(), problem: "no such peer or route", value })?;
         let limits = LimitTable::new(&settings, before.map(|before| &before.limits))?;
         let flood = FloodCounts::after(before.and_then(|before| before.flood.as_ref()), settings.flood.as_ref());
+        let fraud_counts = before.and_then(|before| before.fraud_counts.clone());
+        let fraud = FraudWatch::after(fraud_counts.clone(), settings.fraud.as_ref());
         Ok(Self {
-            fraud: FraudWatch::after(before.and_then(|before| before.fraud.as_ref()), settings.fraud.as_ref()),
+            fraud_counts: fraud.as_ref().map(|watch| std::sync::Arc::clone(&watch.counts)).or(fraud_counts),
+            fraud,
             flood,
             limits,
             nat_tests,

@@ -147,6 +147,31 @@ fn an_account_is_barred_for_a_while_and_by_a_restart_too() {
 }
 
 #[test]
+fn a_reload_that_leaves_fraud_out_for_a_moment_lets_nobody_go() {
+    let mut rig = Rig::new(watched(|fraud| fraud.critical.bar = true));
+    (0..8).for_each(|number| drop(call(&mut rig, "9001", &format!("a{number}"))));
+    let mut without = watched(|_| {});
+    without.fraud = None;
+    rig.reload(without).unwrap();
+    assert!(forwarded(&call(&mut rig, "9001", "free")).is_some(), "nobody is watched");
+    rig.reload(watched(|fraud| fraud.critical.bar = true)).unwrap();
+    assert!(forwarded(&call(&mut rig, "4930", "barred")).is_none());
+    assert!(rig.snapshot().unbar("alice@example.net"));
+}
+
+#[test]
+fn what_each_call_tells_bars_nobody_whom_an_operator_let_call() {
+    let mut rig = Rig::new(watched(|fraud| (fraud.each_call, fraud.critical.bar) = (true, true)));
+    rig.listen(&EVENTS);
+    (0..8).for_each(|number| drop(call(&mut rig, "9001", &format!("a{number}"))));
+    assert!(rig.snapshot().unbar("alice@example.net"));
+    rig.take_events();
+    assert!(forwarded(&call(&mut rig, "9001", "let")).is_some());
+    let told: Vec<_> = rig.take_events().iter().map(|event| event.kind.shape().0).collect();
+    assert!(told.contains(&"E_FRD_CRITICAL") && !told.contains(&"E_FRD_BARRED"), "{told:?}");
+}
+
+#[test]
 fn a_bar_that_was_ended_is_over_and_a_warning_that_refuses_goes_on_refusing() {
     let mut rig = Rig::new(watched(|fraud| fraud.critical.bar = true));
     (0..4).for_each(|number| drop(call(&mut rig, "9001", &format!("a{number}"))));

@@ -40,6 +40,8 @@ pub struct Alarm {
     pub value: u32,
     /// What the threshold is.
     pub threshold: u32,
+    /// Whether this call crossed it; else it is one of those beyond, which are told where that is wished.
+    pub news: bool,
 }
 
 /// Alarms of one call.
@@ -49,7 +51,8 @@ pub type Alarms = SmallVec<[Alarm; 2]>;
 #[derive(Debug, Default)]
 struct Figures {
     rule: u32,
-    day: i64,
+    /// [`FraudRule::period`] that total and sequential calls are of.
+    period: i64,
     total: u32,
     sequential: u32,
     /// A hash of the number dialled last.
@@ -124,7 +127,7 @@ pub struct WatchedCall {
     before: (u32, u64, u16),
     /// Thresholds that it is the first one beyond.
     beyond: u16,
-    day: i64,
+    period: i64,
     hashed: u64,
     sequential: u32,
 }
@@ -166,7 +169,8 @@ pub struct FraudStats {
 pub struct FraudRow {
     key: String,
     rule: u32,
-    day: i64,
+    #[serde(alias = "day")]
+    period: i64,
     total: u32,
     sequential: u32,
     last: u64,
@@ -223,13 +227,14 @@ impl Fraud {
             Err(NotHeld::Full(_) | NotHeld::NoRoom) => return Some(FraudFinding::default()),
         };
         let second = now / SECOND + 1;
+        let period = rule.period(time);
         let concurrent = holder.slot().holders();
         let mut figures = holder.slot().value().lock();
-        if (figures.rule, figures.day) != (rule.id, time.day) {
+        if (figures.rule, figures.period) != (rule.id, period) {
             (figures.total, figures.sequential, figures.last) = (0, 0, 0);
             // A new window, or a new day: what crosses a threshold of it is news again.
             figures.told &= Self::bits(Figure::ConcurrentCalls) | Self::bits(Figure::CallsPerMinute) | Self::bits(Figure::CallsPerSecond);
-            (figures.rule, figures.day) = (rule.id, time.day);
+            (figures.rule, figures.period) = (rule.id, period);
         }
         let before = (figures.sequential, figures.last, figures.told & Self::bits(Figure::SequentialCalls));
         figures.total = figures.total.saturating_add(1);
@@ -241,7 +246,7 @@ impl Fraud {
         *bucket = bucket.saturating_add(1);
         let this_second = u32::from(*bucket);
         let mut beyond = 0;
-        let elsewhere = self.others.of(holder.slot().key(), rule.id, time.day, hashed);
+        let elsewhere = self.others.of(holder.slot().key(), rule.id, period, hashed);
         let values = [
             (Figure::CallsPerMinute, figures.buckets.sum().saturating_add(elsewhere.minute)),
             (Figure::TotalCalls, figures.total.saturating_add(elsewhere.total)),
@@ -273,7 +278,7 @@ impl Fraud {
                 figures.told |= bit;
                 figures.again &= !bit;
                 if terms.each_call || news {
-                    alarms.push(Alarm { figure, level, value, threshold });
+                    alarms.push(Alarm { figure, level, value, threshold, news });
                 }
             }
         }
@@ -281,7 +286,7 @@ impl Fraud {
         // Critical ones first, each in the order of the figures.
         alarms.sort_by_key(|alarm| std::cmp::Reverse(alarm.level));
         Some(FraudFinding {
-            call: Some(WatchedCall { holder, rule: Arc::clone(rule), second, before, beyond, day: time.day, hashed, sequential }),
+            call: Some(WatchedCall { holder, rule: Arc::clone(rule), second, before, beyond, period, hashed, sequential }),
             alarms,
             level: worst,
         })
@@ -316,7 +321,7 @@ impl Fraud {
             }
             let mut figures = slot.value().lock();
             figures.buckets.go_on(now / SECOND + 1);
-            let elsewhere = self.others.of(slot.key(), figures.rule, figures.day, figures.last);
+            let elsewhere = self.others.of(slot.key(), figures.rule, figures.period, figures.last);
             found.push(FraudStats {
                 user: own.to_owned(),
                 profile: profile.parse().unwrap_or_default(),
@@ -348,13 +353,13 @@ impl Fraud {
         let row = |slot: &Arc<crate::keyed::Slot<FraudValue>>| {
             let mut figures = slot.value().lock();
             figures.buckets.go_on(second);
-            let (rule, day, total, sequential, last) = (figures.rule, figures.day, figures.total, figures.sequential, figures.last);
+            let (rule, period, total, sequential, last) = (figures.rule, figures.period, figures.total, figures.sequential, figures.last);
             let (minute, concurrent) = (figures.buckets.sum(), slot.holders());
             // A figure that fell is looked at with the next call only.
             let fell = |figure: Figure, value: u32| if value == 0 { Self::bits(figure) } else { 0 };
             let over = fell(Figure::CallsPerMinute, minute) | fell(Figure::CallsPerSecond, minute) | fell(Figure::ConcurrentCalls, concurrent);
             let told = figures.told & !over;
-            FraudTold { key: slot.key().to_owned(), rule, day, total, minute, concurrent, sequential, last, told }
+            FraudTold { key: slot.key().to_owned(), rule, period, total, minute, concurrent, sequential, last, told }
         };
         slots.iter().map(row).collect()
     }
@@ -379,7 +384,7 @@ impl Fraud {
             let idle = figures.total <= FEW && figures.buckets.newest + IDLE_SECONDS < now / SECOND;
             // The minute slides across midnight.
             let over = figures.buckets.newest + BUCKETS as u64 <= now / SECOND + 1;
-            let old = figures.day != day && over || crowded && idle;
+            let old = FraudRule::day_of(figures.period) != day && over || crowded && idle;
             drop(figures);
             if old {
                 self.table.retire(&slot);
@@ -401,7 +406,7 @@ impl Fraud {
             FraudRow {
                 key: slot.key().to_owned(),
                 rule: figures.rule,
-                day: figures.day,
+                period: figures.period,
                 total: figures.total,
                 sequential: figures.sequential,
                 last: figures.last,
@@ -422,7 +427,7 @@ impl Fraud {
             let buckets = Buckets { newest: second, counts: [0; BUCKETS] };
             *figures = Figures {
                 rule: row.rule,
-                day: row.day,
+                period: row.period,
                 total: row.total,
                 sequential: row.sequential,
                 last: row.last,
@@ -453,7 +458,7 @@ impl WatchedCall {
     pub fn take_back(self) {
         let mut figures = self.holder.slot().value().lock();
         figures.beyond &= !self.beyond;
-        if (figures.rule, figures.day) == (self.rule.id, self.day) {
+        if (figures.rule, figures.period) == (self.rule.id, self.period) {
             figures.total = figures.total.saturating_sub(1);
             if figures.last == self.hashed && figures.sequential == self.sequential {
                 let told;
@@ -537,7 +542,7 @@ mod tests {
         let stats = &here.0.stats(None, 4 * SECOND, 1)[0];
         assert_eq!((stats.calls_per_minute, stats.total_calls, stats.concurrent_calls, stats.sequential_calls), (5, 5, 2, 1));
         // Totals of another rule or day are not ours, the last minute is.
-        hears(&[FraudTold { day: told[0].day + 1, total: 900, ..told[0].clone() }, FraudTold { rule: 8, total: 900, ..told[0].clone() }]);
+        hears(&[FraudTold { period: told[0].period + 2, total: 900, ..told[0].clone() }, FraudTold { rule: 8, total: 900, ..told[0].clone() }]);
         assert_eq!(here.call(5, "9003").1, []);
         let stats = &here.0.stats(None, 5 * SECOND, 1)[0];
         assert_eq!((stats.calls_per_minute, stats.total_calls), (8, 4));
@@ -649,6 +654,22 @@ mod tests {
         assert_eq!((told(86_400, "9001"), told(86_401, "9001")), (0, 1));
         bench.0.sweep(&bench.1, 5 * 86_400 * SECOND, NOON + 5 * 86_400);
         assert!(bench.0.is_empty());
+    }
+
+    #[test]
+    fn a_window_that_opens_again_on_the_day_that_it_ended_on_begins_anew() {
+        // From ten in the evening until two: noon is at 0.
+        let bench = Bench(Fraud::new(10), rules([[0; 2], [2, 0], [0; 2], [2, 0], [0; 2], [0; 2]], (1_320, 120)), FraudTerms::default());
+        let told = |minute: u64| bench.call(minute * 60, "9001").1.len();
+        // 23:00, and past midnight, which begins anew too.
+        assert_eq!([told(660), told(670)], [0, 2]);
+        assert_eq!([told(730), told(780)], [0, 2]);
+        // 22:10 of the day that began at that midnight.
+        assert_eq!([told(2_050), told(2_060)], [0, 2]);
+        bench.0.sweep(&bench.1, 2_070 * 60 * SECOND, NOON + 2_070 * 60);
+        assert_eq!(bench.0.len(), 1);
+        bench.0.sweep(&bench.1, 2_170 * 60 * SECOND, NOON + 2_170 * 60);
+        assert_eq!(bench.0.len(), 0, "the next day, and nobody calls");
     }
 
     #[test]

@@ -12,8 +12,8 @@ pub struct FraudTold {
     pub key: String,
     /// The rule that counted last.
     pub rule: u32,
-    /// The day that total and sequential calls are of, in days since 1970.
-    pub day: i64,
+    /// The [period](crate::FraudRule::period) that total and sequential calls are of.
+    pub period: i64,
     /// Calls since window or day began.
     pub total: u32,
     /// Calls within the last minute.
@@ -56,14 +56,14 @@ impl FraudOthers {
         drop(before);
     }
 
-    /// What they have of a key. Totals are of the same rule and day, calls in a row of the same number.
-    pub(crate) fn of(&self, key: &str, rule: u32, day: i64, number: u64) -> Elsewhere {
+    /// What they have of a key. Totals are of the same rule and period, calls in a row of the same number.
+    pub(crate) fn of(&self, key: &str, rule: u32, period: i64, number: u64) -> Elsewhere {
         let told = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
         let mut sum = Elsewhere::default();
         for row in told.get(key).into_iter().flatten() {
             sum.minute = sum.minute.saturating_add(row.minute);
             sum.concurrent = sum.concurrent.saturating_add(row.concurrent);
-            if (row.rule, row.day) == (rule, day) {
+            if (row.rule, row.period) == (rule, period) {
                 sum.told |= row.told;
                 sum.total = sum.total.saturating_add(row.total);
                 let row_of_calls = if row.last == number { row.sequential } else { 0 };

@@ -49,7 +49,7 @@ fn pass(until: u64, due: &mut Due, live: &mut [Option<WatchedCall>]) -> Vec<Past
         if ends {
             live[place] = None;
         } else if let Some(call) = &live[place] {
-            let alarm = Alarm { figure: Figure::CallDuration, level, value: threshold, threshold };
+            let alarm = Alarm { figure: Figure::CallDuration, level, value: threshold, threshold, news: true };
             alarms.push(PastAlarm { at, call: place, rule: call.rule.id, alarm });
         }
     }

@@ -116,6 +116,18 @@ impl FraudRules {
 }
 
 impl FraudRule {
+    /// Which of the times between window, midnight and window `time` lies in: day, and whether a window that goes on past midnight has
+    /// begun on it. In another one total and sequential calls begin anew.
+    pub fn period(&self, time: LocalTime) -> i64 {
+        let (first, last) = self.minutes;
+        time.day * 2 + i64::from(last < first && time.minute >= first)
+    }
+
+    /// The day of a period.
+    pub fn day_of(period: i64) -> i64 {
+        period.div_euclid(2)
+    }
+
     /// Whether its window is open.
     pub fn is_open(&self, time: LocalTime) -> bool {
         let (first, last) = self.minutes;

@@ -311,15 +311,15 @@ impl Engine {
     fn fraud_told(&self, py: Python<'_>, most: usize) -> Vec<ToldRow> {
         let Some(snapshot) = self.0.snapshot() else { return Vec::new() };
         let told = py.detach(|| snapshot.fraud_told(self.0.moment(), most));
-        told.into_iter().map(|t| (t.key, t.rule, t.day, t.total, t.minute, t.concurrent, t.sequential, t.last, t.told)).collect()
+        told.into_iter().map(|t| (t.key, t.rule, t.period, t.total, t.minute, t.concurrent, t.sequential, t.last, t.told)).collect()
     }
 
     fn hear_fraud(&self, py: Python<'_>, told: Vec<ToldRow>, barred: Vec<String>) {
         let Some(snapshot) = self.0.snapshot() else { return };
-        let rows = told.into_iter().map(|(key, rule, day, total, minute, concurrent, sequential, last, told)| edge::FraudTold {
+        let rows = told.into_iter().map(|(key, rule, period, total, minute, concurrent, sequential, last, told)| edge::FraudTold {
             key,
             rule,
-            day,
+            period,
             total,
             minute,
             concurrent,

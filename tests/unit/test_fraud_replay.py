@@ -1,0 +1,45 @@
+"""What `fraud replay` makes of odd records."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from edgeproxy.config import load_text
+from edgeproxy.server.fraud_replay import alarms
+
+TOML = """
+[install.listener.a]
+address = "udp:127.0.0.1:5060"
+[emergency]
+numbers = ["1-1-2"]
+[fraud]
+rows = false
+profile = 1
+[[fraud.rule]]
+ruleid = 1
+profileid = 1
+prefix = "1"
+total_calls_warning = 1
+"""
+
+
+class Call(msgspec.Struct):
+    """One record."""
+
+    request_uri: str
+    started_at: datetime = datetime(2026, 11, 2, 12, tzinfo=UTC)
+    answered_at: datetime | None = None
+    ended_at: datetime = datetime(2026, 11, 2, 12, 5, tzinfo=UTC)
+    notes: dict[str, str] = {}
+    from_uri: str = "sip:a@edge.example"
+    from_peer: str = "phones"
+
+
+def test_calls_for_help_and_of_no_time_are_left_out_and_profiles_that_are_none_are_none() -> None:
+    config = load_text(TOML, "edge.toml").config
+    early = datetime(1969, 1, 1, tzinfo=UTC)
+    late = datetime.max.replace(tzinfo=UTC) - timedelta(seconds=1)
+    calls = [Call("sip:112@edge.example"), Call("sip:100@x", early, None, early), Call("sip:100@x", late, None, late)]
+    assert alarms(config, calls, None) == []
+    (told,) = alarms(config, [*calls, Call("sip:100@x", notes={"account.fraud_profile": "99999999999"})], None)
+    assert (told.param, told.called_number, told.profile_id) == ("total-calls", "100", 1)
