@@ -50,7 +50,12 @@ async def _limits(request: web.Request, query: LimitQuery) -> web.Response:
     if query.name and query.name not in control.loaded.config.limit:
         raise StorageError(f"no such limit: {query.name}")
     found = await asyncio.to_thread(control.engine.limits, query.name or None, query.limit)
-    return as_json({"keys": [msgspec.Raw(key.encode()) for key in found], "set": control.limits_set()})
+    return as_json(
+        {
+            "keys": [msgspec.Raw(key.encode()) for key in found],
+            "set": {own: value for own, value in control.limits_set().items() if query.name in {"", own}},
+        }
+    )
 
 
 async def _set(request: web.Request) -> web.Response:

@@ -44,12 +44,14 @@ pub(crate) struct Numbers {
     ahead: u32,
     /// The last INVITE as its sender numbered it, and by how much it was renumbered: its ACK and PRACKs go by that.
     invite: (u32, u32),
+    /// The same of the last REFER, by whose number NOTIFYs name it (RFC 3515 section 2.4.6).
+    refer: (u32, u32),
 }
 
 impl Numbers {
     /// Those of a side whose INVITE opened the call.
     pub(crate) fn opened(cseq: u32) -> Self {
-        Self { last: cseq, ahead: 0, invite: (cseq, 0) }
+        Self { last: cseq, ahead: 0, invite: (cseq, 0), refer: (0, 0) }
     }
 
     /// By how much a request that is numbered `cseq` is renumbered.
@@ -62,6 +64,9 @@ impl Numbers {
         self.last = self.last.max(cseq.saturating_add(self.ahead));
         if method == Method::Invite {
             self.invite = (cseq, self.ahead);
+        }
+        if method == Method::Refer {
+            self.refer = (cseq, self.ahead);
         }
     }
 
@@ -93,7 +98,13 @@ impl Edge {
         {
             self.edits.replace(number, message.head.cseq.saturating_add(shape.renumber).to_string().as_bytes());
         }
-        let (Some(direction), Method::Prack) = (shape.dialog, message.head.method) else { return };
+        let Some(direction) = shape.dialog else { return };
+        if message.head.method == Method::Notify {
+            return self.edit_refer_number(message, shape.call, direction);
+        }
+        if message.head.method != Method::Prack {
+            return;
+        }
         let invite = self.calls.get(shape.call).and_then(|call| call.ends.as_deref()).map(|ends| ends.numbers[side(direction)].invite);
         let (Some((number, ahead @ 1..)), Some(slot)) = (invite, message.named(b"RAck").next()) else { return };
         let value = String::from_utf8_lossy(message.text(slot.value)).into_owned();
@@ -102,6 +113,21 @@ impl Edge {
             && cseq == number
         {
             self.edits.replace(slot.value, format!("{sequence} {} {method}", cseq.saturating_add(ahead)).as_bytes());
+        }
+    }
+
+    /// Names a REFER in a NOTIFY about it as its sender numbered it.
+    fn edit_refer_number(&mut self, message: &Message<'_>, call: Key, direction: Direction) {
+        let refer = self.calls.get(call).and_then(|call| call.ends.as_deref()).map(|ends| ends.numbers[1 - side(direction)].refer);
+        let (Some((number, ahead @ 1..)), Some(slot)) = (refer, [b"Event".as_slice(), b"o"].into_iter().find_map(|name| message.named(name).next())) else {
+            return;
+        };
+        let value = message.text(slot.value);
+        let Some(at) = value.windows(4).position(|part| part.eq_ignore_ascii_case(b";id=")).map(|at| at + 4) else { return };
+        let digits = value[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if value[at..at + digits] == *number.saturating_add(ahead).to_string().as_bytes() {
+            let start = slot.value.start() + at;
+            self.edits.replace(Span::new(start, start + digits), number.to_string().as_bytes());
         }
     }
 
@@ -130,6 +156,7 @@ impl Edge {
         let (Some(offered), Some(answered)) = (offered, answered) else { return };
         let Some(ends) = self.calls.get_mut(call).and_then(|call| call.ends.as_deref_mut()) else { return };
         let (from, to) = (side(direction), 1 - side(direction));
+        ends.asking[from] = false;
         let describes = |body: &[u8]| body.starts_with(b"v=") && body.len() <= DESCRIPTION;
         // An offer in the 2xx is answered where nobody looks: what the side that asked has then is not known.
         let delayed = offered.1.is_empty() && !answered.1.is_empty();
@@ -184,12 +211,14 @@ impl Edge {
     }
 
     /// A provisional response to a ping: that side is there, whatever it says in the end.
-    pub(crate) fn ping_heard(&mut self, now: Now, entry: Key, message: &Message<'_>) {
-        if self.pings_call(entry) && message.head.status_code > 100 {
-            self.answer_origin(now, entry, message.head.status_code, message.bytes);
-            if let Some(transaction) = self.transactions.get_mut(entry) {
-                transaction.origin = Some(Box::new(Origin::Told));
-            }
+    pub(crate) fn ping_heard(&mut self, entry: Key, message: &Message<'_>) {
+        let origin = self.transactions.get(entry).and_then(|transaction| transaction.origin.as_deref());
+        if let Some(Origin::CallPing { call, to_caller }) = origin
+            && message.head.status_code > 100
+            && let Some(ends) = self.calls.get_mut(*call).and_then(|call| call.ends.as_deref_mut())
+        {
+            // Until its end no other INVITE may follow (RFC 3261 section 14.1).
+            ends.heard[usize::from(!*to_caller)] = true;
         }
     }
 
@@ -226,8 +255,10 @@ impl Edge {
             let Some(call) = self.calls.get(key) else { return };
             let Some(ends) = call.ends.as_deref() else { return };
             let (description, contact) = (&ends.descriptions[side(from)], &ends.shown_contacts[side(from)]);
-            // A re-INVITE without a session timer would switch one off that there is (RFC 4028 section 7.4).
-            let made = if settings.reinvite && !timed && !description.is_empty() && !contact.is_empty() {
+            // A re-INVITE without a session timer would switch one off that there is (RFC 4028 section 7.4), and none may be sent while
+            // another is under way (RFC 3261 section 14.1).
+            let asks = ends.asking.contains(&true);
+            let made = if settings.reinvite && !timed && !asks && !description.is_empty() && !contact.is_empty() {
                 let lines = format!("Contact: {}\r\nContent-Type: application/sdp\r\n", String::from_utf8_lossy(contact));
                 self.within(call, ends, &tag, from, "INVITE", number, &lines, description).map(|request| (Method::Invite, request))
             } else {
@@ -266,6 +297,9 @@ impl Edge {
         (ends.pinged[side], ends.reinvited[side]) = (false, false);
         let sent = heard || status_code == 408;
         ends.unsent[side] = if sent { 0 } else { ends.unsent[side].saturating_add(1) };
+        if std::mem::take(&mut ends.heard[side]) && status_code == 408 {
+            return;
+        }
         if !matches!(status_code, 408 | 481) && ends.unsent[side] < UNSENT {
             return;
         }

@@ -32,6 +32,10 @@ impl Guide for Chooser<'_> {
         self.for_help || self.there.is_usable(gateway, self.now, self.health)
     }
 
+    fn takes_all(&self) -> bool {
+        self.for_help
+    }
+
     fn live(&self, gateway: u32) -> u32 {
         self.there.live(gateway)
     }

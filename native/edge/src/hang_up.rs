@@ -32,6 +32,10 @@ pub(crate) struct Ends {
     pub(crate) numbers: [Numbers; 2],
     /// Whether each side owes the answer to a ping, and how many in a row could not be sent to it.
     pub(crate) pinged: [bool; 2],
+    /// Whether a provisional response to that ping has come: then that side is there, whatever it says in the end.
+    pub(crate) heard: [bool; 2],
+    /// Whether a side has asked with an INVITE or UPDATE that was not answered yet, as far as is known.
+    pub(crate) asking: [bool; 2],
     /// Whether that ping is an INVITE.
     pub(crate) reinvited: [bool; 2],
     pub(crate) unsent: [u8; 2],
@@ -90,6 +94,8 @@ impl Ends {
             routes: [values(request, HeaderName::RecordRoute)?, Box::default()],
             numbers: [Numbers::opened(request.head.cseq), Numbers::default()],
             pinged: [false; 2],
+            heard: [false; 2],
+            asking: [false; 2],
             reinvited: [false; 2],
             unsent: [0; 2],
             descriptions: Default::default(),
@@ -127,6 +133,7 @@ impl Edge {
         let side = side(direction);
         ends.moved[side] = began.is_none_or(|hop| hop != *arrival).then_some(*arrival);
         ends.numbers[side].note(message.head.method, message.head.cseq);
+        ends.asking[side] |= matches!(message.head.method, syntax::Method::Invite | syntax::Method::Update);
         if matches!(message.head.method, syntax::Method::Invite | syntax::Method::Update)
             && let Some(contact) = values(message, HeaderName::Contact).filter(|contact| !contact.is_empty())
         {

@@ -53,6 +53,12 @@ impl Edge {
         };
         self.counts_of(Some(peer)).requests.add();
         if self.is_ping(message, route) {
+            if self.snapshot.settings.peers[usize::from(peer)].kind == PeerKind::Subscribers {
+                self.look_at_agent(now, arrival, message);
+            }
+            if self.is_banned(now, arrival.address.ip()) {
+                return;
+            }
             return self.answer_ping(arrival, message);
         }
         let served = message.head.method == Method::Register && self.is_served(message);

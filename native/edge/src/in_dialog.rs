@@ -248,6 +248,9 @@ impl Edge {
         // Of a call of a process before only the far side knows whether there still is one. Other methods may mean another usage
         // of the dialog (RFC 5057 section 5.1).
         let asks = matches!(transaction.method, Method::Invite | Method::Update);
+        if asks && let Some(ends) = self.calls.get_mut(call_key).and_then(|call| call.ends.as_deref_mut()) {
+            ends.asking[side(direction)] = false;
+        }
         let unknown = asks && response.head.status_code == 481 && self.calls.get(call_key).is_some_and(|call| call.adopted);
         let ended = bye || unknown;
         if !ended {

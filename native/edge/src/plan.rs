@@ -364,7 +364,8 @@ impl Edge {
         let mut full = Vec::new();
         let mut places = None;
         let found = search.pick_that(&there.table, &mut chooser, |pick| {
-            if emergency && !there.is_usable(pick.gateway, now.moment.0, &snapshot.health) {
+            let carrier_is_off = || pick.carrier.and_then(|carrier| there.table.carriers.get(carrier as usize)).is_some_and(|carrier| carrier.state.is_off());
+            if emergency && (carrier_is_off() || !there.is_usable(pick.gateway, now.moment.0, &snapshot.health)) {
                 passed_over.push_back(pick);
                 return false;
             }

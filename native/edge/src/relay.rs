@@ -589,7 +589,9 @@ impl Edge {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
-        if transaction.method == Method::Bye && transaction.dialog.is_some() {
+        // One that was challenged comes again.
+        let challenged = transaction.best.as_ref().is_some_and(|best| matches!(best.status_code, 401 | 407));
+        if transaction.method == Method::Bye && transaction.dialog.is_some() && !challenged {
             self.end_dialog_of_bye(now, entry);
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };

@@ -191,7 +191,7 @@ impl Edge {
         }
         let wanted = branch.cancel_wanted.take();
         self.note_provisional(now, entry, attempt, code);
-        self.ping_heard(now, entry, message);
+        self.ping_heard(entry, message);
         self.note_answer(now, entry, attempt, code);
         if let Some(reason) = wanted {
             self.send_cancel(now, entry, attempt, &reason);

@@ -218,16 +218,76 @@ fn what_is_not_known_is_not_offered_again() {
 }
 
 #[test]
+fn a_notify_names_its_refer_as_the_phone_numbered_it() {
+    let mut call = answered(pinging(false));
+    let (caller, callee) = call.pings("OPTIONS");
+    call.answer(&caller, PHONE, 200);
+    call.answer(&callee, CORE, 200);
+    let refer = call.request("REFER", 11, "Refer-To: <sip:x@example.net>");
+    assert_eq!(header(&refer, "CSeq"), "12 REFER");
+    call.answer(&refer, CORE, 202);
+    let mut ids = [12, 10].map(|id| {
+        let notify = Request::new("NOTIFY", "sip:alice@198.51.100.7").branch(&format!("z9hG4bKn{id}")).call_id("a").cseq(50 + id).tags("t", &call.tag);
+        let notify = notify.header(&format!("Event: refer ;id={id}")).header(&format!("Route: {}", call.route)).via("SIP/2.0/UDP 192.0.2.200");
+        let sent = call.rig.receive(CORE, &notify.text());
+        header(&to(&sent, PHONE, "NOTIFY"), "Event").to_owned()
+    });
+    ids.sort();
+    assert_eq!(ids, ["refer ;id=10", "refer ;id=11"]);
+}
+
+#[test]
+fn a_challenged_bye_ends_nothing_until_it_comes_again() {
+    let mut call = answered(pinging(false));
+    let (caller, callee) = call.pings("OPTIONS");
+    call.answer(&caller, PHONE, 200);
+    call.answer(&callee, CORE, 200);
+    let bye = call.request("BYE", 11, "");
+    assert_eq!(header(&bye, "CSeq"), "12 BYE");
+    call.answer(&bye, CORE, 401);
+    assert_eq!(call.rig.edge.sizes().0, 1, "its place is taken as long as nobody has ended it");
+    let bye = call.request("BYE", 12, "Proxy-Authorization: Digest username=\"a\", realm=\"x\", nonce=\"n\", uri=\"sip:x\", response=\"r\"");
+    assert_eq!(header(&bye, "CSeq"), "13 BYE");
+    call.answer(&bye, CORE, 200);
+    assert_eq!(call.rig.edge.sizes().0, 0);
+}
+
+#[test]
+fn no_ping_by_reinvite_crosses_an_invite_that_is_under_way() {
+    let mut call = answered(pinging(true));
+    // On hold, and not answered yet: the callee must not be offered what was before.
+    let hold = call.request("INVITE", 11, "");
+    call.answer(&hold, CORE, 180);
+    let (caller, callee) = call.pings("OPTIONS");
+    assert!(!caller.is_empty() && !callee.is_empty());
+    call.answer(&caller, PHONE, 200);
+    call.answer(&callee, CORE, 200);
+    call.answer(&hold, CORE, 488);
+    // A ping that rings is under way until its end, and its side is there.
+    let (caller, callee) = call.pings("INVITE");
+    call.answer(&caller, PHONE, 200);
+    call.answer(&callee, CORE, 180);
+    let sent = call.rig.receive(PHONE, &call_again(&call, 12));
+    assert_eq!((sent.len(), sent[0].status_code()), (1, 491), "{sent:?}");
+    assert!(to(&call.rig.advance(20_000), CORE, "INVITE").is_empty());
+    assert_eq!(call.rig.edge.sizes().0, 1);
+    call.answer(&callee, CORE, 200);
+    let (_, callee) = call.pings("INVITE");
+    assert!(!callee.is_empty());
+}
+
+fn call_again(call: &Call, cseq: u32) -> String {
+    let request = Request::new("INVITE", "sip:9@192.0.2.200").branch(&format!("z9hG4bKre{cseq}")).call_id("a").cseq(cseq);
+    request.tags(&call.tag, "t").header(&format!("Route: {}", call.route)).text()
+}
+
+#[test]
 fn a_reinvite_waits_for_the_ping_that_is_under_way_in_its_name() {
     let mut call = answered(pinging(true));
     let (_, callee) = call.pings("INVITE");
-    let again = |call: &Call, cseq: u32| {
-        let request = Request::new("INVITE", "sip:9@192.0.2.200").branch(&format!("z9hG4bKre{cseq}")).call_id("a").cseq(cseq);
-        request.tags(&call.tag, "t").header(&format!("Route: {}", call.route)).text()
-    };
-    let sent = call.rig.receive(PHONE, &again(&call, 11));
+    let sent = call.rig.receive(PHONE, &call_again(&call, 11));
     assert_eq!((sent.len(), sent[0].status_code()), (1, 491), "{sent:?}");
     call.answer(&callee, CORE, 200);
-    let sent = call.rig.receive(PHONE, &again(&call, 12));
+    let sent = call.rig.receive(PHONE, &call_again(&call, 12));
     assert_eq!(header(&to(&sent, CORE, "INVITE"), "CSeq"), "13 INVITE");
 }

@@ -735,6 +735,27 @@ fn a_carrier_that_gives_its_first_usable_gateway_passes_a_full_one_over() {
 }
 
 #[test]
+fn a_carrier_that_is_switched_off_gets_calls_for_help_where_no_other_is_left() {
+    let mut rig = rig();
+    let mut builder = Builder::new(LoadOptions::default(), None);
+    for (id, place) in [("x", "203.0.113.1"), ("y", "203.0.113.2:5070")] {
+        builder.gateways(format!("{id}\x1f0\x1f{place}\x1f0\x1f\x1f\x1f0\x1f0\x1f\x1f0\x1f0\x1e").as_bytes());
+    }
+    for (id, gateway) in [("one", "x"), ("two", "y")] {
+        builder.carriers(format!("{id}\x1f{gateway}\x1f0\x1f\x1f0\x1f\x1f0\x1f0\x1e").as_bytes());
+    }
+    builder.rules(b"7\x1f0\x1f112\x1f\x1f0\x1f\x1f#one,#two\x1f\x1f\x1f\x1e8\x1f0\x1f49\x1f\x1f0\x1f\x1f#one\x1f\x1f\x1f\x1e");
+    let table = Arc::new(builder.finish().table);
+    rig.set_routing(edge::Routing::new(vec![(String::new(), Arc::clone(&table))], &HashMap::new(), None));
+    table.carriers[0].state.switch(false);
+    let first = call(&mut rig, "sip:112@edge", 1);
+    assert_eq!(first.to.to_string(), B);
+    let sent = refuse(&mut rig, &first, 503, &[]);
+    assert!(sent.iter().any(|sent| sent.to.to_string() == A && sent.first_line().starts_with("INVITE")), "{sent:?}");
+    assert_eq!(statuses(&rig.receive(CORE, &invite("sip:4930@edge", 2).text())), [480]);
+}
+
+#[test]
 fn what_a_gateway_and_a_carrier_may_have_of_calls_holds_to_the_end_of_each() {
     let mut rig = rig();
     rig.set_routing(with_caps((1, 0), (0, 0), (3, 0)));

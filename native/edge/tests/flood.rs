@@ -162,6 +162,17 @@ fn a_scanner_is_known_where_everybody_is_challenged() {
 }
 
 #[test]
+fn a_scanner_that_only_asks_whether_anybody_is_there_is_known_too() {
+    let mut rig = Rig::new(guarded());
+    let asks = |id: &str, agent: &str| Request::new("OPTIONS", "sip:192.0.2.1").branch(id).call_id(id).header(&format!("User-Agent: {agent}")).text();
+    let scan = asks("z9hG4bKs", "friendly-scanner");
+    assert_eq!(rig.receive("198.51.100.7:5060", &asks("z9hG4bKp", "phone"))[0].status_code(), 200);
+    assert!(rig.receive("198.51.100.66:5060", &scan).is_empty());
+    assert!(rig.receive("198.51.100.66:5060", &options(2)).is_empty(), "it is banned");
+    assert_eq!(rig.receive(CORE, &scan)[0].status_code(), 200, "a machine of ours may be called what it likes");
+}
+
+#[test]
 fn a_dry_run_tells_and_does_nothing() {
     let mut settings = guarded();
     settings.flood.as_mut().unwrap().dry_run = true;

@@ -43,6 +43,10 @@ pub struct SearchOptions {
 pub trait Guide {
     /// Whether calls may go to a gateway now.
     fn is_usable(&self, gateway: u32) -> bool;
+    /// Whether gateways of carriers that are switched off are wanted too.
+    fn takes_all(&self) -> bool {
+        false
+    }
     /// Calls that a gateway has now.
     fn live(&self, gateway: u32) -> u32;
     /// What a gateway is worth to a rule that is sorted by quality.
@@ -193,7 +197,10 @@ impl Search {
                 }
                 continue;
             }
-            let Some(carrier) = table.carriers.get(index as usize).filter(|carrier| allowed(destination) && !carrier.state.is_off()) else { continue };
+            let Some(carrier) = table.carriers.get(index as usize).filter(|carrier| allowed(destination) && (guide.takes_all() || !carrier.state.is_off()))
+            else {
+                continue;
+            };
             let mut gateways: Destinations = carrier.gateways.iter().copied().collect();
             match carrier.sort {
                 Sort::Weight => by_weight(&mut gateways, guide),
