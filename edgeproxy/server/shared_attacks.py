@@ -121,7 +121,12 @@ class SharedAttacks:
     async def _look(self, store: Store) -> None:
         there, let_in = await store.members(GROUP), await store.members(LET_IN)
         # A ban of this node's own stands as it is, one that another made goes by that.
-        ours = {source: left if reason == ELSEWHERE else math.inf for source, _, left, reason, _ in self._engine.bans()}
+        bans = self._engine.bans()
+        ours = {source: left if reason == ELSEWHERE else math.inf for source, _, left, reason, _ in bans}
+        for source, _, seconds, reason, _ in bans:
+            if reason != ELSEWHERE and seconds >= 1 and source not in there and source not in let_in and source not in self._let_in:
+                # A store that was emptied knows of it no more.
+                self._ours.setdefault(source, time.monotonic() + seconds)
         for source, left in there.items():
             if left >= 1 and source not in self._let_in and left > ours.get(source, -SLACK_SECONDS) + SLACK_SECONDS:
                 self._engine.ban_with_others(ip_address(source), round(left), ELSEWHERE)

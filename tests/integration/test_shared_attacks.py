@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from redis import Redis
+
 from tests.integration import brokers
 from tests.integration.phone import Phone
-from tests.integration.proxy import Proxy, free_port, manage
+from tests.integration.proxy import Proxy, free_port, manage, wait_for
 
 TOML = """
 [install]
@@ -33,6 +35,10 @@ attacks = true
 [events]
 log = ["E_AUTH_ATTACK", "E_BAN_ADDED", "E_BAN_REMOVED"]
 """
+
+
+def _banned(proxy: Proxy) -> list[str]:
+    return [ban["source"] for ban in json.loads(manage(proxy, "ban", "list", "--json")[1])["bans"]]
 
 
 def test_guesses_at_two_nodes_count_together_and_bans_hold_at_both(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
@@ -72,5 +78,13 @@ def test_guesses_at_two_nodes_count_together_and_bans_hold_at_both(start_proxy: 
             assert manage(proxies[0], "ban", "add", "127.0.0.8", "--seconds", "60")[0] == 0
             assert [ban["ip"] for ban in proxies[1].told("E_BAN_ADDED", 2, seconds=5)][1:] == ["127.0.0.7"]
             time.sleep(2.5)
-            assert [ban["source"] for ban in json.loads(manage(proxies[1], "ban", "list", "--json")[1])["bans"]] == ["127.0.0.7"]
+            assert _banned(proxies[1]) == ["127.0.0.7"]
+            # A store that was emptied hears of it once more, and a node that comes late hears of it there.
+            with Redis(port=store) as client:
+                client.flushall()
+            late = start_proxy(TOML.format(node="n2", port=free_port(), store=store), name="n2")
+            wait_for(lambda: "127.0.0.7" in _banned(late))
+            assert manage(proxies[0], "ban", "remove", "127.0.0.7")[0] == 0
+            for proxy in (*proxies, late):
+                wait_for(lambda proxy=proxy: "127.0.0.7" not in _banned(proxy))
             assert known.register("secret").startswith("SIP/2.0 200")
