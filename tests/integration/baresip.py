@@ -15,14 +15,6 @@ from tests.integration.proxy import free_port
 MODULES = Path("/usr/lib/baresip/modules")
 
 
-def _pair_of_ports(host: str) -> int:
-    """Return a port that is free, as is the next one: it listens there for TLS."""
-    port = free_port(host)
-    while (following := free_port(host)) != port + 1:
-        port = following
-    return port
-
-
 class Baresip:
     """One user agent on loopback, registered over the proxy at `proxy_port`."""
 
@@ -35,7 +27,7 @@ class Baresip:
         self._control = free_port()
         lines = [
             "poll_method epoll",
-            f"sip_listen {host}:{_pair_of_ports(host)}",
+            f"sip_listen {host}:{free_port(host)}",
             "call_local_timeout 120",
             f"audio_source ausine,{tone}",
             "audio_player aubridge,nothing",

@@ -34,17 +34,19 @@ _NEXT = _ports()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that is free for UDP and TCP at `host`."""
+    """Return a port that is free for UDP and TCP at `host`, as is the one behind it: a server that lives long may have that from before."""
+    return next(port for port in itertools.islice(_NEXT, 500) if _is_free(host, port) and _is_free(host, port + 1))
+
+
+def _is_free(host: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in itertools.islice(_NEXT, 500):
-        with socket.socket(family, socket.SOCK_DGRAM) as udp, socket.socket(family, socket.SOCK_STREAM) as tcp:
-            try:
-                udp.bind((host, port))
-                tcp.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port")
+    with socket.socket(family, socket.SOCK_DGRAM) as udp, socket.socket(family, socket.SOCK_STREAM) as tcp:
+        try:
+            udp.bind((host, port))
+            tcp.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def is_bound(port: int) -> bool:
