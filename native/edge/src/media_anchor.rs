@@ -31,6 +31,8 @@ pub(crate) enum MediaFault {
 pub(crate) enum Role {
     Offer,
     Answer,
+    /// An answer that came before: an ACK never offers.
+    Again,
 }
 
 /// One attempt of a new call, and where it goes.
@@ -128,7 +130,13 @@ impl Edge {
     /// are: the media of a core may well stand elsewhere in its network than its signalling.
     pub(crate) fn is_hidden(&self, ip: IpAddr, arrival: &Hop) -> bool {
         let source = arrival.address.ip().to_canonical();
-        ip != source && !ip.is_unspecified() && self.snapshot.nat_tests.is_private(ip) && !same_block(ip, source) && self.is_phone(arrival)
+        // Its address of the other family is not known.
+        ip.is_ipv4() == source.is_ipv4()
+            && ip != source
+            && !ip.is_unspecified()
+            && self.snapshot.nat_tests.is_private(ip)
+            && !same_block(ip, source)
+            && self.is_phone(arrival)
     }
 
     /// Whether a phone says that it is at ports of ours, which descriptions call `told`: what came there would circle. One that
@@ -175,7 +183,11 @@ impl Edge {
             return Ok(Changes::new());
         }
         let answers = matches!(head.method, Method::Ack | Method::Prack) && session.is_some_and(|session| session.open_offer == Some(side.other()));
-        let role = if answers { Role::Answer } else { Role::Offer };
+        let role = match head.method {
+            _ if answers => Role::Answer,
+            Method::Ack => Role::Again,
+            _ => Role::Offer,
+        };
         self.anchor(shape.call, place, side, arrival, message, tag, role, true)
     }
 
@@ -230,9 +242,9 @@ impl Edge {
         let head = message.head;
         let Some(session) = self.session_mut(call, place) else { return Role::Answer };
         let offered = session.open_offer == Some(side.other()) || session.offered == Some((side.other(), head.cseq));
-        if head.method != Method::Invite || offered || session.answered == head.cseq {
+        if head.method != Method::Invite || offered || session.answered == Some((side, head.cseq)) {
             if head.method == Method::Invite && head.status_code >= 200 {
-                session.answered = head.cseq;
+                session.answered = Some((side, head.cseq));
                 if head.body.is_empty() {
                     // The answer came before it, in a provisional response.
                     session.open_offer = None;
@@ -363,6 +375,7 @@ impl Edge {
         let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) else { return };
         let mut ready: SmallVec<[Command; 2]> = SmallVec::new();
         match role {
+            Role::Again => {}
             // Two that crossed: the one that came first counts, and both are refused with 491 (RFC 3261 section 14.2).
             Role::Offer if session.negotiated && session.open_offer == Some(side.other()) => {}
             Role::Offer => {

@@ -48,8 +48,9 @@ pub(crate) struct MediaSession {
     /// Where its ports are bound that face each side, and what descriptions say of that: for its whole life.
     pub(crate) bound: [IpAddr; 2],
     pub(crate) told: [IpAddr; 2],
-    /// The number of the request whose answer has passed: it may be repeated.
-    pub(crate) answered: u32,
+    /// Who answered last, and the number of that request: it may be repeated. Each side numbers its requests by itself (RFC 3261 section
+    /// 12.2.1.1).
+    pub(crate) answered: Option<(Side, u32)>,
     /// Who offered something by an INVITE last, and its number: whatever describes media in a response to that is an answer, in each of
     /// the dialogs that it made (RFC 6337 section 2.1).
     pub(crate) offered: Option<(Side, u32)>,
@@ -194,7 +195,7 @@ impl Edge {
             far,
             bound,
             told,
-            answered: 0,
+            answered: None,
             offered: None,
             early: EarlyMedia::default(),
             streams: SmallVec::new(),

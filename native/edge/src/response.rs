@@ -101,11 +101,12 @@ impl Edge {
             // What the far end was told of the caller is not what the caller said (RFC 3261 section 8.2.6.2).
             self.edits.replace(slot.value, from);
         }
-        let tells = message.head.slots().iter().any(|slot| slot.name.needs_trust());
-        if tells && (!self.is_trusted(arrival) || wants_privacy(message) && !self.is_trusted(&reply_to)) {
-            for slot in message.head.slots().iter().filter(|slot| slot.name.needs_trust()) {
-                self.edits.remove(slot.line);
-            }
+        let slots = message.head.slots().iter();
+        if slots.clone().any(|slot| slot.name.needs_trust() || slot.name.stays_within()) {
+            let (believed, near) = (self.is_trusted(arrival), self.is_trusted(&reply_to));
+            let withheld = !near && wants_privacy(message);
+            let goes = |name: HeaderName| !believed && name.needs_trust() || !near && name.stays_within() || withheld && name.tells_identity();
+            slots.filter(|slot| goes(slot.name)).for_each(|slot| self.edits.remove(slot.line));
         }
         self.edit_number_back(renumbered, message);
         if !own {

@@ -69,9 +69,13 @@ fn the_same_holds_for_who_answers() {
         settings.peers[0].to = vec!["sip:192.0.2.200".to_owned()];
         let mut rig = Rig::new(settings);
         let sent = rig.receive("198.51.100.7:5060", &Request::new("INVITE", "sip:1@192.0.2.1").text());
-        let ringing = response(&sent[1].text, 180, "b").replace("Content-Length", &format!("{ASSERTED}\r\nPrivacy: id\r\nContent-Length"));
-        let reply = rig.receive(CORE, &ringing);
-        assert_eq!(headers(&reply[0].text, "P-Asserted-Identity").len(), told);
+        let within = "P-Charging-Vector: icid-value=1\r\nP-Served-User: <sip:x@core.example>\r\nP-Preferred-Identity: <sip:y@core.example>\r\nDiversion: <sip:z@core.example>";
+        for (privacy, asserted) in [("Privacy: id\r\n", told), ("", 1)] {
+            let ringing = response(&sent[1].text, 180, "b").replace("Content-Length", &format!("{ASSERTED}\r\n{within}\r\n{privacy}Content-Length"));
+            let reply = rig.receive(CORE, &ringing);
+            let counts = ["P-Asserted-Identity", "P-Charging-Vector", "P-Served-User", "P-Preferred-Identity", "Diversion"];
+            assert_eq!(counts.map(|name| headers(&reply[0].text, name).len()), [asserted, told, told, told, 1], "{trusted} {privacy}");
+        }
     }
 }
 

@@ -168,6 +168,46 @@ fn an_offer_in_the_200_is_answered_by_the_ack() {
 }
 
 #[test]
+fn sides_number_their_requests_each_by_itself_and_zero_is_a_number() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (invite, ok) = call(&mut rig);
+    let (facing_callee, facing_caller) = (place(&invite.text).1, place(&ok.text).1);
+    // The callee asks for an offer with the number that the caller's INVITE had.
+    let sent = rig.receive(CALLEE, &from_callee("INVITE", &invite, 1, "z9hG4bK-re").text());
+    let asked = sent_to(&sent, CALLER).text.clone();
+    rig.receive(CALLER, &with_body(&response(&asked, 200, ""), &sdp("198.51.100.7", 4_002)));
+    let ack = offered(from_callee("ACK", &invite, 1, "z9hG4bK-ack"), "203.0.113.9", 5_002);
+    rig.receive(CALLEE, &ack);
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4002", &rtp(1)), Some((facing_callee, "203.0.113.9:5002".parse().unwrap())));
+    // A repeated ACK offers nothing, so that the next offer counts.
+    rig.receive(CALLEE, &ack);
+    let sent = rig.receive(CALLER, &offered(within("INVITE", &ok, 2, "z9hG4bK-re2"), "198.51.100.7", 4_004));
+    let asked = sent_to(&sent, CALLEE).text.clone();
+    rig.receive(CALLEE, &with_body(&response(&asked, 200, ""), &sdp("203.0.113.9", 5_002)));
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5002", &rtp(1)), Some((facing_caller, "198.51.100.7:4004".parse().unwrap())));
+    // A call that begins with zero, and has its offer in the 200.
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &Request::new("INVITE", "sip:bob@203.0.113.9").cseq(0).text());
+    let request = sent_to(&sent, CALLEE).text.clone();
+    let sent = rig.receive(CALLEE, &with_body(&response(&request, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let ok = sent_to(&sent, CALLER).clone();
+    let sent = rig.receive(CALLER, &offered(within("ACK", &ok, 0, "z9hG4bK-ack"), "198.51.100.7", 4_000));
+    let (facing_caller, facing_callee) = (place(&ok.text).1, place(&sent_to(&sent, CALLEE).text).1);
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)), Some((facing_callee, "203.0.113.9:5000".parse().unwrap())));
+}
+
+#[test]
+fn what_is_text_does_not_leave_by_a_media_port() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (invite, ok) = call(&mut rig);
+    let (facing_callee, facing_caller) = (place(&invite.text).1, place(&ok.text).1);
+    assert!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)).is_some());
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", b"INVITE sip:x@192.0.2.1 SIP/2.0\r\n\r\n"), None);
+    assert!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(2)).is_some());
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", b"OPTIONS sip:x SIP/2.0\r\n\r\n"), None);
+}
+
+#[test]
 fn branches_that_ring_at_once_have_ports_of_their_own() {
     let mut settings = standard(Engage::Always);
     settings.peers[1] =
@@ -574,22 +614,25 @@ fn a_media_worker_that_falls_behind_gets_nothing_new_and_keeps_what_it_has() {
 
 #[test]
 fn a_phone_that_signals_over_ipv6_and_describes_ipv4_is_heard() {
-    let mut settings = standard(Engage::Always);
-    settings.listeners.push(listener("six", "udp:[2001:db8::1]:5060"));
-    settings.peers[0] = peer("phones", PeerKind::Subscribers, "2001:db8:7::/48", &[]);
-    let mut rig = Rig::new(settings);
-    let source = "[2001:db8:7::9]:5060";
-    let text = invite(&sdp("198.51.100.7", 4_000)).replace("SIP/2.0/UDP 198.51.100.7", "SIP/2.0/UDP [2001:db8:7::9]");
-    let sent = rig.receive_at(1, syntax::Transport::Udp, source, text.as_bytes());
-    let invite = sent_to(&sent, CALLEE).clone();
-    assert_eq!(rig.media.addresses(), ["192.0.2.1", "192.0.2.1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap()));
-    let sent = rig.receive(CALLEE, &with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
-    let ok = sent_to(&sent, source).clone();
-    let (address, facing_caller) = place(&ok.text);
-    assert_eq!(address, "192.0.2.1");
-    let facing_callee = place(&invite.text).1;
-    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)), Some((facing_callee, "203.0.113.9:5000".parse().unwrap())));
-    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)), Some((facing_caller, "198.51.100.7:4000".parse().unwrap())));
+    // An inner address too: that of the other family says nothing of where it is.
+    for own in ["198.51.100.7", "192.168.1.5"] {
+        let mut settings = standard(Engage::Always);
+        settings.listeners.push(listener("six", "udp:[2001:db8::1]:5060"));
+        settings.peers[0] = peer("phones", PeerKind::Subscribers, "2001:db8:7::/48", &[]);
+        let mut rig = Rig::new(settings);
+        let source = "[2001:db8:7::9]:5060";
+        let text = invite(&sdp(own, 4_000)).replace("SIP/2.0/UDP 198.51.100.7", "SIP/2.0/UDP [2001:db8:7::9]");
+        let sent = rig.receive_at(1, syntax::Transport::Udp, source, text.as_bytes());
+        let invite = sent_to(&sent, CALLEE).clone();
+        assert_eq!(rig.media.addresses(), ["192.0.2.1", "192.0.2.1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap()));
+        let sent = rig.receive(CALLEE, &with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+        let ok = sent_to(&sent, source).clone();
+        let (address, facing_caller) = place(&ok.text);
+        assert_eq!(address, "192.0.2.1");
+        let facing_callee = place(&invite.text).1;
+        assert_eq!(rig.packet(facing_caller, &format!("{own}:4000"), &rtp(1)), Some((facing_callee, "203.0.113.9:5000".parse().unwrap())));
+        assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)), Some((facing_caller, format!("{own}:4000").parse().unwrap())));
+    }
 }
 
 #[test]

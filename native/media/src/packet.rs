@@ -32,6 +32,12 @@ pub(crate) fn is_plausible(kind: StreamKind, bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether a datagram of somebody who is known may pass: media, STUN, DTLS, ZRTP or an empty one that keeps a way open, and no text. Else a
+/// phone that describes a place of signalling could have its requests delivered there from our address.
+pub(crate) fn may_pass(kind: StreamKind, bytes: &[u8]) -> bool {
+    kind == StreamKind::Datagrams || matches!(bytes.first(), None | Some(0..=3 | 16..=63 | 128..=191))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +61,12 @@ mod tests {
         assert!(is_plausible(StreamKind::RtpOverDtls, &[22, 254, 253]) && is_plausible(StreamKind::RtpOverDtls, &[0, 1, 0, 0]));
         assert!(!is_plausible(StreamKind::RtpOverDtls, b"GET /"));
         assert!(is_plausible(StreamKind::Datagrams, &[0]) && !is_plausible(StreamKind::Datagrams, &[]));
+        for kind in [StreamKind::Rtp, StreamKind::RtpOverDtls] {
+            for text in ["INVITE sip:a@b SIP/2.0\r\n", "SIP/2.0 200 OK\r\n", "\r\n\r\nBYE sip:a SIP/2.0\r\n", "get / HTTP/1.1"] {
+                assert!(!may_pass(kind, text.as_bytes()), "{text}");
+            }
+            assert!([&rtp[..], &[0, 1, 0, 0], &[22, 254], &[16, 0, b'Z', b'R'], &[]].into_iter().all(|bytes| may_pass(kind, bytes)));
+        }
+        assert!(may_pass(StreamKind::Datagrams, b"text"), "T.38 has no head of its own");
     }
 }

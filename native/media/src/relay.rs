@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::command::{Command, Described, PortPair, Rules, SessionId, Side, StreamKind};
 use crate::latch::Taken;
-use crate::packet::{RtpHead, is_plausible};
+use crate::packet::{RtpHead, is_plausible, may_pass};
 use crate::report::{Notice, SessionReport, SideReport, StreamReport};
 use crate::row::{NOWHERE, Row};
 
@@ -220,6 +220,11 @@ impl Relay {
                 self.refuse(session, side, source);
                 return None;
             }
+        }
+        if !may_pass(own.kind, bytes) {
+            own.refused += 1;
+            self.counts.refused += 1;
+            return None;
         }
         own.packets += 1;
         own.octets += bytes.len() as u64;
