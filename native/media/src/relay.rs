@@ -116,7 +116,13 @@ impl Relay {
             for (row, expected) in [(first, described.expected.map(|both| both[0])), (first + 1, described.expected.map(|both| both[1]))] {
                 if let Some(row) = self.rows.get_mut(row as usize) {
                     row.latch.expect(now, expected, signalled);
-                    (row.kind, row.clock_rate) = (described.kind, described.clock_rate.max(1));
+                    row.kind = described.kind;
+                }
+            }
+            // What either side sends is what was agreed on, which the answer says: it comes after the offer.
+            for pair in described.pairs {
+                if let Some(row) = self.rows.get_mut(pair.slot as usize * 2) {
+                    row.clock_rate = described.clock_rate.max(1);
                 }
             }
         }

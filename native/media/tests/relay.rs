@@ -143,6 +143,28 @@ fn the_end_of_a_session_tells_what_it_was_like_and_frees_its_ports() {
 }
 
 #[test]
+fn jitter_goes_by_the_clock_that_the_answer_names_whichever_came_first_in_the_offer() {
+    for [offered, answered] in [[48_000, 8_000], [8_000, 48_000]] {
+        let mut relay = Relay::default();
+        for (side, place, clock_rate) in [(Side::Caller, "192.0.2.1:4000", offered), (Side::Callee, "198.51.100.2:5000", answered)] {
+            let expected = Some([at(place), SocketAddr::new(at(place).ip(), at(place).port() + 1)]);
+            let stream = Described { index: 0, pairs: pairs(7), expected, active: true, kind: StreamKind::Rtp, clock_rate };
+            relay.command(0, Command::Describe { session: ID, side, signalled: at(place).ip(), rules: RULES, streams: [stream].into_iter().collect() });
+        }
+        // A packet each 20 ms by the agreed clock, both ways.
+        for number in 0..200_u16 {
+            let mut packet = rtp(number);
+            packet[4..8].copy_from_slice(&(u32::from(number) * (answered / 50)).to_be_bytes());
+            relay.packet(u64::from(number) * 20_000, CALLER, at("192.0.2.1:4000"), &packet);
+            relay.packet(u64::from(number) * 20_000, CALLEE, at("198.51.100.2:5000"), &packet);
+        }
+        relay.command(4 * SECOND, Command::Close { session: ID, report: true });
+        let [Notice::Closed(report)] = relay.notices.as_slice() else { panic!("{:?}", relay.notices) };
+        assert!(report.streams[0].sides.iter().all(|side| side.most_jitter_milliseconds < 0.1), "{report:?}");
+    }
+}
+
+#[test]
 fn fax_goes_through_as_it_is() {
     let mut relay = Relay::default();
     describe(&mut relay, 0, ID, Side::Caller, Some("192.0.2.1:4000"), true, StreamKind::Datagrams);
