@@ -111,12 +111,21 @@ impl Edge {
     fn ping_at(&mut self, now: Now, place: usize, keep_alive: KeepAlive, snapshot: &Snapshot) {
         let Some(settings) = snapshot.settings.registrar.as_ref().map(|registrar| &registrar.keep_alive) else { return };
         let seconds = Self::seconds_of(now);
+        // A connection is kept by whoever opened it (RFC 5626 section 4.4.1); one that is gone must not be opened again for this.
+        let is_kept = |binding: &Binding| binding.expires > seconds && (binding.natted || !settings.natted_only) && !binding.flow.transport.is_reliable();
+        let lost = settings.most_lost;
+        let is_dead = |binding: &Binding| keep_alive == KeepAlive::Options && lost > 0 && binding.lost >= lost && is_kept(binding);
         let Some(record) = self.users.location.at_mut(place) else { return };
-        let mut dead = None;
+        if record.bindings.iter().any(is_dead) {
+            // Before the others are asked, whose answers find them by their places.
+            let aor = record.aor().to_vec();
+            let gone = self.remove_those(now, &aor, is_dead);
+            self.counters.bindings_dead.add_many(gone as u64);
+        }
+        let Some(record) = self.users.location.at_mut(place) else { return };
         for index in 0..record.bindings.len() {
             let binding = &mut record.bindings[index];
-            // A connection is kept by whoever opened it (RFC 5626 section 4.4.1); one that is gone must not be opened again for this.
-            if binding.expires <= seconds || settings.natted_only && !binding.natted || binding.flow.transport.is_reliable() {
+            if !is_kept(binding) {
                 continue;
             }
             let hop = Hop::of_flow(&binding.flow);
@@ -127,10 +136,6 @@ impl Edge {
             if keep_alive == KeepAlive::LineEnds {
                 self.out.send(hop, b"\r\n\r\n");
                 continue;
-            }
-            if settings.most_lost > 0 && binding.lost >= settings.most_lost {
-                dead = Some((record.aor().to_vec(), row_number(record.aor(), &record.bindings[index])));
-                break;
             }
             binding.lost = binding.lost.saturating_add(1);
             let mark = ping_mark(record.aor(), index, &record.bindings[index]);
@@ -144,10 +149,6 @@ impl Edge {
             };
             let contact = record.bindings[index].contact();
             self.out.send_with(hop, |out| write_options(out, snapshot, hop, &token, contact, now));
-        }
-        if let Some((aor, row)) = dead {
-            self.counters.bindings_dead.add();
-            self.remove_those(now, &aor, |binding| row_number(&aor, binding) == row);
         }
     }
 

@@ -544,6 +544,32 @@ fn ways_are_kept_open_and_who_does_not_answer_goes() {
 }
 
 #[test]
+fn a_dead_binding_goes_without_a_ping_and_the_others_are_asked() {
+    let mut settings = served();
+    let keep_alive = &mut settings.registrar.as_mut().unwrap().keep_alive;
+    (keep_alive.method, keep_alive.most_lost) = ("options".to_owned(), 1);
+    let mut rig = Rig::new(settings);
+    for (number, source) in ["198.51.100.9:31000", "198.51.100.9:32000", "198.51.100.9:33000"].into_iter().enumerate() {
+        let contact = format!("Contact: <sip:bob@10.1.2.3:{}>", 5_070 + number);
+        let mut register = Register::new(1).lines(&[&contact]);
+        let call_id = format!("Call-ID: of-{number}\r\n");
+        register.via = "10.1.2.3:5070";
+        let text = register.text();
+        let own = header(&text, "Call-ID");
+        one(rig.receive(source, &text.replace(&format!("Call-ID: {own}\r\n"), &call_id)));
+    }
+    for round in 1..4u64 {
+        // The first falls silent at once.
+        let pings = rig.advance(if round == 1 { 31_000 } else { 30_000 });
+        assert_eq!(pings.len(), if round == 1 { 3 } else { 2 }, "round {round}");
+        for ping in pings.iter().filter(|ping| ping.to.port() != 31_000) {
+            rig.receive(&ping.to.to_string(), &response(&ping.text, 200, "x"));
+        }
+    }
+    assert_eq!((rig.rows("bob@example.net").len(), rig.counters().bindings_dead.get(), rig.counters().keep_alives_sent.get()), (2, 1, 7));
+}
+
+#[test]
 fn events_tell_of_records_and_bindings() {
     let mut rig = Rig::new(served());
     rig.listen(&["E_UL_AOR_INSERT", "E_UL_AOR_DELETE", "E_UL_CONTACT_INSERT", "E_UL_CONTACT_UPDATE", "E_UL_CONTACT_DELETE"]);
