@@ -39,7 +39,8 @@ impl NatTests {
         let via = &message.head.via;
         let via_ip = parse_ip(message.text(via.host));
         let differs = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.to_canonical() != source.ip().to_canonical());
-        if self.has(2) && (differs(via_ip) || !via.received.is_empty()) {
+        let said = if via.maddr.is_empty() { via_ip } else { parse_ip(message.text(via.maddr)) };
+        if self.has(2) && (differs(said) || !via.received.is_empty()) {
             return true;
         }
         if self.has(16) && !arrival.transport.is_reliable() {
@@ -81,12 +82,11 @@ impl NatTests {
         ip.is_private() || ip.is_loopback() || a == 100 && b & 0xc0 == 64 || self.has(128) && (a, b, c) == (192, 0, 0) && d < 8
     }
 
+    /// Each c= line counts: a media description may have one of its own (RFC 8866 section 5.7).
     fn has_private_sdp(self, message: &Message<'_>) -> bool {
-        let first = syntax::sdp_lines(message.bytes, message.head.body).find(|line| line.kind == b'c');
-        let value = first.map(|line| line.value.of(message.bytes));
-        let Some(value) = value.and_then(|value| value.strip_prefix(b"IN IP4 ").map(<[u8]>::trim_ascii)) else { return false };
-        let host = value.split(|b| *b == b'/').next().unwrap_or_default();
-        parse_ip(host).is_some_and(|ip| self.is_private(ip))
+        let lines = syntax::sdp_lines(message.bytes, message.head.body).filter(|line| line.kind == b'c');
+        let hosts = lines.filter_map(|line| line.value.of(message.bytes).strip_prefix(b"IN IP4 ")?.trim_ascii().split(|b| *b == b'/').next());
+        hosts.filter_map(parse_ip).any(|ip| self.is_private(ip))
     }
 }
 
@@ -97,6 +97,7 @@ mod tests {
     use super::*;
 
     const SDP: &str = "v=0\r\nc=IN IP4 10.0.0.9\r\n";
+    const OWN_LINE: &str = "v=0\r\nc=IN IP4 198.51.100.7\r\nm=audio 4000 RTP/AVP 0\r\nc=IN IP4 10.0.0.9\r\n";
 
     fn holds(tests: &[&str], source: &str, via: &str, contact: &str, body: &str) -> bool {
         let tests = NatTests::new(&tests.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
@@ -121,9 +122,11 @@ mod tests {
             ("diff-ip-src-via", ("10.0.0.1:5062", "<sip:a@198.51.100.7>", ""), (public, "<sip:a@10.0.0.1>", "")),
             ("diff-ip-src-via", ("phone.example:5062", "<sip:a@h>", ""), (public, "<sip:a@h>", "")),
             ("diff-ip-src-via", ("198.51.100.7:5062;received=10.0.0.1", "<sip:a@h>", ""), (public, "<sip:a@h>", "")),
+            ("diff-ip-src-via", ("198.51.100.7:5062;maddr=10.0.0.1", "<sip:a@h>", ""), ("10.0.0.1:5062;maddr=198.51.100.7", "<sip:a@h>", "")),
             ("private-via", ("10.0.0.1:5062", "<sip:a@h>", ""), (public, "<sip:a@10.0.0.1>", "")),
             ("private-sdp", (public, "<sip:a@h>", SDP), (public, "<sip:a@10.0.0.1>", "v=0\r\nc=IN IP4 0.0.0.0\r\n")),
             ("private-sdp", (public, "<sip:a@h>", SDP), (public, "<sip:a@h>", "v=0\r\nc=IN IP6 fd00::1\r\n")),
+            ("private-sdp", (public, "<sip:a@h>", OWN_LINE), (public, "<sip:a@h>", &OWN_LINE.replace("10.0.0.9", "198.51.100.9"))),
             ("diff-port-src-via", ("198.51.100.7", "<sip:a@h>", ""), (public, "<sip:a@h>", "")),
             ("diff-ip-src-contact", (public, "<sip:a@203.0.113.1>", ""), (public, "<sip:a@198.51.100.7:9>", "")),
             ("diff-ip-src-contact", (public, "<sip:a@name.example>", ""), (public, "<sip:a@198.51.100.7>", "")),
