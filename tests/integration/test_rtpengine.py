@@ -171,6 +171,11 @@ def test_calls_are_shared_by_weight_and_go_on_with_the_one_that_is_left(local: L
         told = proxy.told("E_RTPENGINE_STATUS")
         assert (told[0]["status"], told[0]["set"], told[0]["socket"]) == ("inactive", "e1", f"udp:127.0.0.1:{second.port}")
         assert 'rtpengine_up{node="test",engine="e1"} 0' in manage(proxy, "metrics")[1]
+        # So does a call of it with its next offer.
+        moved = next(call for call in calls if not first.has(call.near[1]))
+        offer, reply = moved.again(sdp(near.host, near.port), sdp(far.host, far.port), branch="moved")
+        moved.far, moved.near = place(offer), place(reply)
+        assert hear_each_other(moved, near, far, first)
         # It comes back by itself.
         second.start()
         assert proxy.told("E_RTPENGINE_STATUS", 2, 6)[1]["status"] == "active"

@@ -124,6 +124,11 @@ struct Pending {
     deadline: Instant,
 }
 
+/// Whether another engine may do it than the one that has the session: an offer tells a new one all that it needs.
+fn may_move(question: &MediaQuestion) -> bool {
+    question.node.is_none() || question.command.kind == NgKind::Offer
+}
+
 struct Asker {
     inbox: Arc<Inbox>,
     health: Health,
@@ -210,7 +215,10 @@ impl Asker {
     }
 
     fn ask(&mut self, question: Box<MediaQuestion>, refused: Vec<SocketAddr>) {
-        let chosen = question.node.filter(|_| refused.is_empty()).or_else(|| if question.node.is_none() { self.choose(&question, &refused) } else { None });
+        let chosen = match question.node.filter(|_| refused.is_empty()) {
+            None if may_move(&question) => self.choose(&question, &refused),
+            own => own,
+        };
         let Some(node) = chosen.filter(|_| self.pending.len() + self.waiting.len() < self.most) else {
             return self.failed(*question, "none answers");
         };
@@ -263,7 +271,7 @@ impl Asker {
             NgAnswer::Deleted(told) if question.command.kind == NgKind::Delete => {
                 self.closed(&question, ng_report(question.command.session, &told, &question.command.from_tag));
             }
-            NgAnswer::Error(why) if question.node.is_none() => {
+            NgAnswer::Error(why) if may_move(&question) => {
                 // Another may have ports or calls to spare.
                 log::debug!(target: "media", "rtpengine {} refuses: {why}", pending.node);
                 let refused = [pending.refused, vec![pending.node]].concat();
@@ -318,7 +326,7 @@ impl Asker {
             }
             self.set_up(pending.node, false);
             let Some(question) = pending.question else { continue };
-            if question.node.is_none() {
+            if may_move(&question) {
                 let refused = [pending.refused, vec![pending.node]].concat();
                 self.ask(question, refused);
             } else {
