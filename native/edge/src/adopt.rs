@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use proto::{DialogState, Direction, Key, Now};
-use syntax::{Message, Method};
+use syntax::{Message, Method, Span};
 
 use crate::admit::Class;
 use crate::call::Call;
 use crate::edge::Edge;
+use crate::hang_up::Ends;
 use crate::hop::Hop;
 use crate::limit_settings::{Counts, HeldLimit};
 use crate::limits::Parties;
+use crate::route::element_uri;
 
 /// Dialogs of one call of a process before that are known at once.
 const DIALOGS: usize = 8;
@@ -50,6 +52,8 @@ impl Edge {
         let mut call = Call::adopted(message, direction, caller, from_peer, now, self.call_number, lease);
         call.note_dialog(callee_tag, DialogState::Confirmed, callee, 1);
         call.callee = Some(*callee);
+        let is_ours = |element: &[u8]| element_uri(element, Span::new(0, element.len())).is_some_and(|uri| self.snapshot.own.is_own(element, &uri));
+        call.ends = Ends::of_adopted(message, direction, is_ours);
         let key = self.calls.insert(call)?;
         self.dialogs.insert(dialog, key);
         self.arm_call(key);

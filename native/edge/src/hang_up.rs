@@ -56,16 +56,14 @@ pub(crate) fn side(direction: Direction) -> usize {
     }
 }
 
-/// The values of a header field with commas between; `None` where they are too long.
+/// The values of a header field with commas between.
+fn line(message: &Message<'_>, name: HeaderName) -> Vec<u8> {
+    message.all(name).map(|slot| slot.value.of(message.bytes)).collect::<SmallVec<[&[u8]; 4]>>().join(b", ".as_slice())
+}
+
+/// The same; `None` where they are too long.
 fn values(message: &Message<'_>, name: HeaderName) -> Option<Box<[u8]>> {
-    let mut line = Vec::new();
-    for slot in message.all(name) {
-        if !line.is_empty() {
-            line.extend_from_slice(b", ");
-        }
-        line.extend_from_slice(slot.value.of(message.bytes));
-    }
-    (line.len() <= LONGEST).then(|| line.into_boxed_slice())
+    Some(line(message, name)).filter(|line| line.len() <= LONGEST).map(Vec::into_boxed_slice)
 }
 
 fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -104,6 +102,42 @@ impl Ends {
             callee_tag: Box::default(),
         }))
     }
+
+    /// What a request within the dialog of a call tells that a process before began. Where the other side is, and how to get there, its
+    /// Request-URI and Route say (RFC 3261 section 12.2.1.1); by which number that side goes nobody knows.
+    pub(crate) fn of_adopted(request: &Message<'_>, direction: Direction, is_ours: impl Fn(&[u8]) -> bool) -> Option<Box<Self>> {
+        let (own, other) = (side(direction), 1 - side(direction));
+        let mut ends = Self::of_request(request)?;
+        ends.contacts = Default::default();
+        ends.contacts[own] = values(request, HeaderName::Contact)?;
+        ends.contacts[other] = [b"<", request.text(request.head.request_uri.whole), b">"].concat().into();
+        ends.routes = Default::default();
+        // Both lists begin with the proxy that is nearest to us.
+        ends.routes[own] = as_noted(elements(&line(request, HeaderName::RecordRoute)).collect(), own)?;
+        ends.routes[other] = as_noted(elements(&line(request, HeaderName::Route)).skip_while(|element| is_ours(element)).collect(), other)?;
+        ends.numbers = Default::default();
+        ends.numbers[own] = Numbers::opened(request.head.cseq);
+        ends.asking[own] = true;
+        ends.callee_tag = request.text(if direction == Direction::FromCaller { request.head.to.tag } else { request.head.from.tag }).into();
+        Some(ends)
+    }
+
+    /// The number of a last request in the name of a side: the next one, or one that none is above (RFC 3261 section 8.1.1.5).
+    fn last_number(&self, direction: Direction, adopted: bool) -> u32 {
+        match self.numbers[side(direction)].last {
+            0 if adopted => i32::MAX.unsigned_abs(),
+            last => last.saturating_add(1),
+        }
+    }
+}
+
+/// Proxies between us and a side, the nearest first, in the order in which that side's Record-Route lists them; `None` where they are
+/// too long.
+fn as_noted(mut routes: Vec<&[u8]>, side: usize) -> Option<Box<[u8]>> {
+    if side == 1 {
+        routes.reverse();
+    }
+    Some(routes.join(b", ".as_slice())).filter(|line| line.len() <= LONGEST).map(Vec::into_boxed_slice)
 }
 
 impl Edge {
@@ -215,7 +249,7 @@ impl Edge {
 
     /// The BYE that `direction`'s sender would send.
     fn bye(&self, call: &Call, ends: &Ends, callee_tag: &[u8], direction: Direction, why: &str) -> Option<Vec<u8>> {
-        let number = ends.numbers[side(direction)].last.saturating_add(1);
+        let number = ends.last_number(direction, call.adopted);
         self.within(call, ends, callee_tag, direction, "BYE", number, &format!("Reason: SIP;cause=200;text=\"{why}\"\r\n"), b"")
     }
 

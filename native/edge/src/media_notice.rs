@@ -38,20 +38,22 @@ impl Edge {
         let ends = self.snapshot.settings.media.as_ref().is_some_and(|media| media.end_calls);
         // While it rings nobody need say anything.
         let Some(call) = self.calls.get(key).filter(|call| call.answered.is_some()) else { return };
-        let values = vec![call_id(call).into(), tag(call.texts.caller_tag()).into(), tag(callee_tag(call)).into(), u64::from(ends).into()];
+        let texts = [call_id(call), tag(call.texts.caller_tag()), tag(callee_tag(call))];
         let name = self.name_of_call(key);
         log::info!(target: "media", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "no media from either side");
-        self.tell(now, EventKind::MediaTimeout, |_| values);
-        if ends && !self.end_one(now, key, "Media timeout") {
+        let ended = ends && self.end_one(now, key, "Media timeout");
+        if ends && !ended {
             log::warn!(target: "media", call_id = name.call_id.as_str(), trace_id = name.trace_id.as_str(); "a call cannot be ended: one side gave no Contact");
         }
+        let [call_id, caller_tag, callee_tag] = texts;
+        self.tell(now, EventKind::MediaTimeout, |_| vec![call_id.into(), caller_tag.into(), callee_tag.into(), u64::from(ended).into()]);
     }
 
     /// Closes the media of a call that is over; true where its record waits for what that was like, and a copy of it is kept.
     pub(crate) fn close_media(&mut self, now: Now, call: &mut Call, record: &CallRecord) -> bool {
         let mut sessions: SmallVec<[(media::SessionId, usize); 1]> = SmallVec::new();
         for session in std::mem::take(&mut call.media) {
-            let (id, attempt, wanted) = (session.id, session.attempt, session.negotiated);
+            let (id, attempt, wanted) = (session.id, session.attempt, session.offers.negotiated);
             if self.close_session(session, wanted) {
                 sessions.push((id, attempt));
             }
