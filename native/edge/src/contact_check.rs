@@ -99,13 +99,7 @@ impl Edge {
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let contacts = &snapshot.settings.registrar.as_ref()?.contacts;
         let (ip, source) = (ip.to_canonical(), arrival.address.ip().to_canonical());
-        let own = snapshot.settings.listeners.iter().map(|listener| listener.address).filter(|own| own.port() == port);
-        let mut own = own.map(|own| own.ip());
-        let advertised = snapshot.settings.listeners.iter().filter(|listener| listener.advertise_port == port);
-        if advertised.into_iter().any(|listener| listener.advertise_host.trim_matches(['[', ']']).parse().is_ok_and(|own: IpAddr| own.to_canonical() == ip)) {
-            return Some("is an address of this proxy");
-        }
-        if own.any(|own| own.to_canonical() == ip || own.is_unspecified() && self.options.routes.source_for(ip) == Some(ip)) {
+        if self.is_own_place(ip, port) {
             return Some("is an address of this proxy");
         }
         // Beside a phone on its own machine something else of ours may run: then the port tells them apart.
@@ -117,6 +111,24 @@ impl Edge {
             return Some("lies in a forbidden network");
         }
         (in_networks(&contacts.private, ip) && ip != source && !natted).then_some("is a private address and not its sender's")
+    }
+
+    /// Whether a listener of ours is there, as it is bound or as it is told to others.
+    fn is_own_place(&mut self, ip: IpAddr, port: u16) -> bool {
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let told = |host: &str| host.trim_matches(['[', ']']).parse().is_ok_and(|own: IpAddr| own.to_canonical() == ip);
+        snapshot.settings.listeners.iter().any(|listener| {
+            let bound = listener.address.ip();
+            let mut there = || bound.to_canonical() == ip || bound.is_unspecified() && self.options.routes.source_for(ip) == Some(ip);
+            listener.advertise_port == port && told(&listener.advertise_host) || listener.address.port() == port && there()
+        })
+    }
+
+    /// Whether a phone describes its media at a place that is none of a phone: packets from our address that are no SIP would have a
+    /// machine there shut us out.
+    pub(crate) fn is_forged_place(&mut self, arrival: &Hop, place: SocketAddr) -> bool {
+        let ip = place.ip().to_canonical();
+        ip.is_multicast() || self.is_own_place(ip, place.port()) || self.is_machine(arrival, ip, Some(place.port()))
     }
 
     /// Whether a machine of ours or of a carrier, or the proxy itself, is at `address`: no phone is.

@@ -48,6 +48,7 @@ mod media_adopt;
 mod media_anchor;
 mod media_external;
 mod media_notice;
+mod media_offers;
 mod media_session;
 mod media_settings;
 mod media_text;

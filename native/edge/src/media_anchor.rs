@@ -35,6 +35,19 @@ pub(crate) enum Role {
     Again,
 }
 
+/// The part of a message in the exchange of offer and answer.
+struct Turn<'a> {
+    /// Who sent it.
+    side: Side,
+    /// The callee's tag in its dialog; empty before there is one.
+    tag: &'a [u8],
+    role: Role,
+    /// Whether an answer ends the exchange.
+    last: bool,
+    /// CSeq of the request as the other side saw it.
+    number: u32,
+}
+
 /// One attempt of a new call, and where it goes.
 pub(crate) struct Leg<'a> {
     pub(crate) arrival: &'a Hop,
@@ -141,11 +154,11 @@ impl Edge {
 
     /// Whether a phone says that it is at ports of ours, which descriptions call `told`: what came there would circle. One that
     /// is seen at such an address shares it with us, behind a NAT for one, and its ports are its own.
-    fn is_ours_already(&self, place: SocketAddr, told: [IpAddr; 2], arrival: &Hop) -> bool {
+    fn leads_to_us(&self, place: SocketAddr, told: [IpAddr; 2], arrival: &Hop) -> bool {
         let ip = place.ip();
         let ours = |listener: &crate::settings::ListenerSettings| listener.media_address == ip || listener.media_advertise == Some(ip);
         let named = told.contains(&ip) || self.snapshot.settings.listeners.iter().any(ours);
-        named && ip != arrival.address.ip().to_canonical() && self.media.ports.contains(&(place.port() & !1)) && self.is_phone(arrival)
+        named && ip != arrival.address.ip().to_canonical() && self.media.ports.contains(&(place.port() & !1))
     }
 
     /// An attempt of a new call is about to be made: a session for it where its media is relayed, and what changes in it.
@@ -164,7 +177,8 @@ impl Edge {
         }
         let (near, near_ip) = self.facing(arrival, message);
         let Some(place) = self.open_session(call, number, [near, hop.listener], [near_ip, hop.address.ip().to_canonical()]) else { return Ok(Changes::new()) };
-        let done = self.anchor(call, place, Side::Caller, arrival, message, b"", Role::Offer, false);
+        let turn = Turn { side: Side::Caller, tag: b"", role: Role::Offer, last: false, number: message.head.cseq };
+        let done = self.anchor(call, place, arrival, message, &turn);
         if done.is_err() {
             self.close_attempt(call, number);
         }
@@ -178,17 +192,22 @@ impl Edge {
         let tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
         let Some(place) = self.session_of(shape.call, tag) else { return Ok(Changes::new()) };
         let side = side_of(direction);
+        if let Some(session) = self.session_mut(shape.call, place).filter(|_| head.method == Method::Invite && head.body.is_empty()) {
+            // Who asks for an offer has none of its own any more, whatever became of the last one.
+            session.offers.give_up(side);
+        }
         let session = self.session(shape.call, place);
         if session.is_some_and(|session| session.external.is_some()) {
             return Ok(Changes::new());
         }
-        let answers = matches!(head.method, Method::Ack | Method::Prack) && session.is_some_and(|session| session.open_offer == Some(side.other()));
+        let answers = matches!(head.method, Method::Ack | Method::Prack) && session.is_some_and(|session| session.offers.is_open(side.other()));
         let role = match head.method {
             _ if answers => Role::Answer,
             Method::Ack => Role::Again,
             _ => Role::Offer,
         };
-        self.anchor(shape.call, place, side, arrival, message, tag, role, true)
+        let turn = Turn { side, tag, role, last: true, number: head.cseq.saturating_add(shape.renumber) };
+        self.anchor(shape.call, place, arrival, message, &turn)
     }
 
     /// A response passes: leads its media through here; true where that says how long the body is from now on.
@@ -226,7 +245,7 @@ impl Edge {
         let role = self.role_of_response(call, place, side, message);
         // A reliable provisional answer is as final as that of a 2xx (RFC 3262 section 5).
         let last = head.status_code >= 200 || is_reliable(message);
-        let done = self.anchor(call, place, side, arrival, message, tag, role, last);
+        let done = self.anchor(call, place, arrival, message, &Turn { side, tag, role, last, number: head.cseq });
         if dialog.is_none() && head.method == Method::Invite && head.status_code >= 200 {
             self.settle_early_media(call, place, tag);
         }
@@ -241,14 +260,18 @@ impl Edge {
     pub(crate) fn role_of_response(&mut self, call: Key, place: usize, side: Side, message: &Message<'_>) -> Role {
         let head = message.head;
         let Some(session) = self.session_mut(call, place) else { return Role::Answer };
-        let offered = session.open_offer == Some(side.other()) || session.offered == Some((side.other(), head.cseq));
+        let offered = session.offers.is_open(side.other()) || session.offered == Some((side.other(), head.cseq));
         if head.method != Method::Invite || offered || session.answered == Some((side, head.cseq)) {
             if head.method == Method::Invite && head.status_code >= 200 {
                 session.answered = Some((side, head.cseq));
                 if head.body.is_empty() {
                     // The answer came before it, in a provisional response.
-                    session.open_offer = None;
+                    session.offers.close(side.other());
                 }
+            }
+            if head.method == Method::Update && head.status_code >= 200 && head.body.is_empty() {
+                // An answer was due in it.
+                session.offers.forget(side.other(), head.cseq);
             }
             return Role::Answer;
         }
@@ -260,29 +283,35 @@ impl Edge {
         let Some(session) = self.session_mut(call, place) else { return };
         let (worker, commands) = (session.worker, session.early.settle(tag));
         if !commands.is_empty() {
-            (session.pending, session.open_offer) = (None, None);
+            session.offers.clear();
         }
         self.out.media.extend(commands.into_iter().map(|command| (worker, command)));
     }
 
     /// A request was refused. What it offered within a dialog does not count (RFC 3261 section 14.1); of an attempt nothing is left.
-    pub(crate) fn refused_media(&mut self, entry: Key, attempt: usize, message: &Message<'_>) {
+    pub(crate) fn refused_media(&mut self, entry: Key, attempt: usize, response: &Message<'_>) {
         let Some(transaction) = self.transactions.get(entry).filter(|_| !self.media.calls.is_empty()) else { return };
-        let (call, head) = (transaction.call, message.head);
         match transaction.dialog {
-            None if head.method == Method::Invite => self.close_attempt(call, attempt),
+            None if response.head.method == Method::Invite => self.close_attempt(transaction.call, attempt),
             None => {}
-            Some(_) if !carries_media(head.method) => {}
-            Some(Direction::FromCaller) => self.forget_offer(call, message.text(head.to.tag), Side::Caller),
-            Some(Direction::FromCallee) => self.forget_offer(call, message.text(head.from.tag), Side::Callee),
+            Some(direction) => self.forget_offer(transaction.call, direction, response, response.head.cseq),
         }
     }
 
-    fn forget_offer(&mut self, call: Key, tag: &[u8], side: Side) {
-        let Some(place) = self.session_of(call, tag) else { return };
-        // One of the other side that crossed it still waits for its answer.
-        if let Some(session) = self.session_mut(call, place).filter(|session| session.negotiated && session.open_offer == Some(side)) {
-            (session.pending, session.open_offer) = (None, None);
+    /// A request within a dialog got no answer, or could not be sent: what it offered is forgotten like one that is refused.
+    pub(crate) fn unanswered_media(&mut self, entry: Key) {
+        let Some(transaction) = self.transactions.get(entry).filter(|_| !self.media.calls.is_empty()) else { return };
+        let Some(direction) = transaction.dialog else { return };
+        let (call, renumber) = (transaction.call, transaction.shape.as_ref().map_or(0, |shape| shape.renumber));
+        self.with_request(entry, |edge, request| edge.forget_offer(call, direction, request, request.head.cseq.saturating_add(renumber)));
+    }
+
+    fn forget_offer(&mut self, call: Key, direction: Direction, message: &Message<'_>, number: u32) {
+        let head = message.head;
+        let tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
+        let place = if carries_media(head.method) { self.session_of(call, tag) } else { None };
+        if let Some(session) = place.and_then(|place| self.session_mut(call, place)) {
+            session.offers.forget(side_of(direction), number);
         }
     }
 
@@ -316,30 +345,32 @@ impl Edge {
         self.calls.get_mut(call)?.media.get_mut(place)
     }
 
-    /// Leads the media of one description through here. An answer that is `last` ends the exchange.
-    #[expect(clippy::too_many_arguments, reason = "one description with what is known of it")]
-    fn anchor(
-        &mut self,
-        call: Key,
-        place: usize,
-        side: Side,
-        arrival: &Hop,
-        message: &Message<'_>,
-        tag: &[u8],
-        role: Role,
-        last: bool,
-    ) -> Result<Changes, MediaFault> {
+    /// Leads the media of one description through here.
+    fn anchor(&mut self, call: Key, place: usize, arrival: &Hop, message: &Message<'_>, turn: &Turn<'_>) -> Result<Changes, MediaFault> {
+        let Turn { side, role, number, .. } = *turn;
         let Some(part) = session_part(message) else { return Ok(Changes::new()) };
         let source = arrival.address.ip().to_canonical();
         let session = SessionDescription::read(message.bytes, part).ok_or(MediaFault::Unreadable)?;
-        let streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, arrival)).ok_or(MediaFault::Unreadable)?;
+        let mut streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, arrival)).ok_or(MediaFault::Unreadable)?;
         let Some((told, worker)) = self.session(call, place).map(|session| (session.told, session.worker)) else { return Ok(Changes::new()) };
         if role == Role::Offer && !self.options.media.accepts(worker) {
             self.counters.media_refused.add();
             return Err(MediaFault::NoPorts);
         }
-        if streams.iter().filter_map(|said| said.expected).flatten().any(|place| self.is_ours_already(place, told, arrival)) {
-            return Err(MediaFault::Unreadable);
+        if self.is_phone(arrival) {
+            for said in &mut streams {
+                let forged = said
+                    .expected
+                    .is_some_and(|places| places.iter().any(|place| self.leads_to_us(*place, told, arrival) || self.is_forged_place(arrival, *place)));
+                if forged && message.is_request() {
+                    return Err(MediaFault::Unreadable);
+                }
+                if forged {
+                    // It is too late to refuse: nothing goes there.
+                    self.counters.media_unreadable.add();
+                    (said.expected, said.active) = (None, false);
+                }
+            }
         }
         let is_wanted = |index: usize| session.media.get(index).is_some_and(|media| media.port != 0);
         if self.take_ports(call, place, streams.iter().map(|stream| stream.index).filter(|index| is_wanted(*index))).is_err() {
@@ -360,8 +391,8 @@ impl Edge {
             .collect();
         // The ports of a stream that is refused or removed wait for the end of the call.
         let (id, address, rules) = (held.id, held.told[other], held.rules);
-        let offered = (role == Role::Offer && message.is_request() && message.head.method == Method::Invite).then_some((side, message.head.cseq));
-        self.exchange(call, place, Command::Describe { session: id, side, signalled: source, rules, streams: described }, tag, role, last);
+        let offered = (role == Role::Offer && message.is_request() && message.head.method == Method::Invite).then_some((side, number));
+        self.exchange(call, place, Command::Describe { session: id, side, signalled: source, rules, streams: described }, turn);
         if let Some(session) = self.session_mut(call, place) {
             session.offered = offered.or(session.offered);
         }
@@ -369,31 +400,17 @@ impl Edge {
     }
 
     /// Hands a description to its media worker, in the order of offer and answer.
-    fn exchange(&mut self, call: Key, place: usize, command: Command, tag: &[u8], role: Role, last: bool) {
-        let Command::Describe { side, .. } = command else { return };
+    fn exchange(&mut self, call: Key, place: usize, command: Command, turn: &Turn<'_>) {
+        let Turn { side, tag, role, last, number } = *turn;
         let most = self.snapshot.settings.limits.dialogs;
         let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) else { return };
         let mut ready: SmallVec<[Command; 2]> = SmallVec::new();
         match role {
             Role::Again => {}
-            // Two that crossed: the one that came first counts, and both are refused with 491 (RFC 3261 section 14.2).
-            Role::Offer if session.negotiated && session.open_offer == Some(side.other()) => {}
-            Role::Offer => {
-                session.open_offer = Some(side);
-                if session.negotiated {
-                    // Until it is answered the last one holds (RFC 3261 section 14.1).
-                    session.pending = Some(Box::new(command));
-                } else {
-                    ready.push(command);
-                }
-            }
+            Role::Offer => ready.extend(session.offers.offered(side, number, command)),
             Role::Answer => {
-                ready.extend(session.pending.take().map(|pending| *pending));
+                ready.extend(session.offers.answered(side, last));
                 ready.push(command);
-                session.negotiated = true;
-                if last {
-                    session.open_offer = None;
-                }
             }
         }
         for command in ready {

@@ -90,6 +90,8 @@ struct Asked<'a> {
     kind: NgKind,
     arrival: &'a Hop,
     tags: [&'a [u8]; 2],
+    /// CSeq of the request as the other side saw it.
+    number: u32,
 }
 
 impl Edge {
@@ -123,11 +125,20 @@ impl Edge {
         let found = match shape.dialog {
             Some(direction) => {
                 let adopted = self.with_leg(entry, message, address, shape, |edge, leg| edge.adopt(now, entry, leg));
-                self.asked_within(adopted.unwrap_or(shape.call), direction, message, &arrival)
+                let number = message.head.cseq.saturating_add(shape.renumber);
+                self.asked_within(adopted.unwrap_or(shape.call), direction, message, &arrival, number)
             }
             None => {
                 let place = self.with_leg(entry, message, address, shape, |edge, leg| edge.open_external(leg, call, branch));
-                place.map(|place| Asked { call, place, side: Side::Caller, kind: NgKind::Offer, arrival: &arrival, tags: [from_tag, to_tag] })
+                place.map(|place| Asked {
+                    call,
+                    place,
+                    side: Side::Caller,
+                    kind: NgKind::Offer,
+                    arrival: &arrival,
+                    tags: [from_tag, to_tag],
+                    number: message.head.cseq,
+                })
             }
         };
         let Some((asked, part)) = found.zip(session_part(message)) else { return false };
@@ -178,16 +189,16 @@ impl Edge {
         self.open_session(call, number, [leg.arrival.listener, leg.hop.listener], far)
     }
 
-    fn asked_within<'a>(&self, call: Key, direction: Direction, message: &'a Message<'a>, arrival: &'a Hop) -> Option<Asked<'a>> {
+    fn asked_within<'a>(&self, call: Key, direction: Direction, message: &'a Message<'a>, arrival: &'a Hop, number: u32) -> Option<Asked<'a>> {
         let head = message.head;
         let tags = [message.text(head.from.tag), message.text(head.to.tag)];
         let place = self.session_of(call, tags[usize::from(direction == Direction::FromCaller)])?;
         let side = side_of(direction);
         let session = self.session(call, place).filter(|session| session.external.is_some())?;
-        let answers = matches!(head.method, Method::Ack | Method::Prack) && session.open_offer == Some(side.other());
+        let answers = matches!(head.method, Method::Ack | Method::Prack) && session.offers.is_open(side.other());
         // Of an answer the tag of who offered comes first.
         let (kind, tags) = if answers { (NgKind::Answer, [tags[1], tags[0]]) } else { (NgKind::Offer, tags) };
-        Some(Asked { call, place, side, kind, arrival, tags })
+        Some(Asked { call, place, side, kind, arrival, tags, number })
     }
 
     fn put_media_question(&mut self, entry: Key, number: u8, asked: &Asked<'_>, message: &Message<'_>, part: Span) {
@@ -195,12 +206,10 @@ impl Edge {
         let Some(session) = self.calls.get_mut(asked.call).and_then(|call| call.media.get_mut(asked.place)) else { return };
         let [from, to] = [asked.side, asked.side.other()].map(|side| session.listeners[side as usize]);
         match asked.kind {
-            NgKind::Offer => session.open_offer = Some(asked.side),
+            NgKind::Offer => session.offers.open(asked.side, asked.number),
             NgKind::Answer => {
-                session.negotiated = true;
-                if message.is_request() || message.head.status_code >= 200 || is_reliable(message) {
-                    session.open_offer = None;
-                }
+                let last = message.is_request() || message.head.status_code >= 200 || is_reliable(message);
+                session.offers.answered(asked.side, last);
             }
             NgKind::Delete => {}
         }
@@ -285,7 +294,7 @@ impl Edge {
         let side = dialog.map_or(Side::Callee, |direction| side_of(direction).other());
         let answers = self.role_of_response(call, place, side, message) == Role::Answer;
         let (kind, tags) = if answers { (NgKind::Answer, tags) } else { (NgKind::Offer, [tags[1], tags[0]]) };
-        Some(Asked { call, place, side, kind, arrival, tags })
+        Some(Asked { call, place, side, kind, arrival, tags, number: head.cseq })
     }
 
     /// What changes in a response whose description an engine has given.

@@ -8,6 +8,7 @@ use proto::{Key, Moment};
 use smallvec::SmallVec;
 
 use crate::edge::Edge;
+use crate::media_offers::Offers;
 use crate::record::CallRecord;
 
 /// Where ports for media come from: prepared by media workers, taken without waiting.
@@ -57,12 +58,8 @@ pub(crate) struct MediaSession {
     /// What was said until the first 2xx, as the dialog that is answered may not be the one that spoke last.
     pub(crate) early: EarlyMedia,
     pub(crate) streams: SmallVec<[MediaStream; 1]>,
-    /// Who made an offer that has no answer yet (RFC 3264).
-    pub(crate) open_offer: Option<Side>,
-    /// Whether an offer was answered: from then on the next one counts once it is.
-    pub(crate) negotiated: bool,
-    /// A later offer that waits for its answer.
-    pub(crate) pending: Option<Box<Command>>,
+    /// The exchange of offer and answer.
+    pub(crate) offers: Offers,
     /// How it is treated, and how many streams it may have, for its whole life.
     pub(crate) rules: Rules,
     pub(crate) most: usize,
@@ -199,9 +196,7 @@ impl Edge {
             offered: None,
             early: EarlyMedia::default(),
             streams: SmallVec::new(),
-            open_offer: None,
-            negotiated: false,
-            pending: None,
+            offers: Offers::default(),
             rules,
             most,
             external,

@@ -135,7 +135,7 @@ pub(crate) fn read_streams(bytes: &[u8], session: &SessionDescription, signalled
         let said = session.connection_of(media)?.address;
         let address = said.filter(|ip| !is_hidden(*ip)).unwrap_or(signalled);
         let control = match media.rtcp {
-            Some(rtcp) => SocketAddr::new(rtcp.address.filter(|ip| !is_hidden(*ip)).unwrap_or(address), rtcp.port),
+            Some(rtcp) => SocketAddr::new(rtcp.address.filter(|ip| !ip.is_unspecified() && !is_hidden(*ip)).unwrap_or(address), rtcp.port),
             None => SocketAddr::new(address, media.port.saturating_add(1)),
         };
         // The hold of RFC 2543.
@@ -297,9 +297,11 @@ mod tests {
 
     #[test]
     fn what_goes_over_tcp_stays_where_it_is() {
-        let body = "v=0\r\nc=IN IP4 10.0.0.5\r\nm=message 4000 TCP/MSRP *\r\na=path:msrp://10.0.0.5\r\nm=audio 4002 RTP/AVP 0\r\n";
+        let body = "v=0\r\nc=IN IP4 10.0.0.5\r\nm=message 4000 TCP/MSRP *\r\ni=Chat\r\na=path:msrp://10.0.0.5\r\nm=audio 4002 RTP/AVP 0\r\n";
         let (out, _) = rewritten("application/sdp", body, "192.0.2.1").unwrap();
-        assert_eq!(out, "v=0\r\nc=IN IP4 192.0.2.1\r\nm=message 4000 TCP/MSRP *\r\nc=IN IP4 10.0.0.5\r\na=path:msrp://10.0.0.5\r\nm=audio 30000 RTP/AVP 0\r\n");
+        let wanted =
+            "v=0\r\nc=IN IP4 192.0.2.1\r\nm=message 4000 TCP/MSRP *\r\ni=Chat\r\nc=IN IP4 10.0.0.5\r\na=path:msrp://10.0.0.5\r\nm=audio 30000 RTP/AVP 0\r\n";
+        assert_eq!(out, wanted);
         let only = "v=0\r\nc=IN IP4 10.0.0.5\r\nm=message 4000 TCP/MSRP *\r\n";
         assert_eq!(rewritten("application/sdp", only, "192.0.2.1").unwrap().0, only);
     }

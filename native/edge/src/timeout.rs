@@ -222,6 +222,7 @@ impl Edge {
         if !abandoned {
             self.close_silent_attempt(entry, attempt);
         }
+        self.unanswered_media(entry);
         self.note_answer(now, entry, attempt, status_code);
         let silent = matches!(outcome, Outcome::Silence | Outcome::Unreachable);
         if !(silent && self.try_next_flow(entry, attempt)) {

@@ -592,6 +592,95 @@ fn an_offer_that_crosses_another_forgets_nothing() {
     assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)).unwrap().1.port(), 4_444);
 }
 
+/// A call whose sides have offered new places at once: the rig, the INVITE, the 200, and both offers as they went on.
+fn crossed() -> (Rig, Sent, Sent, [String; 2]) {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (request, ok) = call(&mut rig);
+    let sent = rig.receive(CALLER, &offered(within("INVITE", &ok, 2, "z9hG4bK-re"), "198.51.100.7", 4_444));
+    let of_caller = sent_to(&sent, CALLEE).text.clone();
+    let sent = rig.receive(CALLEE, &offered(from_callee("INVITE", &request, 1, "z9hG4bK-glare"), "203.0.113.9", 5_555));
+    let of_callee = sent_to(&sent, CALLER).text.clone();
+    (rig, request, ok, [of_caller, of_callee])
+}
+
+#[test]
+fn of_two_offers_that_cross_the_one_that_is_accepted_counts() {
+    let (mut rig, request, ok, [of_caller, of_callee]) = crossed();
+    let (facing_callee, facing_caller) = (place(&request.text).1, place(&ok.text).1);
+    rig.receive(CALLEE, &response(&of_caller, 491, "bob"));
+    rig.receive(CALLER, &with_body(&response(&of_callee, 200, ""), &sdp("198.51.100.7", 4_000)));
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)).unwrap().1.port(), 5_555);
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5555", &rtp(1)).unwrap().1.port(), 4_000);
+}
+
+#[test]
+fn an_offer_that_nobody_answers_is_forgotten() {
+    let (mut rig, request, ok, [_, of_callee]) = crossed();
+    let (facing_callee, facing_caller) = (place(&request.text).1, place(&ok.text).1);
+    rig.receive(CALLER, &response(&of_callee, 491, ""));
+    // The callee never says anything to that of the caller.
+    rig.advance(40_000);
+    // It asks for an offer then, which is none of the caller's.
+    let sent = rig.receive(CALLER, &within("INVITE", &ok, 3, "z9hG4bK-late").text());
+    let asked = sent_to(&sent, CALLEE).text.clone();
+    rig.receive(CALLEE, &with_body(&response(&asked, 200, "bob"), &sdp("203.0.113.9", 5_666)));
+    rig.receive(CALLER, &offered(within("ACK", &ok, 3, "z9hG4bK-ack"), "198.51.100.7", 4_000));
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)).unwrap().1.port(), 5_666);
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5666", &rtp(1)).unwrap().1.port(), 4_000, "that offer went with its silence");
+}
+
+#[test]
+fn an_update_without_an_offer_takes_none_along() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (request, ok) = call(&mut rig);
+    let facing_callee = place(&request.text).1;
+    let sent = rig.receive(CALLER, &offered(within("INVITE", &ok, 2, "z9hG4bK-re"), "198.51.100.7", 4_444));
+    let again = sent_to(&sent, CALLEE).text.clone();
+    for (cseq, code) in [(3, 200), (4, 491)] {
+        let sent = rig.receive(CALLER, &within("UPDATE", &ok, cseq, &format!("z9hG4bK-refresh{cseq}")).text());
+        let refresh = sent_to(&sent, CALLEE).text.clone();
+        rig.receive(CALLEE, &response(&refresh, code, "bob"));
+    }
+    rig.receive(CALLEE, &with_body(&response(&again, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)).unwrap().1.port(), 4_444);
+}
+
+#[test]
+fn a_phone_says_no_place_of_signalling_for_its_media() {
+    let mut settings = standard(Engage::Always);
+    settings.peers.push(peer("elsewhere", PeerKind::Gateway, "192.0.2.77", &["sip:192.0.2.77:5080"]));
+    let mut rig = Rig::new(settings);
+    let (_, ok) = call(&mut rig);
+    for (number, (address, port)) in [("192.0.2.1", 5_060), ("203.0.113.9", 5_060), ("192.0.2.77", 5_080), ("224.0.0.9", 4_000)].into_iter().enumerate() {
+        let cseq = 2 + number as u32;
+        let again = offered(within("INVITE", &ok, cseq, &format!("z9hG4bK-forged{cseq}")), address, port);
+        let sent = rig.receive(CALLER, &again);
+        assert_eq!(sent.last().unwrap().status_code(), 400, "{address}:{port}");
+        let control = within("INVITE", &ok, cseq + 10, &format!("z9hG4bK-control{cseq}")).header("Content-Type: application/sdp");
+        let sent = rig.receive(CALLER, &control.body(&format!("{}a=rtcp:{port} IN IP4 {address}\r\n", sdp("198.51.100.7", 4_000))).text());
+        assert_eq!(sent.last().unwrap().status_code(), 400, "a=rtcp {address}:{port}");
+    }
+    // In an answer it is too late to refuse; nothing goes there.
+    let offer = Request::new("INVITE", "sip:alice@198.51.100.7").via("SIP/2.0/UDP 203.0.113.9:5060").call_id("back").branch("z9hG4bK-back");
+    let sent = rig.receive(CALLEE, &offered(offer, "203.0.113.9", 5_000));
+    let request = sent_to(&sent, CALLER).text.clone();
+    let sent = rig.receive(CALLER, &with_body(&response(&request, 200, "alice"), &sdp("203.0.113.9", 5_060)));
+    let told = place(&sent_to(&sent, CALLEE).text);
+    assert_eq!(told.0, "192.0.2.1");
+    assert_eq!(rig.packet(told.1, "203.0.113.9:5000", &rtp(1)), None);
+    assert!(rig.counters().media_unreadable.get() > 0);
+}
+
+#[test]
+fn an_unspecified_address_for_rtcp_is_that_of_the_stream() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &invite(&format!("{}a=rtcp:4001 IN IP4 0.0.0.0\r\n", sdp("198.51.100.7", 4_000))));
+    let request = sent_to(&sent, CALLEE).clone();
+    rig.receive(CALLEE, &with_body(&response(&request.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
+    assert_eq!(rig.packet(place(&request.text).1 + 1, "203.0.113.9:5001", &report).unwrap().1, "198.51.100.7:4001".parse().unwrap());
+}
+
 #[test]
 fn a_media_worker_that_falls_behind_gets_nothing_new_and_keeps_what_it_has() {
     let mut rig = Rig::new(standard(Engage::Always));
@@ -720,6 +809,46 @@ fn after_a_restart_a_late_offer_leads_media_here_too() {
     let facing_callee = place(&sent_to(&sent, CALLEE).text);
     assert_eq!([&facing_caller.0, &facing_callee.0], ["192.0.2.1"; 2]);
     assert_eq!(rig.packet(facing_callee.1, "203.0.113.9:5002", &rtp(1)), Some((facing_caller.1, "198.51.100.7:4002".parse().unwrap())));
+}
+
+#[test]
+fn after_a_restart_a_call_that_falls_silent_is_ended_with_bye_to_both() {
+    for from_caller in [true, false] {
+        let (mut rig, invite, ok) = restarted(Engage::Always);
+        rig.listen(&["E_MEDIA_TIMEOUT"]);
+        let (near, far, own, other) = if from_caller {
+            (CALLER, CALLEE, ("198.51.100.7", 4_002), ("203.0.113.9", 5_002))
+        } else {
+            (CALLEE, CALLER, ("203.0.113.9", 5_002), ("198.51.100.7", 4_002))
+        };
+        let again = if from_caller { within("INVITE", &ok, 2, "z9hG4bK-again") } else { from_callee("INVITE", &invite, 7, "z9hG4bK-again") };
+        // A proxy is on the way to the callee.
+        let proxy = "<sip:203.0.113.10;lr>";
+        let text = offered(again.header(&format!("{}: {proxy}", if from_caller { "Route" } else { "Record-Route" })), own.0, own.1);
+        let sent = rig.receive(near, &text.replace(header(&text, "Contact"), &format!("<sip:near@{}>", own.0)));
+        let offer = sent.iter().rfind(|sent| sent.first_line().starts_with("INVITE")).unwrap().clone();
+        let beyond = offer.to.to_string();
+        assert_eq!(beyond, if from_caller { "203.0.113.10:5060" } else { far });
+        let answer = with_body(&response(&offer.text, 200, "any"), &sdp(other.0, other.1));
+        rig.receive(&beyond, &answer.replace(header(&answer, "Contact"), &format!("<sip:far@{}>", other.0)));
+        rig.advance(61_000);
+        let sent = rig.tick_media();
+        let byes: Vec<&Sent> = sent.iter().filter(|sent| sent.first_line().starts_with("BYE")).collect();
+        assert_eq!(byes.len(), 2, "{sent:?}");
+        for (place, contact, to_callee, last) in
+            [(near, "sip:near", !from_caller, None), (&*beyond, "sip:far", from_caller, Some(if from_caller { 2 } else { 7 }))]
+        {
+            let bye = byes.iter().find(|bye| bye.to.to_string() == place).unwrap();
+            assert!(bye.first_line().contains(contact), "{}", bye.text);
+            assert_eq!(bye.text.contains(&format!("Route: {proxy}")), to_callee, "{}", bye.text);
+            // Of the side that has said nothing since nobody knows the number.
+            let number: u32 = header(&bye.text, "CSeq").split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(number, last.map_or(2_147_483_647, |last| last + 1));
+        }
+        let events = rig.take_events();
+        assert_eq!((events.len(), events[0].values.last()), (1, Some(&1u64.into())));
+        assert_eq!((rig.media.taken(), rig.media.sessions(), rig.edge.sizes().0, rig.records.len()), (0, 0, 0, 0));
+    }
 }
 
 #[test]

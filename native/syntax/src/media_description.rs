@@ -42,7 +42,7 @@ pub enum MediaDirection {
 /// One media description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaDescription {
-    /// Its `m=` line with its end.
+    /// Its `m=` line with its end, and the `i=` line that follows: what comes in front of its `c=` line (RFC 8866 section 5).
     pub line: Span,
     /// The port, with the number of ports where there is one.
     pub port_span: Span,
@@ -84,9 +84,12 @@ impl SessionDescription {
     pub fn read(bytes: &[u8], body: Span) -> Option<Self> {
         let mut session = Self::default();
         let mut format: &[u8] = b"";
+        if !is_plain(body.of(bytes)) {
+            return None;
+        }
         let mut lines = sdp_lines(bytes, body);
         // RFC 8866 section 5: it begins with its version.
-        lines.next().filter(|line| line.kind == b'v')?;
+        lines.next().filter(|line| line.kind == b'v' && line.value.of(bytes).trim_ascii().iter().all(u8::is_ascii_digit))?;
         for line in lines {
             let value = line.value.of(bytes);
             match (line.kind, session.media.last_mut()) {
@@ -98,6 +101,7 @@ impl SessionDescription {
                     format = first;
                     session.media.push(media);
                 }
+                (b'i', Some(media)) if media.line.end() == line.line.start() => media.line = Span::new(media.line.start(), line.line.end()),
                 (b'c', last) => {
                     let connection = Some(connection(bytes, line.value)?);
                     let place = last.map_or(&mut session.connection, |media| &mut media.connection);
@@ -144,6 +148,17 @@ impl SessionDescription {
     pub fn direction_of(&self, media: &MediaDescription) -> MediaDirection {
         media.direction.or(self.direction).unwrap_or_default()
     }
+}
+
+/// Whether everybody reads the same lines in a text: some take a CR alone for the end of one, or overlook blanks around the letter.
+fn is_plain(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n').all(|line| {
+        let end = line.iter().rposition(|byte| *byte != b'\r').map_or(0, |last| last + 1);
+        let line = line.get(..end).unwrap_or_default();
+        let blank = line.trim_ascii_start();
+        let disguised = || matches!(blank, [b'm' | b'c', rest @ ..] if rest.trim_ascii_start().starts_with(b"=")) && !matches!(line, [b'm' | b'c', b'=', ..]);
+        memchr::memchr(b'\r', line).is_none() && !disguised()
+    })
 }
 
 fn media_line(bytes: &[u8], value: Span, line: Span) -> Option<(MediaDescription, &[u8])> {
@@ -260,6 +275,11 @@ mod tests {
             ["", "m=audio 1 RTP/AVP 0", "v=0\r\nm=audio", "v=0\r\nm=audio x RTP/AVP 0", "v=0\r\nm=audio 70000 RTP/AVP 0", "v=0\r\nc=IN IP4", "v=0\r\nc=ATM x y"]
         {
             assert_eq!(read(bad), None, "{bad}");
+        }
+        let one = "v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 1 RTP/AVP 0\r\n";
+        assert!(read(&one.replace('\n', "\r\n")).is_some(), "some write two CRs");
+        for (from, to) in [("\r\n", "\r"), ("1\r\nm", "1\rm"), ("m=", "m = "), ("m=", " m="), ("c=", "c ="), ("v=0", "v=x")] {
+            assert_eq!(read(&one.replace(from, to)), None, "{from} {to}");
         }
         assert_eq!(read(&format!("v=0\r\n{}", "m=audio 1 RTP/AVP 0\r\n".repeat(MOST + 1))), None);
     }
