@@ -18,10 +18,12 @@ KEPT_SECONDS = 5.0
 """How long what a node counted is added without another word from it."""
 MOST = 2_000
 """Users and prefixes that a node tells of, those who call now first, and bars, those that last longest."""
-GROUP, UNBARRED = "fraud", "unbarred"
+GROUP, BARRED, UNBARRED = "fraud", "barred", "unbarred"
 UNBARRED_SECONDS = 86_400
 """How long a node may be silent and still hear that an account may call again."""
 UNBARRED_AT_ONCE = 10
+WRITTEN_SECONDS = 60.0
+"""After this time bars are written down again: the store may have been emptied."""
 LIFTED_SECONDS = 3.0
 """How long a node that barred an account may still say so after another lifted that."""
 _PARTED = "\x1f"
@@ -61,6 +63,9 @@ class SharedFraud:
         """Those whose bar was lifted a moment ago, until when the word of who barred them does not count."""
         self._words: set[str] | None = None
         """What was said of lifted bars, as this node knows; None before it looked."""
+        self._written: set[str] = set()
+        """Accounts barred by this node that stand in the store, for whoever starts while it is gone."""
+        self._written_at = 0.0
         self._faults: set[str] = set()
         """What is wrong, as it was told once."""
         self.failures = 0
@@ -120,6 +125,8 @@ class SharedFraud:
         self._faults.discard(what)
 
     async def _round(self, shares: Shares) -> None:
+        if self._words is None:
+            await shares.use(self._hear_written)
         await shares.use(self._hear_unbarred)
         for user in list(self._unbar)[:UNBARRED_AT_ONCE]:
             await shares.use(lambda store, user=user: self._tell_unbarred(store, user))  # type: ignore[misc]
@@ -127,6 +134,7 @@ class SharedFraud:
         self._hear(await shares.use(lambda store: store.published(GROUP)))
         rows = await asyncio.to_thread(self._engine.fraud_told, MOST)
         barred = sorted(self._engine.barred(), key=lambda bar: -bar[1])[:MOST]
+        await shares.use(lambda store: self._write(store, barred))
         text = msgspec.json.encode(_Said(self._process, rows, barred)).decode()
         await shares.use(lambda store: store.publish(GROUP, self._node, text, KEPT_SECONDS))
         self._has_said = True
@@ -164,6 +172,28 @@ class SharedFraud:
             self._mended(node)
         return found
 
+    async def _hear_written(self, store: Store) -> None:
+        """Hear of bars whose nodes may be gone."""
+        now = time.monotonic()
+        for bar, left in (await store.members(BARRED)).items():
+            user, _, node = bar.partition(_PARTED)
+            if node != self._node:
+                self._bars.setdefault(node, {})[user] = now + left
+
+    async def _write(self, store: Store, barred: list[tuple[str, int]]) -> None:
+        """Write down whom this node barred: what it says in each round is forgotten soon after it has gone."""
+        now, users = time.monotonic(), {user for user, _ in barred}
+        again = now - self._written_at > WRITTEN_SECONDS
+        fresh = [(self._bar(user), float(left)) for user, left in barred if again or user not in self._written]
+        if gone := self._written - users:
+            await store.discard(BARRED, [self._bar(user) for user in gone])
+        if fresh:
+            await store.put(BARRED, fresh)
+        self._written, self._written_at = users, now if again else self._written_at
+
+    def _bar(self, user: str) -> str:
+        return f"{user}{_PARTED}{self._node}"
+
     async def _hear_unbarred(self, store: Store) -> None:
         words = set(await store.members(UNBARRED))
         # Of what was said while this node was away, that counts which is younger than the bars that it kept.
@@ -178,6 +208,8 @@ class SharedFraud:
     async def _tell_unbarred(self, store: Store, user: str) -> None:
         word = f"{user}{_PARTED}{time.time():.3f}{_PARTED}{uuid.uuid4().hex}"
         await store.put(UNBARRED, [(word, UNBARRED_SECONDS)])
+        if of_others := [bar for bar in await store.members(BARRED) if bar.startswith(user + _PARTED)]:
+            await store.discard(BARRED, of_others)
         self._unbar.discard(user)
         if self._words is not None:
             self._words.add(word)

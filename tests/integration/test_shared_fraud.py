@@ -156,10 +156,18 @@ def test_a_bar_outlives_the_node_that_said_so_and_is_lifted_again_and_again(star
         time.sleep(7)
         assert _call(phone, ports[0], "still") == "403"
         assert _shown(proxies[0])[1] == [(USER, "n1")]
+        # Not even a start of whoever is left forgets it.
+        text = proxies[0].file.read_text()
+        assert proxies[0].stop() == 0
+        proxies[0] = start_proxy(text, name="n0")
+        _until(proxies[0], (0, [(USER, "n1")]))
+        assert _call(phone, ports[0], "still2") == "403"
         # A node that was away hears what was said meanwhile, and bars nobody again.
         assert manage(proxies[0], "fraud", "unbar", USER)[0] == 0
         _until(proxies[0], (0, []))
         time.sleep(2)
+        assert proxies[0].stop() == 0
+        proxies[0] = start_proxy(text, name="n0")
         again = start_proxy(proxies[1].file.read_text(), name="n1")
         wait_for(lambda: _shown(again)[1] == [])
         assert _call(phone, ports[1], "back", core) == "486"
