@@ -89,7 +89,7 @@ def replay(file: Path, records: tuple[Path, ...], profile: int | None, refused: 
 
         config, faults = asyncio.run(configured(file))
         for fault in faults:
-            click.echo(f"a row cannot be used: {fault}", err=True)
+            click.echo(fault, err=True)
         problems: list[str] = []
         calls = list(_calls(records, refused=refused, problems=problems))
         for problem in problems[:MOST_PROBLEMS]:

@@ -128,6 +128,10 @@ class Sink(msgspec.Struct, frozen=True):
         for name, value in self.headers.items():
             if not name.replace("-", "").isalnum() or not value.isprintable():
                 return "headers", f"expected a header field's name and printable text, got: {name}", ""
+            if name.lower() in {"content-length", "host", "transfer-encoding"}:
+                return "headers", f"{name} follows from the event and from `to`", ""
+            if name.lower() == "authorization" and "@" in self.place.netloc:
+                return "headers", "expected no Authorization beside a user in `to`: that is one already", ""
         return None
 
     def _place_problem(self) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from edgeproxy import _native
 from edgeproxy.config import Config, load
+from edgeproxy.config.database import database_url
 from edgeproxy.errors import ConfigError
 
 _SEPARATORS = str.maketrans("", "", "-.()")
@@ -42,16 +43,22 @@ class PastAlarm(msgspec.Struct):
 
 
 async def configured(file: Path) -> tuple[Config, list[str]]:
-    """Return the configuration of a file with the rules of its database, and rows that cannot be used; raise `ConfigError` where it has no `[fraud]`."""
+    """Return the configuration of a file with the rules of its database, and what is wrong with rows; raise `ConfigError` where it has no `[fraud]`."""
     loaded = load(file)
     if loaded.config.fraud is None:
         raise ConfigError(f"{file}: there is no [fraud]")
     if not loaded.config.fraud.rows:
         return loaded.config, []
     from edgeproxy.server.peer_rows import with_rows  # noqa: PLC0415 - a file without rows needs no database
+    from edgeproxy.storage.database import made_at_start  # noqa: PLC0415 - the same
 
+    if await made_at_start(database_url(loaded.config)):
+        # A start would make or migrate it; a replay changes nothing.
+        return loaded.config, [
+            f"fraud_detection: none is read, as a first start has yet to make or migrate {loaded.config.install.database}"
+        ]
     config, faults = await with_rows(loaded)
-    return config, [" ".join(fault) for fault in faults]
+    return config, [f"a row cannot be used: {' '.join(fault)}" for fault in faults]
 
 
 def alarms(config: Config, calls: Sequence[Record], profile: int | None) -> list[PastAlarm]:

@@ -27,7 +27,9 @@ async def read_fraud(engine: AsyncEngine, faults: list[RowFault]) -> list[FraudR
     found: dict[tuple[object, ...], FraudRule] = {}
     for row in rows:
         if rule := _rule(row, faults):
-            terms = (rule.profileid, rule.prefix.removeprefix("+"), rule.start_hour, rule.end_hour, rule.daysoftheweek)
+            # As it counts: one window may be written in several ways.
+            said = rule.document()
+            terms = (rule.profileid, rule.prefix.removeprefix("+"), said["minutes"], said["days"])
             if terms in found:
                 problem = f"a second row of profile {rule.profileid}, this prefix and this window: it never counts"
                 faults.append(RowFault("fraud_detection", str(row["ruleid"]), "prefix", problem))

@@ -351,7 +351,7 @@ def test_fraud_is_told_refused_barred_kept_and_replayed(guarded: Start) -> None:
         database.execute(
             "INSERT INTO fraud_detection (ruleid, profileid, prefix, total_calls_warning, total_calls_critical, start_hour)"
             " VALUES (1, 1, '900', 2, 3, '00:00'), (2, 1, '9', 0, 0, 'noon'), (9, 1, '7', 1, 1, '00:00'),"
-            " (10, 1, '+900', 1, 1, '00:00'), (11, 1, '8', 1.5, 2, '00:00')"
+            " (10, 1, '+900', 1, 1, '0:00'), (11, 1, '8', 1.5, 2, '00:00')"
         )
     database.close()
     assert manage(proxy, "routes", "reload")[0] == 0

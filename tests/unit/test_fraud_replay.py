@@ -1,11 +1,13 @@
 """What `fraud replay` makes of odd records."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 
 from edgeproxy.config import load_text
-from edgeproxy.server.fraud_replay import alarms
+from edgeproxy.server.fraud_replay import alarms, configured
 
 TOML = """
 [install.listener.a]
@@ -33,6 +35,20 @@ class Call(msgspec.Struct):
     notes: dict[str, str] = {}
     from_uri: str = "sip:a@edge.example"
     from_peer: str = "phones"
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    file = tmp_path / "edge.toml"
+    place = tmp_path / "state" / "edge.db"
+    file.write_text(
+        TOML.replace("rows = false", "rows = true").replace("[install", f'[install]\ndatabase = "sqlite:///{place}"\n[install', 1)
+    )
+    config, faults = asyncio.run(configured(file))
+    assert config.fraud is not None
+    assert [rule.ruleid for rule in config.fraud.rule] == [1]
+    assert len(faults) == 1
+    assert "none is read" in faults[0]
+    assert not place.parent.exists()
 
 
 def test_calls_for_help_and_of_no_time_are_left_out_and_profiles_that_are_none_are_none() -> None:

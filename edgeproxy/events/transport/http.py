@@ -1,6 +1,7 @@
 """Webhooks: a POST for each event."""
 
 import aiohttp
+from multidict import CIMultiDict
 
 from edgeproxy.events.sink import Sink
 
@@ -10,7 +11,9 @@ class Webhook:
 
     def __init__(self, sink: Sink) -> None:
         self._url = sink.to
-        headers = {"Content-Type": "application/json", "User-Agent": "edgeproxy", **sink.headers}
+        # Names of header fields are the same in any case (RFC 9110 section 5.1).
+        headers = CIMultiDict({"Content-Type": "application/json", "User-Agent": "edgeproxy"})
+        headers.update(sink.headers)
         timeout = aiohttp.ClientTimeout(total=sink.timeout_seconds)
         self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
 
