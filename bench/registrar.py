@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -214,35 +214,34 @@ def dark(rate: int, seconds: int) -> dict[str, Any]:
 
 
 def keep_alive(bindings: int, seconds: int) -> list[dict[str, Any]]:
-    """What a keep-alive costs: CRLF beside a bare send at the same pace, OPTIONS with its answer beside a bare answer, and how many came in time."""
+    """What a keep-alive costs: CRLF and a bare send at the same pace on the same processor at the same time, OPTIONS with its answer and a bare answer, and how many came in time."""
     rate = bindings // 30
     found = []
-    # What nothing is kept for costs the same from the first second on.
-    brief = min(seconds, 20)
-    floor = [str(ROOT / "target/release/floors"), "send", "127.0.0.1:5060", "127.0.0.1:5080", str(rate)]
-    with _sink(answers=False), Target("floor", command=floor) as target:
-        before = target.processor_seconds()
-        time.sleep(brief)
-        found.append({"kind": "bare send", "each": (target.processor_seconds() - before) / (rate * brief) * 1e6, "sent": rate * brief})
     with Target("floor", command=_ANSWER) as target:
-        row = _register(target, rate, brief)
+        # What nothing is kept for costs the same from the first second on.
+        row = _register(target, rate, min(seconds, 20))
         found.append({"kind": "bare answer", "each": row["cost"], "sent": row["attempted"]})
     for kind in ("crlf", "options"):
         text = (ROOT / "bench/load/keep_alive.toml").read_text().replace('method = "crlf"', f'method = "{kind}"')
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as beside:
             file = Path(folder) / "keep_alive.toml"
             file.write_text(text)
-            with Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], str(file)]) as target:
-                _register(target, 16_000, bindings / 16_000)
-                with _sink(answers=kind == "options"):
-                    time.sleep(5)
-                    counts, spent = _counters(), target.processor_seconds()
-                    time.sleep(seconds)
-                    after = _counters()
-                    spent = target.processor_seconds() - spent
+            target = beside.enter_context(Target("edgeproxy", command=[*COMMANDS["edgeproxy"][:2], str(file)]))
+            _register(target, 16_000, bindings / 16_000)
+            beside.enter_context(_sink(answers=kind == "options"))
+            targets = [target]
+            if kind == "crlf":
+                floor = [str(ROOT / "target/release/floors"), "send", "127.0.0.1:5061", "127.0.0.1:5080", str(rate)]
+                targets.append(beside.enter_context(Target("floor", command=floor)))
+            time.sleep(5)
+            counts, spent = _counters(), [one.processor_seconds() for one in targets]
+            time.sleep(seconds)
+            after = _counters()
+            spent = [one.processor_seconds() - before for one, before in zip(targets, spent, strict=True)]
         sent, answered = (after[key] - counts[key] for key in ("keep_alives_sent", "keep_alives_answered"))
-        found.append({"kind": kind, "each": spent / max(sent, 1) * 1e6, "sent": sent, "answered": answered, "wanted": rate * seconds})
-        print(found[-1], flush=True)
+        found.append({"kind": kind, "each": spent[0] / max(sent, 1) * 1e6, "sent": sent, "answered": answered, "wanted": rate * seconds})
+        found += [{"kind": "bare send", "each": alone / (rate * seconds) * 1e6, "sent": rate * seconds} for alone in spent[1:]]
+        print(*found, sep="\n", flush=True)
     return found
 
 

@@ -303,7 +303,7 @@ def _keep_alive(rows: list[dict[str, Any]]) -> list[str]:
     return [
         "## Registrar: keep-alives",
         "",
-        f"As many as {told['crlf']['wanted']:,} phones need at one each 30 s: {told['crlf']['sent']:,} CRLF sent, {each['crlf']:.2f} µs each, {each['crlf'] / each['bare send']:.2f} of a bare send ({each['bare send']:.2f} µs); "
+        f"As many as {told['crlf']['wanted']:,} phones need at one each 30 s: {told['crlf']['sent']:,} CRLF sent, {each['crlf']:.2f} µs each, {each['crlf'] / each['bare send']:.2f} of a bare send beside it ({each['bare send']:.2f} µs); "
         f"{told['options']['sent']:,} OPTIONS sent and {told['options']['answered']:,} answered, {each['options']:.2f} µs each with its answer, {each['options'] / each['bare answer']:.2f} of a bare answer ({each['bare answer']:.2f} µs).",
     ]
 
