@@ -2,6 +2,7 @@
 //! over the whole interval, so that neither phones nor we see a burst.
 
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 use proto::{Binding, BranchToken, Key, Moment, Now, keyed_hash, milliseconds, seconds};
@@ -22,6 +23,8 @@ const EXPIRY_PACE: u64 = 50_000;
 const STEP: u64 = milliseconds(10);
 /// Places in one step, so that none takes long; what is left over comes with the next one.
 const MOST: usize = 2_048;
+/// Places that are looked at for their end at once.
+const RUN: usize = 32;
 /// The attempt in a branch that tells an OPTIONS of ours from a request under way.
 const PING: u8 = u8::MAX;
 
@@ -61,6 +64,13 @@ impl Walk {
     }
 }
 
+/// The `count` places from `start` on, of `places` that begin again behind the last one, in runs that fit a processor's nearest cache.
+fn runs(start: usize, count: usize, places: usize) -> impl Iterator<Item = Range<usize>> {
+    let first = start..(start + count).min(places);
+    let rest = 0..count - first.len();
+    [first, rest].into_iter().flat_map(|all| all.clone().step_by(RUN).map(move |from| from..(from + RUN).min(all.end)))
+}
+
 /// How often all of so many places are looked at, in microseconds.
 fn expiry_round(places: usize) -> u64 {
     (seconds(1) * places as u64 / EXPIRY_PACE).clamp(EXPIRY_ROUND, LONGEST_EXPIRY_ROUND)
@@ -88,16 +98,25 @@ impl Edge {
         let keep_alive = self.keep_alive();
         let together = keep_alive.is_some_and(|(_, interval)| looks_for_ends(interval, places));
         if !together && let Some((start, count)) = self.users.expiry.step(now.moment, places, expiry_round(places)) {
-            (0..count).for_each(|step| self.expire_at(now, (start + step) % places));
+            for run in runs(start, count, places) {
+                self.expire_in(now, run);
+            }
         }
         let Some((keep_alive, interval)) = keep_alive else { return };
         let Some((start, count)) = self.users.pings.step(now.moment, places, interval) else { return };
         let snapshot = Arc::clone(&self.snapshot);
-        for place in (0..count).map(|step| (start + step) % places) {
+        for run in runs(start, count, places) {
             if together {
-                self.expire_at(now, place);
+                self.expire_in(now, run.clone());
             }
-            self.ping_at(now, place, keep_alive, &snapshot);
+            run.for_each(|place| self.ping_at(now, place, keep_alive, &snapshot));
+        }
+    }
+
+    /// Ends what has ended at `places`. Hardly ever has any, and a look at all of them at once waits for their memory once.
+    fn expire_in(&mut self, now: Now, places: Range<usize>) {
+        if self.users.location.any_ended(places.clone(), Self::seconds_of(now)) {
+            places.into_iter().for_each(|place| self.expire_at(now, place));
         }
     }
 
@@ -232,6 +251,16 @@ mod tests {
     fn whoever_is_kept_open_often_enough_is_looked_at_once_for_both() {
         let of = |interval: u64, places: usize| looks_for_ends(seconds(interval), places);
         assert_eq!([of(30, 1_000_000), of(20, 250_000), of(31, 1_000_000), of(30, 200_000)], [true, true, false, false]);
+    }
+
+    #[test]
+    fn runs_are_of_all_places_and_short() {
+        for (start, count, places) in [(0, 1, 1), (90, 70, 100), (99, 100, 100), (10, 64, 100), (5, 0, 9)] {
+            let found: Vec<Range<usize>> = runs(start, count, places).collect();
+            let expected: Vec<usize> = (0..count).map(|step| (start + step) % places).collect();
+            assert!(found.iter().all(|run| (1..=RUN).contains(&run.len())), "{found:?}");
+            assert_eq!(found.into_iter().flatten().collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

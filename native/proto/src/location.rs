@@ -4,6 +4,7 @@
 //! growth halts a worker, and memory follows the number of records.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use smallvec::SmallVec;
 use syntax::Transport;
@@ -217,6 +218,11 @@ impl Location {
     /// Places of records, free ones among them: what a walk by [`Location::at`] has before it.
     pub fn places(&self) -> usize {
         self.chunks.iter().map(Vec::len).sum()
+    }
+
+    /// Whether any binding at these places has ended at `now`, in seconds.
+    pub fn any_ended(&self, places: Range<usize>, now: u32) -> bool {
+        places.into_iter().any(|place| self.at(place).is_some_and(|record| record.bindings.iter().any(|binding| binding.expires <= now)))
     }
 
     /// The record at a place.
