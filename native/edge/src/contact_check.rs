@@ -124,11 +124,11 @@ impl Edge {
         })
     }
 
-    /// Whether a phone describes its media at a place that is none of a phone: packets from our address that are no SIP would have a
-    /// machine there shut us out.
-    pub(crate) fn is_forged_place(&mut self, arrival: &Hop, place: SocketAddr) -> bool {
-        let ip = place.ip().to_canonical();
-        ip.is_multicast() || self.is_own_place(ip, place.port()) || self.is_machine(arrival, ip, Some(place.port()))
+    /// Whether a phone describes its media where machines signal, or for many: packets from our address that are no SIP would have a
+    /// machine shut us out. Elsewhere in a network of machines its media may well be, such as at a TURN server.
+    pub(crate) fn is_forged_place(&mut self, place: SocketAddr) -> bool {
+        let (ip, port) = (place.ip().to_canonical(), place.port());
+        ip.is_multicast() || self.is_own_place(ip, port) || self.signals_at(ip, port) || matches!(port, 5_060 | 5_061) && self.covered(ip)
     }
 
     /// Whether a machine of ours or of a carrier, or the proxy itself, is at `address`: no phone is.
@@ -140,16 +140,29 @@ impl Edge {
 
     /// Whether a core, a gateway or a trusted element is there, at `port` where that is named.
     fn is_machine(&self, arrival: &Hop, ip: IpAddr, port: Option<u16>) -> bool {
-        let peers = &self.snapshot.settings.peers;
-        let machine = |index: u16| peers.get(usize::from(index)).is_some_and(|peer| peer.kind != PeerKind::Subscribers);
-        let mut machines = (0..peers.len() as u16).filter(|index| machine(*index));
-        let Some(at) = port else {
-            return machines.any(|index| self.snapshot.peers.covers(index, ip)) || self.routing.has_gateway_at(ip, None);
-        };
-        let address = SocketAddr::new(ip, at);
-        let is_target = |index: u16| self.snapshot.peers.targets(index).iter().any(|target| matches!(target, Target::Address(own) if own.address == address));
-        let sender = self.snapshot.peers.identify(arrival.listener, arrival.transport, address, None);
-        sender.is_some_and(|(index, _)| machine(index)) || machines.any(is_target) || self.routing.has_gateway_at(ip, port)
+        let Some(at) = port else { return self.covered(ip) || self.routing.has_gateway_at(ip, None) };
+        let sender = self.snapshot.peers.identify(arrival.listener, arrival.transport, SocketAddr::new(ip, at), None);
+        sender.is_some_and(|(index, _)| self.is_of_machine(index)) || self.signals_at(ip, at)
+    }
+
+    fn is_of_machine(&self, peer: u16) -> bool {
+        self.snapshot.settings.peers.get(usize::from(peer)).is_some_and(|peer| peer.kind != PeerKind::Subscribers)
+    }
+
+    fn machines(&self) -> impl Iterator<Item = u16> {
+        (0..self.snapshot.settings.peers.len() as u16).filter(|index| self.is_of_machine(*index))
+    }
+
+    /// Whether `ip` is one that a machine may send from.
+    fn covered(&self, ip: IpAddr) -> bool {
+        self.machines().any(|index| self.snapshot.peers.covers(index, ip))
+    }
+
+    /// Whether requests are led there, to a machine or a gateway.
+    fn signals_at(&self, ip: IpAddr, port: u16) -> bool {
+        let place = SocketAddr::new(ip, port);
+        let is_target = |index: u16| self.snapshot.peers.targets(index).iter().any(|target| matches!(target, Target::Address(own) if own.address == place));
+        self.machines().any(is_target) || self.routing.has_gateway_at(ip, Some(port))
     }
 
     /// Asks where the name of a contact leads.

@@ -359,9 +359,8 @@ impl Edge {
         }
         if self.is_phone(arrival) {
             for said in &mut streams {
-                let forged = said
-                    .expected
-                    .is_some_and(|places| places.iter().any(|place| self.leads_to_us(*place, told, arrival) || self.is_forged_place(arrival, *place)));
+                let forged =
+                    said.expected.is_some_and(|places| places.iter().any(|place| self.leads_to_us(*place, told, arrival) || self.is_forged_place(*place)));
                 if forged && message.is_request() {
                     return Err(MediaFault::Unreadable);
                 }

@@ -660,6 +660,9 @@ fn a_phone_says_no_place_of_signalling_for_its_media() {
         let sent = rig.receive(CALLER, &control.body(&format!("{}a=rtcp:{port} IN IP4 {address}\r\n", sdp("198.51.100.7", 4_000))).text());
         assert_eq!(sent.last().unwrap().status_code(), 400, "a=rtcp {address}:{port}");
     }
+    // Elsewhere in their network there may be a TURN server.
+    let sent = rig.receive(CALLER, &offered(within("INVITE", &ok, 30, "z9hG4bK-turn"), "203.0.113.50", 49_152));
+    assert!(sent_to(&sent, CALLEE).first_line().starts_with("INVITE"));
     // In an answer it is too late to refuse; nothing goes there.
     let offer = Request::new("INVITE", "sip:alice@198.51.100.7").via("SIP/2.0/UDP 203.0.113.9:5060").call_id("back").branch("z9hG4bK-back");
     let sent = rig.receive(CALLEE, &offered(offer, "203.0.113.9", 5_000));
