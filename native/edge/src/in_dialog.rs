@@ -267,8 +267,11 @@ impl Edge {
     pub(crate) fn end_dialog(&mut self, now: Now, call_key: Key, call_id: &[u8], callee_tag: &[u8], direction: Direction) {
         let over = match self.calls.get_mut(call_key) {
             Some(call) if call.texts.call_id() == call_id => call.end_dialog(callee_tag),
-            _ => false,
+            _ => return,
         };
+        if !over {
+            self.media_goes_on(call_key, callee_tag);
+        }
         if over {
             let by = match direction {
                 Direction::FromCaller => "caller",

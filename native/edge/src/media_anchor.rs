@@ -46,6 +46,8 @@ struct Turn<'a> {
     last: bool,
     /// CSeq of the request as the other side saw it.
     number: u32,
+    /// Whether the call was answered before.
+    within: bool,
 }
 
 /// One attempt of a new call, and where it goes.
@@ -98,12 +100,17 @@ impl Edge {
         if let Some(wished) = wished {
             return wished;
         }
-        let of = |peer: Option<u16>| peer.and_then(|index| self.snapshot.settings.peers[usize::from(index)].media).unwrap_or(settings.engage);
-        let both = [of(*from), of(*far)];
-        if both.contains(&Engage::Always) {
+        // What the file says of all is for those of whom it says nothing else.
+        let of = |peer: Option<u16>| peer.and_then(|index| self.snapshot.settings.peers[usize::from(index)].media);
+        let said = match (of(*from), of(*far)) {
+            (None, None) => [settings.engage; 2],
+            (Some(one), None) | (None, Some(one)) => [one; 2],
+            (Some(one), Some(other)) => [one, other],
+        };
+        if said.contains(&Engage::Always) {
             return true;
         }
-        if both.contains(&Engage::Never) {
+        if said.contains(&Engage::Never) {
             return false;
         }
         let [near, beyond] = [arrival.listener, hop.listener].map(|listener| self.snapshot.listener(listener));
@@ -158,7 +165,7 @@ impl Edge {
         let ip = place.ip();
         let ours = |listener: &crate::settings::ListenerSettings| listener.media_address == ip || listener.media_advertise == Some(ip);
         let named = told.contains(&ip) || self.snapshot.settings.listeners.iter().any(ours);
-        named && ip != arrival.address.ip().to_canonical() && self.media.ports.contains(&(place.port() & !1))
+        named && ip != arrival.address.ip().to_canonical() && self.options.media.has(place.port())
     }
 
     /// An attempt of a new call is about to be made: a session for it where its media is relayed, and what changes in it.
@@ -177,7 +184,13 @@ impl Edge {
         }
         let (near, near_ip) = self.facing(arrival, message);
         let Some(place) = self.open_session(call, number, [near, hop.listener], [near_ip, hop.address.ip().to_canonical()]) else { return Ok(Changes::new()) };
-        let turn = Turn { side: Side::Caller, tag: b"", role: Role::Offer, last: false, number: message.head.cseq };
+        if session_part(message).is_none() && self.take_ports(call, place, std::iter::once(0)).is_err() {
+            // The offer comes with the answer: then nobody could be told any more that there are none.
+            self.counters.media_refused.add();
+            self.close_attempt(call, number);
+            return Err(MediaFault::NoPorts);
+        }
+        let turn = Turn { side: Side::Caller, tag: b"", role: Role::Offer, last: false, number: message.head.cseq, within: false };
         let done = self.anchor(call, place, arrival, message, &turn);
         if done.is_err() {
             self.close_attempt(call, number);
@@ -206,7 +219,7 @@ impl Edge {
             Method::Ack => Role::Again,
             _ => Role::Offer,
         };
-        let turn = Turn { side, tag, role, last: true, number: head.cseq.saturating_add(shape.renumber) };
+        let turn = Turn { side, tag, role, last: true, number: head.cseq.saturating_add(shape.renumber), within: true };
         self.anchor(shape.call, place, arrival, message, &turn)
     }
 
@@ -245,7 +258,7 @@ impl Edge {
         let role = self.role_of_response(call, place, side, message);
         // A reliable provisional answer is as final as that of a 2xx (RFC 3262 section 5).
         let last = head.status_code >= 200 || is_reliable(message);
-        let done = self.anchor(call, place, arrival, message, &Turn { side, tag, role, last, number: head.cseq });
+        let done = self.anchor(call, place, arrival, message, &Turn { side, tag, role, last, number: head.cseq, within: dialog.is_some() });
         if dialog.is_none() && head.method == Method::Invite && head.status_code >= 200 {
             self.settle_early_media(call, place, tag);
         }
@@ -285,6 +298,14 @@ impl Edge {
         if !commands.is_empty() {
             session.offers.clear();
         }
+        self.out.media.extend(commands.into_iter().map(|command| (worker, command)));
+    }
+
+    /// The dialog of the callee with `tag` is over: of others that answered too the next one is heard.
+    pub(crate) fn media_goes_on(&mut self, call: Key, tag: &[u8]) {
+        let Some(place) = self.session_of(call, tag) else { return };
+        let Some(session) = self.session_mut(call, place) else { return };
+        let (worker, commands) = (session.worker, session.early.move_on(tag));
         self.out.media.extend(commands.into_iter().map(|command| (worker, command)));
     }
 
@@ -359,8 +380,13 @@ impl Edge {
         }
         if self.is_phone(arrival) {
             for said in &mut streams {
-                let forged =
-                    said.expected.is_some_and(|places| places.iter().any(|place| self.leads_to_us(*place, told, arrival) || self.is_forged_place(*place)));
+                let Some(places) = said.expected.as_mut() else { continue };
+                let mut is_forged = |place: SocketAddr| self.leads_to_us(place, told, arrival) || self.is_forged_place(place);
+                if !said.names_control && is_forged(places[1]) {
+                    // Nobody said that its RTCP is there.
+                    places[1] = places[0];
+                }
+                let forged = places.iter().any(|place| is_forged(*place));
                 if forged && message.is_request() {
                     return Err(MediaFault::Unreadable);
                 }
@@ -400,9 +426,17 @@ impl Edge {
 
     /// Hands a description to its media worker, in the order of offer and answer.
     fn exchange(&mut self, call: Key, place: usize, command: Command, turn: &Turn<'_>) {
-        let Turn { side, tag, role, last, number } = *turn;
+        let Turn { side, tag, role, last, number, within } = *turn;
+        if role == Role::Answer && within && !last {
+            // An answer of a later exchange that may be followed by its refusal.
+            return;
+        }
         let most = self.snapshot.settings.limits.dialogs;
         let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) else { return };
+        if session.early.is_of_another(tag) {
+            // Another that was forked behind us has answered before, and is heard.
+            return session.early.note(tag, side, &command, most);
+        }
         let mut ready: SmallVec<[Command; 2]> = SmallVec::new();
         match role {
             Role::Again => {}

@@ -185,8 +185,8 @@ impl Edge {
         if !self.engages(leg, wished) {
             return None;
         }
-        let far = [leg.arrival.address.ip().to_canonical(), leg.hop.address.ip().to_canonical()];
-        self.open_session(call, number, [leg.arrival.listener, leg.hop.listener], far)
+        let (near, near_ip) = self.facing(leg.arrival, leg.message);
+        self.open_session(call, number, [near, leg.hop.listener], [near_ip, leg.hop.address.ip().to_canonical()])
     }
 
     fn asked_within<'a>(&self, call: Key, direction: Direction, message: &'a Message<'a>, arrival: &'a Hop, number: u32) -> Option<Asked<'a>> {

@@ -1,6 +1,6 @@
 //! Media sessions of calls: one for each attempt whose media is relayed here, with ports that face either side.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use media::{Command, NgCommand, PortPair, Rules, SessionId, Side};
@@ -18,6 +18,9 @@ pub trait MediaPorts: Send {
 
     /// Whether `worker` keeps up with what it is told: else nothing new is given to it.
     fn accepts(&self, worker: u8) -> bool;
+
+    /// Whether `port` is one of those that media workers have.
+    fn has(&self, port: u16) -> bool;
 
     /// A pair of ports of `worker` at the local `address`; `None` where none is ready.
     fn take(&mut self, worker: u8, address: IpAddr) -> Option<PortPair>;
@@ -79,14 +82,14 @@ pub(crate) struct EarlyMedia {
     dialogs: SmallVec<[(Box<[u8]>, SaidBySide); 1]>,
     /// The dialog that was told last, by its place.
     last: usize,
-    /// The call was answered.
-    over: bool,
+    /// The callee's tag in the dialog that was answered first, as long as that lives; what others say meanwhile is kept for later.
+    answered: Option<Box<[u8]>>,
 }
 
 impl EarlyMedia {
     /// Notes a command about `side` in the dialog of the callee with `tag`, of which there are `most` at most.
     pub(crate) fn note(&mut self, tag: &[u8], side: Side, command: &Command, most: usize) {
-        if self.over {
+        if self.answered.as_deref() == Some(tag) {
             return;
         }
         if tag.is_empty() {
@@ -104,16 +107,39 @@ impl EarlyMedia {
         self.last = place;
     }
 
+    /// Whether another dialog than that of the callee with `tag` was answered first, and is not over.
+    pub(crate) fn is_of_another(&self, tag: &[u8]) -> bool {
+        self.answered.as_deref().is_some_and(|answered| answered != tag)
+    }
+
     /// The callee with `tag` answered first: what is to be told anew, since another dialog spoke last.
     pub(crate) fn settle(&mut self, tag: &[u8]) -> SmallVec<[Command; 2]> {
-        let Self { opening, mut dialogs, last, over } = std::mem::replace(self, Self { over: true, ..Self::default() });
-        let several = !over && dialogs.len() > 1;
+        if self.answered.is_some() {
+            return SmallVec::new();
+        }
+        self.answered = Some(tag.into());
+        let (opening, mut dialogs) = (self.opening.take(), std::mem::take(&mut self.dialogs));
+        let several = dialogs.len() > 1;
         let Some(place) = dialogs.iter().position(|dialog| *dialog.0 == *tag).filter(|_| several) else { return SmallVec::new() };
         let moved = dialogs.iter().enumerate().any(|(other, dialog)| other != place && dialog.1[Side::Caller as usize].is_some());
         let [caller, callee] = std::mem::take(&mut dialogs[place].1);
         let caller = caller.or(opening).filter(|_| moved);
-        let callee = callee.filter(|_| last != place);
+        let callee = callee.filter(|_| self.last != place);
         caller.into_iter().chain(callee).map(|command| *command).collect()
+    }
+
+    /// The dialog of the callee with `tag` is over: what was said in the next one that was answered, if it was that of this one that held.
+    pub(crate) fn move_on(&mut self, tag: &[u8]) -> SmallVec<[Command; 2]> {
+        if self.answered.as_deref() != Some(tag) {
+            self.dialogs.retain(|dialog| *dialog.0 != *tag);
+            return SmallVec::new();
+        }
+        if self.dialogs.is_empty() {
+            return SmallVec::new();
+        }
+        let (next, said) = self.dialogs.remove(0);
+        self.answered = Some(next);
+        said.into_iter().flatten().map(|command| *command).collect()
     }
 }
 
@@ -148,8 +174,6 @@ pub(crate) struct MediaState {
     pub(crate) waiting: HashMap<u64, WaitingRecord>,
     /// The record that each closed session belongs to.
     pub(crate) records: HashMap<SessionId, u64>,
-    /// Our ports that this worker's calls have.
-    pub(crate) ports: HashSet<u16>,
     /// Sessions that rtpengines relay.
     pub(crate) external: usize,
     /// Sessions that ended before an engine had answered: what it is to be told once it does.
@@ -224,7 +248,6 @@ impl Edge {
             };
             if let Some(session) = self.calls.get_mut(call).and_then(|call| call.media.get_mut(place)) {
                 session.streams.push(MediaStream { index: number, pairs: [first, second], described: false });
-                self.media.ports.extend([first.port, second.port]);
             }
         }
         Ok(())
@@ -272,9 +295,6 @@ impl Edge {
         if session.external.is_some() {
             self.media.external -= 1;
             return self.delete_external(&session, report);
-        }
-        for pair in session.streams.iter().flat_map(|stream| stream.pairs) {
-            self.media.ports.remove(&pair.port);
         }
         // Of ports that were never described nobody knows but us.
         for pair in session.streams.iter().filter(|stream| !stream.described).flat_map(|stream| stream.pairs) {

@@ -16,6 +16,8 @@ pub(crate) struct Said {
     pub(crate) index: usize,
     pub(crate) kind: StreamKind,
     pub(crate) expected: Option<[SocketAddr; 2]>,
+    /// Whether it says where its RTCP is, which else is beside its RTP.
+    pub(crate) names_control: bool,
     pub(crate) active: bool,
     pub(crate) clock_rate: u32,
 }
@@ -128,7 +130,7 @@ pub(crate) fn read_streams(bytes: &[u8], session: &SessionDescription, signalled
         let kind = if kind == StreamKind::Rtp && (media.dtls || session.dtls) { StreamKind::RtpOverDtls } else { kind };
         if media.port == 0 {
             // Refused or removed (RFC 3264 sections 6 and 8.2): nothing goes there any more, and nothing is awaited.
-            all.push(Said { index, kind, expected: None, active: false, clock_rate: 8_000 });
+            all.push(Said { index, kind, expected: None, names_control: false, active: false, clock_rate: 8_000 });
             continue;
         }
         // Without any c= line nobody knows where to send (RFC 8866 section 5.7).
@@ -144,6 +146,7 @@ pub(crate) fn read_streams(bytes: &[u8], session: &SessionDescription, signalled
             index,
             kind,
             expected: (!held).then(|| [SocketAddr::new(address, media.port), control]),
+            names_control: media.rtcp.is_some(),
             active: !held && session.direction_of(media) == MediaDirection::SendRecv,
             clock_rate: media.clock_rate.unwrap_or(8_000),
         });

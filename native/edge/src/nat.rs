@@ -59,9 +59,18 @@ impl NatTests {
         self.contact_holds(arrival, message)
     }
 
-    /// The same by the tests of Contact only: what a response says of its sender.
-    pub(crate) fn contact_holds(self, arrival: &Hop, message: &Message<'_>) -> bool {
+    /// The same by the tests of Contact only.
+    fn contact_holds(self, arrival: &Hop, message: &Message<'_>) -> bool {
         self.has(1 | 32 | 64) && message.elements(HeaderName::Contact).any(|element| self.contact_tells(message.bytes, element, arrival))
+    }
+
+    /// Whether the sender of a response is behind a NAT. Its Via is another's, so that what tests of Via look for is looked for in its
+    /// Contact, which a phone writes alike.
+    pub(crate) fn response_holds(self, arrival: &Hop, message: &Message<'_>) -> bool {
+        let ip = if self.has(2) { 32 } else { 0 };
+        let private = if self.has(4) { 1 } else { 0 };
+        let port = if self.has(16) && !arrival.transport.is_reliable() { 64 } else { 0 };
+        Self(self.0 | ip | private | port).contact_holds(arrival, message)
     }
 
     fn contact_tells(self, bytes: &[u8], element: Span, arrival: &Hop) -> bool {

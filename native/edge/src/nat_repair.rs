@@ -71,7 +71,7 @@ impl Edge {
             return;
         }
         let tests = self.snapshot.nat_tests;
-        let holds = || if message.is_request() { tests.hold(arrival, message) } else { tests.contact_holds(arrival, message) };
+        let holds = || if message.is_request() { tests.hold(arrival, message) } else { tests.response_holds(arrival, message) };
         // A GRUU is found by its user's bindings as long as the call is known here, and by the mark after that.
         if !(contacts_by_flow(message) || holds()) {
             return;

@@ -1,6 +1,6 @@
 //! Phase *receive*: parse, count, and answer what does not parse where that is safe.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use proto::Now;
 use syntax::{Field, LocalReply, Message, ParseError, Rport, is_answerable};
@@ -207,13 +207,21 @@ fn is_keep_alive(bytes: &[u8]) -> bool {
 /// a sender aim our responses at anybody.
 pub(crate) fn reply_hop(arrival: &Hop, request: &Message<'_>) -> Hop {
     let via = &request.head.via;
-    let symmetric = !matches!(via.rport, Rport::Absent);
+    let symmetric = !matches!(via.rport, Rport::Absent) || is_behind_nat(arrival, request);
     if !arrival.transport.is_reliable() && symmetric {
         return *arrival;
     }
     let mut hop = *arrival;
     hop.address.set_port(via.port.unwrap_or_else(|| arrival.transport.default_port()));
     hop
+}
+
+/// Whether a sender that asks for nothing says an address of its own network, and a NAT sent for it: the port beside that address is as
+/// far away, and whoever answers there answers nobody.
+fn is_behind_nat(arrival: &Hop, request: &Message<'_>) -> bool {
+    let said = syntax::parse_ip(request.text(request.head.via.host)).map(|ip| ip.to_canonical());
+    let source = arrival.address.ip().to_canonical();
+    said.is_some_and(|ip| ip != source && matches!(ip, IpAddr::V4(v4) if v4.is_private() || v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64))
 }
 
 fn reason(error: ParseError) -> &'static str {

@@ -131,7 +131,12 @@ impl Edge {
         }
         let interval = expires(response).map(|interval| interval.max(LEAST)).or_else(|| self.near_interval(entry));
         let Some(key) = self.transactions.get(entry).map(|transaction| transaction.call) else { return };
+        let early = self.transactions.get(entry).is_some_and(|transaction| transaction.method != Method::Invite);
         let Some(call) = self.calls.get_mut(key) else { return };
+        if early && call.answered.is_none() {
+            // A dialog that is not confirmed has no session that could expire (RFC 4028 section 4).
+            return;
+        }
         call.session_until = interval.map_or(Moment::NEVER, |interval| now.moment + seconds(u64::from(interval)));
         self.arm_call(key);
     }

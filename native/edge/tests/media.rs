@@ -104,7 +104,10 @@ fn a_rule_engages_it_and_either_peer_may_say_otherwise() {
         (None, None, Auto, false),
         (Some(Always), None, Never, true),
         (None, Some(Always), Never, true),
-        (Some(Never), None, Always, true),
+        (Some(Never), None, Always, false),
+        (Some(Auto), None, Always, false),
+        (None, Some(Always), Always, true),
+        (Some(Never), Some(Always), Never, true),
         (Some(Never), Some(Never), Always, false),
         (Some(Never), None, Auto, false),
     ] {
@@ -672,6 +675,58 @@ fn a_phone_says_no_place_of_signalling_for_its_media() {
     assert_eq!(told.0, "192.0.2.1");
     assert_eq!(rig.packet(told.1, "203.0.113.9:5000", &rtp(1)), None);
     assert!(rig.counters().media_unreadable.get() > 0);
+}
+
+#[test]
+fn rtcp_beside_the_port_of_a_machine_is_no_forgery() {
+    let mut settings = standard(Engage::Always);
+    settings.peers.push(peer("beside", PeerKind::Core, "198.51.100.7:4001", &["sip:198.51.100.7:4001"]));
+    let mut rig = Rig::new(settings);
+    let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+    assert!(sent_to(&sent, CALLEE).first_line().starts_with("INVITE"));
+}
+
+#[test]
+fn of_two_that_answer_behind_us_the_first_is_heard_until_its_end() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+    let request = sent_to(&sent, CALLEE).clone();
+    let mut answers = Vec::new();
+    for (tag, address) in [("one", "203.0.113.50"), ("two", "203.0.113.51")] {
+        let sent = rig.receive(CALLEE, &with_body(&response(&request.text, 200, tag), &sdp(address, 5_000)));
+        answers.push(sent_to(&sent, CALLER).clone());
+        assert_eq!(place(&answers[answers.len() - 1].text).0, "192.0.2.1");
+    }
+    let facing_caller = place(&answers[0].text).1;
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)).unwrap().1, "203.0.113.50:5000".parse().unwrap());
+    // The second one is ended, and changes nothing; where it is the first, the second is heard.
+    hang_up(&mut rig, &answers[0], 2);
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(2)).unwrap().1, "203.0.113.51:5000".parse().unwrap());
+    let sent = rig.receive(CALLER, &within("BYE", &answers[1], 2, "z9hG4bK-bye2").text());
+    rig.receive(CALLEE, &response(&sent_to(&sent, CALLEE).text, 200, "two"));
+    assert_eq!((rig.media.taken(), rig.media.sessions()), (0, 0));
+}
+
+#[test]
+fn a_later_offer_that_is_refused_after_an_unreliable_answer_changes_nothing() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let (request, ok) = call(&mut rig);
+    let (facing_callee, facing_caller) = (place(&request.text).1, place(&ok.text).1);
+    let sent = rig.receive(CALLER, &offered(within("INVITE", &ok, 2, "z9hG4bK-re"), "198.51.100.7", 4_444));
+    let again = sent_to(&sent, CALLEE).text.clone();
+    let sent = rig.receive(CALLEE, &with_body(&response(&again, 183, "bob"), &sdp("203.0.113.50", 5_555)));
+    assert_eq!(place(&sent_to(&sent, CALLER).text), ("192.0.2.1".to_owned(), facing_caller));
+    rig.receive(CALLEE, &response(&again, 488, "bob"));
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4000", &rtp(1)).unwrap().1, "203.0.113.9:5000".parse().unwrap());
+    assert_eq!(rig.packet(facing_callee, "203.0.113.9:5000", &rtp(1)).unwrap().1.port(), 4_000);
+}
+
+#[test]
+fn without_ports_a_call_whose_offer_comes_with_the_answer_is_refused_too() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    rig.media.limit(1);
+    let sent = rig.receive(CALLER, &invite(""));
+    assert_eq!((sent.last().unwrap().status_code(), rig.media.taken(), rig.counters().media_refused.get()), (500, 0, 1));
 }
 
 #[test]

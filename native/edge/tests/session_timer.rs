@@ -94,6 +94,25 @@ fn a_call_lives_as_long_as_it_is_refreshed_and_ends_both_ways_when_it_is_not() {
 }
 
 #[test]
+fn a_call_that_rings_has_no_session_that_expires() {
+    let mut rig = Rig::new(timed());
+    let request = to(&rig.receive(PHONE, &invite(&["Supported: timer"]).text()), CORE);
+    let ringing = to(&rig.receive(CORE, &response(&request, 183, "t")), PHONE);
+    let mut update = Request::new("UPDATE", "sip:9@192.0.2.200").tags("alice", "t").cseq(2).branch("z9hG4bKu").call_id("a").header("Supported: timer");
+    for route in headers(&ringing, "Record-Route").iter().rev() {
+        update = update.header(&format!("Route: {route}"));
+    }
+    let update = to(&rig.receive(PHONE, &update.header("Session-Expires: 120").text()), CORE);
+    rig.receive(CORE, &response(&update, 200, "t").replace("Content-Length", "Session-Expires: 120;refresher=uac\r\nContent-Length"));
+    rig.advance(100_000);
+    rig.receive(CORE, &response(&request, 180, "t"));
+    rig.advance(50_000);
+    assert_eq!((rig.edge.sizes().0, rig.records.len(), rig.counters().sessions_expired.get()), (1, 0, 0));
+    rig.receive(CORE, &response(&request, 200, "t").replace("Content-Length", "Contact: <sip:9@192.0.2.200>\r\nContent-Length"));
+    assert_eq!(rig.counters().calls_answered.get(), 1);
+}
+
+#[test]
 fn a_2xx_that_comes_again_says_the_same_and_keeps_the_timer() {
     let mut rig = Rig::new(timed());
     let request = to(&rig.receive(PHONE, &invite(&["Supported: timer"]).text()), CORE);

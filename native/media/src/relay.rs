@@ -203,10 +203,6 @@ impl Relay {
     pub fn packet(&mut self, now: u64, row: u32, source: SocketAddr, bytes: &[u8]) -> Option<Way> {
         let own = self.rows.get_mut(row as usize).filter(|row| row.session != NOWHERE)?;
         let rules = self.sessions.get(own.session as usize)?.as_ref()?.rules;
-        if !own.paces(now, rules.packets_per_second) {
-            self.counts.limited += 1;
-            return None;
-        }
         let plausible = is_plausible(own.kind, bytes);
         match own.latch.take(now, source, rules.learning, rules.relearn_after, plausible) {
             Taken::Known => {}
@@ -230,6 +226,11 @@ impl Relay {
         if !may_pass(own.kind, bytes) {
             own.refused += 1;
             self.counts.refused += 1;
+            return None;
+        }
+        // What others send uses up nothing of it.
+        if !own.paces(now, rules.packets_per_second) {
+            self.counts.limited += 1;
             return None;
         }
         own.packets += 1;

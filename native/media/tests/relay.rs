@@ -56,6 +56,17 @@ fn packets_go_both_ways_by_the_ports_that_face_each_side() {
 }
 
 #[test]
+fn what_a_third_party_sends_uses_up_nothing_of_a_ports_pace() {
+    let mut relay = established();
+    assert!(relay.packet(1, CALLER, at("192.0.2.1:4000"), &rtp(1)).is_some());
+    for number in 0..20_000u64 {
+        assert_eq!(relay.packet(1 + number * 50, CALLER, at("203.0.113.66:4000"), &rtp(9)), None);
+    }
+    assert!(relay.packet(SECOND, CALLER, at("192.0.2.1:4000"), &rtp(2)).is_some());
+    assert_eq!((relay.counts.limited, relay.counts.refused), (0, 20_000));
+}
+
+#[test]
 fn a_third_party_is_neither_heard_nor_told_anything_and_that_is_noticed() {
     let mut relay = established();
     for number in 0..20 {

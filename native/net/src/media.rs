@@ -7,6 +7,7 @@ mod worker;
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -77,6 +78,8 @@ pub(crate) struct MediaLink {
     ready: Vec<(IpAddr, Vec<Ready>)>,
     /// Media workers for which this SIP worker has as many commands waiting as it may.
     behind: Arc<[AtomicBool]>,
+    /// All that there are.
+    range: Range<u16>,
 }
 
 impl MediaPorts for MediaLink {
@@ -86,6 +89,10 @@ impl MediaPorts for MediaLink {
 
     fn accepts(&self, worker: u8) -> bool {
         self.behind.get(usize::from(worker)).is_none_or(|behind| !behind.load(Ordering::Relaxed))
+    }
+
+    fn has(&self, port: u16) -> bool {
+        self.range.contains(&port)
     }
 
     fn take(&mut self, worker: u8, address: IpAddr) -> Option<PortPair> {
@@ -172,7 +179,8 @@ impl MediaEngine {
             engine.counts.push(counts);
         }
         let behind = || (0..install.workers).map(|_| AtomicBool::new(false)).collect();
-        engine.links = posts.iter().map(|_| MediaLink { workers: install.workers, ready: Vec::new(), behind: behind() }).collect();
+        let range = install.first_port..install.last_port.saturating_add(1);
+        engine.links = posts.iter().map(|_| MediaLink { workers: install.workers, ready: Vec::new(), behind: behind(), range: range.clone() }).collect();
         Ok(engine)
     }
 

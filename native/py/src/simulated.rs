@@ -38,6 +38,10 @@ impl MediaPorts for NoMedia {
         true
     }
 
+    fn has(&self, _port: u16) -> bool {
+        false
+    }
+
     fn take(&mut self, _worker: u8, _address: IpAddr) -> Option<PortPair> {
         None
     }

@@ -103,6 +103,10 @@ impl MediaPorts for MediaWorker {
         self.with(|state| !state.behind)
     }
 
+    fn has(&self, port: u16) -> bool {
+        self.with(|state| (FIRST..FIRST + 2 * state.most as u16).contains(&port))
+    }
+
     fn take(&mut self, _worker: u8, address: IpAddr) -> Option<PortPair> {
         self.with(|state| {
             let fresh = (state.free.is_empty() && state.made < state.most).then_some(state.made);
