@@ -203,8 +203,8 @@ def zone(name: str) -> ZoneInfo | None:
         return None
 
 
-def offsets(name: str, now: datetime) -> Sequence[tuple[int, int]]:
-    """Return from which second since 1970 on a zone differs from UTC by how many seconds, from last year on for twelve years."""
+def offsets(name: str, now: datetime, since: int | None = None) -> Sequence[tuple[int, int]]:
+    """Return from which second since 1970 on a zone differs from UTC by how many seconds, from the year `since`, else the last one, on for twelve years."""
     there = zone(name)
     if there is None:
         return []
@@ -213,7 +213,7 @@ def offsets(name: str, now: datetime) -> Sequence[tuple[int, int]]:
         difference = at.astimezone(there).utcoffset()
         return int(difference.total_seconds()) if difference else 0
 
-    at = datetime(now.year - 1, 1, 1, tzinfo=UTC)
+    at = datetime(now.year - 1 if since is None else min(since, now.year - 1), 1, 1, tzinfo=UTC)
     found = [(int(at.timestamp()), offset(at))]
     end = datetime(now.year + _YEARS, 1, 1, tzinfo=UTC)
     while at < end:

@@ -65,7 +65,7 @@ class Sink(msgspec.Struct, frozen=True):
     @property
     def names(self) -> list[str]:
         """The events that it is told."""
-        return sorted(CATALOGUE) if self.ALL in self.events else self.events
+        return sorted({*CATALOGUE, *self.events} - {self.ALL}) if self.ALL in self.events else self.events
 
     @property
     def place(self) -> SplitResult:

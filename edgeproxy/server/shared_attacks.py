@@ -18,7 +18,7 @@ LOOK_ROUNDS = 4
 MOST = 2_000
 """Pairs of source and user in one round; more count on this node alone."""
 GROUP, LET_IN = "bans", "let in"
-LET_IN_SECONDS = 60
+LET_IN_SECONDS = 86_400
 """How long a node may be silent and still hear that a source was let in again."""
 SLACK_SECONDS = 10
 """By how much longer another node's ban must be to count for a source that is banned here already."""

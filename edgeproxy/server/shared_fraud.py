@@ -24,8 +24,8 @@ UNBARRED_SECONDS = 86_400
 UNBARRED_AT_ONCE = 10
 WRITTEN_SECONDS = 60.0
 """After this time bars are written down again: the store may have been emptied."""
-LIFTED_SECONDS = 3.0
-"""How long a node that barred an account may still say so after another lifted that."""
+LIFTED_SECONDS = KEPT_SECONDS + 2 * ROUND_SECONDS
+"""How long the word of a node that barred an account may still stand after another lifted that."""
 _PARTED = "\x1f"
 _Count = Annotated[int, Meta(ge=0, lt=1 << 32)]
 _Row = tuple[
@@ -56,7 +56,8 @@ class SharedFraud:
         self._heard_at = time.monotonic()
         self._rows: list[_Row] = []
         self._bars: dict[str, dict[str, float]] = {}
-        """Of each other node, until when it barred whom: that holds though the node may be gone for a while."""
+        """Of each other node, until when it barred whom: that holds though the node may be gone for a while. And of this one what a process
+        before it wrote down and did not keep."""
         self._unbar: set[str] = set()
         """Accounts that may call again, which others are to be told."""
         self._lifted: dict[str, float] = {}
@@ -133,7 +134,7 @@ class SharedFraud:
         # First: between what we said a round ago and now, another node of our name has said something too.
         self._hear(await shares.use(lambda store: store.published(GROUP)))
         rows = await asyncio.to_thread(self._engine.fraud_told, MOST)
-        barred = sorted(self._engine.barred(), key=lambda bar: -bar[1])[:MOST]
+        barred = sorted(self._own_bars().items(), key=lambda bar: -bar[1])[:MOST]
         await shares.use(lambda store: self._write(store, barred))
         text = msgspec.json.encode(_Said(self._process, rows, barred)).decode()
         await shares.use(lambda store: store.publish(GROUP, self._node, text, KEPT_SECONDS))
@@ -151,7 +152,7 @@ class SharedFraud:
                     self._fault(node, "another node that shares figures has the same name", "expected install.node to differ")
                 continue
             self._rows += said.rows
-            self._bars[node] = {user: now + left for user, left in said.barred}
+            self._bars[node] = {user: now + left for user, left in said.barred if self._lifted.get(user, 0.0) < now}
         self._lifted = {user: until for user, until in self._lifted.items() if until > now}
         self._bars = {
             node: left for node, bars in self._bars.items() if (left := {user: until for user, until in bars.items() if until > now})
@@ -174,11 +175,17 @@ class SharedFraud:
 
     async def _hear_written(self, store: Store) -> None:
         """Hear of bars whose nodes may be gone."""
-        now = time.monotonic()
+        now, kept = time.monotonic(), {user for user, _ in self._engine.barred()}
         for bar, left in (await store.members(BARRED)).items():
             user, _, node = bar.partition(_PARTED)
-            if node != self._node:
+            if node != self._node or user not in kept:
                 self._bars.setdefault(node, {})[user] = now + left
+
+    def _own_bars(self) -> dict[str, int]:
+        """Accounts that this node barred, or did before it was killed, and for how many more seconds."""
+        now = time.monotonic()
+        before = {user: round(until - now) for user, until in self._bars.get(self._node, {}).items() if until - now >= 1}
+        return before | dict(self._engine.barred())
 
     async def _write(self, store: Store, barred: list[tuple[str, int]]) -> None:
         """Write down whom this node barred: what it says in each round is forgotten soon after it has gone."""

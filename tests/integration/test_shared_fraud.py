@@ -72,6 +72,12 @@ def _call(phone: Agent, port: int, call_id: str, core: Agent | None = None, *, n
     return ""
 
 
+def _kill(proxy: Proxy) -> None:
+    assert proxy.process
+    proxy.process.kill()
+    proxy.process.wait()
+
+
 def _shown(proxy: Proxy) -> tuple[int, list[tuple[str, str]]]:
     shown = json.loads(manage(proxy, "fraud", "show", "--json")[1])
     total = shown["figures"][0]["total_calls"] if shown["figures"] else 0
@@ -172,6 +178,36 @@ def test_a_bar_outlives_the_node_that_said_so_and_is_lifted_again_and_again(star
         wait_for(lambda: _shown(again)[1] == [])
         assert _call(phone, ports[1], "back", core) == "486"
         assert _shown(proxies[0])[1] == []
+
+
+def test_a_bar_outlives_the_death_of_its_node_and_an_unbar_meanwhile_stands(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    with brokers.redis(tmp_path) as store, Agent("127.0.0.7") as phone, Agent() as core:
+        ports = [free_port(), free_port()]
+        texts = [
+            TOML.format(node=f"n{number}", port=port, core=core.port, url=f"redis://127.0.0.1:{store}/0")
+            for number, port in enumerate(ports)
+        ]
+        proxies = [start_proxy(text, name=f"n{number}") for number, text in enumerate(texts)]
+        for call_id in ("a", "b", "c"):
+            assert _call(phone, ports[1], call_id, core) == "486"
+        assert _call(phone, ports[1], "bad") == "403"
+        _until(proxies[0], (0, [(USER, "n1")]))
+        # It is killed, and comes back without what it had not kept.
+        _kill(proxies[1])
+        proxies[1] = start_proxy(texts[1], name="n1")
+        _until(proxies[1], (0, [(USER, "n1")]))
+        time.sleep(3)
+        assert _shown(proxies[0])[1] == [(USER, "n1")]
+        assert [_call(phone, port, f"still{port}") for port in ports] == ["403", "403"]
+        # It is killed once more, and its last word is still there when an operator lets the account call.
+        _kill(proxies[1])
+        assert manage(proxies[0], "fraud", "unbar", USER)[0] == 0
+        for _ in range(9):
+            assert _shown(proxies[0])[1] == []
+            time.sleep(1)
+        proxies[1] = start_proxy(texts[1], name="n1")
+        time.sleep(2)
+        assert [_shown(proxy)[1] for proxy in proxies] == [[], []]
 
 
 def test_nodes_of_one_name_say_so_and_a_restart_does_not(start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:

@@ -51,6 +51,17 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not place.parent.exists()
 
 
+def test_records_of_years_ago_are_taken_by_the_hour_that_it_was_then() -> None:
+    text = TOML.replace("profile = 1\n", 'profile = 1\nzone = "Europe/Berlin"\n', 1).replace(
+        "total_calls_warning = 1", "total_calls_warning = 2"
+    )
+    config = load_text(text, "edge.toml").config
+    # Half past eleven at night, and twice after midnight, of a summer.
+    times = [datetime(2024, 7, 3, 21, 30, tzinfo=UTC), datetime(2024, 7, 3, 22, 30, tzinfo=UTC), datetime(2024, 7, 3, 23, 30, tzinfo=UTC)]
+    found = alarms(config, [Call("sip:100@x", at, None, at) for at in times], None)
+    assert [alarm.time for alarm in found] == ["2024-07-03T23:30:00+00:00"]
+
+
 def test_calls_for_help_and_of_no_time_are_left_out_and_profiles_that_are_none_are_none() -> None:
     config = load_text(TOML, "edge.toml").config
     early = datetime(1969, 1, 1, tzinfo=UTC)

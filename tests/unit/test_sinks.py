@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.events import CATALOGUE
 from edgeproxy.events.sink import Sink
 from edgeproxy.events.transport.lines import Lines
 
@@ -63,3 +64,8 @@ def test_a_pipe_that_nobody_reads_is_an_error_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):
         asyncio.run(Lines(tmp_path / "pipe").send(b"x", "X_A", {}))
+
+
+def test_all_events_of_the_proxy_and_one_of_a_policy_are_both_told() -> None:
+    names = Sink(["*", "X_A"], to="file:/tmp/x").names
+    assert names == sorted({*CATALOGUE, "X_A"})

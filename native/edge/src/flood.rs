@@ -122,24 +122,36 @@ impl Edge {
         self.too_many(now, arrival, packets)
     }
 
+    /// Whether a source goes beyond its limit for the first time in its unit.
+    fn crosses(&self, now: Now, source: IpAddr, unit_seconds: u32) -> bool {
+        self.flood().is_some_and(|(_, counts)| counts.packets.add(self.key(b"crossed", Some(source), b""), Self::seconds_of(now), unit_seconds) == 1)
+    }
+
     /// A source has sent too much; true where this packet is dropped.
     fn too_many(&mut self, now: Now, arrival: &Hop, packets: u32) -> bool {
         let Some(settings) = self.snapshot.settings.flood.clone() else { return false };
         let source = arrival.address.ip().to_canonical();
-        let first = packets == self.packet_limit(now, source);
         let what = || format!("flood: {packets} packets in {} s", settings.unit_seconds);
+        let users = self.came_before(now, source, b"");
+        // Packets of those who prove who they are are taken back, so that their number may come by more than once.
+        let first = (settings.dry_run || users) && self.crosses(now, source, settings.unit_seconds);
         if settings.dry_run {
             if first {
                 self.counters.floods_dry.add();
-                log::warn!(target: "guard", "would block {source}: flood of {packets} packets in {} s", settings.unit_seconds);
+                if self.may_log(now) {
+                    let would = if users { "drop the rest" } else { "block" };
+                    log::warn!(target: "guard", "would {would} of {source}: flood of {packets} packets in {} s", settings.unit_seconds);
+                }
                 self.tell_blocked(now, source, "dry-run", &what());
             }
             return false;
         }
         // A user's address can be forged by anybody: what is too much is dropped until the unit ends, and the user heard again.
-        if self.came_before(now, source, b"") {
-            if first {
+        if users {
+            if first && self.may_log(now) {
                 log::warn!(target: "guard", "flood of {packets} packets from {source}, where users are: the rest is dropped for {} s", settings.unit_seconds);
+            }
+            if first {
                 self.tell_blocked(now, source, "throttled", &what());
             }
             return true;

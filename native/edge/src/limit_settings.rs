@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use guard::{Algorithm, Holder, Keyed, Meters, Pipe, Share, ShareStore, Slot};
+use guard::{Algorithm, Holder, Keyed, Meters, Pipe, Share, ShareStore, Slot, Steering};
 use papaya::HashMap as SharedMap;
 use serde::Deserialize;
 use syntax::Method;
@@ -175,6 +175,7 @@ pub(crate) struct LimitState {
     pub(crate) set: SharedMap<Box<str>, u32>,
     pub(crate) refused: AtomicU64,
     pub(crate) untracked: AtomicU64,
+    pub(crate) steering: Steering,
 }
 
 /// One limit with everything looked up.
@@ -340,7 +341,7 @@ impl LimitTable {
                 // A rate is remembered for its window, and a share until the store has it back, whoever asks.
                 let table = Arc::new(if own.counts == Counts::Calls && !own.shared { Keyed::new(own.keys) } else { Keyed::keeping(own.keys) });
                 let (set, refused, untracked) = (SharedMap::new(), AtomicU64::new(0), AtomicU64::new(0));
-                Arc::new(LimitState { name: own.name.as_str().into(), table, set, refused, untracked })
+                Arc::new(LimitState { name: own.name.as_str().into(), table, set, refused, untracked, steering: Steering::default() })
             };
             all.push(Limit {
                 algorithm,

@@ -180,7 +180,9 @@ impl Edge {
         let slot = Arc::clone(holder.slot());
         slot.value().note(ask.own);
         let Some(pipe) = slot.value().pipe.as_ref() else { return Ok(()) };
-        let passes = |most: u32| if count { pipe.take(at, most, &snapshot.limits.meters) } else { pipe.has_room(at, most, &snapshot.limits.meters) };
+        let passes = |most: u32| {
+            if count { pipe.take(at, most, &snapshot.limits.meters, &limit.state.steering) } else { pipe.has_room(at, most, &snapshot.limits.meters) }
+        };
         let found = if limit.settings.shared {
             let undo = || {
                 if count {
@@ -342,7 +344,7 @@ impl Edge {
         }
         for limit in &snapshot.limits.all {
             if limit.algorithm == Algorithm::Feedback {
-                snapshot.limits.meters.steer(limit.most("", None));
+                limit.state.steering.steer(&snapshot.limits.meters, limit.most("", None));
             }
             if limit.settings.counts == Counts::Rate && !limit.settings.shared && (at / 1_000_000).is_multiple_of(SWEEP_SECONDS) {
                 let idle = |slot: &LimitSlot| slot.value().pipe.as_ref().is_none_or(|pipe| pipe.is_idle(at));

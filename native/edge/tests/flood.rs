@@ -173,6 +173,31 @@ fn a_scanner_that_only_asks_whether_anybody_is_there_is_known_too() {
 }
 
 #[test]
+fn a_dry_run_tells_a_crossing_once_though_users_take_packets_back() {
+    let mut settings = guarded();
+    let limits = settings.flood.as_mut().unwrap();
+    (limits.dry_run, limits.packets_per_user, limits.unit_seconds) = (true, 0, 60);
+    settings.registrar = Some(registrar("example.net"));
+    settings.peers[1].authenticate = true;
+    let mut rig = Rig::new(settings);
+    rig.listen(&["E_PIKE_BLOCKED"]);
+    let challenge = rig.receive("198.51.100.7:5060", &register("bob", "r0", 1))[0].text.clone();
+    let own = |count: u32| {
+        let line = answer(headers(&challenge, "WWW-Authenticate")[0], "REGISTER", "sip:example.net", "bob", "secret", count);
+        register("bob", &format!("r{count}"), 1 + count).replace("Contact:", &format!("Authorization: {line}\r\nContact:"))
+    };
+    rig.receive("198.51.100.7:5060", &own(1));
+    rig.credentials(&CredentialAnswer::Found("secret".to_owned(), Default::default(), Vec::new()));
+    for number in 0..18 {
+        rig.receive("198.51.100.7:5060", &options(number));
+    }
+    for count in 2..12 {
+        assert_eq!(rig.receive("198.51.100.7:5060", &own(count))[0].status_code(), 200);
+    }
+    assert_eq!((rig.take_events().len(), rig.counters().floods_dry.get()), (1, 1));
+}
+
+#[test]
 fn a_dry_run_tells_and_does_nothing() {
     let mut settings = guarded();
     settings.flood.as_mut().unwrap().dry_run = true;

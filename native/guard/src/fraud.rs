@@ -358,7 +358,8 @@ impl Fraud {
             // A figure that fell is looked at with the next call only.
             let fell = |figure: Figure, value: u32| if value == 0 { Self::bits(figure) } else { 0 };
             let over = fell(Figure::CallsPerMinute, minute) | fell(Figure::CallsPerSecond, minute) | fell(Figure::ConcurrentCalls, concurrent);
-            let told = figures.told & !over;
+            // What is news here again is no old story elsewhere.
+            let told = figures.told & !over & !figures.again;
             FraudTold { key: slot.key().to_owned(), rule, period, total, minute, concurrent, sequential, last, told }
         };
         slots.iter().map(row).collect()
@@ -557,6 +558,19 @@ mod tests {
         // What was refused is not told any more.
         kept.unwrap().take_back();
         assert_eq!((there.0.told(SECOND, 10)[0].total, there.0.told(SECOND, 10)[0].concurrent), (1, 1));
+    }
+
+    #[test]
+    fn what_is_news_again_is_told_by_whichever_node_it_happens_at() {
+        let thresholds = [[0; 2], [0, 3], [0; 2], [0; 2], [0; 2], [0; 2]];
+        let (here, there) = (bench(thresholds), bench(thresholds));
+        for second in 0..3 {
+            there.call(second, "9001");
+        }
+        // The bar is over by its time: the account goes on elsewhere, where it has not called yet.
+        there.0.tell_again(&std::iter::once("alice".into()).collect(), &[Level::Critical]);
+        here.0.hear(there.0.told(3 * SECOND, 10));
+        assert_eq!(here.call(4, "9001").1, [("total-calls", Level::Critical, 4, 3)]);
     }
 
     #[test]

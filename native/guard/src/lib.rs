@@ -26,7 +26,7 @@ pub use fraud_replay::{PastAlarm, PastCall, replay};
 pub use fraud_rules::{Figure, FraudRule, FraudRules, LocalTime};
 pub use keyed::{Holder, Keyed, NotHeld, Slot};
 pub use pace::Pace;
-pub use pipe::{Algorithm, Meters, Pipe};
+pub use pipe::{Algorithm, Meters, Pipe, Steering};
 pub use seen::LastSeen;
 pub use share::{Share, ShareAsk, ShareNews, ShareStore};
 pub use window::WindowCounts;

@@ -1,7 +1,7 @@
 //! Rate limits by key: what passes a pipe in any window of time, by one of several algorithms.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -30,15 +30,20 @@ pub struct Meters {
     pub waiting_bytes: AtomicU64,
     /// How much of their processors workers use, in thousandths.
     pub load: AtomicU64,
-    /// How much is refused by feedback, in thousandths.
-    pub refused: AtomicU64,
 }
 
-impl Meters {
-    /// Steers feedback towards `wanted` percent: what is refused follows the error, so that it comes to rest where there is none.
+/// How much one limit refuses by feedback.
+#[derive(Debug, Default)]
+pub struct Steering {
+    /// In thousandths.
+    refused: AtomicU64,
+}
+
+impl Steering {
+    /// Steers towards `wanted` percent: what is refused follows the error, so that it comes to rest where there is none.
     /// To be called about once a second.
-    pub fn steer(&self, wanted: u32) {
-        let (load, refused) = (self.load.load(Ordering::Relaxed) as i64, self.refused.load(Ordering::Relaxed) as i64);
+    pub fn steer(&self, meters: &Meters, wanted: u32) {
+        let (load, refused) = (meters.load.load(Ordering::Relaxed) as i64, self.refused.load(Ordering::Relaxed) as i64);
         let error = load - i64::from(wanted) * 10;
         self.refused.store((refused + error / 2).clamp(0, 1_000) as u64, Ordering::Relaxed);
     }
@@ -54,6 +59,8 @@ pub struct Pipe {
     slots: Option<Slots>,
     /// Numbers those that are thinned out.
     number: AtomicU64,
+    /// Held by whoever takes a place of a pace for more.
+    turn: Mutex<()>,
     /// When one was last asked for, and when one was last refused, in microseconds of the monotonic clock; 0 for never.
     asked_at: AtomicU64,
     pub(crate) refused_at: AtomicU64,
@@ -69,6 +76,7 @@ impl Pipe {
             pace: matches!(algorithm, Algorithm::TailDrop | Algorithm::Red).then(pace),
             slots: matches!(algorithm, Algorithm::SlidingWindow | Algorithm::Red).then(|| Slots::over(window)),
             number: AtomicU64::new(0),
+            turn: Mutex::default(),
             asked_at: AtomicU64::new(0),
             refused_at: AtomicU64::new(0),
         }
@@ -94,12 +102,13 @@ impl Pipe {
         (number + 1) * share / 1_000 > number * share / 1_000
     }
 
-    /// The pace for `most`; where an operator has changed that, one that goes on from the last.
+    /// The pace for `most`, or for more: where calls of one key may be of several limits, or an operator has changed it, the largest one
+    /// goes on, since a smaller one would forget what it has no place for.
     fn pace_for(&self, most: u32) -> Option<Arc<Pace>> {
         let pace = self.pace.as_ref()?;
         let known = pace.load_full();
         let wanted = most.clamp(1, u32::from(u16::MAX)) as u16;
-        if known.per_second() == usize::from(wanted) {
+        if known.per_second() >= usize::from(wanted) {
             return Some(known);
         }
         let next = Arc::new(known.with(wanted));
@@ -107,11 +116,24 @@ impl Pipe {
         Some(next)
     }
 
+    /// Whether one may pass at the pace of `most`; it counts if so.
+    fn take_paced(&self, now: u64, most: u32) -> bool {
+        let Some(pace) = self.pace_for(most) else { return false };
+        if pace.per_second() <= most as usize {
+            return pace.take(now);
+        }
+        // One after the other, or two would both find the last place.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.taken(now) < most as usize && pace.take(now)
+    }
+
     /// Whether one more would pass; nothing counts.
     pub fn has_room(&self, now: u64, most: u32, meters: &Meters) -> bool {
         match self.algorithm {
             _ if most == 0 => false,
-            Algorithm::TailDrop => self.pace_for(most).is_some_and(|pace| pace.has_room(now)),
+            Algorithm::TailDrop => {
+                self.pace_for(most).is_some_and(|pace| if pace.per_second() <= most as usize { pace.has_room(now) } else { pace.taken(now) < most as usize })
+            }
             Algorithm::SlidingWindow => self.passed(now) < u64::from(most),
             Algorithm::Network => meters.waiting_bytes.load(Ordering::Relaxed) <= u64::from(most),
             // They go by all that is offered: what is refused unseen would make the offer look as small as what passes.
@@ -120,11 +142,11 @@ impl Pipe {
     }
 
     /// Whether one may pass at `now`, microseconds of the monotonic clock; it counts if so.
-    pub fn take(&self, now: u64, most: u32, meters: &Meters) -> bool {
+    pub fn take(&self, now: u64, most: u32, meters: &Meters, steering: &Steering) -> bool {
         self.asked_at.store(now, Ordering::Relaxed);
         let passes = match self.algorithm {
             _ if most == 0 => false,
-            Algorithm::TailDrop => self.pace_for(most).is_some_and(|pace| pace.take(now)),
+            Algorithm::TailDrop => self.take_paced(now, most),
             Algorithm::SlidingWindow => self.slots.as_ref().is_some_and(|slots| slots.take(now, u64::from(most))),
             Algorithm::Red => {
                 let offered = self.slots.as_ref().map_or(0, |slots| {
@@ -132,11 +154,11 @@ impl Pipe {
                     slots.sum(now)
                 });
                 let share = u64::from(most) * 1_000 / offered.max(u64::from(most)).max(1);
-                (share >= 1_000 || self.is_in_share(share)) && self.pace_for(most).is_some_and(|pace| pace.take(now))
+                (share >= 1_000 || self.is_in_share(share)) && self.take_paced(now, most)
             }
             Algorithm::Network => meters.waiting_bytes.load(Ordering::Relaxed) <= u64::from(most),
             Algorithm::Feedback => {
-                let refused = meters.refused.load(Ordering::Relaxed).min(1_000);
+                let refused = steering.refused.load(Ordering::Relaxed).min(1_000);
                 refused == 0 || self.is_in_share(1_000 - refused)
             }
         };
@@ -170,7 +192,7 @@ mod tests {
     const SECOND: u64 = 1_000_000;
 
     fn passed(pipe: &Pipe, most: u32, times: impl Iterator<Item = u64>) -> Vec<u64> {
-        times.filter(|now| pipe.take(*now, most, &Meters::default())).collect()
+        times.filter(|now| pipe.take(*now, most, &Meters::default(), &Steering::default())).collect()
     }
 
     #[test]
@@ -198,24 +220,37 @@ mod tests {
     #[test]
     fn load_and_queues_refuse_and_let_in_again() {
         let (meters, network, feedback) = (Meters::default(), Pipe::new(Algorithm::Network, 1_000, SECOND), Pipe::new(Algorithm::Feedback, 50, SECOND));
-        assert!(network.take(1, 1_000, &meters));
+        let (steering, other) = (Steering::default(), Steering::default());
+        assert!(network.take(1, 1_000, &meters, &steering));
         meters.waiting_bytes.store(1_001, Ordering::Relaxed);
-        assert!(!network.take(2, 1_000, &meters) && !network.has_room(2, 1_000, &meters));
-        assert!((0..100).all(|now| feedback.take(now, 50, &meters)));
+        assert!(!network.take(2, 1_000, &meters, &steering) && !network.has_room(2, 1_000, &meters));
+        assert!((0..100).all(|now| feedback.take(now, 50, &meters, &steering)));
         // The load follows what is let in: 90 percent with everything.
         for _ in 0..50 {
-            meters.load.store(900 * (1_000 - meters.refused.load(Ordering::Relaxed)) / 1_000, Ordering::Relaxed);
-            meters.steer(50);
+            meters.load.store(900 * (1_000 - steering.refused.load(Ordering::Relaxed)) / 1_000, Ordering::Relaxed);
+            steering.steer(&meters, 50);
+            other.steer(&meters, 99);
         }
         let load = meters.load.load(Ordering::Relaxed);
         assert!((480..=520).contains(&load), "{load}");
-        let let_in = (0..1_000).filter(|now| feedback.take(*now, 50, &meters)).count();
+        let let_in = (0..1_000).filter(|now| feedback.take(*now, 50, &meters, &steering)).count();
         assert!((530..=580).contains(&let_in), "{let_in}");
+        assert!((0..100).all(|now| feedback.take(now, 99, &meters, &other)), "each limit steers by its own");
         (0..20).for_each(|_| {
             meters.load.store(100, Ordering::Relaxed);
-            meters.steer(50);
+            steering.steer(&meters, 50);
         });
-        assert_eq!(meters.refused.load(Ordering::Relaxed), 0);
+        assert_eq!(steering.refused.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_key_whose_limit_varies_never_has_more_than_the_largest() {
+        for algorithm in [Algorithm::TailDrop, Algorithm::SlidingWindow] {
+            let pipe = Pipe::new(algorithm, 10, SECOND);
+            let got: Vec<u64> = (0..60).filter(|now| pipe.take(*now, if now % 3 == 0 { 1 } else { 10 }, &Meters::default(), &Steering::default())).collect();
+            assert_eq!((got.len(), pipe.passed(60)), (10, 10), "{algorithm:?}");
+            assert!(!pipe.has_room(61, 1, &Meters::default()) && !pipe.has_room(61, 10, &Meters::default()) && pipe.has_room(61, 11, &Meters::default()));
+        }
     }
 
     #[test]
