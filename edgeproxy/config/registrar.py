@@ -86,6 +86,29 @@ class KeepAlive(msgspec.Struct, frozen=True):
     """Answers that do not count as alive; by default all do."""
 
 
+class Domain(msgspec.Struct, frozen=True):
+    """`[registrar.domain."NAME"]`: what is otherwise for users of one of `domains`; whatever is not said is as `[registrar]` says."""
+
+    default_expires_seconds: Seconds | None = None
+    """As in `[registrar]`, and so are the others."""
+    min_expires_seconds: Seconds | None = None
+    """The same."""
+    max_expires_seconds: Seconds | None = None
+    """The same."""
+    short_expires: Literal["raise", "refuse"] | None = None
+    """The same."""
+    spread_percent: Annotated[int, Meta(ge=0, le=50)] | None = None
+    """The same."""
+    max_contacts: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """The same."""
+    too_many_contacts: Literal["refuse", "replace_oldest"] | None = None
+    """The same."""
+    same_call_id_replaces: bool | None = None
+    """The same."""
+    case_sensitive: bool | None = None
+    """The same."""
+
+
 class Registrar(msgspec.Struct, frozen=True):
     """`[registrar]`: who registers here. Without it every REGISTER goes to the core."""
 
@@ -122,7 +145,9 @@ class Registrar(msgspec.Struct, frozen=True):
     forking: Literal["parallel", "serial"] = "parallel"
     """Whether bindings of the same preference are tried at once; those of a lower one come after them in any case."""
     case_sensitive: bool = True
-    """Whether `Alice` and `alice` are two users (RFC 3261 section 19.1.4)."""
+    """Whether `Alice` and `alice` are two users (RFC 3261 section 19.1.4). Where they are one, rows of `subscriber` are found as the phone writes the name, and in lower case."""
+    domain: dict[str, Domain] = field(default_factory=dict)
+    """What is otherwise in one of `domains`, by its name."""
     max_records: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     """Addresses of record at once; others are answered 500. Each takes some 300 bytes with one binding."""
     persist: bool = True
@@ -147,6 +172,7 @@ class Registrar(msgspec.Struct, frozen=True):
                 faults.add((*path, "domains"), f"{error}, got: {domain}")
         if not self.min_expires_seconds <= self.default_expires_seconds <= self.max_expires_seconds:
             faults.add((*path, "default_expires_seconds"), "expected it between min_expires_seconds and max_expires_seconds")
+        self._check_domains((*path, "domain"), faults)
         self._check_aliases((*path, "aliases"), faults)
         if self.upstream_expires_seconds and self.mode == "keep":
             faults.add(
@@ -161,6 +187,35 @@ class Registrar(msgspec.Struct, frozen=True):
         check_networks(self.contacts.private, (*path, "contacts", "private"), faults)
         if not self.contacts.answer_reason_phrase.isprintable():
             faults.add((*path, "contacts", "answer_reason_phrase"), "expected printable text")
+
+    def _check_domains(self, path: KeyPath, faults: Faults) -> None:
+        for name in self.domain:
+            if name.lower() not in map(str.lower, self.domains) and not self.domains_from_database:
+                faults.add((*path, name), "expected one of `domains`", f"there are {', '.join(self.domains)}")
+            own = self.of_domain(name)
+            if not own.min_expires_seconds <= own.default_expires_seconds <= own.max_expires_seconds:
+                faults.add((*path, name), "expected default_expires_seconds between min_expires_seconds and max_expires_seconds")
+            if 0 < self.upstream_expires_seconds < 2 * own.max_expires_seconds:
+                faults.add((*path, name), "expected upstream_expires_seconds of [registrar] to be at least twice max_expires_seconds")
+
+    def of_domain(self, name: str) -> "Registrar":
+        """Return this as it is for users of a domain."""
+        own = next((domain for known, domain in self.domain.items() if known.lower() == name.lower()), None)
+        said = {key: value for key, value in msgspec.structs.asdict(own).items() if value is not None} if own else {}
+        return msgspec.structs.replace(self, **said)
+
+    def _rules(self) -> dict[str, Any]:
+        return {
+            "default_expires_seconds": self.default_expires_seconds,
+            "min_expires_seconds": self.min_expires_seconds,
+            "max_expires_seconds": self.max_expires_seconds,
+            "raise_short": self.short_expires == "raise",
+            "spread_percent": self.spread_percent,
+            "max_contacts": self.max_contacts,
+            "replace_oldest": self.too_many_contacts == "replace_oldest",
+            "same_call_id_replaces": self.same_call_id_replaces,
+            "case_sensitive": self.case_sensitive,
+        }
 
     def _check_aliases(self, path: KeyPath, faults: Faults) -> None:
         names = set(map(str.lower, self.aliases))
@@ -184,16 +239,9 @@ class Registrar(msgspec.Struct, frozen=True):
             "aliases": list(self.aliases.items()),
             "mode": self.mode,
             "upstream_expires_seconds": self.upstream_expires_seconds,
-            "default_expires_seconds": self.default_expires_seconds,
-            "min_expires_seconds": self.min_expires_seconds,
-            "max_expires_seconds": self.max_expires_seconds,
-            "raise_short": self.short_expires == "raise",
-            "spread_percent": self.spread_percent,
-            "max_contacts": self.max_contacts,
-            "replace_oldest": self.too_many_contacts == "replace_oldest",
-            "same_call_id_replaces": self.same_call_id_replaces,
+            **self._rules(),
+            "rules_of": {name.lower(): self.of_domain(name)._rules() for name in self.domain},
             "forking": self.forking,
-            "case_sensitive": self.case_sensitive,
             "records": self.max_records,
             "persist": self.persist,
             "write_seconds": self.write_seconds,

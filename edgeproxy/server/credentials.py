@@ -65,6 +65,7 @@ class CredentialService:
                 answers = await self._told(questions)
             except Exception as error:
                 # Whoever waits must hear something, and those who come later must be answered.
+                self._state(-1, "credentials: not read")
                 self._log("credentials not read", level="error", values={"error": f"{type(error).__name__}: {error}"})
                 answers = [(question, False, None) for question in questions]
             engine.give_credentials(answers)

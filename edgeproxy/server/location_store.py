@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import _native
 from edgeproxy.errors import RowRefused, StorageError
 
 if TYPE_CHECKING:
+    from edgeproxy.config.registrar import Registrar
     from edgeproxy.storage.location import LocationTable
 
 Log = Callable[..., None]
@@ -20,10 +21,31 @@ MOST = 5_000
 """Rows of one transaction."""
 SWEEP_SECONDS = 600.0
 """How often rows are removed whose time is over: those that a crash or a full queue left behind."""
+ANSWER_SECONDS = 20.0
+"""Longest time for one transaction: a database that hangs is one that is gone."""
 FINISH_SECONDS = 60.0
 """Longest time for the rest at the end."""
 _PAUSES = (1.0, 2.0, 5.0, 10.0)
 """Pauses after failures in a row."""
+
+
+def canonical(registrar: "Registrar", user: str, domain: str) -> tuple[str, str]:
+    """Return user and domain as the engine has them. Where domains do not count OpenSIPS leaves them out: it is the first one then."""
+    first = registrar.domains[0] if registrar.domains else ""
+    domain = (domain or first).lower()
+    return user if registrar.of_domain(domain).case_sensitive else user.lower(), domain
+
+
+def _age(binding: dict[str, Any]) -> tuple[int, int]:
+    return binding["modified"], binding["cseq"]
+
+
+async def _in_time(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await work
+    except TimeoutError:
+        raise StorageError(f"location: the database did not answer within {ANSWER_SECONDS:.0f} s") from None
 
 
 class LocationStore:
@@ -35,6 +57,8 @@ class LocationStore:
         self._table: LocationTable | None = None
         self._waiting: dict[int, _native.BindingRow | None] = {}
         """What could not be written yet, by number: a row, or none where that is to go."""
+        self._missed: set[int] = set()
+        """What was to be removed when writing was switched off, by number: it is still in the table."""
         self._swept = time.monotonic()
         self.problem = ""
         """Why the last write failed; empty where it did not."""
@@ -44,28 +68,44 @@ class LocationStore:
 
     def use(self, table: "LocationTable | None") -> None:
         """Write to `table` from now on; to none where bindings are kept in memory only, or may not be written."""
+        if table is None:
+            self._missed |= {number for number, row in self._waiting.items() if row is None}
+        elif self._missed:
+            self._waiting |= dict.fromkeys(self._missed)
+            self._missed.clear()
         self._table = table
 
-    async def restore(self, table: "LocationTable", *, writable: bool) -> list[_native.BindingRow]:
+    async def restore(self, table: "LocationTable", registrar: "Registrar", *, writable: bool) -> list[_native.BindingRow]:
         """Return the bindings that have not ended; raise `StorageError`. Rows of another registrar get our numbers."""
-        started, rows, foreign = time.monotonic(), [], []
+        started = time.monotonic()
+        kept: dict[int, tuple[int, dict[str, Any]]] = {}
+        gone: list[int] = []
         async for binding in table.read(int(time.time())):
-            number = _native.contact_id(binding["user"], binding["domain"], binding["contact"], binding["instance"], binding["reg_id"])
-            if number != binding["contact_id"]:
-                foreign.append((binding["contact_id"], number))
-                binding["contact_id"] = number
+            user, domain = canonical(registrar, binding["user"], binding["domain"])
+            old, number = (
+                binding["contact_id"],
+                _native.contact_id(user, domain, binding["contact"], binding["instance"], binding["reg_id"]),
+            )
+            binding |= {"user": user, "domain": domain, "contact_id": number}
+            if number != old:
                 # We have a place of each; others note one for those behind a NAT only.
                 binding["natted"] |= bool(binding["received"])
-            rows.append(_native.BindingRow(**binding))
-        if foreign and writable:
-            await table.rename(foreign)
+            if number in kept and _age(kept[number][1]) >= _age(binding):
+                gone.append(old)
+                continue
+            if number in kept:
+                gone.append(kept[number][0])
+            kept[number] = (old, binding)
+        foreign = [(old, number) for number, (old, _) in kept.items() if number != old]
+        if (foreign or gone) and writable:
+            await table.rename(foreign, gone)
         values: dict[str, Any] = {
-            "bindings": len(rows),
+            "bindings": len(kept),
             "of_another_registrar": len(foreign),
             "seconds": round(time.monotonic() - started, 2),
         }
         self._log("bindings taken over", values=values)
-        return rows
+        return [_native.BindingRow(**binding) for _, binding in kept.values()]
 
     async def run(self, engine: _native.Engine) -> None:
         """Write what comes, until cancelled."""
@@ -97,14 +137,14 @@ class LocationStore:
             more, self._waiting = bool(self._waiting), {}
             return more
         if self._waiting:
-            await self._put(table, self._waiting)
+            await _in_time(self._put(table, self._waiting))
             self._waiting = {}
             self.problem = ""
             self._state(1, "location: written")
             return True
         if time.monotonic() - self._swept > SWEEP_SECONDS:
             self._swept = time.monotonic()
-            await table.sweep(int(time.time()) - 60)
+            await _in_time(table.sweep(int(time.time()) - 60))
         return False
 
     async def _put(self, table: "LocationTable", part: dict[int, "_native.BindingRow | None"]) -> None:

@@ -64,12 +64,12 @@ class Users:
             subscribers = await open_subscribers(self._database, config)
         bindings = None
         rows: list[_native.BindingRow] = []
-        if persists:
+        if registrar and registrar.persist:
             found, columns = await require(self._database, "location")
             table = LocationTable(self._database, columns)
             writable = found is Standing.OURS or "location" in config.database.writes
             if takes_over:
-                rows = await self.location.restore(table, writable=writable)
+                rows = await self.location.restore(table, registrar, writable=writable)
             if writable:
                 bindings = table
             else:
@@ -114,8 +114,15 @@ def _terms(config: Config) -> object:
     """Return all that decides how the database of users is read and written."""
     registrar, terms = config.registrar, config.authentication
     asked = (terms.attributes, terms.preferences, terms.uri_table, terms.password_column, terms.use_domain)
-    case_sensitive = registrar is None or registrar.case_sensitive
-    return bool(registrar and registrar.persist), config.uses_credentials and asked, case_sensitive, config.database.writes
+    return bool(registrar and registrar.persist), config.uses_credentials and asked, _cases(config), config.database.writes
+
+
+def _cases(config: Config) -> tuple[bool, dict[str, bool]]:
+    """Return whether users have a case, and in which domains that is otherwise."""
+    registrar = config.registrar
+    if registrar is None:
+        return True, {}
+    return registrar.case_sensitive, {name.lower(): registrar.of_domain(name).case_sensitive for name in registrar.domain}
 
 
 async def open_subscribers(database: "AsyncEngine", config: Config) -> "SubscriberTable":
@@ -124,5 +131,7 @@ async def open_subscribers(database: "AsyncEngine", config: Config) -> "Subscrib
 
     terms = config.authentication
     attributes = Attributes(terms.attributes, terms.preferences, terms.uri_table)
-    sensitive = config.registrar is None or config.registrar.case_sensitive
-    return await SubscriberTable.open(database, terms.password_column, terms.use_domain, attributes, case_sensitive=sensitive)
+    sensitive, of_domains = _cases(config)
+    return await SubscriberTable.open(
+        database, terms.password_column, terms.use_domain, attributes, case_sensitive=sensitive, case_of_domains=of_domains
+    )

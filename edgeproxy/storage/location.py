@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
 
 import msgspec
-from sqlalchemy import DateTime, column, delete, insert, select, table, update
+from sqlalchemy import BigInteger, DateTime, bindparam, column, delete, insert, select, table, update
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.types import TypeEngine
 
 from edgeproxy.errors import RowRefused
 from edgeproxy.storage.database import told
@@ -32,7 +33,10 @@ _COLUMNS = (
     "sip_instance",
     "kv_store",
 )
+_TYPES: dict[str, TypeEngine[Any]] = {"last_modified": DateTime(), "contact_id": BigInteger()}
+"""Types that a driver does not guess rightly from a value."""
 _AT_ONCE = 500
+_RENAMED_AT_ONCE = 10_000
 NAT_FLAG = "NAT"
 """What `cflags` has for a phone behind a NAT; flags of OpenSIPS that contain it count too, as `NAT_BFLAG`."""
 
@@ -68,9 +72,7 @@ class LocationTable:
     def __init__(self, engine: AsyncEngine, columns: Iterable[str]) -> None:
         self._engine = engine
         there = set(columns)
-        self._source = table(
-            "location", *(column(name, DateTime() if name == "last_modified" else None) for name in _COLUMNS if name in there)
-        )
+        self._source = table("location", *(column(name, _TYPES.get(name)) for name in _COLUMNS if name in there))
 
     async def read(self, now: int) -> AsyncIterator[dict[str, Any]]:
         """Yield what has not ended at `now` (seconds since 1970), by the names of the engine; raise `StorageError`."""
@@ -107,13 +109,21 @@ class LocationTable:
             problem = told(self._engine, error)
             raise (RowRefused(str(problem)) if _is_of_a_row(error) else problem) from error
 
-    async def rename(self, numbers: Sequence[tuple[int, int]]) -> None:
-        """Give rows of another registrar the numbers that they have here: old and new; raise `StorageError`."""
+    async def rename(self, numbers: Sequence[tuple[int, int]], gone: Sequence[int]) -> None:
+        """Give rows of another registrar the numbers that they have here, old and new, and remove others; raise `StorageError`."""
+        own = self._source.c.contact_id
+        renamed = (
+            update(self._source).where(own == bindparam("old", type_=BigInteger())).values(contact_id=bindparam("new", type_=BigInteger()))
+        )
+        # A row of ours that has such a number already is an older one.
+        removed = [*gone, *(new for _, new in numbers)]
         try:
             async with self._engine.begin() as connection:
-                for old, new in numbers:
-                    await connection.execute(delete(self._source).where(self._source.c.contact_id == new))
-                    await connection.execute(update(self._source).where(self._source.c.contact_id == old).values(contact_id=new))
+                for start in range(0, len(removed), _AT_ONCE):
+                    await connection.execute(delete(self._source).where(own.in_(removed[start : start + _AT_ONCE])))
+                for start in range(0, len(numbers), _RENAMED_AT_ONCE):
+                    part = numbers[start : start + _RENAMED_AT_ONCE]
+                    await connection.execute(renamed, [{"old": old, "new": new} for old, new in part])
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
 

@@ -1,6 +1,6 @@
 """Credentials of subscribers, in the table `subscriber`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import column, select, table
@@ -45,6 +45,12 @@ _PREFERENCES = table("usr_preferences", *(column(name) for name in ("username", 
 _URIS = table("uri", *(column(name) for name in ("username", "domain", "uri_user")))
 
 
+class _Row(NamedTuple):
+    user: str
+    domain: str
+    credentials: Credentials
+
+
 class SubscriberTable:
     """The table of one database, with what belongs to it."""
 
@@ -57,11 +63,13 @@ class SubscriberTable:
         attributes: Attributes = NO_ATTRIBUTES,
         *,
         case_sensitive: bool = True,
+        case_of_domains: Mapping[str, bool] | None = None,
     ) -> None:
         self._attributes = attributes
         self._engine = engine
         self._use_domain = use_domain
         self._case_sensitive = case_sensitive
+        self._case_of_domains = dict(case_of_domains or {})
         self._password = password_column if password_column in columns else ""
         self._hashes = [name for name in _HASHES if name in columns]
         wanted = ["username", *(["domain"] if "domain" in columns else []), *self._hashes, *([self._password] if self._password else [])]
@@ -69,7 +77,7 @@ class SubscriberTable:
         self._source = table("subscriber", *(column(name) for name in dict.fromkeys(wanted)))
 
     @classmethod
-    async def open(
+    async def open(  # noqa: PLR0913 - as above
         cls,
         engine: AsyncEngine,
         password_column: str,
@@ -77,6 +85,7 @@ class SubscriberTable:
         attributes: Attributes = NO_ATTRIBUTES,
         *,
         case_sensitive: bool = True,
+        case_of_domains: Mapping[str, bool] | None = None,
     ) -> "SubscriberTable":
         """Open the table; raise `StorageError` where it, a column or a table of attributes is not there."""
         _, columns = await require(engine, "subscriber")
@@ -85,7 +94,15 @@ class SubscriberTable:
         for name, read in (("usr_preferences", attributes.preferences), ("uri", attributes.uris)):
             if read:
                 await require(engine, name)
-        return cls(engine, sorted(columns), password_column, use_domain, attributes, case_sensitive=case_sensitive)
+        return cls(
+            engine,
+            sorted(columns),
+            password_column,
+            use_domain,
+            attributes,
+            case_sensitive=case_sensitive,
+            case_of_domains=case_of_domains,
+        )
 
     async def fetch(self, users: Sequence[tuple[str, str]], deadline_seconds: float) -> dict[tuple[str, str], Credentials]:
         """Return credentials by user and domain, without those that are not there; raise `StorageError`.
@@ -93,8 +110,8 @@ class SubscriberTable:
         Where users have no case, a row in lower case does for a user who is not written so; its hashes are of the name in the row.
         SQLite waits less than `deadline_seconds` for the lock of another; who waits no longer than that leaves none behind.
         """
-        rows: dict[str, list[tuple[str, Credentials]]] = {}
-        names = sorted({name for user, _ in users for name in (user, self._known_as(user))})
+        rows: dict[str, list[_Row]] = {}
+        names = sorted({name for user, domain in users for name in (user, user if self._is_sensitive(domain) else user.lower())})
         try:
             async with self._engine.connect() as connection:
                 for start in range(0, len(names), _AT_ONCE):
@@ -105,17 +122,16 @@ class SubscriberTable:
                         own = tuple((name, str(row[name])) for name in self._attributes.columns if row[name] is not None)
                         md5, sha256, sha512 = (text.get(name, "") for name in _HASHES)
                         credentials = Credentials(text.get(self._password, ""), md5, sha256, sha512, own)
-                        rows.setdefault(self._known_as(str(row["username"])), []).append(
-                            (str(row.get("domain") or "").lower(), credentials)
-                        )
+                        user = str(row["username"])
+                        rows.setdefault(user.lower(), []).append(_Row(user, str(row.get("domain") or "").lower(), credentials))
                     await self._add_attributes(connection, names[start : start + _AT_ONCE], rows, deadline_seconds)
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
-        picked = {(user, domain): self._pick(rows.get(self._known_as(user), []), domain) for user, domain in users}
+        picked = {(user, domain): self._pick(rows.get(user.lower(), []), user, domain) for user, domain in users}
         return {key: credentials for key, credentials in picked.items() if credentials}
 
     async def _add_attributes(
-        self, connection: AsyncConnection, names: Sequence[str], rows: dict[str, list[tuple[str, Credentials]]], deadline_seconds: float
+        self, connection: AsyncConnection, names: Sequence[str], rows: dict[str, list[_Row]], deadline_seconds: float
     ) -> None:
         """Add rows of other tables to what is known of these users."""
         for source, read in ((_PREFERENCES, self._attributes.preferences), (_URIS, self._attributes.uris)):
@@ -125,17 +141,26 @@ class SubscriberTable:
             for row in found.mappings():
                 domain = str(row["domain"] or "").lower()
                 pair = (str(row["attribute"]), str(row["value"])) if source is _PREFERENCES else (_ALSO, str(row["uri_user"]))
-                accounts = rows.get(self._known_as(str(row["username"])), [])
+                user = str(row["username"])
+                accounts = rows.get(user.lower(), [])
                 # Of several accounts of one name each has its own; what is of a single one is its, whatever domain it says.
-                apart = self._use_domain or len(accounts) > 1
-                for place, (own, known) in enumerate(accounts):
-                    if not (domain and own and domain != own and apart):
-                        rows[str(row["username"])][place] = (own, known._replace(attributes=(*known.attributes, pair)))
+                own = [place for place, account in enumerate(accounts) if self._is_same(user, account.user, account.domain)]
+                apart = self._use_domain or len(own) > 1
+                for place in own:
+                    account = accounts[place]
+                    if not (domain and account.domain and domain != account.domain and apart):
+                        known = account.credentials
+                        accounts[place] = account._replace(credentials=known._replace(attributes=(*known.attributes, pair)))
 
-    def _known_as(self, user: str) -> str:
-        return user if self._case_sensitive else user.lower()
+    def _is_sensitive(self, domain: str) -> bool:
+        return self._case_of_domains.get(domain.lower(), self._case_sensitive)
 
-    def _pick(self, rows: list[tuple[str, Credentials]], domain: str) -> Credentials | None:
-        """Return the row of a domain, or where the domain does not matter any."""
-        own = next((credentials for name, credentials in rows if name == domain.lower()), None)
-        return own or (None if self._use_domain or not rows else rows[0][1])
+    def _is_same(self, user: str, other: str, domain: str) -> bool:
+        """Whether both are one user of a domain."""
+        return user == other or (not self._is_sensitive(domain) and user.lower() == other.lower())
+
+    def _pick(self, rows: list[_Row], user: str, domain: str) -> Credentials | None:
+        """Return the row of a user in a domain, or where the domain does not matter any."""
+        own = [row for row in rows if self._is_same(user, row.user, domain)]
+        exact = next((row.credentials for row in own if row.domain == domain.lower()), None)
+        return exact or (None if self._use_domain or not own else own[0].credentials)

@@ -52,8 +52,7 @@ impl Edge {
 
     /// What the failures of a user are counted by.
     pub(crate) fn account(&self, user: &[u8], domain: &[u8]) -> Vec<u8> {
-        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
-        canonical(&[user, b"@", domain].concat(), sensitive)
+        canonical(&[user, b"@", domain].concat(), self.snapshot.settings.registrar.as_ref())
     }
 
     /// Whether a REGISTER is for a domain whose users are known here.
@@ -72,7 +71,7 @@ impl Edge {
     pub(crate) fn is_ours(&self, message: &Message<'_>, credentials: Span) -> bool {
         let fixed = &self.snapshot.settings.authentication.realm;
         let ours = |realm: &[u8]| if fixed.is_empty() { self.serves(realm) } else { realm == fixed.as_bytes() };
-        Credentials::parse(message.bytes, credentials).is_ok_and(|credentials| ours(message.text(credentials.realm)))
+        Credentials::parse(message.bytes, credentials).is_ok_and(|credentials| ours(&credentials.named_realm(message)))
     }
 
     /// Whether a request of `peer` goes on: it is of whom it says. If not it has been answered, or waits.
@@ -105,15 +104,27 @@ impl Edge {
             let fixed = self.snapshot.settings.authentication.realm.as_bytes();
             return (domain.clone(), if fixed.is_empty() { domain } else { fixed.to_vec() });
         }
-        let first = || self.snapshot.settings.registrar.as_ref().and_then(|registrar| registrar.domains.first());
-        let domain = if self.serves(message.text(host)) {
-            message.text(host).to_ascii_lowercase()
-        } else {
-            first().map(|domain| domain.as_bytes().to_vec()).unwrap_or_default()
-        };
+        let domain = if self.serves(message.text(host)) { message.text(host).to_ascii_lowercase() } else { self.domain_of_nobody(message) };
         let fixed = self.snapshot.settings.authentication.realm.as_bytes();
         let realm = if fixed.is_empty() { domain.clone() } else { fixed.to_vec() };
         (domain, realm)
+    }
+
+    /// The domain of a request whose From names none of ours, as that of an anonymous caller does (RFC 3323 section 4.1.1.3): that of the
+    /// identity which the caller prefers (RFC 3325 section 5), of its answer to a challenge, or the one that is called.
+    fn domain_of_nobody(&self, message: &Message<'_>) -> Vec<u8> {
+        let served = |domain: &[u8]| self.serves(domain).then(|| domain.to_ascii_lowercase());
+        let of_uri = |span: Span| Uri::parse(message.bytes, span).ok().and_then(|uri| served(message.text(uri.host)));
+        let answered = |slot: &syntax::Slot| {
+            let credentials = Credentials::parse(message.bytes, slot.value).ok()?;
+            let user = credentials.user(message);
+            let own = user.iter().rposition(|byte| *byte == b'@').and_then(|at| served(user.get(at + 1..)?));
+            own.or_else(|| served(&credentials.named_realm(message)))
+        };
+        let preferred = || identities(message, HeaderName::PPreferredIdentity).find_map(of_uri);
+        let first = || Some(self.snapshot.settings.registrar.as_ref()?.domains.first()?.as_bytes().to_vec());
+        let found = preferred().or_else(|| message.all(HeaderName::ProxyAuthorization).find_map(answered));
+        found.or_else(|| of_uri(message.head.request_uri.whole)).or_else(first).unwrap_or_default()
     }
 
     fn look_at_credentials(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, domain: &[u8], realm: &[u8], peer: u16) -> Finding {
@@ -121,7 +132,7 @@ impl Edge {
         let (mut found, mut broken) = (None, false);
         for slot in message.all(name) {
             match Credentials::parse(message.bytes, slot.value) {
-                Ok(credentials) if message.text(credentials.realm) == realm => found = found.or(Some(credentials)),
+                Ok(credentials) if *credentials.named_realm(message) == *realm => found = found.or(Some(credentials)),
                 // One of another realm is for somebody behind us, one of another scheme for nobody here.
                 Ok(_) | Err(CredentialsError::Scheme) => {}
                 Err(CredentialsError::Malformed | CredentialsError::Missing) => broken = true,
@@ -266,7 +277,7 @@ impl Edge {
         if uri.scheme == syntax::Scheme::Tel {
             return std::str::from_utf8(&user).is_ok_and(numbered);
         }
-        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
+        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.is_case_sensitive(&claim.domain));
         let same_user = if sensitive { *user == *claim.user } else { user.eq_ignore_ascii_case(&claim.user) };
         let also = |user: &str| attributes.has(ALSO, user) || !sensitive && attributes.has_in_any_case(ALSO, user);
         let allowed = |user: &str| also(user) || numbered(user);

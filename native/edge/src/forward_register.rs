@@ -276,7 +276,7 @@ impl Edge {
             asked.list.iter_mut().for_each(|contact| contact.reg_id = 0);
         }
         let granted: Vec<Granted<'_>> = answer.elements(HeaderName::Contact).filter_map(|element| granted_contact(answer, element)).collect();
-        let throttled = self.upstream_expires().and(self.snapshot.settings.registrar.as_ref()).map(|registrar| registrar.rules());
+        let throttled = self.upstream_expires().and(self.snapshot.settings.registrar.as_ref()).map(|registrar| registrar.rules_for(&aor));
         let whole = request.named(b"Expires").next().and_then(|slot| delta_seconds(request.text(slot.value)));
         let mut contacts: SmallVec<[Contact<'_>; 2]> = asked.list.clone();
         for contact in &mut contacts {

@@ -2,7 +2,7 @@
 //! caller does not mind; who has proved who it is is vouched for.
 
 use proto::Key;
-use syntax::{HeaderName, Message, Span, header_param, parse_name_addr};
+use syntax::{HeaderName, Message, Span, header_param, parse_name_addr, push_user};
 
 use crate::edge::Edge;
 use crate::transaction::Shape;
@@ -10,9 +10,9 @@ use crate::transaction::Shape;
 /// Whether the sender wants its identity withheld from whoever is not trusted (RFC 3325 section 9.3, RFC 3323 section 4.2); switches that
 /// say who calls by Remote-Party-ID say so there (draft-ietf-sip-privacy-04 section 4).
 pub(crate) fn wants_privacy(message: &Message<'_>) -> bool {
-    let by_header = message
-        .named(b"Privacy")
-        .any(|slot| message.text(slot.value).split(|byte| matches!(byte, b';' | b',' | b' ')).any(|value| value.eq_ignore_ascii_case(b"id")));
+    let by_header = message.named(b"Privacy").any(|slot| {
+        message.text(slot.value).split(|byte| matches!(byte, b';' | b',') || byte.is_ascii_whitespace()).any(|value| value.eq_ignore_ascii_case(b"id"))
+    });
     let hides = |element: Span| {
         let Some(party) = parse_name_addr(message.bytes, element) else { return false };
         let privacy = header_param(message.bytes, party.params, b"privacy").unwrap_or_default();
@@ -20,6 +20,15 @@ pub(crate) fn wants_privacy(message: &Message<'_>) -> bool {
         values.into_iter().any(|value| [&b"full"[..], b"uri"].iter().any(|hidden| value.eq_ignore_ascii_case(hidden)))
     };
     by_header || message.elements(HeaderName::RemotePartyId).any(hides)
+}
+
+/// Appends the URI of `user@domain`, whose user may be of any characters.
+fn push_account(name: &[u8], line: &mut Vec<u8>) {
+    let at = name.iter().rposition(|byte| *byte == b'@').unwrap_or(name.len());
+    let (user, domain) = name.split_at(at);
+    line.extend_from_slice(b"sip:");
+    push_user(user, line);
+    line.extend_from_slice(domain);
 }
 
 impl Edge {
@@ -61,7 +70,14 @@ impl Edge {
     /// A P-Asserted-Identity line for who proved who it is, where `far` believes us.
     pub(crate) fn asserted(&self, entry: Key, far: Option<u16>) -> Option<Vec<u8>> {
         let account = self.transactions.get(entry)?.account.as_deref()?;
-        let identity = || account.preferred.as_deref().map_or_else(|| [b"sip:", &*account.name].concat(), <[u8]>::to_vec);
-        self.believes(far).then(|| [b"P-Asserted-Identity: <", identity().as_slice(), b">\r\n"].concat())
+        self.believes(far).then(|| {
+            let mut line = b"P-Asserted-Identity: <".to_vec();
+            match &account.preferred {
+                Some(preferred) => line.extend_from_slice(preferred),
+                None => push_account(&account.name, &mut line),
+            }
+            line.extend_from_slice(b">\r\n");
+            line
+        })
     }
 }

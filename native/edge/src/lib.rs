@@ -140,6 +140,8 @@ pub use settings::{
     Forking, LimitSettings, ListenerSettings, MatchSettings, OversizeRequest, PeerKind, PeerSettings, PolicySettings, RouteSettings, SettingsError, Snapshot,
     TimerSettings, TraceSettings, Way,
 };
-pub use subscriber_settings::{AttackSettings, AuthenticationSettings, ContactSettings, KeepAliveSettings, NatSettings, RegistrarMode, RegistrarSettings};
+pub use subscriber_settings::{
+    AttackSettings, AuthenticationSettings, ContactSettings, DomainRules, KeepAliveSettings, NatSettings, RegistrarMode, RegistrarSettings,
+};
 pub use target::HostName;
 pub use verdict::{Named, PolicyEvent, PolicyQuestion, PolicyToken, QuestionView, TOKEN};

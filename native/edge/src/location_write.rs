@@ -110,7 +110,8 @@ impl Edge {
                 Change::Removed | Change::Expired | Change::Replaced => {
                     let counter = if *change == Change::Expired { &self.counters.bindings_expired } else { &self.counters.bindings_removed };
                     counter.add();
-                    if persist {
+                    // What was written before that was switched off must not be there again once it is on.
+                    if persist || binding.stored {
                         self.note_removal(row_number(aor, binding));
                     }
                     EventKind::ContactDelete
@@ -242,7 +243,7 @@ impl Edge {
         let Some(registrar) = &self.snapshot.settings.registrar else { return false };
         // Where domains do not count OpenSIPS leaves them out.
         let domain = if row.domain.is_empty() { registrar.domains.first().cloned().unwrap_or_default() } else { row.domain.to_ascii_lowercase() };
-        let user = if registrar.case_sensitive { row.user.clone() } else { row.user.to_ascii_lowercase() };
+        let user = if registrar.is_case_sensitive(domain.as_bytes()) { row.user.clone() } else { row.user.to_ascii_lowercase() };
         let aor = format!("{user}@{domain}").into_bytes();
         let wall = now.wall / 1_000_000;
         let contact = row.contact.as_bytes();
@@ -292,8 +293,7 @@ impl Edge {
     fn aor_of_operator(&self, text: &[u8]) -> Vec<u8> {
         let scheme = [&b"sip:"[..], b"sips:"].into_iter().find(|scheme| text.get(..scheme.len()).is_some_and(|own| own.eq_ignore_ascii_case(scheme)));
         let name = text.get(scheme.map_or(0, <[u8]>::len)..).unwrap_or_default();
-        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
-        self.account_of(&canonical(name, sensitive)).to_vec()
+        self.account_of(&canonical(name, self.snapshot.settings.registrar.as_ref())).to_vec()
     }
 
     /// Rows of `aor`, or of the first `limit` addresses of record.
@@ -365,9 +365,6 @@ impl Edge {
             return;
         }
         self.users.unwritten.clear();
-        if !now {
-            self.users.removals.clear();
-        }
         for place in 0..self.users.location.places() {
             let Some(record) = self.users.location.at_mut(place) else { continue };
             record.waits = now && record.bindings.iter().any(|binding| !binding.stored);

@@ -74,7 +74,7 @@ impl Edge {
     /// The name under which bindings of `uri` are kept: user without escapes, host in lower case.
     pub(crate) fn address_of_record(&self, bytes: &[u8], uri: &Uri) -> Option<Vec<u8>> {
         let mut aor = unescaped(uri.user.of(bytes));
-        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.case_sensitive);
+        let sensitive = self.snapshot.settings.registrar.as_ref().is_some_and(|registrar| registrar.is_case_sensitive(uri.host.of(bytes)));
         if !sensitive {
             aor.make_ascii_lowercase();
         }
@@ -131,6 +131,9 @@ impl Edge {
             if !trusted {
                 return Err(Refusal::new(403, "register"));
             }
+            if !is_path(message.bytes, element) {
+                return Err(bad("Path"));
+            }
             path.extend_from_slice(if path.is_empty() { b"" } else { b", " });
             push_unfolded(message.text(element), &mut path);
         }
@@ -139,7 +142,7 @@ impl Edge {
         }
         let outbound = judge(message, &mut contacts, &path)?;
         let request = registration(message, &contacts.list, contacts.star, &path, arrival.flow(), natted);
-        let rules = registrar.rules();
+        let rules = registrar.rules_for(&aor);
         let place = self.bind(now, &aor, &request, &rules)?;
         let mut lines = self.bindings_told(now, place, &aor, message);
         // RFC 3327 section 5.3: the user agent sees what is on its way, if it understands that.
@@ -196,7 +199,7 @@ impl Edge {
                 let contact = request.contacts.last().map_or(&[][..], |contact| contact.uri);
                 self.tell_too_many(now, request.flow.address().ip(), &[b"sip:", aor].concat(), contact);
             }
-            self.registration_refusal(error)
+            registration_refusal(error, rules)
         })
     }
 
@@ -207,18 +210,6 @@ impl Edge {
                 self.tell_too_many(now, arrival.address.ip(), message.text(message.head.to.uri), message.text(element));
             }
         })
-    }
-
-    fn registration_refusal(&self, error: RegistrationError) -> Refusal {
-        match error {
-            RegistrationError::Star => bad("Contact"),
-            RegistrationError::OutOfOrder => bad("CSeq"),
-            RegistrationError::TooBrief => {
-                let least = self.snapshot.settings.registrar.as_ref().map_or(0, |registrar| registrar.min_expires_seconds);
-                Refusal { headers: format!("Min-Expires: {least}\r\n").into_bytes(), ..Refusal::new(423, "register") }
-            }
-            RegistrationError::TooMany => Refusal { reason_phrase: Some("Too Many Contacts".to_owned()), ..Refusal::new(403, "register") },
-        }
     }
 
     /// All bindings of the record at `place`, as a 200 tells them (RFC 3261 section 10.3 step 8).
@@ -240,6 +231,22 @@ impl Edge {
         }
         lines
     }
+}
+
+fn registration_refusal(error: RegistrationError, rules: &RegistrarRules) -> Refusal {
+    match error {
+        RegistrationError::Star => bad("Contact"),
+        RegistrationError::OutOfOrder => bad("CSeq"),
+        RegistrationError::TooBrief => Refusal { headers: format!("Min-Expires: {}\r\n", rules.min_expires).into_bytes(), ..Refusal::new(423, "register") },
+        RegistrationError::TooMany => Refusal { reason_phrase: Some("Too Many Contacts".to_owned()), ..Refusal::new(403, "register") },
+    }
+}
+
+/// Whether calls can be led along an element of Path: a name-addr (RFC 3327 section 4) of a SIP URI.
+fn is_path(bytes: &[u8], element: Span) -> bool {
+    let address = parse_name_addr(bytes, element).filter(|_| memchr::memchr(b'<', element.of(bytes)).is_some());
+    let uri = address.and_then(|address| Uri::parse(bytes, address.uri).ok());
+    uri.is_some_and(|uri| matches!(uri.scheme, Scheme::Sip | Scheme::Sips) && !uri.host.is_empty())
 }
 
 /// One binding as a Contact line, without its end.

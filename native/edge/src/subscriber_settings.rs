@@ -41,6 +41,8 @@ pub struct RegistrarSettings {
     pub forking: Forking,
     /// Whether `Alice` and `alice` are two.
     pub case_sensitive: bool,
+    /// What is otherwise in some of the domains, by their names in lower case.
+    pub rules_of: HashMap<String, DomainRules>,
     /// Addresses of record at once, over all workers.
     pub records: usize,
     /// Whether bindings are written to the database.
@@ -53,6 +55,22 @@ pub struct RegistrarSettings {
     pub contacts: ContactSettings,
     /// What keeps the way to phones open.
     pub keep_alive: KeepAliveSettings,
+}
+
+/// The rules of one domain; each is as in [`RegistrarSettings`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "they are told there")]
+pub struct DomainRules {
+    pub default_expires_seconds: u32,
+    pub min_expires_seconds: u32,
+    pub max_expires_seconds: u32,
+    pub raise_short: bool,
+    pub spread_percent: u32,
+    pub max_contacts: usize,
+    pub replace_oldest: bool,
+    pub same_call_id_replaces: bool,
+    pub case_sensitive: bool,
 }
 
 /// What becomes of registrations.
@@ -80,7 +98,35 @@ pub struct NatSettings {
 }
 
 impl RegistrarSettings {
-    pub(crate) const fn rules(&self) -> RegistrarRules {
+    fn own(&self, domain: &[u8]) -> Option<&DomainRules> {
+        if self.rules_of.is_empty() {
+            return None;
+        }
+        self.rules_of.get(std::str::from_utf8(domain).ok()?.to_ascii_lowercase().as_str())
+    }
+
+    /// Whether users of a domain have a case.
+    pub(crate) fn is_case_sensitive(&self, domain: &[u8]) -> bool {
+        self.own(domain).map_or(self.case_sensitive, |own| own.case_sensitive)
+    }
+
+    /// The rules for the bindings of `aor`.
+    pub(crate) fn rules_for(&self, aor: &[u8]) -> RegistrarRules {
+        let domain = aor.iter().rposition(|byte| *byte == b'@').and_then(|at| aor.get(at + 1..)).unwrap_or_default();
+        let Some(own) = self.own(domain) else { return self.rules() };
+        RegistrarRules {
+            default_expires: own.default_expires_seconds,
+            min_expires: own.min_expires_seconds,
+            max_expires: own.max_expires_seconds,
+            raise_short: own.raise_short,
+            spread_percent: own.spread_percent,
+            max_contacts: own.max_contacts,
+            replace_oldest: own.replace_oldest,
+            same_call_id_replaces: own.same_call_id_replaces,
+        }
+    }
+
+    const fn rules(&self) -> RegistrarRules {
         RegistrarRules {
             default_expires: self.default_expires_seconds,
             min_expires: self.min_expires_seconds,
@@ -208,8 +254,8 @@ impl Subscribers {
         let authentication = &settings.authentication;
         let Some(registrar) = &mut settings.registrar else { return Ok(None) };
         let aliases = std::mem::take(&mut registrar.aliases);
-        let sensitive = registrar.case_sensitive;
-        let name = |text: String| canonical(text.as_bytes(), sensitive).into_boxed_slice();
+        let registrar = &*registrar;
+        let name = |text: String| canonical(text.as_bytes(), Some(registrar)).into_boxed_slice();
         let aliases = aliases.into_iter().map(|(alias, aor)| (name(alias), name(aor))).collect();
         let fault = |path: &str, problem, value: &str| SettingsError::Value { path: path.to_owned(), problem, value: value.to_owned() };
         let algorithm = |name: &String| match Algorithm::from_bytes(name.as_bytes()) {
@@ -239,10 +285,11 @@ impl Subscribers {
 }
 
 /// An address of record as they are compared: `user@domain` with the domain, and maybe the user, in lower case.
-pub(crate) fn canonical(aor: &[u8], case_sensitive: bool) -> Vec<u8> {
+pub(crate) fn canonical(aor: &[u8], registrar: Option<&RegistrarSettings>) -> Vec<u8> {
     let mut name = aor.to_vec();
-    let host = if case_sensitive { name.iter().rposition(|byte| *byte == b'@').unwrap_or(0) } else { 0 };
-    name[host..].make_ascii_lowercase();
+    let at = name.iter().rposition(|byte| *byte == b'@').unwrap_or(0);
+    let sensitive = registrar.is_some_and(|registrar| registrar.is_case_sensitive(name.get(at + 1..).unwrap_or_default()));
+    name[if sensitive { at } else { 0 }..].make_ascii_lowercase();
     name
 }
 

@@ -34,9 +34,9 @@ impl Edge {
         if self.upstream_expires().is_none() || contacts.star || contacts.list.is_empty() || message.first(HeaderName::Require).is_some() {
             return false;
         }
-        let Some(rules) = self.snapshot.settings.registrar.as_ref().map(|registrar| registrar.rules()) else { return false };
         let to = Uri::parse(message.bytes, message.head.to.uri).ok();
         let Some(aor) = to.and_then(|to| self.address_of_record(message.bytes, &to)) else { return false };
+        let Some(rules) = self.snapshot.settings.registrar.as_ref().map(|registrar| registrar.rules_for(&aor)) else { return false };
         let request = registration(message, &contacts.list, false, b"", arrival.flow(), self.snapshot.nat_tests.hold(arrival, message));
         let seconds = Self::seconds_of(now);
         let Some(record) = self.users.location.get(&aor) else { return false };
@@ -104,7 +104,7 @@ impl Edge {
         let to = Uri::parse(message.bytes, message.head.to.uri).ok();
         let Some(aor) = to.and_then(|to| self.address_of_record(message.bytes, &to)) else { return };
         let elements: Vec<Span> = message.elements(HeaderName::Contact).collect();
-        let most = self.snapshot.settings.registrar.as_ref().map_or(u32::MAX, |registrar| registrar.max_expires_seconds);
+        let most = self.snapshot.settings.registrar.as_ref().map_or(u32::MAX, |registrar| registrar.rules_for(&aor).max_expires);
         for element in elements {
             let Some(granted) = granted_contact(message, element) else { continue };
             let Some(contact) = parse_name_addr(message.bytes, element) else { continue };

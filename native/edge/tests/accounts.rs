@@ -89,6 +89,46 @@ fn a_caller_is_known_by_the_identity_that_it_prefers_among_its_own() {
 }
 
 #[test]
+fn an_anonymous_caller_of_any_domain_is_vouched_for_by_its_own_name() {
+    let mut settings = served();
+    let registrar = settings.registrar.as_mut().unwrap();
+    registrar.domains.insert(0, "first.example".to_owned());
+    for (lines, from, asserted) in [
+        (&["Privacy: id", "P-Preferred-Identity: <sip:bob@example.net>"][..], "<sip:anonymous@anonymous.invalid>", "<sip:bob@example.net>"),
+        // Else it is of the domain that it calls.
+        (&["Privacy: id"][..], "<sip:anonymous@anonymous.invalid>", "<sip:bob@example.net>"),
+    ] {
+        let mut rig = Rig::new(settings.clone());
+        let invite = to_core(&call(&mut rig, from, lines, "z9hG4bKy")).unwrap();
+        assert_eq!(headers(&invite, "P-Asserted-Identity"), [asserted]);
+    }
+}
+
+#[test]
+fn an_odd_name_is_vouched_for_with_escapes_and_an_odd_realm_is_the_same_when_it_comes_back() {
+    let mut settings = served();
+    settings.authentication.realm = r"ACME\Voice".to_owned();
+    let mut rig = Rig::new(settings);
+    let invite = |line: &str, branch: &str| {
+        Request::new("INVITE", "sip:carol@example.net")
+            .branch(branch)
+            .call_id("odd")
+            .header(line)
+            .text()
+            .replace("<sip:alice@example.net>", "<sip:x%3Ey%25@example.net>")
+    };
+    let challenge = rig.receive(PHONE, &invite("X: y", "z9hG4bKo1"))[0].text.clone();
+    let offered = headers(&challenge, "Proxy-Authenticate")[0].to_owned();
+    assert!(offered.contains(r#"realm="ACME\\Voice""#), "{offered}");
+    let line = answer(&offered.replace(r"ACME\\Voice", r"ACME\Voice"), "INVITE", "sip:carol@example.net", "x>y%", "secret", 1);
+    let mut sent = rig.receive(PHONE, &invite(&format!("Proxy-Authorization: {}", line.replace(r"ACME\Voice", r"ACME\\Voice")), "z9hG4bKo2"));
+    sent.append(&mut rig.credentials(&found()));
+    let request = to_core(&sent).unwrap();
+    assert_eq!(headers(&request, "P-Asserted-Identity"), ["<sip:x%3Ey%25@example.net>"]);
+    assert!(headers(&request, "Proxy-Authorization").is_empty());
+}
+
+#[test]
 fn what_a_believed_account_asserts_must_be_its_own() {
     let mut believing = served();
     believing.peers[1].trust_identity = true;

@@ -28,6 +28,9 @@ fn an_identity_goes_to_the_believed_and_to_others_unless_the_caller_minds() {
         (false, "Subject: Privacy", 1),
         (false, "Privacy: id", 0),
         (false, "privacy: header;ID;critical", 0),
+        (false, "Privacy: id\t;critical", 0),
+        (false, "Privacy: user;\tid", 0),
+        (false, "Privacy: user;\r\n\tid", 0),
     ] {
         let mut rig = Rig::new(carriers(trusted));
         let text = sent(&mut rig, &[ASSERTED, "Remote-Party-ID: <sip:+4930@core.example>", "Diversion: <sip:+4931@core.example>", privacy]);

@@ -1,7 +1,7 @@
 //! Registrations and calls to registered users, on simulated time.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use edge::{CredentialAnswer, LocationWrite, PeerKind, RegistrarMode, RouteSettings, Shedding};
+use edge::{CredentialAnswer, DomainRules, LocationWrite, PeerKind, RegistrarMode, RouteSettings, Shedding};
 use testkit::{Request, Rig, Sent, answer, challenge_param as param, header, headers, listener, peer, registrar, response, settings};
 
 const PHONE: &str = "198.51.100.7:5060";
@@ -232,6 +232,68 @@ fn a_path_of_a_trusted_element_is_kept_told_and_followed() {
     assert_eq!(sent[1].to.to_string(), "192.0.2.150:5060");
     assert!(sent[1].text.starts_with("INVITE sip:bob@10.0.0.9 SIP/2.0"));
     assert_eq!(header(&sent[1].text, "Route"), "<sip:tok@192.0.2.150;lr>");
+}
+
+#[test]
+fn a_domain_may_have_rules_of_its_own() {
+    let mut settings = served();
+    let registrar = settings.registrar.as_mut().unwrap();
+    registrar.domains.push("other.example".to_owned());
+    let own = DomainRules {
+        default_expires_seconds: 600,
+        min_expires_seconds: 300,
+        max_expires_seconds: 900,
+        raise_short: false,
+        spread_percent: 0,
+        max_contacts: 1,
+        replace_oldest: true,
+        same_call_id_replaces: false,
+        case_sensitive: false,
+    };
+    registrar.rules_of.insert("other.example".to_owned(), own);
+    let mut rig = Rig::new(settings);
+    let there = |register: Register<'_>| register.text().replace("example.net", "Other.Example");
+    for (expires, here, other) in [("", "3600", "600"), (";expires=800", "800", "800"), (";expires=5000", "5000", "900")] {
+        let contact = format!("Contact: <sip:bob@198.51.100.7>{expires}");
+        let cseq = 10 + rig.counters().registrations.get() as u32;
+        let told = one(rig.receive(PHONE, &Register::new(cseq).lines(&[&contact]).text()));
+        assert!(header(&told, "Contact").ends_with(&format!("expires={here}")), "{told}");
+        let told = one(rig.receive(PHONE, &there(Register { call_id: "there", ..Register::new(cseq) }.lines(&[&contact]))));
+        assert!(header(&told, "Contact").ends_with(&format!("expires={other}")), "{told}");
+    }
+    let brief = |cseq| Register::new(cseq).lines(&["Contact: <sip:bob@198.51.100.7>;expires=100"]);
+    let refused = one(rig.receive(PHONE, &there(Register { call_id: "there", ..brief(30) })));
+    assert_eq!((refused.starts_with("SIP/2.0 423"), header(&refused, "Min-Expires")), (true, "300"), "{refused}");
+    assert_eq!(code(rig.receive(PHONE, &brief(30).text())), 200);
+    // One Contact each there, whatever the case; two here.
+    let second = |cseq| Register::new(cseq).lines(&["Contact: <sip:bob@198.51.100.7:5070>"]);
+    one(rig.receive(PHONE, &there(Register { call_id: "there2", user: "BOB", ..second(1) })));
+    one(rig.receive(PHONE, &Register { call_id: "here2", ..second(1) }.text()));
+    assert_eq!(["bob@other.example", "bob@example.net"].map(|aor| rig.rows(aor).len()), [1, 2]);
+    one(rig.receive(PHONE, &Register { call_id: "here3", user: "BOB", ..second(1) }.text()));
+    assert_eq!(rig.rows("BOB@example.net").len(), 1);
+}
+
+#[test]
+fn a_path_that_leads_nowhere_changes_nothing() {
+    let mut settings = served();
+    settings.peers.push(peer("edge", PeerKind::Trusted, "192.0.2.150", &[]));
+    let mut rig = Rig::new(settings);
+    let register = |cseq: u32, path: &str| {
+        let path = format!("Path: {path}");
+        let mut register = Register::new(cseq).lines(&["Contact: <sip:bob@10.0.0.9>", &path, "Supported: path"]);
+        register.via = "192.0.2.150";
+        register.text()
+    };
+    assert_eq!(code(rig.receive("192.0.2.150:5060", &register(1, "\"P\" <sips:tok@192.0.2.150;lr>, <sip:[2001:db8::1]:5070;lr;ob>"))), 200);
+    let before = rig.rows("bob@example.net");
+    let odd =
+        ["garbage", "<>", "<http://x/>", "<sip:a@>", "<sip:127.0.0.1:99999;lr>", "\"unclosed <sip:x;lr>", "<sip:x;lr", "sip:127.0.0.1:9;lr", "<tel:+4930>"];
+    for (number, path) in odd.into_iter().enumerate() {
+        let sent = rig.receive("192.0.2.150:5060", &register(2 + number as u32, path));
+        assert_eq!(sent[0].first_line(), "SIP/2.0 400 Bad Request (Path)", "{path}");
+    }
+    assert_eq!((rig.rows("bob@example.net")[0].path.clone(), rig.counters().registrations_refused.get()), (before[0].path.clone(), 9));
 }
 
 #[test]
@@ -1088,10 +1150,59 @@ fn writing_begins_and_ends_with_the_configuration() {
     assert_eq!(rig.writes(100).len(), 1, "what was not written then is written now");
     one(rig.receive(PHONE, &Register::new(2).text()));
     assert_eq!(rig.writes(100).len(), 1);
-    off.registrar = None;
-    off.peers[1].authenticate = false;
-    rig.reload(off).unwrap();
+    let mut without = off.clone();
+    without.registrar = None;
+    without.peers[1].authenticate = false;
+    rig.reload(without).unwrap();
     assert!(rig.rows("bob@example.net").is_empty());
+}
+
+#[test]
+fn what_was_written_and_leaves_while_nothing_is_written_is_to_be_removed() {
+    let mut rig = Rig::new(served());
+    one(rig.receive(PHONE, &Register::new(1).text()));
+    let written = rig.writes(100);
+    let [LocationWrite::Put(row)] = written.as_slice() else { panic!("{written:?}") };
+    let mut off = served();
+    off.registrar.as_mut().unwrap().persist = false;
+    rig.reload(off).unwrap();
+    one(rig.receive(PHONE, &Register::new(2).lines(&["Contact: <sip:bob@198.51.100.7>;expires=0"]).text()));
+    assert!(rig.writes(100).is_empty());
+    rig.reload(served()).unwrap();
+    assert_eq!(rig.writes(100), [LocationWrite::Delete(row.contact_id)]);
+}
+
+#[test]
+fn the_answer_of_a_phone_behind_a_nat_is_marked_by_the_tests_that_its_requests_are() {
+    for (test, contact, marked) in [
+        ("diff-port-src-via", "<sip:bob@198.51.100.9:40000>", true),
+        ("diff-port-src-via", "<sip:bob@198.51.100.9:31000>", false),
+        ("diff-ip-src-via", "<sip:bob@10.0.0.2:31000>", true),
+        ("private-via", "<sip:bob@10.0.0.2:31000>", true),
+        ("private-via", "<sip:bob@198.51.100.7:31000>", false),
+    ] {
+        let mut settings = served();
+        settings.nat.tests = vec![test.to_owned()];
+        let mut rig = Rig::new(settings);
+        let mut register = Register::new(1).lines(&["Contact: <sip:bob@198.51.100.9:31000>"]);
+        register.via = "198.51.100.9:31000";
+        one(rig.receive("198.51.100.9:31000", &register.text()));
+        let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+        let ok = response(&sent[1].text, 200, "bob").replace("<sip:bob@203.0.113.9>", contact);
+        let sent = rig.receive("198.51.100.9:31000", &ok);
+        let told = header(&sent.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text, "Contact").to_owned();
+        assert_eq!(told.contains(";edge-flow="), marked, "{test} {told}");
+    }
+}
+
+#[test]
+fn a_phone_behind_a_nat_that_does_not_ask_for_it_is_answered_where_it_sent_from() {
+    let mut rig = Rig::new(served());
+    for (via, to) in [("192.168.1.2:5060", "198.51.100.9:31000"), ("100.64.3.4", "198.51.100.9:31000"), ("203.0.113.5:5099", "198.51.100.9:5099")] {
+        let mut register = Register::new(1).text();
+        register = register.replace(PHONE, via).replace(";rport", "");
+        assert_eq!(rig.receive("198.51.100.9:31000", &register)[0].to.to_string(), to, "{via}");
+    }
 }
 
 #[test]

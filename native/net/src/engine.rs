@@ -184,10 +184,11 @@ impl Engine {
         if let Some(tables) = &routes.tables {
             edges.iter_mut().for_each(|edge| edge.set_routing(Arc::clone(tables)));
         }
-        for row in &routes.bindings {
-            let now = clock.now();
-            // The one whose it is takes it.
-            edges.iter_mut().any(|edge| edge.restore(now, row));
+        let now = clock.now();
+        // The one whose it is takes it.
+        let lost = routes.bindings.iter().filter(|row| !edges.iter_mut().any(|edge| edge.restore(now, row))).count();
+        if lost > 0 {
+            log::warn!(target: "register", "{lost} bindings of the database are not taken over: no listener has their transport, or their Contact cannot be read");
         }
         let counters = edges.iter().map(Edge::counters).collect();
         let sources = Sources::default();

@@ -118,6 +118,11 @@ impl Credentials {
         unescaped(message.text(self.username))
     }
 
+    /// Of which realm they are, without escapes.
+    pub fn named_realm<'a>(&self, message: &Message<'a>) -> Cow<'a, [u8]> {
+        unescaped(message.text(self.realm))
+    }
+
     /// The nonce that they answer, without escapes.
     pub fn answered_nonce<'a>(&self, message: &Message<'a>) -> Cow<'a, [u8]> {
         unescaped(message.text(self.nonce))

@@ -190,6 +190,7 @@ pub fn registrar(domain: &str) -> RegistrarSettings {
         same_call_id_replaces: false,
         forking: Forking::Parallel,
         case_sensitive: true,
+        rules_of: Default::default(),
         records: 10_000,
         persist: true,
         write_seconds: 1,

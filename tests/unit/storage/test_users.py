@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from edgeproxy import _native
+from edgeproxy.config.registrar import Registrar
 from edgeproxy.errors import RowRefused, StorageError
+from edgeproxy.server import location_store
 from edgeproxy.server.location_store import LocationStore
 from edgeproxy.storage import open_engine, require, upgrade
 from edgeproxy.storage.location import LocationTable
@@ -19,6 +21,7 @@ from edgeproxy.storage.subscribers import Attributes, Credentials, SubscriberTab
 from tests.unit.storage.conftest import run
 
 SOON = int(time.time()) + 3_000
+REGISTRAR = Registrar(domains=["edge.example"])
 FOREIGN = """INSERT INTO location (contact_id, username, domain, contact, received, expires, q, callid, cseq, cflags, user_agent, socket, path)
 VALUES ({number}, '{user}', 'edge.example', 'sip:{user}@10.0.0.9', {received}, {expires}, 0.5, 'call', 7, 'NAT_BFLAG', 'phone', 'udp:127.0.0.1:5060', NULL)"""
 
@@ -96,7 +99,7 @@ def test_what_opensips_left_is_taken_over_and_where_that_may_be_renamed(database
         async with location(database) as table:
             told: list[Any] = []
             store = LocationStore(lambda event, **values: told.append((event, values["values"])), lambda *_: None)
-            rows = {row.user: row for row in await store.restore(table, writable=False)}
+            rows = {row.user: row for row in await store.restore(table, REGISTRAR, writable=False)}
             assert sorted(rows) == ["x", "y"]
             assert (rows["x"].received, rows["x"].natted, rows["x"].q, rows["y"].expires) == (
                 "sip:198.51.100.9:31000",
@@ -107,15 +110,124 @@ def test_what_opensips_left_is_taken_over_and_where_that_may_be_renamed(database
             assert told[0][1]["of_another_registrar"] == 2
             # A place is noted of each of ours, and says nothing of a NAT.
             await table.write([binding("own", natted=False), binding("behind", natted=True)], [])
-            assert {row.user: row.natted for row in await store.restore(table, writable=False) if row.user in {"own", "behind"}} == {
+            assert {
+                row.user: row.natted for row in await store.restore(table, REGISTRAR, writable=False) if row.user in {"own", "behind"}
+            } == {
                 "own": False,
                 "behind": True,
             }
             await table.write([], [row.contact_id for row in (binding("own"), binding("behind"))])
             assert sorted(row["contact_id"] for row in (await all_of(table)).values()) == [3961049, 3961050]
-            await store.restore(table, writable=True)
+            await store.restore(table, REGISTRAR, writable=True)
             numbers = sorted(_native.contact_id(user, "edge.example", f"sip:{user}@10.0.0.9") for user in "xy")
             assert sorted(row["contact_id"] for row in (await all_of(table)).values()) == numbers
+
+    asyncio.run(work())
+
+
+def test_what_is_taken_over_is_known_however_it_was_written_and_of_two_the_newer(database: str) -> None:
+    asyncio.run(upgrade(database))
+    rows = {
+        1: FOREIGN.format(number=1, user="Carol", received="NULL", expires=SOON).replace("'edge.example'", "'Edge.EXAMPLE'"),
+        2: FOREIGN.format(number=2, user="dave", received="NULL", expires=SOON).replace("'edge.example'", "''"),
+        3: FOREIGN.format(number=3, user="dave", received="NULL", expires=SOON).replace("'call', 7", "'call', 9"),
+    }
+    run(database, *rows.values())
+    registrar = Registrar(domains=["edge.example"], case_sensitive=False)
+
+    async def work() -> None:
+        async with location(database) as table:
+            store = LocationStore(lambda *_, **__: None, lambda *_: None)
+            found = {row.user: (row.domain, row.cseq, row.contact_id) for row in await store.restore(table, registrar, writable=True)}
+            numbers = {
+                user: _native.contact_id(user, "edge.example", contact)
+                for user, contact in (("carol", "sip:Carol@10.0.0.9"), ("dave", "sip:dave@10.0.0.9"))
+            }
+            assert found == {"carol": ("edge.example", 7, numbers["carol"]), "dave": ("edge.example", 9, numbers["dave"])}
+            assert sorted([row["contact_id"] async for row in table.read(0)]) == sorted(numbers.values())
+            # Whoever leaves is not back at the next start.
+            await table.write([], list(numbers.values()))
+            assert await all_of(table) == {}
+
+    asyncio.run(work())
+
+
+def test_many_rows_of_another_registrar_cost_the_start_little(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'edge.db'}"
+    asyncio.run(upgrade(url))
+    with sqlite3.connect(tmp_path / "edge.db") as database:
+        line = "INSERT INTO location (contact_id, username, domain, contact, expires, callid, cseq, user_agent) VALUES (?, ?, 'edge.example', ?, ?, 'c', 1, '')"
+        database.executemany(line, [(number, f"u{number}", f"sip:u{number}@10.0.0.9", SOON) for number in range(1, 30_001)])
+    database.close()
+
+    async def work() -> None:
+        async with location(url) as table:
+            store = LocationStore(lambda *_, **__: None, lambda *_: None)
+            begun = time.process_time()
+            assert len(await store.restore(table, REGISTRAR, writable=True)) == 30_000
+            # Row by row it took a millisecond each.
+            assert time.process_time() - begun < 10
+
+    asyncio.run(work())
+
+
+def test_a_database_that_hangs_is_told_and_what_waits_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging:
+        async def write(self, *_: object, **__: object) -> None:
+            await asyncio.sleep(60)
+
+    class Engine:
+        def location_writes(self, _: int) -> list[tuple[int, None]]:
+            return [(17, None)]
+
+    monkeypatch.setattr(location_store, "ANSWER_SECONDS", 0.05)
+
+    async def work() -> None:
+        store = LocationStore(lambda *_, **__: None, lambda *_: None)
+        store.use(Hanging())  # type: ignore[arg-type]
+        with pytest.raises(StorageError, match="did not answer within"):
+            await store.write(Engine())  # type: ignore[arg-type]
+        assert store.status()["waiting"] == 1
+
+    asyncio.run(work())
+
+
+def test_rows_of_attributes_fit_their_account_in_any_case(database: str) -> None:
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        "INSERT INTO subscriber (username, domain, password) VALUES ('Alice', 'edge.example', 'secret')",
+        "INSERT INTO subscriber (username, domain, password) VALUES ('bob', 'edge.example', 'other')",
+        "INSERT INTO usr_preferences (uuid, username, domain, attribute, type, value) VALUES ('', 'Alice', 'edge.example', 'limit', 0, '7')",
+    )
+
+    async def work() -> None:
+        engine = open_engine(database)
+        table = await SubscriberTable.open(
+            engine, "password", use_domain=True, attributes=Attributes(preferences=True), case_sensitive=False
+        )
+        found = await table.fetch([("Alice", "edge.example"), ("bob", "edge.example")], 5)
+        assert found["Alice", "edge.example"].attributes == (("limit", "7"),)
+        assert found["bob", "edge.example"] == Credentials("other", "", "", "")
+        await engine.dispose()
+
+    asyncio.run(work())
+
+
+def test_case_counts_by_domain(database: str) -> None:
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        "INSERT INTO subscriber (username, domain, password) VALUES ('alice', 'edge.example', 'here')",
+        "INSERT INTO subscriber (username, domain, password) VALUES ('alice', 'other.example', 'there')",
+    )
+
+    async def work() -> None:
+        engine = open_engine(database)
+        table = await SubscriberTable.open(engine, "password", use_domain=True, case_of_domains={"other.example": False})
+        found = await table.fetch([("Alice", "edge.example"), ("Alice", "other.example")], 5)
+        assert found == {("Alice", "other.example"): Credentials("there", "", "", "")}
+        await engine.dispose()
 
     asyncio.run(work())
 
