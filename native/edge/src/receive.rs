@@ -207,12 +207,14 @@ fn is_keep_alive(bytes: &[u8]) -> bool {
 /// a sender aim our responses at anybody.
 pub(crate) fn reply_hop(arrival: &Hop, request: &Message<'_>) -> Hop {
     let via = &request.head.via;
-    let symmetric = !matches!(via.rport, Rport::Absent) || is_behind_nat(arrival, request);
-    if !arrival.transport.is_reliable() && symmetric {
+    if !arrival.transport.is_reliable() && !matches!(via.rport, Rport::Absent) {
         return *arrival;
     }
     let mut hop = *arrival;
-    hop.address.set_port(via.port.unwrap_or_else(|| arrival.transport.default_port()));
+    let port = via.port.unwrap_or_else(|| arrival.transport.default_port());
+    if arrival.transport.is_reliable() || port != hop.address.port() && !is_behind_nat(arrival, request) {
+        hop.address.set_port(port);
+    }
     hop
 }
 
