@@ -60,12 +60,14 @@ impl NatTests {
     }
 
     /// The same by the tests of Contact only.
+    #[inline]
     fn contact_holds(self, arrival: &Hop, message: &Message<'_>) -> bool {
         self.has(1 | 32 | 64) && message.elements(HeaderName::Contact).any(|element| self.contact_tells(message.bytes, element, arrival))
     }
 
     /// Whether the sender of a response is behind a NAT. Its Via is another's, so that what tests of Via look for is looked for in its
     /// Contact, which a phone writes alike.
+    #[inline(never)]
     pub(crate) fn response_holds(self, arrival: &Hop, message: &Message<'_>) -> bool {
         let ip = if self.has(2) { 32 } else { 0 };
         let private = if self.has(4) { 1 } else { 0 };
