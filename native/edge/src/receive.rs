@@ -1,12 +1,13 @@
 //! Phase *receive*: parse, count, and answer what does not parse where that is safe.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use proto::Now;
 use syntax::{Field, LocalReply, Message, ParseError, Rport, is_answerable};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
+use crate::nat::NatTests;
 use crate::stun::is_stun;
 
 impl Edge {
@@ -223,7 +224,7 @@ pub(crate) fn reply_hop(arrival: &Hop, request: &Message<'_>) -> Hop {
 fn is_behind_nat(arrival: &Hop, request: &Message<'_>) -> bool {
     let said = syntax::parse_ip(request.text(request.head.via.host)).map(|ip| ip.to_canonical());
     let source = arrival.address.ip().to_canonical();
-    said.is_some_and(|ip| ip != source && matches!(ip, IpAddr::V4(v4) if v4.is_private() || v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64))
+    said.is_some_and(|ip| ip != source && NatTests::default().is_private(ip))
 }
 
 fn reason(error: ParseError) -> &'static str {
