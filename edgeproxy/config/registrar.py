@@ -198,6 +198,10 @@ class Registrar(msgspec.Struct, frozen=True):
             if 0 < self.upstream_expires_seconds < 2 * own.max_expires_seconds:
                 faults.add((*path, name), "expected upstream_expires_seconds of [registrar] to be at least twice max_expires_seconds")
 
+    def is_case_sensitive(self, name: str) -> bool:
+        """Whether users of a domain have a case."""
+        return self.of_domain(name).case_sensitive if self.domain else self.case_sensitive
+
     def of_domain(self, name: str) -> "Registrar":
         """Return this as it is for users of a domain."""
         own = next((domain for known, domain in self.domain.items() if known.lower() == name.lower()), None)
@@ -239,7 +243,7 @@ class Registrar(msgspec.Struct, frozen=True):
             "aliases": list(self.aliases.items()),
             "mode": self.mode,
             "upstream_expires_seconds": self.upstream_expires_seconds,
-            **self._rules(),
+            "rules": self._rules(),
             "rules_of": {name.lower(): self.of_domain(name)._rules() for name in self.domain},
             "forking": self.forking,
             "records": self.max_records,

@@ -33,7 +33,7 @@ def canonical(registrar: "Registrar", user: str, domain: str) -> tuple[str, str]
     """Return user and domain as the engine has them. Where domains do not count OpenSIPS leaves them out: it is the first one then."""
     first = registrar.domains[0] if registrar.domains else ""
     domain = (domain or first).lower()
-    return user if registrar.of_domain(domain).case_sensitive else user.lower(), domain
+    return user if registrar.is_case_sensitive(domain) else user.lower(), domain
 
 
 def _age(binding: dict[str, Any]) -> tuple[int, int]:

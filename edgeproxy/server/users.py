@@ -122,7 +122,7 @@ def _cases(config: Config) -> tuple[bool, dict[str, bool]]:
     registrar = config.registrar
     if registrar is None:
         return True, {}
-    return registrar.case_sensitive, {name.lower(): registrar.of_domain(name).case_sensitive for name in registrar.domain}
+    return registrar.case_sensitive, {name.lower(): registrar.is_case_sensitive(name) for name in registrar.domain}
 
 
 async def open_subscribers(database: "AsyncEngine", config: Config) -> "SubscriberTable":

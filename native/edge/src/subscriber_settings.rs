@@ -21,6 +21,30 @@ pub struct RegistrarSettings {
     pub mode: RegistrarMode,
     /// Asked of a core for its bindings, so that most refreshes need not go there; 0: each one goes.
     pub upstream_expires_seconds: u32,
+    /// The rules of all domains that have none of their own.
+    pub rules: DomainRules,
+    /// Those of the others, by their names in lower case.
+    pub rules_of: HashMap<String, DomainRules>,
+    /// Whether bindings of the same preference are tried at once.
+    pub forking: Forking,
+    /// Addresses of record at once, over all workers.
+    pub records: usize,
+    /// Whether bindings are written to the database.
+    pub persist: bool,
+    /// How often what changed is written, and how many seconds a refresh may wait for that.
+    pub write_seconds: u32,
+    /// Removals that wait to be written, per worker.
+    pub write_queue: usize,
+    /// Contacts that are refused.
+    pub contacts: ContactSettings,
+    /// What keeps the way to phones open.
+    pub keep_alive: KeepAliveSettings,
+}
+
+/// What holds for the registrations of a domain.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainRules {
     /// Granted where none is asked for.
     pub default_expires_seconds: u32,
     /// Granted at least.
@@ -37,39 +61,7 @@ pub struct RegistrarSettings {
     pub replace_oldest: bool,
     /// Whether a new contact takes the place of one with the same Call-ID.
     pub same_call_id_replaces: bool,
-    /// Whether bindings of the same preference are tried at once.
-    pub forking: Forking,
     /// Whether `Alice` and `alice` are two.
-    pub case_sensitive: bool,
-    /// What is otherwise in some of the domains, by their names in lower case.
-    pub rules_of: HashMap<String, DomainRules>,
-    /// Addresses of record at once, over all workers.
-    pub records: usize,
-    /// Whether bindings are written to the database.
-    pub persist: bool,
-    /// How often what changed is written, and how many seconds a refresh may wait for that.
-    pub write_seconds: u32,
-    /// Removals that wait to be written, per worker.
-    pub write_queue: usize,
-    /// Contacts that are refused.
-    pub contacts: ContactSettings,
-    /// What keeps the way to phones open.
-    pub keep_alive: KeepAliveSettings,
-}
-
-/// The rules of one domain; each is as in [`RegistrarSettings`].
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "they are told there")]
-pub struct DomainRules {
-    pub default_expires_seconds: u32,
-    pub min_expires_seconds: u32,
-    pub max_expires_seconds: u32,
-    pub raise_short: bool,
-    pub spread_percent: u32,
-    pub max_contacts: usize,
-    pub replace_oldest: bool,
-    pub same_call_id_replaces: bool,
     pub case_sensitive: bool,
 }
 
@@ -98,44 +90,31 @@ pub struct NatSettings {
 }
 
 impl RegistrarSettings {
-    fn own(&self, domain: &[u8]) -> Option<&DomainRules> {
+    fn of_domain(&self, domain: &[u8]) -> &DomainRules {
         if self.rules_of.is_empty() {
-            return None;
+            return &self.rules;
         }
-        self.rules_of.get(std::str::from_utf8(domain).ok()?.to_ascii_lowercase().as_str())
+        let own = std::str::from_utf8(domain).ok().and_then(|domain| self.rules_of.get(domain.to_ascii_lowercase().as_str()));
+        own.unwrap_or(&self.rules)
     }
 
     /// Whether users of a domain have a case.
     pub(crate) fn is_case_sensitive(&self, domain: &[u8]) -> bool {
-        self.own(domain).map_or(self.case_sensitive, |own| own.case_sensitive)
+        self.of_domain(domain).case_sensitive
     }
 
     /// The rules for the bindings of `aor`.
     pub(crate) fn rules_for(&self, aor: &[u8]) -> RegistrarRules {
-        let domain = aor.iter().rposition(|byte| *byte == b'@').and_then(|at| aor.get(at + 1..)).unwrap_or_default();
-        let Some(own) = self.own(domain) else { return self.rules() };
+        let rules = self.of_domain(aor.iter().rposition(|byte| *byte == b'@').and_then(|at| aor.get(at + 1..)).unwrap_or_default());
         RegistrarRules {
-            default_expires: own.default_expires_seconds,
-            min_expires: own.min_expires_seconds,
-            max_expires: own.max_expires_seconds,
-            raise_short: own.raise_short,
-            spread_percent: own.spread_percent,
-            max_contacts: own.max_contacts,
-            replace_oldest: own.replace_oldest,
-            same_call_id_replaces: own.same_call_id_replaces,
-        }
-    }
-
-    const fn rules(&self) -> RegistrarRules {
-        RegistrarRules {
-            default_expires: self.default_expires_seconds,
-            min_expires: self.min_expires_seconds,
-            max_expires: self.max_expires_seconds,
-            raise_short: self.raise_short,
-            spread_percent: self.spread_percent,
-            max_contacts: self.max_contacts,
-            replace_oldest: self.replace_oldest,
-            same_call_id_replaces: self.same_call_id_replaces,
+            default_expires: rules.default_expires_seconds,
+            min_expires: rules.min_expires_seconds,
+            max_expires: rules.max_expires_seconds,
+            raise_short: rules.raise_short,
+            spread_percent: rules.spread_percent,
+            max_contacts: rules.max_contacts,
+            replace_oldest: rules.replace_oldest,
+            same_call_id_replaces: rules.same_call_id_replaces,
         }
     }
 }

@@ -11,7 +11,7 @@ fn served() -> RouteSettings {
         settings(vec![peer("core", PeerKind::Core, "192.0.2.200", &["sip:192.0.2.200"]), peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[])]);
     let mut registrar = registrar("example.net");
     registrar.aliases = vec![("Sales@Example.Net".to_owned(), "bob@example.net".to_owned())];
-    registrar.case_sensitive = false;
+    registrar.rules.case_sensitive = false;
     settings.registrar = Some(registrar);
     settings.authentication.caller_numbers = "numbers".to_owned();
     settings.peers[1].authenticate = true;

@@ -270,7 +270,7 @@ fn throttled(mode: RegistrarMode) -> RouteSettings {
     let mut settings = served();
     let registrar = settings.registrar.as_mut().unwrap();
     registrar.mode = mode;
-    (registrar.max_expires_seconds, registrar.upstream_expires_seconds) = (300, 3_600);
+    (registrar.rules.max_expires_seconds, registrar.upstream_expires_seconds) = (300, 3_600);
     settings
 }
 

@@ -1353,7 +1353,7 @@ fn guesses_at_other_nodes_count_here_and_bans_of_others_spare_who_is_known() {
 #[test]
 fn one_contact_too_many_is_counted_and_told_wherever_it_is_found() {
     let mut settings = served();
-    settings.registrar.as_mut().unwrap().max_contacts = 2;
+    settings.registrar.as_mut().unwrap().rules.max_contacts = 2;
     let mut rig = Rig::new(settings);
     rig.listen(&["E_REGISTER_POISONING"]);
     let of =

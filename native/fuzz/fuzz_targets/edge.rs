@@ -63,7 +63,7 @@ fuzz_target!(|input: (u8, Vec<Step<'_>>)| {
     if hooks & 128 != 0 {
         // Users register here, and the core's calls to them go where they are.
         let mut registrar = registrar("example.net");
-        registrar.max_expires_seconds = 3_600;
+        registrar.rules.max_expires_seconds = 3_600;
         registrar.mode = [RegistrarMode::Keep, RegistrarMode::Path, RegistrarMode::Contact][usize::from(hooks) % 3];
         registrar.keep_alive.method = "options".to_owned();
         routing.registrar = Some(registrar);

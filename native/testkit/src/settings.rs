@@ -1,10 +1,10 @@
 //! Settings for tests: one UDP listener on 192.0.2.1 unless said otherwise.
 
 use edge::{
-    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Counts, EmergencySettings, Engage, EngineSettings,
-    FloodSettings, Forking, FraudActions, FraudRuleSettings, FraudSettings, GatewayHealthSettings, KeepAliveSettings, KeyLimitSettings, LearningSettings,
-    LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings, RegistrarMode,
-    RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
+    AttackSettings, AuthenticationSettings, CallerGroups, CarrierRouteSettings, ContactSettings, Counts, DomainRules, EmergencySettings, Engage,
+    EngineSettings, FloodSettings, Forking, FraudActions, FraudRuleSettings, FraudSettings, GatewayHealthSettings, KeepAliveSettings, KeyLimitSettings,
+    LearningSettings, LimitSettings, ListenerSettings, MatchSettings, MediaSettings, NatSettings, OversizeRequest, PeerKind, PeerSettings, QualitySettings,
+    RegistrarMode, RegistrarSettings, RouteSettings, TimerSettings, TraceSettings,
 };
 
 /// A listener named `name` at `address` (`udp:192.0.2.1:5060`).
@@ -180,17 +180,19 @@ pub fn registrar(domain: &str) -> RegistrarSettings {
         mode: RegistrarMode::Keep,
         aliases: Vec::new(),
         upstream_expires_seconds: 0,
-        default_expires_seconds: 3_600,
-        min_expires_seconds: 60,
-        max_expires_seconds: 7_200,
-        raise_short: false,
-        spread_percent: 0,
-        max_contacts: 4,
-        replace_oldest: false,
-        same_call_id_replaces: false,
-        forking: Forking::Parallel,
-        case_sensitive: true,
+        rules: DomainRules {
+            default_expires_seconds: 3_600,
+            min_expires_seconds: 60,
+            max_expires_seconds: 7_200,
+            raise_short: false,
+            spread_percent: 0,
+            max_contacts: 4,
+            replace_oldest: false,
+            same_call_id_replaces: false,
+            case_sensitive: true,
+        },
         rules_of: Default::default(),
+        forking: Forking::Parallel,
         records: 10_000,
         persist: true,
         write_seconds: 1,
