@@ -167,6 +167,9 @@ class Engine:
     def listen(self, names: list[str]) -> None:
         """Build events of these names from now on, and no others; names of other producers are left out."""
 
+    def event_descriptor(self) -> int:
+        """Return the descriptor that is readable while events wait of which none was taken."""
+
     def take_events(self, limit: int) -> list[tuple[str, int, list[int | str]]]:
         """Take events that came, `limit` at most: name, wall clock in microseconds, values of the parameters in order."""
 
@@ -180,6 +183,9 @@ class Engine:
         self, answers: Sequence[tuple[tuple[int, str, str, str, str], bool, tuple[str, str, str, str, Sequence[tuple[str, str]]] | None]]
     ) -> None:
         """Answer questions: whether the database could be asked, and clear password with HA1 by MD5, SHA-256 and SHA-512-256 and attributes, or None for nobody."""
+
+    def location_descriptor(self) -> int:
+        """Return the descriptor that is readable while bindings wait to be written of which none was taken."""
 
     def location_writes(self, limit: int) -> list[tuple[int, BindingRow | None]]:
         """Take bindings to be written, `limit` at most, in order: number and row, None where that is to go."""
@@ -700,8 +706,8 @@ def replay_fraud(document: bytes, calls: list[tuple[int, int, int, str, str, int
 def event_shapes() -> list[tuple[str, list[str]]]:
     """Return the name of every native event with the names of its parameters."""
 
-def install_logger() -> None:
-    """Take over the logging of native threads; a second call changes nothing."""
+def install_logger() -> int:
+    """Take over the logging of native threads; return the descriptor that is readable while lines wait."""
 
 def set_log_level(level: str) -> None:
     """Set the least important level logged: error, warning, info or debug; raise `ValueError` for another."""

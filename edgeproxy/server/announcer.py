@@ -9,9 +9,10 @@ from edgeproxy.config import Loaded
 from edgeproxy.events import IDENTIFYING, Bus, CoreLog, CoreStatusChanged, Event, from_engine, name_of
 from edgeproxy.server.logs import LogPrinter
 from edgeproxy.server.policies import Policies
+from edgeproxy.server.readable import readable
 
 ROUND_SECONDS = 0.1
-"""How often native events are taken."""
+"""How long native events gather while more come: the first one is published at once."""
 MOST = 2_048
 """Events taken at once: more wait, and what finds no place to wait is counted."""
 
@@ -80,15 +81,17 @@ class Announcer:
 
     def pump(self) -> int:
         """Publish native events that came; return how many."""
-        if self._engine is None or not self._names:
+        if self._engine is None:
             return 0
         taken = self._engine.take_events(MOST)
         for name, wall, values in taken:
             self.bus.publish(from_engine(name, wall, values))
         return len(taken)
 
-    async def run(self) -> None:
-        """Publish native events as they come."""
+    async def run(self, engine: _native.Engine) -> None:
+        """Publish the native events of `engine` as they come."""
         while True:
-            busy = self.pump() == MOST
-            await asyncio.sleep(0 if busy else ROUND_SECONDS)
+            while self.pump() == MOST:
+                await asyncio.sleep(0)
+            await asyncio.sleep(ROUND_SECONDS)
+            await readable(engine.event_descriptor())

@@ -122,7 +122,6 @@ class Control:
         self.announcer.attach(self.engine)
         self.announcer.stand(self.loaded, self.policies)
         self.sinks.use(self.loaded.config.events.sink, self.loaded.config.install.node)
-        self.standing.run(self.sinks.run)
         self.policies.watch(self.engine)
         await self.kernel.use(self.loaded.config, self.engine.bans)
         await self._use_shares(self.loaded.config, store)

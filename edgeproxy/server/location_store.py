@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy import _native
 from edgeproxy.errors import RowRefused, StorageError
+from edgeproxy.server.readable import readable
 
 if TYPE_CHECKING:
     from edgeproxy.config.registrar import Registrar
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 Log = Callable[..., None]
 State = Callable[[int, str], None]
 ROUND_SECONDS = 0.5
-"""How often the engine is asked for what is to be written; it has that ready as often as the file says."""
+"""How often the engine is asked for what is to be written, while it has any; it has that ready as often as the file says."""
+QUIET_SECONDS = 5.0
+"""How long at most nobody looks: a reload may leave something to be written, and what is over is swept."""
 MOST = 5_000
 """Rows of one transaction."""
 SWEEP_SECONDS = 600.0
@@ -120,6 +123,10 @@ class LocationStore:
                 self._failed(str(error) if isinstance(error, StorageError) else f"{type(error).__name__}: {error}")
                 failures += 1
             await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1] if failures else ROUND_SECONDS)
+            if not failures:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        await readable(engine.location_descriptor())
 
     def _failed(self, problem: str) -> None:
         if not self.problem:

@@ -1,5 +1,6 @@
 """Prints what native threads log, as JSON lines on standard error."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TextIO, cast
@@ -9,22 +10,23 @@ import structlog
 
 from edgeproxy import _native
 from edgeproxy.server.log_writer import LogWriter
+from edgeproxy.server.readable import readable
 
 END_SECONDS = 0.5
 """How long the last lines may take when the process ends."""
 ROUND_SECONDS = 0.1
-"""How often the lines that wait are printed."""
+"""How long lines gather while more come: the first one is printed at once."""
 
 
-def configure() -> LogWriter:
-    """Take over native logging and make structlog print JSON; return what it prints to."""
-    _native.install_logger()
+def configure() -> tuple[LogWriter, int]:
+    """Take over native logging and make structlog print JSON; return what it prints to, and the descriptor readable while lines wait."""
+    descriptor = _native.install_logger()
     writer = LogWriter()
     structlog.configure(
         processors=[structlog.processors.JSONRenderer(serializer=_serialize)],
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, writer)),
     )
-    return writer
+    return writer, descriptor
 
 
 def _serialize(event: dict[str, object], **_: object) -> str:
@@ -41,13 +43,21 @@ class LogPrinter:
     Never raises and never waits: a disk that is full, or a reader that is gone or stands still, must take the lines and nothing else.
     """
 
-    def __init__(self, writer: LogWriter) -> None:
+    def __init__(self, writer: LogWriter, descriptor: int) -> None:
         self._log = structlog.get_logger()
         self._writer = writer
+        self._descriptor = descriptor
         self._lost = 0
         self._refused = 0
         self.listener: Callable[[str, str, str, str], None] | None = None
         """Is told time, level, part and text of lines from level warning on."""
+
+    async def run(self) -> None:
+        """Print lines as they come."""
+        while True:
+            self.drain()
+            await asyncio.sleep(ROUND_SECONDS)
+            await readable(self._descriptor)
 
     def drain(self) -> None:
         """Print what waits."""

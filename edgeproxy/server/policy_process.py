@@ -53,7 +53,7 @@ def main() -> None:
     # Modules may print, and so may what they start; that must not be taken for our answer.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    printer = logs.LogPrinter(logs.configure())
+    printer = logs.LogPrinter(*logs.configure())
     if orders.descriptors:
         printed.take_over(partial(_say, printer, mask=orders.mask_identities))
     try:

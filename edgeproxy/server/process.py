@@ -33,7 +33,7 @@ def run(loaded: Loaded, management: Management) -> None:
     hold_standard_descriptors()
     check_addresses(loaded)
     become_user(loaded)
-    printer = logs.LogPrinter(logs.configure())
+    printer = logs.LogPrinter(*logs.configure())
     _native.set_log_level(loaded.config.log.level)
     state = Path(loaded.config.install.state_directory)
     # Before anything there is read or written: it is that of the other one, where there is another.
@@ -67,8 +67,8 @@ async def _serve(loaded: Loaded, management: Management, printer: logs.LogPrinte
     await control.start()
     _handle(signal.SIGUSR1, lambda: printer.event("counters", values=control.counters()))
     _handle(signal.SIGHUP, on_reload)
-    control.standing.run(lambda: _print_logs(printer))
-    control.standing.run(control.announcer.run)
+    control.standing.run(printer.run)
+    control.standing.run(lambda: control.announcer.run(control.engine))
     try:
         async with management(control):
             control.serves()
@@ -130,9 +130,3 @@ async def _drain(control: Control, stop_now: asyncio.Event) -> None:
     deadline = asyncio.get_running_loop().time() + seconds
     while not engine.is_drained() and asyncio.get_running_loop().time() < deadline and not stop_now.is_set():
         await asyncio.sleep(0.1)
-
-
-async def _print_logs(printer: logs.LogPrinter) -> None:
-    while True:
-        printer.drain()
-        await asyncio.sleep(logs.ROUND_SECONDS)

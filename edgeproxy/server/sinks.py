@@ -1,7 +1,6 @@
 """Who is told of events outside: the sinks of the file, and those that operators added for a while."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,8 +23,8 @@ class Sinks:
         self._log = log
         self._node = ""
         self._running: dict[str, tuple[Delivery, int]] = {}
-        self._expiries: dict[str, float] = {}
-        """When those end that were added at run time, by the monotonic clock."""
+        self._expiries: dict[str, asyncio.TimerHandle] = {}
+        """The ends of those that were added at run time."""
         self._past = {"told": 0, "failed": 0, "dropped": 0}
         self._ending: dict[asyncio.Task[None], Delivery] = {}
 
@@ -38,8 +37,7 @@ class Sinks:
         for name, sink in sinks.items():
             if name in self._expiries:
                 # The file has it now.
-                del self._expiries[name]
-                self._end(name)
+                self.remove(name)
             if name not in self._running:
                 self._begin(name, sink)
 
@@ -77,40 +75,38 @@ class Sinks:
             self._end(name)
         if name not in self._running:
             self._begin(name, sink)
-        self._expiries[name] = time.monotonic() + seconds
+        if name in self._expiries:
+            self._expiries[name].cancel()
+        self._expiries[name] = asyncio.get_running_loop().call_later(seconds, self._expire, name)
 
     def remove(self, name: str) -> None:
         """Tell one that was added no more; raise `ConfigError` where there is none."""
         if name not in self._expiries:
             raise ConfigError(f"no sink {name} was added at run time")
-        del self._expiries[name]
+        self._expiries.pop(name).cancel()
         self._end(name)
 
-    async def run(self) -> None:
-        """End those whose time is over."""
-        while True:
-            await asyncio.sleep(1)
-            now = time.monotonic()
-            for name in [name for name, until in self._expiries.items() if until <= now]:
-                self.remove(name)
-                self._log("a sink's time is over", values={"sink": name})
+    def _expire(self, name: str) -> None:
+        self.remove(name)
+        self._log("a sink's time is over", values={"sink": name})
 
     async def stop(self) -> None:
         """Tell what waits, and end all."""
-        self._expiries.clear()
+        for name in list(self._expiries):
+            self.remove(name)
         for name in list(self._running):
             self._end(name)
         await asyncio.gather(*self._ending)
 
     def status(self) -> list[dict[str, Any]]:
         """Return what is known of each."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         return [
             {
                 "name": name,
                 "to": delivery.sink.shown,
                 "events": delivery.sink.events,
-                "expires_in": round(self._expiries[name] - now) if name in self._expiries else None,
+                "expires_in": round(self._expiries[name].when() - now) if name in self._expiries else None,
                 "waiting": delivery.waiting,
                 "told": delivery.told,
                 "failed": delivery.failed,

@@ -93,6 +93,29 @@ def test_signals_until_the_very_end_leave_the_exit_code_alone(local: Local) -> N
 
 
 @pytest.mark.alone
+def test_a_quiet_proxy_sleeps_and_tells_at_once_what_then_comes(local: Local) -> None:
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra='[events]\nlog = ["E_ACC_CDR"]\n')
+        assert proxy.process
+        threads = Path(f"/proc/{proxy.process.pid}/task")
+
+        def wakes() -> int:
+            return sum(int(file.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0]) for file in threads.glob("*/status"))
+
+        time.sleep(2)
+        before = wakes()
+        time.sleep(5)
+        # A worker looks around once a second, and whoever writes bindings once in five.
+        assert wakes() - before <= 15
+        for turn in range(1, 4):
+            _, ok = call(caller, core, port, f"late{turn}")
+            caller.send(bye(caller, core, ok, f"late{turn}"), port)
+            core.send(answer(core.receive_until("BYE"), "200 OK"), port)
+            assert len(proxy.records(turn, 1)) == len(proxy.told("E_ACC_CDR", turn, 1)) == turn
+            time.sleep(0.3)
+
+
+@pytest.mark.alone
 def test_a_drain_without_anything_under_way_ends_at_once(local: Local) -> None:
     with Agent() as core:
         proxy, _, _ = local(core=core.port)

@@ -4,6 +4,7 @@ mod shares;
 mod users;
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
@@ -162,7 +163,7 @@ impl Engine {
             statuses: (0..workers).map(|_| Arc::new(Status::default())).collect(),
             records: records.is_active().then(|| Arc::clone(&records.queue)),
             resolver: Resolver::start(&install.dns, patience(&snapshot), posts.clone()).map_err(system("name resolution"))?,
-            events: Arc::new(EventQueue::new(install.events)),
+            events: Arc::new(EventQueue::new(install.events).map_err(system("a pipe"))?),
             rtpengines: Rtpengines::new(install.mailbox).map_err(system("a pipe"))?,
             users: UserQueue::new().map_err(system("a pipe"))?,
             shares: ShareQueue::new().map_err(system("a pipe"))?,
@@ -396,6 +397,11 @@ impl Engine {
     /// From now on somebody listens to events of these names; those of other producers are left out.
     pub fn listen(&self, names: &[String]) {
         self.shared.events.listening.set(names);
+    }
+
+    /// Readable while events wait of which nobody has taken any.
+    pub fn event_descriptor(&self) -> RawFd {
+        self.shared.events.descriptor()
     }
 
     /// Takes events that came, the oldest first, `limit` at most.

@@ -1,11 +1,15 @@
 //! Log lines of native threads: into a bounded queue, out by whoever prints them. No thread ever waits for a log.
 
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use ring_queue::Mailbox;
+
+use crate::wait::Bell;
 
 /// One line.
 #[derive(Clone, Debug)]
@@ -39,6 +43,7 @@ impl<'kvs> VisitSource<'kvs> for Values {
 struct Queue {
     lines: Mailbox<LogLine>,
     dropped: AtomicU64,
+    bell: Bell,
 }
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -59,20 +64,30 @@ impl Log for Queue {
         let _ = record.key_values().visit(&mut values);
         let (wall, level) = (crate::clock::wall(), record.level());
         let line = LogLine { wall, level, target: record.target().to_owned(), message: record.args().to_string(), values: values.0 };
-        if self.lines.post(line).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        match self.lines.post(line) {
+            // Only the first line since the last were taken: a bell that fails logs that, and would ring for it.
+            Ok(true) => self.bell.ring(),
+            Ok(false) => {}
+            Err(_) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
     fn flush(&self) {}
 }
 
-/// Takes over the logging of this process; a second call changes nothing.
-pub fn install_logger() {
-    let queue = QUEUE.get_or_init(|| Queue { lines: Mailbox::new(4_096), dropped: AtomicU64::new(0) });
+/// Takes over the logging of this process, where that was not done before; returns the descriptor that is readable while lines wait.
+///
+/// # Errors
+/// Where no descriptor is left.
+pub fn install_logger() -> io::Result<RawFd> {
+    let bell = Bell::new()?;
+    let queue = QUEUE.get_or_init(|| Queue { lines: Mailbox::new(4_096), dropped: AtomicU64::new(0), bell });
     if log::set_logger(queue).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
+    Ok(queue.bell.descriptor())
 }
 
 /// Sets the least important level that is still logged.
@@ -80,9 +95,11 @@ pub fn set_log_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// Takes what waits, and the number of lines lost since the process began.
+/// Takes what waits, and the number of lines lost since the process began; the next line rings.
 pub fn drain_log() -> (Vec<LogLine>, u64) {
     let Some(queue) = QUEUE.get() else { return (Vec::new(), 0) };
+    queue.bell.answer_if_rung();
+    queue.lines.open();
     let mut lines = Vec::new();
     while let Some(line) = queue.lines.take() {
         lines.push(line);

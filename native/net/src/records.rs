@@ -3,9 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use edge::CallRecord;
@@ -13,10 +13,8 @@ use ring_queue::Mailbox;
 
 use crate::install::RecordSettings;
 
-/// How often the queue is emptied: waking the writer for each record would cost more than writing it.
+/// How often the queue is emptied while records come: waking the writer for each would cost more than writing it.
 const ROUND: Duration = Duration::from_millis(20);
-/// The same while no record comes: the first one of a quiet proxy may wait so long.
-const QUIET_ROUND: Duration = Duration::from_millis(100);
 
 /// A record as the file has it.
 ///
@@ -32,6 +30,7 @@ pub(crate) struct RecordQueue {
     pub(crate) dropped: AtomicU64,
     pub(crate) written: AtomicU64,
     stop: AtomicBool,
+    writer: OnceLock<Thread>,
 }
 
 impl RecordQueue {
@@ -41,8 +40,16 @@ impl RecordQueue {
     }
 
     pub(crate) fn push(&self, record: CallRecord) {
-        if self.records.post(record).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        match self.records.post(record) {
+            Ok(true) => self.wake(),
+            Ok(false) => {}
+            Err(_) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
         }
     }
 }
@@ -61,6 +68,7 @@ impl RecordWriter {
             dropped: AtomicU64::new(0),
             written: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            writer: OnceLock::new(),
         });
         if settings.path.as_os_str().is_empty() {
             return Ok(Self { queue, thread: None });
@@ -70,19 +78,27 @@ impl RecordWriter {
         let thread = thread::Builder::new().name("records".to_owned()).spawn(move || {
             crate::limits::block_signals();
             crate::limits::yield_to_others();
-            let mut pause = ROUND;
             loop {
                 let stopping = shared.stop.load(Ordering::Acquire);
-                let came = drain(&shared, &mut file);
+                let mut came = drain(&shared, &mut file);
+                if !came && file.failures == 0 {
+                    // From now on the next record wakes; what came just before is here.
+                    shared.records.open();
+                    came = drain(&shared, &mut file);
+                }
                 if stopping {
                     // Nobody will try again.
                     shared.dropped.fetch_add(file.unflushed, Ordering::Relaxed);
                     return;
                 }
-                pause = if came { ROUND } else { (pause * 2).min(QUIET_ROUND) };
-                thread::park_timeout(pause);
+                if came || file.failures > 0 {
+                    thread::park_timeout(ROUND);
+                } else {
+                    thread::park();
+                }
             }
         })?;
+        queue.writer.get_or_init(|| thread.thread().clone());
         Ok(Self { queue, thread: Some(thread) })
     }
 
@@ -95,7 +111,7 @@ impl RecordWriter {
     pub(crate) fn stop(&mut self) {
         self.queue.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
+            self.queue.wake();
             if thread.join().is_err() {
                 log::error!(target: "records", "the writer of call records panicked");
             }
@@ -225,6 +241,20 @@ mod tests {
         (0..3).for_each(|_| writer.queue.push(CallRecord::default()));
         writer.stop();
         (writer.queue.written.load(Ordering::Relaxed), writer.queue.dropped.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_writer_that_sleeps_is_woken_by_the_next_record() {
+        let path = std::env::temp_dir().join(format!("edgeproxy-quiet-records-{}", std::process::id()));
+        let mut writer = RecordWriter::start(&RecordSettings { path: path.clone(), rotate_bytes: 1 << 20, keep_files: 1, queue: 16 }).unwrap();
+        for count in 1..=3 {
+            thread::sleep(ROUND * 3);
+            writer.queue.push(CallRecord::default());
+            let written = || writer.queue.written.load(Ordering::Relaxed);
+            assert!((0..500).any(|_| written() == count || (thread::sleep(ROUND / 2), false).1), "{} of {count}", written());
+        }
+        writer.stop();
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use edge::{Failure, ShareQuestion};
 use ring_queue::Mailbox;
 
-use crate::wait::{Bell, is_readable};
+use crate::wait::Bell;
 
 /// Questions that wait at once; whoever asks one more waits as long as it may.
 const QUESTIONS: usize = 65_536;
@@ -41,9 +41,7 @@ impl ShareQueue {
 
     /// Takes up to `limit` questions; who puts one from now on rings.
     pub(crate) fn take(&self, limit: usize) -> Vec<ShareQuestion> {
-        if is_readable(self.bell.descriptor()) {
-            self.bell.answer();
-        }
+        self.bell.answer_if_rung();
         self.questions.open();
         std::iter::from_fn(|| self.questions.take()).take(limit).collect()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use edge::{CredentialQuestion, LocationWrite};
 use ring_queue::Mailbox;
 
-use crate::wait::{Bell, is_readable};
+use crate::wait::Bell;
 
 /// Questions for credentials that wait at once; more are answered as by a database that is gone.
 const QUESTIONS: usize = 65_536;
@@ -20,11 +20,12 @@ pub(crate) struct UserQueue {
     questions: Mailbox<CredentialQuestion>,
     writes: Mailbox<LocationWrite>,
     bell: Bell,
+    write_bell: Bell,
 }
 
 impl UserQueue {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { questions: Mailbox::new(QUESTIONS), writes: Mailbox::new(WRITES), bell: Bell::new()? })
+        Ok(Self { questions: Mailbox::new(QUESTIONS), writes: Mailbox::new(WRITES), bell: Bell::new()?, write_bell: Bell::new()? })
     }
 
     /// Puts a question; false where too many wait.
@@ -47,9 +48,7 @@ impl UserQueue {
 
     /// Takes up to `limit` questions; who puts one from now on rings.
     pub(crate) fn questions(&self, limit: usize) -> Vec<CredentialQuestion> {
-        if is_readable(self.bell.descriptor()) {
-            self.bell.answer();
-        }
+        self.bell.answer_if_rung();
         self.questions.open();
         std::iter::from_fn(|| self.questions.take()).take(limit).collect()
     }
@@ -63,7 +62,12 @@ impl UserQueue {
     pub(crate) fn write(&self, mut write: LocationWrite) {
         for _ in 0..5_000 {
             match self.writes.post(write) {
-                Ok(_) => return,
+                Ok(wake) => {
+                    if wake {
+                        self.write_bell.ring();
+                    }
+                    return;
+                }
                 Err(back) => write = back,
             }
             thread::sleep(Duration::from_millis(1));
@@ -71,8 +75,15 @@ impl UserQueue {
         log::error!(target: "register", "bindings are not written: nobody takes them");
     }
 
-    /// Takes up to `limit` bindings to be written.
+    /// Readable while bindings wait of which none was taken.
+    pub(crate) fn write_descriptor(&self) -> RawFd {
+        self.write_bell.descriptor()
+    }
+
+    /// Takes up to `limit` bindings to be written; who puts one from now on rings.
     pub(crate) fn writes(&self, limit: usize) -> Vec<LocationWrite> {
+        self.write_bell.answer_if_rung();
+        self.writes.open();
         std::iter::from_fn(|| self.writes.take()).take(limit).collect()
     }
 

@@ -28,6 +28,13 @@ impl Bell {
         self.reader.as_raw_fd()
     }
 
+    /// Takes back what was rung, where somebody did.
+    pub(crate) fn answer_if_rung(&self) {
+        if is_readable(self.descriptor()) {
+            self.answer();
+        }
+    }
+
     /// Takes back what was rung; to be called only where the descriptor is readable.
     pub(crate) fn answer(&self) {
         if let Err(error) = (&self.reader).read(&mut [0; 64]) {

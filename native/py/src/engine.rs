@@ -137,6 +137,10 @@ impl Engine {
         self.0.listen(&names);
     }
 
+    fn event_descriptor(&self) -> i32 {
+        self.0.event_descriptor()
+    }
+
     fn take_events(&self, limit: usize) -> Vec<ToldEvent> {
         self.0.take_events(limit).into_iter().map(for_python).collect()
     }
@@ -237,6 +241,10 @@ impl Engine {
                 self.0.give_credentials(question, answer);
             }
         });
+    }
+
+    fn location_descriptor(&self) -> i32 {
+        self.0.location_descriptor()
     }
 
     fn location_writes(&self, limit: usize) -> Vec<(u64, Option<BindingRow>)> {
@@ -445,10 +453,10 @@ pub(crate) fn unknown_group(pattern: &str, template: &str) -> Option<usize> {
     routing::unknown_group(&routing::pattern(pattern, false).ok()?, template.as_bytes())
 }
 
-/// Takes over the logging of native threads.
+/// Takes over the logging of native threads; the descriptor that is readable while lines wait.
 #[pyfunction]
-pub(crate) fn install_logger() {
-    net::install_logger();
+pub(crate) fn install_logger() -> PyResult<i32> {
+    Ok(net::install_logger()?)
 }
 
 /// Sets the least important level that is logged.

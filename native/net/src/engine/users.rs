@@ -28,6 +28,11 @@ impl Engine {
         }
     }
 
+    /// Readable while bindings wait to be written of which none was taken.
+    pub fn location_descriptor(&self) -> RawFd {
+        self.shared.users.write_descriptor()
+    }
+
     /// Takes up to `limit` bindings to be written to the database.
     pub fn location_writes(&self, limit: usize) -> Vec<LocationWrite> {
         self.shared.users.writes(limit)
