@@ -188,10 +188,15 @@ class SharedFraud:
         return before | dict(self._engine.barred())
 
     async def _write(self, store: Store, barred: list[tuple[str, int]]) -> None:
-        """Write down whom this node barred: what it says in each round is forgotten soon after it has gone."""
+        """Write down whom this node barred: what it says in each round is forgotten soon after it has gone. And now and then what others
+        wrote: an emptied store knows of it no more, and they may be gone."""
         now, users = time.monotonic(), {user for user, _ in barred}
         again = now - self._written_at > WRITTEN_SECONDS
         fresh = [(self._bar(user), float(left)) for user, left in barred if again or user not in self._written]
+        if again:
+            there = await store.members(BARRED)
+            others = [(f"{user}{_PARTED}{node}", until - now) for node, bars in self._bars.items() for user, until in bars.items()]
+            fresh += [(bar, left) for bar, left in others if left >= 1 and bar not in there]
         if gone := self._written - users:
             await store.discard(BARRED, [self._bar(user) for user in gone])
         if fresh:

@@ -1,0 +1,119 @@
+"""What nodes tell each other of bars and bans, and how long that stands."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from edgeproxy.events.guarding import BanRemoved
+from edgeproxy.server import shared_attacks, shared_fraud
+from edgeproxy.server.shared_attacks import SharedAttacks
+from edgeproxy.server.shared_fraud import SharedFraud
+from edgeproxy.shared.memory import MemoryValues
+from edgeproxy.shared.store import Store
+
+
+class Memory(MemoryValues):
+    """A store that one test has for itself, on the test's own time."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self.said: dict[str, str] = {}
+
+    async def publish(self, _group: str, name: str, text: str, _seconds: float) -> None:
+        self.said[name] = text
+
+    async def published(self, _group: str) -> dict[str, str]:
+        return dict(self.said)
+
+    async def use(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+        """Ask as `Shares.use` does."""
+        return await work(self)
+
+
+class Engine:
+    """Bars and bans of one node."""
+
+    def __init__(self, bars: dict[str, int]) -> None:
+        self.bars = bars
+        self.heard: list[str] = []
+        self.let_in: list[str] = []
+
+    def barred(self) -> list[tuple[str, int]]:
+        return list(self.bars.items())
+
+    def unbar(self, user: str) -> None:
+        self.bars.pop(user, None)
+
+    def fraud_told(self, _most: int) -> list[Any]:
+        return []
+
+    def hear_fraud(self, _rows: list[Any], barred: list[str]) -> None:
+        self.heard = barred
+
+    def bans(self) -> list[Any]:
+        return []
+
+    def unban(self, source: IPv4Address, _reason: str) -> None:
+        self.let_in.append(str(source))
+
+
+class Time:
+    """The test's own time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        for module in (shared_attacks, shared_fraud):
+            monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+
+
+def test_a_bar_outlives_an_emptied_store_and_the_restart_of_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time(monkeypatch)
+
+    def node(name: str, bars: dict[str, int]) -> tuple[SharedFraud, Engine]:
+        engine = Engine(bars)
+        return SharedFraud(engine, name, lambda *_, **__: None, 0.0), engine  # type: ignore[arg-type]
+
+    async def work() -> None:
+        store: Any = Memory(lambda: time.now)
+        first, _ = node("first", {"alice": 3_600})
+        second, heard = node("second", {})
+        for one in (first, second):
+            await one._round(store)
+        assert heard.heard == ["alice"]
+        # The first one is gone, what all wrote is lost, and a while later the second one goes too.
+        emptied: Any = Memory(lambda: time.now)
+        time.now += shared_fraud.WRITTEN_SECONDS + 1
+        await second._round(emptied)
+        later, found = node("third", {})
+        emptied.said.clear()
+        await later._round(emptied)
+        assert found.heard == ["alice"]
+        # Once it is lifted nobody writes it again.
+        assert later.unbar("alice")
+        for _ in range(2):
+            time.now += shared_fraud.WRITTEN_SECONDS + 1
+            for one in (later, second):
+                await one._round(emptied)
+        assert (found.heard, heard.heard, await emptied.members(shared_fraud.BARRED)) == ([], [], {})
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("hours", "heard"), [(23, ["192.0.2.7"]), (25, [])])
+def test_who_is_let_in_again_is_heard_of_for_a_day(hours: int, heard: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time(monkeypatch)
+
+    async def work() -> None:
+        store: Store = Memory(lambda: time.now)  # type: ignore[assignment]
+        away = Engine({})
+        one, late = SharedAttacks(Engine({}), 60), SharedAttacks(away, 60)  # type: ignore[arg-type]
+        one.take(BanRemoved(at=0, ip="192.0.2.7", reason="operator"))
+        await one._tell_bans(store)
+        time.now += hours * 3_600
+        await late._look(store)
+        assert away.let_in == heard
+
+    asyncio.run(work())
