@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use proto::{Key, Moment, Now, Secret, TimedSlab, TransactionIndex, keyed_hash, seconds, stable_id};
+use proto::{Key, LargePages, Moment, Now, Secret, TimedSlab, TransactionIndex, keyed_hash, seconds, stable_id};
 use syntax::{Edits, Head, Limits, Message, Transport, parse};
 
 use crate::admit::Shedding;
@@ -47,6 +47,8 @@ pub struct EdgeOptions {
     pub listening: Listening,
     /// Ports for media.
     pub media: Box<dyn MediaPorts>,
+    /// Wishes for large pages where all of a table is walked over.
+    pub large_pages: LargePages,
 }
 
 /// One worker: its transactions, calls and timers. Inputs are `handle_*`, outputs gather in [`Edge::out`].
@@ -108,7 +110,7 @@ impl Edge {
         let limits = &snapshot.settings.limits;
         let counters: Arc<Counters> = Arc::default();
         let peer_counters = counters.peers.grow(snapshot.settings.peers.len());
-        let users = Users::new(&snapshot.settings, options.process_secret, usize::from(options.workers), now);
+        let users = Users::new(&snapshot.settings, &options, now);
         Self {
             users,
             limits: LimitWatch::new(now),

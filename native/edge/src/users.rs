@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use proto::{Key, Location, Moment, NonceWindows, Now, Secret, TimedSlab, seconds, transaction_key};
+use proto::{Key, LargePages, Location, Moment, NonceWindows, Now, Secret, TimedSlab, seconds, transaction_key};
 use smallvec::SmallVec;
 use syntax::Message;
 
 use crate::account_attributes::Account;
 use crate::credential::CredentialCache;
-use crate::edge::Edge;
+use crate::edge::{Edge, EdgeOptions};
 use crate::hop::Hop;
 use crate::location_write::Removal;
 use crate::matching::Refusal;
@@ -33,6 +33,7 @@ pub(crate) struct Parked {
 pub(crate) struct Users {
     pub(crate) location: Location,
     secret: Secret,
+    large_pages: LargePages,
     pub(crate) nonces: NonceWindows,
     pub(crate) nonce_number: u32,
     pub(crate) credentials: CredentialCache,
@@ -57,10 +58,12 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    pub(crate) fn new(settings: &RouteSettings, secret: Secret, workers: usize, now: Moment) -> Self {
+    pub(crate) fn new(settings: &RouteSettings, options: &EdgeOptions, now: Moment) -> Self {
+        let (secret, large_pages) = (options.process_secret, options.large_pages);
         let mut users = Self {
-            location: Location::new(secret, 0),
+            location: Location::new(secret, 0, large_pages),
             secret,
+            large_pages,
             nonces: NonceWindows::new(),
             nonce_number: 0,
             credentials: CredentialCache::default(),
@@ -75,7 +78,7 @@ impl Users {
             pings: Walk::new(now),
             walked_at: now,
         };
-        users.set_limits(settings, workers, now);
+        users.set_limits(settings, usize::from(options.workers), now);
         users
     }
 
@@ -84,7 +87,7 @@ impl Users {
         let Some(registrar) = &settings.registrar else {
             // Nobody registers here any more; what waits has lost its sense.
             if !self.location.is_empty() || !self.parked.is_empty() {
-                self.location = Location::new(self.secret, 0);
+                self.location = Location::new(self.secret, 0, self.large_pages);
                 self.parked = TimedSlab::new(0, now);
                 self.waiting.clear();
                 self.names.clear();

@@ -64,7 +64,8 @@ impl ReceiveBatch {
 
 /// Headers for one batch of datagrams to send.
 pub(crate) struct SendBatch {
-    addresses: Vec<sockaddr_storage>,
+    /// Of either family, in no more room than the larger one takes: a `sockaddr_storage` would be four times as long.
+    addresses: Vec<sockaddr_in6>,
     vectors: Vec<iovec>,
     headers: Vec<mmsghdr>,
     took_error: bool,
@@ -189,7 +190,7 @@ fn to_address(storage: &sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-fn from_address(address: SocketAddr, storage: &mut sockaddr_storage) -> socklen_t {
+fn from_address(address: SocketAddr, storage: &mut sockaddr_in6) -> socklen_t {
     match address {
         SocketAddr::V4(v4) => {
             // SAFETY: the storage is large enough and aligned for a sockaddr_in.
@@ -200,13 +201,11 @@ fn from_address(address: SocketAddr, storage: &mut sockaddr_storage) -> socklen_
             size_of::<sockaddr_in>() as socklen_t
         }
         SocketAddr::V6(v6) => {
-            // SAFETY: the storage is large enough and aligned for a sockaddr_in6.
-            let place = unsafe { &mut *ptr::from_mut(storage).cast::<sockaddr_in6>() };
-            place.sin6_family = libc::AF_INET6 as _;
-            place.sin6_port = v6.port().to_be();
-            place.sin6_addr.s6_addr = v6.ip().octets();
-            place.sin6_flowinfo = 0;
-            place.sin6_scope_id = v6.scope_id();
+            storage.sin6_family = libc::AF_INET6 as _;
+            storage.sin6_port = v6.port().to_be();
+            storage.sin6_addr.s6_addr = v6.ip().octets();
+            storage.sin6_flowinfo = 0;
+            storage.sin6_scope_id = v6.scope_id();
             size_of::<sockaddr_in6>() as socklen_t
         }
     }

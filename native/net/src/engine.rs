@@ -180,6 +180,7 @@ impl Engine {
             routes: Box::new(KernelRoutes::default()),
             listening: shared.events.listening.clone(),
             media: Box::new(MediaLink::default()),
+            large_pages: crate::limits::wish_for_large_pages,
         });
         let mut edges = Edge::all(&snapshot, options.collect(), clock.now().moment);
         if let Some(tables) = &routes.tables {

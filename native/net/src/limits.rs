@@ -1,6 +1,7 @@
 //! Limits of the process: raised where they can be, told where not.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 
 /// Raises the limit of open files to the hard limit, and says so where `wanted` is more.
@@ -26,6 +27,17 @@ pub(crate) fn raise_open_files(wanted: u64) {
     }
     if limit.rlim_cur < wanted {
         log::warn!(target: "start", "open files are limited to {}, the configured connections want {wanted}: raise the limit (LimitNOFILE, ulimit -n)", limit.rlim_cur);
+    }
+}
+
+/// Lets the kernel put large pages under memory of ours, in its own time (khugepaged). A kernel that knows none leaves it as it is.
+pub(crate) fn wish_for_large_pages(addresses: Range<usize>) {
+    // SAFETY: sysconf takes and returns numbers only.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4_096);
+    let (start, end) = (addresses.start.next_multiple_of(page), addresses.end / page * page);
+    // SAFETY: this is advice, and changes the contents of no memory, whosever it is.
+    if start < end && unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) } != 0 {
+        log::debug!(target: "register", "the kernel has no large pages: {}", io::Error::last_os_error());
     }
 }
 
@@ -96,4 +108,32 @@ pub(crate) fn yield_to_others() {
 pub(crate) fn trim_memory() {
     // SAFETY: malloc_trim has no preconditions.
     unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    #[test]
+    fn memory_that_large_pages_are_wished_for_is_marked_so() {
+        if !fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap() {
+            return;
+        }
+        let memory = vec![1_u8; 8 << 20];
+        let middle = memory.as_ptr() as usize + memory.len() / 2;
+        let is_marked = || {
+            let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+            let mut inside = false;
+            maps.lines().any(|line| {
+                if let Some((start, end)) = line.split_once(' ').and_then(|(range, _)| range.split_once('-')) {
+                    let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap_or_default());
+                    inside = (start..end).contains(&middle);
+                }
+                inside && line.starts_with("VmFlags:") && line.contains(" hg")
+            })
+        };
+        assert!(!is_marked());
+        super::wish_for_large_pages(memory.as_ptr() as usize..middle + memory.len() / 2);
+        assert!(is_marked());
+    }
 }

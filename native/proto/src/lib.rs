@@ -24,7 +24,7 @@ pub use dialog::{Dialog, DialogState};
 pub use digest::{Algorithm, DigestInput, DigestText, Protection, digest_response, ha1};
 pub use gruu::TemporaryGruu;
 pub use index::TransactionIndex;
-pub use location::{Binding, Flow, FlowConnection, Location, Places, Record};
+pub use location::{Binding, Flow, FlowConnection, LargePages, Location, Places, Record};
 pub use moment::{Moment, Now, milliseconds, seconds};
 pub use nonce::{Nonce, NonceState, NonceWindows, Use};
 pub use registrar::{Change, Contact, RegistrarRules, Registration, RegistrationError, push_of, register};

@@ -12,7 +12,10 @@ use syntax::Transport;
 use crate::texts::Texts;
 use crate::{Secret, keyed_hash};
 
+/// Heads of chains in a piece.
 const CHUNK: usize = 1_024;
+/// Records in a piece: of several large pages, and only what is used of it takes any memory.
+const RECORDS: usize = 65_536;
 const NIL: u32 = u32::MAX;
 
 /// A connection that a binding came by.
@@ -155,8 +158,12 @@ pub struct Places {
     pub now: Option<usize>,
 }
 
+/// Wishes for large pages at addresses of one's own.
+pub type LargePages = fn(Range<usize>);
+
 /// The table; at most `limit` records.
 pub struct Location {
+    large_pages: LargePages,
     secret: Secret,
     chunks: Vec<Vec<Option<Record>>>,
     free: Vec<u32>,
@@ -169,9 +176,11 @@ pub struct Location {
 }
 
 impl Location {
-    /// An empty table, whose places nobody can aim at without `secret`.
-    pub fn new(secret: Secret, limit: usize) -> Self {
+    /// An empty table, whose places nobody can aim at without `secret`. `large_pages` is asked for pieces that are full, as whoever walks
+    /// over all of them finds each page cold: wished for before that, a large page would be there as a whole for its first record.
+    pub fn new(secret: Secret, limit: usize, large_pages: LargePages) -> Self {
         Self {
+            large_pages,
             secret,
             chunks: Vec::new(),
             free: Vec::new(),
@@ -211,7 +220,7 @@ impl Location {
 
     /// Bytes held, without what the allocator adds.
     pub fn bytes(&self) -> usize {
-        let places = self.chunks.iter().map(Vec::capacity).sum::<usize>() * size_of::<Option<Record>>();
+        let places = self.places() * size_of::<Option<Record>>();
         places + self.heads.len() * size_of::<[u32; CHUNK]>() + self.free.capacity() * 4 + self.text_bytes
     }
 
@@ -227,12 +236,12 @@ impl Location {
 
     /// The record at a place.
     pub fn at(&self, place: usize) -> Option<&Record> {
-        self.chunks.get(place / CHUNK)?.get(place % CHUNK)?.as_ref()
+        self.chunks.get(place / RECORDS)?.get(place % RECORDS)?.as_ref()
     }
 
     /// The same, to change what does not count its bindings.
     pub fn at_mut(&mut self, place: usize) -> Option<&mut Record> {
-        self.chunks.get_mut(place / CHUNK)?.get_mut(place % CHUNK)?.as_mut()
+        self.chunks.get_mut(place / RECORDS)?.get_mut(place % RECORDS)?.as_mut()
     }
 
     fn hash(&self, aor: &[u8]) -> u64 {
@@ -282,7 +291,7 @@ impl Location {
         let found = self.find(hash, aor);
         let mut fresh = SmallVec::new();
         let bindings = match found {
-            Some(place) => &mut self.chunks[place as usize / CHUNK][place as usize % CHUNK].as_mut()?.bindings,
+            Some(place) => &mut self.chunks[place as usize / RECORDS][place as usize % RECORDS].as_mut()?.bindings,
             None if self.len >= self.limit => return None,
             None => &mut fresh,
         };
@@ -314,16 +323,21 @@ impl Location {
         self.len += 1;
         let place = match self.free.pop() {
             Some(place) => {
-                self.chunks[place as usize / CHUNK][place as usize % CHUNK] = Some(record);
+                self.chunks[place as usize / RECORDS][place as usize % RECORDS] = Some(record);
                 place
             }
             None => {
-                if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-                    self.chunks.push(Vec::with_capacity(CHUNK));
+                if self.chunks.last().is_none_or(|chunk| chunk.len() == RECORDS) {
+                    self.chunks.push(Vec::with_capacity(RECORDS));
                 }
-                let chunk = self.chunks.len() - 1;
-                self.chunks[chunk].push(Some(record));
-                (chunk * CHUNK + self.chunks[chunk].len() - 1) as u32
+                let last = self.chunks.len() - 1;
+                let chunk = &mut self.chunks[last];
+                chunk.push(Some(record));
+                if chunk.len() == RECORDS {
+                    let addresses = chunk.as_ptr_range();
+                    (self.large_pages)(addresses.start as usize..addresses.end as usize);
+                }
+                (last * RECORDS + chunk.len() - 1) as u32
             }
         };
         *self.head(bucket) = place;
@@ -331,7 +345,7 @@ impl Location {
     }
 
     fn remove(&mut self, place: u32) {
-        let Some(record) = self.chunks[place as usize / CHUNK][place as usize % CHUNK].take() else { return };
+        let Some(record) = self.chunks[place as usize / RECORDS][place as usize % RECORDS].take() else { return };
         self.unlink(place, self.bucket(record.hash), record.next);
         self.len -= 1;
         self.text_bytes -= record.aor.len();
@@ -420,7 +434,7 @@ mod tests {
     }
 
     fn table(limit: usize) -> Location {
-        Location::new(Secret::new([3; 16]), limit)
+        Location::new(Secret::new([3; 16]), limit, |_| ())
     }
 
     #[test]
@@ -463,6 +477,27 @@ mod tests {
         }
         assert_eq!((table.len(), table.bindings(), table.places()), (0, 0, 0));
         assert!(table.bytes() <= empty + 4_096 * 2, "{} and {empty}", table.bytes());
+    }
+
+    #[test]
+    fn large_pages_are_wished_for_once_for_each_piece_that_is_full() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        static WISHED: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        let mut table = Location::new(Secret::new([3; 16]), usize::MAX, |addresses| {
+            WISHED[0].fetch_add(1, Ordering::Relaxed);
+            WISHED[1].fetch_add(addresses.len(), Ordering::Relaxed);
+        });
+        let wished = || (WISHED[0].load(Ordering::Relaxed), WISHED[1].load(Ordering::Relaxed));
+        let mut add = |numbers: Range<usize>| {
+            for number in numbers {
+                table.change(format!("{number}@x").as_bytes(), |bindings| bindings.push(binding("sip:1", 5)));
+            }
+        };
+        add(0..RECORDS - 1);
+        assert_eq!(wished(), (0, 0));
+        add(RECORDS - 1..RECORDS + 10);
+        assert_eq!(wished(), (1, RECORDS * size_of::<Option<Record>>()));
     }
 
     proptest! {

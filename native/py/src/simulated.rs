@@ -82,6 +82,7 @@ impl SimulatedEdge {
             routes: Box::new(NoRoutes),
             listening: listening.clone(),
             media: Box::new(NoMedia),
+            large_pages: |_| (),
         };
         let mut edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         edge.set_policy_links(vec![1]);

@@ -117,6 +117,7 @@ impl Rig {
             routes,
             listening: listening.clone(),
             media: Box::new(media.clone()),
+            large_pages: |_| (),
         };
         let edge = Edge::all(&snapshot, vec![options], Moment(0)).remove(0);
         Self {
