@@ -362,7 +362,7 @@ impl Edge {
         self.calls.get(call)?.media.get(place)
     }
 
-    fn session_mut(&mut self, call: Key, place: usize) -> Option<&mut MediaSession> {
+    pub(crate) fn session_mut(&mut self, call: Key, place: usize) -> Option<&mut MediaSession> {
         self.calls.get_mut(call)?.media.get_mut(place)
     }
 

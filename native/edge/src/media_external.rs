@@ -290,7 +290,14 @@ impl Edge {
                 place
             }
         }?;
-        self.session(call, place).filter(|session| session.external.is_some())?;
+        let session = self.session_mut(call, place).filter(|session| session.external.is_some())?;
+        if dialog.is_none() && head.method == Method::Invite && head.status_code >= 200 {
+            if session.early.is_of_another(tags[1]) {
+                // An engine would lead the caller's media to whoever answered last, and away from the one that was heard first.
+                return None;
+            }
+            session.early.settle(tags[1]);
+        }
         let side = dialog.map_or(Side::Callee, |direction| side_of(direction).other());
         let answers = self.role_of_response(call, place, side, message) == Role::Answer;
         let (kind, tags) = if answers { (NgKind::Answer, tags) } else { (NgKind::Offer, [tags[1], tags[0]]) };

@@ -105,6 +105,30 @@ fn responses_keep_their_order_while_one_waits() {
 }
 
 #[test]
+fn of_two_that_answer_behind_us_the_engine_hears_the_first() {
+    let mut rig = rig();
+    let invite = offered(&mut rig);
+    let other = with_body(&response(&invite.text, 200, "carol"), &sdp("203.0.113.10", 6_000));
+    rig.receive(CALLEE, &with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    assert!(to(&rig.receive(CALLEE, &other), CALLER).is_empty(), "behind the first");
+    let sent = rig.engine_says(Some(TO_CALLER));
+    let oks = to(&sent, CALLER);
+    assert_eq!(oks.iter().map(|ok| final_to_tag(&ok.text)).collect::<Vec<_>>(), ["bob", "carol"]);
+    assert_eq!((body(oks[0]), body(oks[1]).contains("m=audio 6000 ")), (TO_CALLER, true));
+    let (first, second) = (oks[0].clone(), oks[1].clone());
+    assert!(rig.media_questions.is_empty());
+    // Said again, each goes the same way.
+    rig.receive(CALLEE, &other);
+    assert!(rig.media_questions.is_empty());
+    hang_up(&mut rig, &second);
+    assert!(rig.media_questions.is_empty());
+    let sent = rig.receive(CALLER, &within("BYE", &first, 10).text());
+    let bye = to(&sent, CALLEE)[0].text.clone();
+    rig.receive(CALLEE, &response(&bye, 200, "bob"));
+    assert_eq!(rig.media_questions.remove(0).command.kind, NgKind::Delete);
+}
+
+#[test]
 fn an_offer_of_the_callee_is_answered_by_an_ack_that_waits() {
     let mut rig = rig();
     let sent = rig.receive(CALLER, &Request::new("INVITE", "sip:bob@203.0.113.9").text());
