@@ -278,6 +278,33 @@ def test_a_description_that_nobody_can_read_is_refused(body: str, local: Local) 
         assert proxy.counters()["media_unreadable"] == 1
 
 
+def test_a_phone_says_ports_of_ours_to_no_worker(start_proxy: Callable[..., Proxy]) -> None:
+    port = free_port()
+    with Agent("127.0.0.2") as phone, Agent() as core, Talker() as far:
+        proxy = start_proxy(
+            f'[install]\nstate_directory = "STATE"\nworkers = 2\n[install.listener.u]\naddress = "udp:127.0.0.1:{port}"\n'
+            '[peer.phones]\nkind = "subscribers"\nmatch = ["127.0.0.2"]\nauthenticate = false\n[registrar]\ndomains = ["edge.example"]\n'
+            f'[peer.core]\nkind = "core"\nmatch = ["127.0.0.1:{core.port}"]\nto = ["sip:127.0.0.1:{core.port}"]\n{MEDIA}'
+        )
+
+        def offers(body: str, call_id: str) -> None:
+            request = invite("INVITE", phone.port, "sip:b@elsewhere.example", call_id=call_id, branch=call_id)
+            phone.send(described(request, body), port)
+
+        # By their Call-IDs they come to both workers.
+        ours = []
+        for turn in range(6):
+            offers(sdp("127.0.0.2", 4_000), f"own{turn}")
+            request = core.receive_until("INVITE", having=f"own{turn}")
+            ours.append(place(request)[1])
+            core.send(described(answer(request, "200 OK"), sdp(far.host, far.port)), port)
+            assert phone.receive_until("SIP/2.0 200", having=f"own{turn}")
+        for turn, own in enumerate(ours * 2):
+            offers(sdp("127.0.0.1", own), f"forged{turn}")
+            assert phone.receive_until("SIP/2.0 4", having=f"forged{turn}").startswith("SIP/2.0 400")
+        assert proxy.counters()["media_unreadable"] == 12
+
+
 POLICY = """
 from edgeproxy.policy import CONTINUE, Policy
 

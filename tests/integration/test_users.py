@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.agent import answer, values
 from tests.integration.phone import Phone, authorization
-from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage
+from tests.integration.proxy import EDGEPROXY, Proxy, free_port, manage, wait_for
 
 TOML = """
 [install]
@@ -119,6 +119,22 @@ def test_bindings_outlive_a_restart_and_a_kill(users: Callable[..., tuple[Proxy,
     proxy.stop()
     proxy.start()
     assert [line["bindings"] for line in proxy.log if line["event"] == "bindings taken over"][-1] == 1
+
+
+def test_a_binding_that_cannot_be_taken_over_is_told(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:
+    proxy, port = users()
+    alice, bob = phone("user1", port), phone("user2", port)
+    for one, password in ((alice, "secret1"), (bob, "secret2")):
+        assert one.register(password).startswith("SIP/2.0 200")
+    proxy.stop()
+    with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
+        database.execute("UPDATE location SET contact = 'no address' WHERE username = 'user2'")
+    database.close()
+    proxy.start()
+    wait_for(lambda: [line for line in proxy.log if line["event"].startswith("1 bindings of the database are not taken over: ")])
+    left = json.loads(manage(proxy, "location", "show", "--json")[1])["bindings"]
+    assert [binding["contact"] for binding in left] == [alice.contact.strip("<>")]
+    assert talk(bob, alice, "secret2")
 
 
 def test_guessing_is_told_stopped_and_banned(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:

@@ -1,16 +1,16 @@
 //! Calls whose media an rtpengine relays: whatever carries a description waits for it, and nothing waits for ever.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use edge::{Engage, NgKind, PeerKind, RtpengineSettings};
+use edge::{Engage, NgKind, PeerKind, RouteSettings, RtpengineSettings};
 use media::{SessionReport, SideReport, StreamReport};
-use testkit::{Request, Rig, Sent, final_to_tag, headers, media, peer, response, sdp, settings, with_body};
+use testkit::{Request, Rig, Sent, final_to_tag, headers, listener, media, peer, response, sdp, settings, with_body};
 
 const CALLER: &str = "198.51.100.7:5060";
 const CALLEE: &str = "203.0.113.9:5060";
 const TO_CALLEE: &str = "v=0\r\nc=IN IP4 192.0.2.250\r\nm=audio 40000 RTP/AVP 0\r\na=by:engine\r\n";
 const TO_CALLER: &str = "v=0\r\nc=IN IP4 192.0.2.250\r\nm=audio 40002 RTP/AVP 0\r\n";
 
-fn rig() -> Rig {
+fn standard() -> RouteSettings {
     let mut settings = settings(vec![
         peer("phones", PeerKind::Subscribers, "198.51.100.0/24", &[]),
         peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10"]),
@@ -18,7 +18,11 @@ fn rig() -> Rig {
     let mut external = media(Engage::Always);
     external.rtpengines = vec![RtpengineSettings { name: "one".to_owned(), address: "192.0.2.250:2223".parse().unwrap(), weight: 1 }];
     settings.media = Some(external);
-    Rig::new(settings)
+    settings
+}
+
+fn rig() -> Rig {
+    Rig::new(standard())
 }
 
 fn invite() -> String {
@@ -126,6 +130,26 @@ fn of_two_that_answer_behind_us_the_engine_hears_the_first() {
     let bye = to(&sent, CALLEE)[0].text.clone();
     rig.receive(CALLEE, &response(&bye, 200, "bob"));
     assert_eq!(rig.media_questions.remove(0).command.kind, NgKind::Delete);
+}
+
+#[test]
+fn a_phone_that_signals_over_ipv6_and_describes_ipv4_is_answered_in_that() {
+    for (own, answers_in_v6) in [("198.51.100.7", false), ("2001:db8:7::9", true)] {
+        let mut settings = standard();
+        settings.listeners.push(listener("six", "udp:[2001:db8::1]:5060"));
+        settings.peers[0] = peer("phones", PeerKind::Subscribers, "2001:db8:7::/48", &[]);
+        let mut rig = Rig::new(settings);
+        let family = if answers_in_v6 { "IP6" } else { "IP4" };
+        let offer = sdp(own, 4_000).replace("IN IP4", &format!("IN {family}"));
+        let text = Request::new("INVITE", "sip:bob@203.0.113.9").header("Content-Type: application/sdp").body(&offer).text();
+        let text = text.replace("SIP/2.0/UDP 198.51.100.7", "SIP/2.0/UDP [2001:db8:7::9]");
+        rig.receive_at(1, syntax::Transport::Udp, "[2001:db8:7::9]:5060", text.as_bytes());
+        assert!(!rig.media_questions[0].command.to_v6, "the callee's");
+        let sent = rig.engine_says(Some(TO_CALLEE));
+        let invite = to(&sent, CALLEE)[0].clone();
+        rig.receive(CALLEE, &with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+        assert_eq!(rig.media_questions[0].command.to_v6, answers_in_v6);
+    }
 }
 
 #[test]
