@@ -46,7 +46,7 @@ class Media(msgspec.Struct, frozen=True):
     rtpengine_timeout_milliseconds: Annotated[int, Meta(ge=10, le=10_000)] = 500
     """Longest wait for an rtpengine's answer, for each try."""
     rtpengine_tries: Annotated[int, Meta(ge=1, le=10)] = 3
-    """How often one is asked before it counts as down and the next one is; a call that is already at one that is down is refused what it asks for."""
+    """How often one is asked before it counts as down and the next one is; a call that is at one that is down goes on at another with its next offer."""
     rtpengine_ping_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 5
     """How often an rtpengine that said nothing meanwhile is asked whether it is there: so one that is down comes back."""
     rtpengine_directions: bool = False

@@ -1,6 +1,7 @@
 """Real rtpengines in place of our own media workers: heard both ways, several of them, and one that goes."""
 
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -229,3 +230,38 @@ def test_a_reload_puts_an_engine_in_the_place_of_our_own_workers(local: Local, e
         assert far.hears_all(1) == ["still here"]
         native.end()
         external.end()
+
+
+def test_an_engine_that_was_slow_keeps_no_session_that_went_on_elsewhere(local: Local, engine: Callable[..., Engine]) -> None:
+    slow, other = engine(), engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        _, port, _ = local(core=core.port, extra=extra(slow, other, weights=(100, 1)))
+        moved = Call(port, caller, core, near, far, "moved")
+        assert (slow.sessions(), other.sessions()) == (1, 0)
+        assert slow.process
+        slow.process.send_signal(signal.SIGSTOP)
+        # A new call, and an offer within one that is there.
+        fresh = Call(port, caller, core, near, far, "fresh")
+        offer, reply = moved.again(sdp(near.host, near.port), sdp(far.host, far.port), branch="again")
+        assert other.has(place(offer)[1])
+        assert other.has(place(reply)[1])
+        slow.process.send_signal(signal.SIGCONT)
+        assert slow.holds(0, 5)
+        assert other.sessions() == 2
+        moved.end()
+        fresh.end()
+        assert other.is_empty()
+        # What is new is its again.
+        last = Call(port, caller, core, near, far, "last")
+        assert slow.has(last.near[1])
+        last.end()
+        assert slow.is_empty()
+
+
+def test_a_description_that_nobody_can_read_is_not_the_fault_of_an_engine(local: Local, engine: Callable[..., Engine]) -> None:
+    one = engine()
+    with Agent() as caller, Agent() as core:
+        proxy, port, _ = local(core=core.port, extra=extra(one))
+        caller.send(described(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}"), "nonsense"), port)
+        assert caller.receive_until("SIP/2.0 4").startswith("SIP/2.0 400")
+        assert (proxy.counters()["media_unreadable"], proxy.counters()["media_questions_failed"]) == (1, 0)

@@ -128,7 +128,8 @@ impl Edge {
     /// machine shut us out. Elsewhere in a network of machines its media may well be, such as at a TURN server.
     pub(crate) fn is_forged_place(&mut self, place: SocketAddr) -> bool {
         let (ip, port) = (place.ip().to_canonical(), place.port());
-        ip.is_multicast() || self.is_own_place(ip, port) || self.signals_at(ip, port) || matches!(port, 5_060 | 5_061) && self.covered(ip)
+        let engine = self.snapshot.settings.media.as_ref().is_some_and(|media| media.rtpengines.iter().any(|engine| engine.address == place));
+        engine || ip.is_multicast() || self.is_own_place(ip, port) || self.signals_at(ip, port) || matches!(port, 5_060 | 5_061) && self.covered(ip)
     }
 
     /// Whether a machine of ours or of a carrier, or the proxy itself, is at `address`: no phone is.

@@ -99,8 +99,8 @@ mod verdict;
 mod walk;
 
 pub use ::media::{
-    Command as MediaCommand, NgAnswer, NgKind, Notice as MediaNotice, PortPair, PortPool, Relay as MediaRelay, SessionId, SessionReport, ng_answer, ng_ping,
-    ng_report,
+    Command as MediaCommand, NgAnswer, NgCommand, NgKind, Notice as MediaNotice, PortPair, PortPool, Relay as MediaRelay, SessionId, SessionReport, ng_answer,
+    ng_ping, ng_report,
 };
 pub use admit::Shedding;
 pub use call::{CallSummary, CallView, decode_call};

@@ -12,7 +12,7 @@ use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::media_session::MediaSession;
 use crate::media_settings::Engage;
-use crate::media_text::{Changes, changes, read_streams, session_part};
+use crate::media_text::{Changes, Said, changes, description, read_streams, session_part};
 use crate::reach::Reach;
 use crate::settings::PeerKind;
 use crate::transaction::Shape;
@@ -331,8 +331,13 @@ impl Edge {
         let head = message.head;
         let tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
         let place = if carries_media(head.method) { self.session_of(call, tag) } else { None };
-        if let Some(session) = place.and_then(|place| self.session_mut(call, place)) {
-            session.offers.forget(side_of(direction), number);
+        let adopted = self.calls.get(call).is_some_and(|call| call.adopted);
+        let Some(session) = place.and_then(|place| self.session_mut(call, place)) else { return };
+        session.offers.forget(side_of(direction), number);
+        if adopted && !session.offers.negotiated && session.offers.is_open(side_of(direction)) {
+            // Its first offer here came to nothing, and what was agreed on before is with nobody: the next one begins anew.
+            let attempt = session.attempt;
+            self.close_attempt(call, attempt);
         }
     }
 
@@ -369,34 +374,15 @@ impl Edge {
     /// Leads the media of one description through here.
     fn anchor(&mut self, call: Key, place: usize, arrival: &Hop, message: &Message<'_>, turn: &Turn<'_>) -> Result<Changes, MediaFault> {
         let Turn { side, role, number, .. } = *turn;
-        let Some(part) = session_part(message) else { return Ok(Changes::new()) };
+        let Some((part, session)) = description(message)? else { return Ok(Changes::new()) };
         let source = arrival.address.ip().to_canonical();
-        let session = SessionDescription::read(message.bytes, part).ok_or(MediaFault::Unreadable)?;
         let mut streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, arrival)).ok_or(MediaFault::Unreadable)?;
         let Some((told, worker)) = self.session(call, place).map(|session| (session.told, session.worker)) else { return Ok(Changes::new()) };
         if role == Role::Offer && !self.options.media.accepts(worker) {
             self.counters.media_refused.add();
             return Err(MediaFault::NoPorts);
         }
-        if self.is_phone(arrival) {
-            for said in &mut streams {
-                let Some(places) = said.expected.as_mut() else { continue };
-                let mut is_forged = |place: SocketAddr| self.leads_to_us(place, told, arrival) || self.is_forged_place(place);
-                if !said.names_control && is_forged(places[1]) {
-                    // Nobody said that its RTCP is there.
-                    places[1] = places[0];
-                }
-                let forged = places.iter().any(|place| is_forged(*place));
-                if forged && message.is_request() {
-                    return Err(MediaFault::Unreadable);
-                }
-                if forged {
-                    // It is too late to refuse: nothing goes there.
-                    self.counters.media_unreadable.add();
-                    (said.expected, said.active) = (None, false);
-                }
-            }
-        }
+        self.strike_forged(message, &mut streams, told, arrival)?;
         let is_wanted = |index: usize| session.media.get(index).is_some_and(|media| media.port != 0);
         if self.take_ports(call, place, streams.iter().map(|stream| stream.index).filter(|index| is_wanted(*index))).is_err() {
             self.counters.media_refused.add();
@@ -422,6 +408,40 @@ impl Edge {
             session.offered = offered.or(session.offered);
         }
         Ok(changes(message, part, &session, &ports, address))
+    }
+
+    /// Takes out of what a phone says the streams that it has where it may not; which those are. Only a request that can still be
+    /// refused is.
+    pub(crate) fn strike_forged(
+        &mut self,
+        message: &Message<'_>,
+        streams: &mut [Said],
+        told: [IpAddr; 2],
+        arrival: &Hop,
+    ) -> Result<SmallVec<[usize; 1]>, MediaFault> {
+        let mut struck = SmallVec::new();
+        if !self.is_phone(arrival) {
+            return Ok(struck);
+        }
+        for said in streams {
+            let Some(places) = said.expected.as_mut() else { continue };
+            let mut is_forged = |place: SocketAddr| self.leads_to_us(place, told, arrival) || self.is_forged_place(place);
+            if !said.names_control && is_forged(places[1]) {
+                // Nobody said that its RTCP is there.
+                places[1] = places[0];
+            }
+            if !places.iter().any(|place| is_forged(*place)) {
+                continue;
+            }
+            if message.is_request() && message.head.method != Method::Ack {
+                return Err(MediaFault::Unreadable);
+            }
+            // It is too late to refuse: nothing goes there.
+            self.counters.media_unreadable.add();
+            (said.expected, said.active) = (None, false);
+            struck.push(said.index);
+        }
+        Ok(struck)
     }
 
     /// Hands a description to its media worker, in the order of offer and answer.

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 
 use media::{NgCommand, NgKind, Side};
 use proto::{Direction, Key, Moment, Now, milliseconds};
-use syntax::{Message, Method, Span};
+use syntax::{Message, Method};
 
 use crate::edge::Edge;
 use crate::hop::Hop;
-use crate::media_anchor::{Leg, Role, carries_media, is_reliable, side_of};
+use crate::media_anchor::{Leg, MediaFault, Role, carries_media, is_reliable, side_of};
 use crate::media_session::MediaSession;
-use crate::media_text::{Changes, lengths, session_part};
+use crate::media_text::{Changes, description, lengths, read_streams, refused, session_part};
 use crate::question::{Address, Asker, QuestionId};
 use crate::transaction::{Shape, WaitKind, Waiting};
 
@@ -108,15 +108,15 @@ impl Edge {
     }
 
     /// Whether an attempt must wait for an engine; then it is made once that has answered.
-    pub(crate) fn ask_about_media(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape) -> bool {
+    pub(crate) fn ask_about_media(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape) -> Result<bool, MediaFault> {
         if !carries_media(message.head.method) {
-            return false;
+            return Ok(false);
         }
-        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(false) };
         if let Some(wait) = transaction.media.as_mut() {
             let number = transaction.branches.len();
             if wait.pending.as_ref().is_some_and(|pending| pending.description.is_some() && pending.number == number && pending.address == address) {
-                return false;
+                return Ok(false);
             }
             wait.pending = None;
         }
@@ -141,17 +141,39 @@ impl Edge {
                 })
             }
         };
-        let Some((asked, part)) = found.zip(session_part(message)) else { return false };
+        let Some(asked) = found else { return Ok(false) };
+        let said = match self.for_engine(&arrival, message) {
+            Ok(said) => said,
+            // Nobody answers an ACK: the engine says what is wrong with it.
+            Err(_) if message.head.method == Method::Ack => session_part(message).map(|part| part.of(message.bytes).into()),
+            Err(fault) => {
+                if shape.dialog.is_none() {
+                    self.close_attempt(call, branch);
+                }
+                return Err(fault);
+            }
+        };
+        let Some(said) = said else { return Ok(false) };
         let deadline = now.moment + self.engine_patience();
-        let Some(transaction) = self.transactions.get_mut(entry) else { return false };
+        let Some(transaction) = self.transactions.get_mut(entry) else { return Ok(false) };
         transaction.questions = transaction.questions.wrapping_add(1);
         let number = transaction.questions;
         transaction.waiting = Some(Waiting { number, deadline, kind: WaitKind::Media });
-        let original = (asked.kind == NgKind::Answer).then(|| part.of(message.bytes).into());
+        let original = (asked.kind == NgKind::Answer).then(|| said.clone());
         let pending = PendingMedia { number: branch, address, original, bytes: message.bytes.into(), shape: Box::new(*shape), description: None };
         transaction.media.get_or_insert_default().pending = Some(pending);
-        self.put_media_question(entry, number, &asked, message, part);
-        true
+        self.put_media_question(entry, number, &asked, message, said);
+        Ok(true)
+    }
+
+    /// The description as an engine gets it: without what a phone has where it may not. Nothing where there is none.
+    fn for_engine(&mut self, arrival: &Hop, message: &Message<'_>) -> Result<Option<Box<[u8]>>, MediaFault> {
+        let Some((part, session)) = description(message)? else { return Ok(None) };
+        let source = arrival.address.ip().to_canonical();
+        let mut streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, arrival)).ok_or(MediaFault::Unreadable)?;
+        let told = self.snapshot.listener(arrival.listener).media_address;
+        let struck = self.strike_forged(message, &mut streams, [told; 2], arrival)?;
+        Ok(Some(refused(message.bytes, part, &session, &struck).into()))
     }
 
     /// Does something with both ends of an attempt, as far as new sessions are opened at engines.
@@ -201,7 +223,7 @@ impl Edge {
         Some(Asked { call, place, side, kind, arrival, tags, number })
     }
 
-    fn put_media_question(&mut self, entry: Key, number: u8, asked: &Asked<'_>, message: &Message<'_>, part: Span) {
+    fn put_media_question(&mut self, entry: Key, number: u8, asked: &Asked<'_>, message: &Message<'_>, said: Box<[u8]>) {
         let directions = self.snapshot.settings.media.as_ref().is_some_and(|media| media.engine.directions);
         let Some(session) = self.calls.get_mut(asked.call).and_then(|call| call.media.get_mut(asked.place)) else { return };
         let [from, to] = [asked.side, asked.side.other()].map(|side| session.listeners[side as usize]);
@@ -225,7 +247,7 @@ impl Edge {
             call_id,
             from_tag: text(asked.tags[0]),
             to_tag: text(asked.tags[1]),
-            sdp: part.of(message.bytes).into(),
+            sdp: said,
             received_from: asked.arrival.address.ip().to_canonical(),
             hidden,
             to_v6: self.snapshot.listener(to).address.is_ipv6(),
@@ -251,7 +273,18 @@ impl Edge {
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (call, dialog) = (transaction.call, transaction.dialog);
         let behind = transaction.media.as_ref().is_some_and(|wait| wait.held.iter().any(|held| held.attempt == attempt));
-        let asked = self.asked_by_response(call, attempt, dialog, arrival, message).zip(session_part(message));
+        let asked = match self.asked_by_response(call, attempt, dialog, arrival, message) {
+            Some(asked) if !behind => match self.for_engine(arrival, message) {
+                Ok(said) => Some(asked).zip(said),
+                Err(fault) => {
+                    // It is too late to refuse: whoever gets it may still make something of it.
+                    self.counters.media_unreadable.add();
+                    log::debug!(target: "media", "a response passes as it is: {fault:?}");
+                    None
+                }
+            },
+            _ => None,
+        };
         if !behind && asked.is_none() {
             return false;
         }
@@ -270,8 +303,8 @@ impl Edge {
         transaction.media.get_or_insert_default().held.push(held);
         // While it is held, silence must not be taken for what it is not.
         self.note_provisional(now, entry, attempt, message.head.status_code);
-        if let Some((asked, part)) = asked.filter(|_| number != 0) {
-            self.put_media_question(entry, number, &asked, message, part);
+        if let Some((asked, said)) = asked.filter(|_| number != 0) {
+            self.put_media_question(entry, number, &asked, message, said);
         }
         true
     }

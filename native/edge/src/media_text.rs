@@ -5,7 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use media::{PortPair, StreamKind};
+use smallvec::SmallVec;
 use syntax::{Connection, HeaderName, MediaDescription, MediaDirection, Message, SessionDescription, Span};
+
+use crate::media_anchor::MediaFault;
 
 /// Changes to a message: each place with what stands there from now on.
 pub(crate) type Changes = Vec<(Span, Vec<u8>)>;
@@ -28,20 +31,37 @@ const DEEPEST: u8 = 4;
 /// The part of a message that is a session description: its body, or the first such part of a multipart one, which may lie within
 /// another (RFC 2046, RFC 5621 section 3.1).
 pub(crate) fn session_part(message: &Message<'_>) -> Option<Span> {
-    let body = message.head.body;
-    if body.is_empty() {
-        return None;
-    }
-    within(message.bytes, body, message.first(HeaderName::ContentType)?.value.of(message.bytes), 0)
+    session_parts(message).first().copied()
 }
 
-fn within(bytes: &[u8], body: Span, kind: &[u8], depth: u8) -> Option<Span> {
+/// What a message describes: nothing where it says nothing of media. Of several descriptions nobody knows which one counts for
+/// whoever gets them: of alternatives the last that it understands (RFC 2046 section 5.1.4).
+pub(crate) fn description(message: &Message<'_>) -> Result<Option<(Span, SessionDescription)>, MediaFault> {
+    match *session_parts(message) {
+        [] => Ok(None),
+        [part] => SessionDescription::read(message.bytes, part).map(|session| Some((part, session))).ok_or(MediaFault::Unreadable),
+        _ => Err(MediaFault::Unreadable),
+    }
+}
+
+fn session_parts(message: &Message<'_>) -> SmallVec<[Span; 2]> {
+    let mut found = SmallVec::new();
+    let body = message.head.body;
+    if let Some(kind) = message.first(HeaderName::ContentType).filter(|_| !body.is_empty()) {
+        within(message.bytes, body, kind.value.of(message.bytes), 0, &mut found);
+    }
+    found
+}
+
+fn within(bytes: &[u8], body: Span, kind: &[u8], depth: u8, found: &mut SmallVec<[Span; 2]>) {
     let plain = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if plain.eq_ignore_ascii_case(b"application/sdp") {
-        return Some(body);
+        return found.push(body);
     }
     let is_multipart = plain.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
-    if is_multipart && depth < DEEPEST { part_of(bytes, body, boundary(kind)?, depth) } else { None }
+    if let Some(boundary) = boundary(kind).filter(|_| is_multipart && depth < DEEPEST) {
+        parts_of(bytes, body, boundary, depth, found);
+    }
 }
 
 fn boundary(value: &[u8]) -> Option<&[u8]> {
@@ -54,25 +74,24 @@ fn boundary(value: &[u8]) -> Option<&[u8]> {
     .filter(|boundary| !boundary.is_empty())
 }
 
-fn part_of(bytes: &[u8], body: Span, boundary: &[u8], depth: u8) -> Option<Span> {
+fn parts_of(bytes: &[u8], body: Span, boundary: &[u8], depth: u8, found: &mut SmallVec<[Span; 2]>) {
     let delimiter = [b"--", boundary].concat();
     let text = body.of(bytes);
-    let mut at = memchr::memmem::find(text, &delimiter)?;
-    loop {
+    let mut places = memchr::memmem::find_iter(text, &delimiter).peekable();
+    // One more than counts tells that there are several.
+    while let (Some(at), Some(next), true) = (places.next(), places.peek(), found.len() < 2) {
         let start = at + delimiter.len();
-        let length = memchr::memmem::find(text.get(start..)?, &delimiter)?;
-        let part = text.get(start..start + length)?;
+        let part = text.get(start..*next).unwrap_or_default();
         let head = memchr::memmem::find(part, b"\r\n\r\n").map(|end| (end, end + 4)).or_else(|| memchr::memmem::find(part, b"\n\n").map(|end| (end, end + 2)));
         if let Some((end, content)) = head {
             // The line end in front of a delimiter belongs to that.
             let last = part.strip_suffix(b"\r\n").or_else(|| part.strip_suffix(b"\n")).map_or(part.len(), <[u8]>::len);
             let inside = Span::new(body.start() + start + content, body.start() + start + last.max(content));
-            let kind = field(part.get(..end)?, b"content-type").and_then(|value| part.get(value));
-            if let Some(found) = kind.and_then(|kind| within(bytes, inside, kind, depth + 1)) {
-                return Some(found);
+            let head = part.get(..end).unwrap_or_default();
+            if let Some(kind) = field(head, b"content-type").and_then(|value| head.get(value)) {
+                within(bytes, inside, kind, depth + 1, found);
             }
         }
-        at = start + length;
     }
 }
 
@@ -104,6 +123,18 @@ fn own_length(message: &Message<'_>, part: Span) -> Option<Span> {
     let blank = text.len() - text.trim_ascii_start().len();
     let start = from + head + value.start + blank;
     Some(Span::new(start, start + text.trim_ascii().len()))
+}
+
+/// The description with these streams refused (RFC 3264 section 6).
+pub(crate) fn refused(bytes: &[u8], part: Span, session: &SessionDescription, streams: &[usize]) -> Vec<u8> {
+    let (mut text, mut at) = (Vec::new(), part.start());
+    for media in streams.iter().filter_map(|index| session.media.get(*index)) {
+        text.extend_from_slice(Span::new(at, media.port_span.start()).of(bytes));
+        text.push(b'0');
+        at = media.port_span.end();
+    }
+    text.extend_from_slice(Span::new(at, part.end()).of(bytes));
+    text
 }
 
 /// How packets of a stream look; `None` for what does not go over UDP, which is not relayed.

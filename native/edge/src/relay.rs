@@ -212,8 +212,10 @@ impl Edge {
             if self.is_out_of_reach(now, entry, address) {
                 return false;
             }
-            if self.ask_about_media(now, entry, message, address, shape) {
-                return true;
+            match self.ask_about_media(now, entry, message, address, shape) {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(fault) => return self.refuse_media(entry, fault),
             }
         }
         if !self.attempt(now, entry, message, address, shape, false) {

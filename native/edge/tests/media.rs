@@ -678,6 +678,33 @@ fn a_phone_says_no_place_of_signalling_for_its_media() {
 }
 
 #[test]
+fn an_ack_that_answers_says_no_place_of_signalling_either() {
+    let mut rig = Rig::new(standard(Engage::Always));
+    let sent = rig.receive(CALLER, &invite(""));
+    let request = sent_to(&sent, CALLEE).text.clone();
+    let sent = rig.receive(CALLEE, &with_body(&response(&request, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let ok = sent_to(&sent, CALLER).clone();
+    let sent = rig.receive(CALLER, &offered(within("ACK", &ok, 1, "z9hG4bK-ack"), "192.0.2.1", 5_060));
+    let told = place(&sent_to(&sent, CALLEE).text);
+    assert_eq!(told.0, "192.0.2.1");
+    assert_ne!(told.1, 5_060);
+    assert_eq!(rig.packet(told.1, "203.0.113.9:5000", &rtp(1)), None);
+    assert_eq!(rig.counters().media_unreadable.get(), 1);
+}
+
+#[test]
+fn of_several_descriptions_nobody_knows_which_counts() {
+    let part = |port: u16| format!("--x\r\nContent-Type: application/sdp\r\n\r\n{}\r\n", sdp("198.51.100.7", port));
+    for (body, refused) in [(format!("{}--x--\r\n", part(4_000)), false), (format!("{}{}--x--\r\n", part(4_000), part(5_060)), true)] {
+        let mut rig = Rig::new(standard(Engage::Always));
+        let request = Request::new("INVITE", "sip:bob@203.0.113.9").header("Content-Type: multipart/alternative;boundary=x").body(&body);
+        let sent = rig.receive(CALLER, &request.text());
+        assert_eq!(sent.last().unwrap().to.to_string() == CALLER && sent.last().unwrap().status_code() == 400, refused, "{sent:?}");
+        assert_eq!((rig.counters().media_unreadable.get(), rig.media.taken() == 0), (u64::from(refused), refused));
+    }
+}
+
+#[test]
 fn rtcp_beside_the_port_of_a_machine_is_no_forgery() {
     let mut settings = standard(Engage::Always);
     settings.peers.push(peer("beside", PeerKind::Core, "198.51.100.7:4001", &["sip:198.51.100.7:4001"]));
@@ -854,6 +881,27 @@ fn after_a_restart_an_offer_within_a_call_leads_its_media_here_again() {
         rig.receive(CALLEE, &response(&sent_to(&sent, CALLEE).text, 200, "bob"));
         assert_eq!((rig.media.taken(), rig.media.sessions(), rig.records.len()), (0, 0, 0), "and no record of half a call");
     }
+}
+
+#[test]
+fn after_a_restart_an_offer_that_is_refused_holds_no_ports_and_the_next_one_leads_media_here() {
+    let (mut rig, _, ok) = restarted(Engage::Always);
+    for (cseq, answered) in [(2, true), (3, false)] {
+        let sent = rig.receive(CALLER, &offered(within("INVITE", &ok, cseq, &format!("z9hG4bK-{cseq}")), "198.51.100.7", 4_002));
+        let offer = sent_to(&sent, CALLEE).text.clone();
+        assert_eq!((place(&offer).0.as_str(), rig.media.sessions()), ("192.0.2.1", 1));
+        if answered {
+            rig.receive(CALLEE, &response(&offer, 488, "bob"));
+        } else {
+            rig.advance(40_000);
+        }
+        assert_eq!((rig.media.taken(), rig.media.sessions(), rig.counters().calls_adopted.get()), (0, 0, 1), "{cseq}");
+    }
+    let sent = rig.receive(CALLER, &offered(within("INVITE", &ok, 4, "z9hG4bK-4"), "198.51.100.7", 4_002));
+    let offer = sent_to(&sent, CALLEE).text.clone();
+    let sent = rig.receive(CALLEE, &with_body(&response(&offer, 200, "bob"), &sdp("203.0.113.9", 5_002)));
+    let (facing_callee, facing_caller) = (place(&offer).1, place(&sent_to(&sent, CALLER).text).1);
+    assert_eq!(rig.packet(facing_caller, "198.51.100.7:4002", &rtp(1)), Some((facing_callee, "203.0.113.9:5002".parse().unwrap())));
 }
 
 #[test]

@@ -153,6 +153,50 @@ fn a_phone_that_signals_over_ipv6_and_describes_ipv4_is_answered_in_that() {
 }
 
 #[test]
+fn what_a_phone_may_not_say_no_engine_hears() {
+    let sdp_of = |address: &str, port| sdp(address, port);
+    for (body, what) in [
+        (sdp_of("192.0.2.1", 5_060), "a listener"),
+        (sdp_of("203.0.113.9", 5_060), "the core"),
+        (sdp_of("239.1.1.1", 4_000), "many"),
+        (sdp_of("192.0.2.250", 2_223), "the engine"),
+        ("nonsense".to_owned(), "nothing"),
+        (sdp_of("198.51.100.7", 4_000).replace("\r\n", "\r"), "what some read otherwise"),
+    ] {
+        let mut rig = rig();
+        let text = Request::new("INVITE", "sip:bob@203.0.113.9").header("Content-Type: application/sdp").body(&body).text();
+        let sent = rig.receive(CALLER, &text);
+        assert_eq!(sent.last().unwrap().status_code(), 400, "{what}");
+        // Once for each target of the core.
+        assert_eq!((rig.media_questions.len(), rig.counters().media_unreadable.get()), (0, 2), "{what}");
+        // Nor within a call.
+        let mut rig = standard_call();
+        let again = within("INVITE", &rig.1, 2).header("Content-Type: application/sdp").body(&body).text();
+        assert_eq!(rig.0.receive(CALLER, &again).last().unwrap().status_code(), 400, "{what}");
+        assert_eq!(rig.0.media_questions.len(), 0, "{what}");
+    }
+    // In an answer it is too late to refuse: the engine hears of a stream that is refused.
+    let mut rig = rig();
+    let sent = rig.receive(CALLER, &Request::new("INVITE", "sip:bob@203.0.113.9").text());
+    let invite = to(&sent, CALLEE)[0].text.clone();
+    rig.receive(CALLEE, &with_body(&response(&invite, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let sent = rig.engine_says(Some(TO_CALLER));
+    let ok = to(&sent, CALLER)[0].clone();
+    let body = sdp_of("203.0.113.9", 5_060);
+    rig.receive(CALLER, &within("ACK", &ok, 1).header("Content-Type: application/sdp").body(&body).text());
+    assert_eq!(*rig.media_questions[0].command.sdp, *body.replace("m=audio 5060 ", "m=audio 0 ").as_bytes());
+    assert_eq!(rig.counters().media_unreadable.get(), 1);
+}
+
+/// An answered call, and its 200.
+fn standard_call() -> (Rig, Sent) {
+    let mut rig = rig();
+    let invite = offered(&mut rig);
+    let ok = answered(&mut rig, &invite);
+    (rig, ok)
+}
+
+#[test]
 fn an_offer_of_the_callee_is_answered_by_an_ack_that_waits() {
     let mut rig = rig();
     let sent = rig.receive(CALLER, &Request::new("INVITE", "sip:bob@203.0.113.9").text());

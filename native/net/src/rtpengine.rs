@@ -11,9 +11,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use edge::{
-    EngineSettings, Event, EventKind, MediaAnswer, MediaNotice, MediaQuestion, NgAnswer, NgKind, RtpengineSettings, SessionReport, ng_answer, ng_ping,
-    ng_report,
+    EngineSettings, Event, EventKind, MediaAnswer, MediaNotice, MediaQuestion, NgAnswer, NgCommand, NgKind, QuestionId, RtpengineSettings, SessionReport,
+    ng_answer, ng_ping, ng_report,
 };
+use proto::Key;
 use ring_queue::Mailbox;
 
 use crate::clock::wall;
@@ -23,6 +24,7 @@ use crate::wait::{Bell, wait};
 
 /// How often deadlines are looked at.
 const STEP: Duration = Duration::from_millis(20);
+const NOBODY: &str = "none answers";
 
 enum Item {
     Ask(Box<MediaQuestion>),
@@ -129,6 +131,12 @@ fn may_move(question: &MediaQuestion) -> bool {
     question.node.is_none() || question.command.kind == NgKind::Offer
 }
 
+/// A session that an engine may have though it is with another one, or over: its answer came too late, or never.
+struct Abandoned {
+    node: SocketAddr,
+    delete: NgCommand,
+}
+
 struct Asker {
     inbox: Arc<Inbox>,
     health: Health,
@@ -138,6 +146,8 @@ struct Asker {
     nodes: Vec<Node>,
     sockets: [UdpSocket; 2],
     pending: HashMap<u64, Pending>,
+    /// What engines are told once they answer anything again.
+    abandoned: Vec<Abandoned>,
     cookie: u64,
     /// Answers whose worker had no room.
     waiting: Vec<(usize, Mail)>,
@@ -154,7 +164,20 @@ impl Asker {
         // An engine answers a cookie that it has seen as it did before, whoever sent it: several proxies must not have the same.
         let secret = proto::Secret::random().map_err(|error| io::Error::other(error.to_string()))?;
         let cookie = proto::keyed_hash(&secret, &[b"cookie"]) as u64;
-        Ok(Self { inbox, health, posts, events, terms, nodes: Vec::new(), sockets: [v4, v6], pending: HashMap::new(), cookie, waiting: Vec::new(), most })
+        Ok(Self {
+            inbox,
+            health,
+            posts,
+            events,
+            terms,
+            nodes: Vec::new(),
+            sockets: [v4, v6],
+            pending: HashMap::new(),
+            abandoned: Vec::new(),
+            cookie,
+            waiting: Vec::new(),
+            most,
+        })
     }
 
     fn run(mut self) {
@@ -177,7 +200,7 @@ impl Asker {
             }
             while let Some(item) = self.inbox.mailbox.take() {
                 match item {
-                    Item::Ask(question) => self.ask(question, Vec::new()),
+                    Item::Ask(question) => self.ask(question, Vec::new(), NOBODY),
                     Item::Configure(engines, terms) => self.configure(engines, terms),
                     Item::Stop => return,
                 }
@@ -214,14 +237,20 @@ impl Asker {
         self.put(self.cookie, Pending { question: None, datagram, node, refused: Vec::new(), tries: 0, deadline: Instant::now() });
     }
 
-    fn ask(&mut self, question: Box<MediaQuestion>, refused: Vec<SocketAddr>) {
+    /// Puts a question to an engine that has not refused it; where there is none, `why` is told.
+    fn ask(&mut self, question: Box<MediaQuestion>, refused: Vec<SocketAddr>, why: &str) {
         let chosen = match question.node.filter(|_| refused.is_empty()) {
             None if may_move(&question) => self.choose(&question, &refused),
             own => own,
         };
         let Some(node) = chosen.filter(|_| self.pending.len() + self.waiting.len() < self.most) else {
-            return self.failed(*question, "none answers");
+            return self.failed(*question, why);
         };
+        if let Some(last) = refused.last().filter(|_| question.command.kind == NgKind::Offer) {
+            log::debug!(target: "media", "rtpengine {last} gives way to {node}: {why}");
+        }
+        // It has it from now on.
+        self.abandoned.retain(|gone| gone.node != node || gone.delete.session != question.command.session);
         self.cookie = self.cookie.wrapping_add(1);
         let datagram = question.command.datagram(&self.cookie.to_string());
         self.put(self.cookie, Pending { question: Some(question), datagram, node, refused, tries: 0, deadline: Instant::now() });
@@ -258,6 +287,10 @@ impl Asker {
 
     fn receive(&mut self, source: SocketAddr, datagram: &[u8]) {
         let Some((cookie, answer)) = ng_answer(datagram) else { return };
+        if self.nodes.iter().any(|node| node.settings.address == source) {
+            // Late or not: it is there.
+            self.delete_abandoned(source);
+        }
         let Some(cookie) = cookie.parse::<u64>().ok().filter(|cookie| self.pending.get(cookie).is_some_and(|pending| pending.node == source)) else { return };
         let Some(pending) = self.pending.remove(&cookie) else { return };
         self.set_up(pending.node, true);
@@ -274,17 +307,40 @@ impl Asker {
             NgAnswer::Error(why) if may_move(&question) => {
                 // Another may have ports or calls to spare.
                 log::debug!(target: "media", "rtpengine {} refuses: {why}", pending.node);
-                let refused = [pending.refused, vec![pending.node]].concat();
-                self.ask(question, refused);
+                self.go_on(question, pending.refused, pending.node, &why);
+                self.delete_abandoned(pending.node);
             }
             NgAnswer::Error(_) if question.command.kind == NgKind::Delete && !question.command.from_tag.is_empty() => {
                 // It knows the call, if at all, by the other side's tag only.
                 let mut question = question;
                 question.command.from_tag.clear();
-                self.ask(question, pending.refused);
+                self.ask(question, pending.refused, NOBODY);
             }
             NgAnswer::Error(why) => self.failed(*question, &why),
             NgAnswer::Pong | NgAnswer::Description(_) | NgAnswer::Deleted(_) => self.failed(*question, "an answer to something else"),
+        }
+    }
+
+    /// Puts a question to the next engine, as `node` did not do it. What that may have of it nonetheless ends once it answers again.
+    fn go_on(&mut self, question: Box<MediaQuestion>, mut refused: Vec<SocketAddr>, node: SocketAddr, why: &str) {
+        refused.push(node);
+        // With no other to go to a session stays where it is.
+        let moves = question.node != Some(node) || self.choose(&question, &refused).is_some();
+        if moves && question.command.kind == NgKind::Offer && self.abandoned.len() < self.most {
+            let delete = NgCommand { kind: NgKind::Delete, from_tag: String::new(), to_tag: String::new(), sdp: Box::default(), ..question.command.clone() };
+            self.abandoned.push(Abandoned { node, delete });
+        }
+        self.ask(question, refused, why);
+    }
+
+    /// Ends at an engine what went on elsewhere.
+    fn delete_abandoned(&mut self, node: SocketAddr) {
+        for index in (0..self.abandoned.len()).rev() {
+            if self.abandoned[index].node == node {
+                let command = self.abandoned.swap_remove(index).delete;
+                let id = QuestionId { worker: 0, transaction: Key::NONE, number: 0, asker: edge::Asker::Media };
+                self.ask(Box::new(MediaQuestion { id, node: Some(node), command, report: false }), Vec::new(), NOBODY);
+            }
         }
     }
 
@@ -327,8 +383,7 @@ impl Asker {
             self.set_up(pending.node, false);
             let Some(question) = pending.question else { continue };
             if may_move(&question) {
-                let refused = [pending.refused, vec![pending.node]].concat();
-                self.ask(question, refused);
+                self.go_on(question, pending.refused, pending.node, NOBODY);
             } else {
                 self.failed(*question, "it does not answer");
             }
