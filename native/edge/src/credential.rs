@@ -87,6 +87,8 @@ pub(crate) enum Known {
 pub(crate) struct CredentialCache {
     users: HashMap<u128, Entry>,
     nobodies: HashMap<u128, Entry>,
+    /// Whether the database did not answer when it was asked last.
+    silent: bool,
 }
 
 impl CredentialCache {
@@ -94,7 +96,7 @@ impl CredentialCache {
         self.users.len() + self.nobodies.len()
     }
 
-    /// What is known under `key` at `now`, and whether it should be asked for anew.
+    /// What is known under `key` at `now`, and whether it should be asked for anew. What is not fresh serves only while the database is silent.
     fn get(&mut self, key: u128, now: Moment, fresh: u64, stale: u64) -> Option<(Known, bool)> {
         let entry = match self.users.get_mut(&key) {
             Some(entry) => entry,
@@ -102,10 +104,11 @@ impl CredentialCache {
         };
         let age = now.since(entry.fetched);
         // Those who are nobody are kept like others, so that the time of an answer tells no one from them.
-        if age > stale.max(fresh) {
+        if age > stale.max(fresh) || (age > fresh && entry.tried != now && !self.silent) {
             return None;
         }
-        let ask = age > fresh && !std::mem::replace(&mut entry.asked, true);
+        // Ahead of its time, so that whoever comes often never waits.
+        let ask = age > fresh / 2 && !std::mem::replace(&mut entry.asked, true);
         Some((entry.ha1s.as_ref().map_or(Known::Nobody, |ha1s| Known::User(ha1s.clone(), entry.attributes.clone())), ask))
     }
 
@@ -117,6 +120,7 @@ impl CredentialCache {
     fn put(&mut self, key: u128, ha1s: Option<Ha1s>, attributes: Attributes, now: Moment, limit: usize) {
         let (mine, other) = if ha1s.is_some() { (&mut self.users, &mut self.nobodies) } else { (&mut self.nobodies, &mut self.users) };
         other.remove(&key);
+        self.silent = false;
         let limit = if ha1s.is_some() { limit } else { limit / 4 }.max(16);
         if mine.len() >= limit && !mine.contains_key(&key) {
             // Any sixteenth of them goes: nothing would have to be kept in order for that.
@@ -131,6 +135,7 @@ impl CredentialCache {
 
     /// The database is silent: what is known is asked for again later. Whether there is something, and it holds until then.
     fn ask_later(&mut self, key: u128, now: Moment, stale: u64) -> bool {
+        self.silent = true;
         let Some(entry) = self.users.get_mut(&key).or_else(|| self.nobodies.get_mut(&key)) else { return false };
         (entry.asked, entry.tried) = (false, now);
         now.since(entry.fetched) <= stale
@@ -147,7 +152,7 @@ impl Edge {
         proto::keyed_hash(&self.options.process_secret, &[b"credential", wanted.named, wanted.domain, wanted.realm])
     }
 
-    /// What is known of a user; `None` where it must be waited for. What is no longer fresh is asked for anew meanwhile.
+    /// What is known of a user; `None` where it must be waited for.
     pub(crate) fn credentials(&mut self, now: Now, key: u128, wanted: &Wanted<'_>) -> Option<Known> {
         let (fresh, stale) = self.snapshot.subscribers.as_ref().map_or((0, 0), |subscribers| (subscribers.fresh, subscribers.stale));
         let (known, ask) = self.users.credentials.get(key, now.moment, fresh, stale)?;
@@ -216,22 +221,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stale_is_used_and_asked_for_once() {
+    fn what_is_stale_is_used_while_the_database_is_silent_only() {
+        let at = |cache: &mut CredentialCache, moment| cache.get(1, Moment(moment), 10, 100).map(|(_, ask)| ask);
         let mut cache = CredentialCache::default();
         cache.put(1, Some(Ha1s::default()), Attributes::default(), Moment(0), 100);
-        let mut at = |moment| cache.get(1, Moment(moment), 10, 100).map(|(_, ask)| ask);
-        assert_eq!([at(10), at(11), at(12), at(100), at(101)], [Some(false), Some(true), Some(false), Some(false), None]);
+        assert_eq!([5, 6, 7, 10, 11].map(|moment| at(&mut cache, moment)), [Some(false), Some(true), Some(false), Some(false), None]);
         assert!(cache.ask_later(1, Moment(50), 100) && cache.is_tried(1, Moment(50)) && !cache.is_tried(1, Moment(51)));
+        assert_eq!([50, 51, 100, 101].map(|moment| at(&mut cache, moment)), [Some(true), Some(false), Some(false), None]);
         assert!(!cache.ask_later(1, Moment(101), 100) && !cache.ask_later(2, Moment(50), 100), "too old, and nobody");
-        assert_eq!(cache.get(1, Moment(50), 10, 100).map(|(_, ask)| ask), Some(true));
+        // It speaks again: what is old is asked for first.
+        cache.put(2, None, Attributes::default(), Moment(60), 100);
+        assert_eq!(at(&mut cache, 60), None);
     }
 
     #[test]
     fn nobody_is_kept_like_others() {
         let mut cache = CredentialCache::default();
         cache.put(1, None, Attributes::default(), Moment(0), 100);
-        assert!(matches!(cache.get(1, Moment(10), 10, 100), Some((Known::Nobody, false))));
-        assert!(matches!(cache.get(1, Moment(11), 10, 100), Some((Known::Nobody, true))));
+        assert!(matches!(cache.get(1, Moment(10), 10, 100), Some((Known::Nobody, true))));
+        assert!(cache.get(1, Moment(11), 10, 100).is_none() && !cache.ask_later(2, Moment(11), 100));
+        assert!(matches!(cache.get(1, Moment(11), 10, 100), Some((Known::Nobody, false))));
         assert!(cache.get(1, Moment(101), 10, 100).is_none());
     }
 
