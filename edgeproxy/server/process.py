@@ -22,6 +22,8 @@ from edgeproxy.server.notify import notify
 from edgeproxy.server.privileges import become_user
 from edgeproxy.server.state_lock import held_alone
 
+_GIVE_UP_SECONDS = 5.0
+"""How long a start that is given up may take to put away what it has."""
 Management = Callable[[Control], AbstractAsyncContextManager[None]]
 
 
@@ -64,7 +66,8 @@ async def _serve(loaded: Loaded, management: Management, printer: logs.LogPrinte
     for number in (signal.SIGUSR1, signal.SIGHUP):
         # While it starts there is nothing to tell or to reload; they must not end it.
         _handle(number, lambda: None)
-    await control.start()
+    if not await _started(control):
+        return
     _handle(signal.SIGUSR1, lambda: printer.event("counters", values=control.counters()))
     _handle(signal.SIGHUP, on_reload)
     control.standing.run(printer.run)
@@ -89,6 +92,21 @@ async def _serve(loaded: Loaded, management: Management, printer: logs.LogPrinte
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             # All is put away: a signal in the last moments must not make a failure of a clean end.
             signal.signal(number, signal.SIG_IGN)
+
+
+async def _started(control: Control) -> bool:
+    """Start; false where whoever waits for a database, say, is told to end meanwhile."""
+    starting, ended = asyncio.create_task(control.start()), asyncio.create_task(control.draining.wait())
+    await asyncio.wait((starting, ended), return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    if starting.done():
+        await starting
+        return True
+    starting.cancel()
+    await asyncio.wait((starting,), timeout=_GIVE_UP_SECONDS)
+    control.printer.event("ended before it served")
+    control.printer.finish()
+    return False
 
 
 def _handle(number: signal.Signals, work: Callable[[], None]) -> None:

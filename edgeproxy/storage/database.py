@@ -1,5 +1,6 @@
 """Whose database it is, and whether it has what is read: ours is made and migrated, an OpenSIPS one is left as it is."""
 
+import asyncio
 import enum
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from edgeproxy.storage.schema import metadata
 from edgeproxy.storage.url import driver_url, open_engine, shown
 
 _Answer = TypeVar("_Answer")
+ANSWER_SECONDS = 10.0
+"""Longest time until a database has said what it is: one that hangs is one that is gone."""
+_NO_ANSWER = f"no answer within {ANSWER_SECONDS:.0f} s"
 VERSION_TABLE = "edgeproxy_version"
 """Where the migrations that were made are noted."""
 
@@ -82,9 +86,11 @@ def missing_tables(connection: Connection) -> list[str]:
 async def require(engine: AsyncEngine, table: str) -> tuple[Standing, frozenset[str]]:
     """Return what the database of `engine` is and the columns of a table; raise `StorageError` where that is not there."""
     try:
-        async with engine.connect() as connection:
+        async with asyncio.timeout(ANSWER_SECONDS), engine.connect() as connection:
             found = await connection.run_sync(standing)
             columns = await connection.run_sync(lambda own: _columns(own, table))
+    except TimeoutError:
+        raise told(engine, TimeoutError(_NO_ANSWER)) from None
     except (SQLAlchemyError, OSError) as error:
         raise told(engine, error) from error
     if not columns:
@@ -152,8 +158,10 @@ async def lacking(url: str) -> list[str]:
 async def _asked(url: str, question: Callable[[Connection], _Answer]) -> _Answer:
     engine = open_engine(url)
     try:
-        async with engine.connect() as connection:
+        async with asyncio.timeout(ANSWER_SECONDS), engine.connect() as connection:
             return await connection.run_sync(question)
+    except TimeoutError:
+        raise _told(url, TimeoutError(_NO_ANSWER)) from None
     except (SQLAlchemyError, OSError) as error:
         raise _told(url, error) from error
     finally:
@@ -211,10 +219,14 @@ def _hint(found: Standing) -> str:
 
 def _told(url: str, error: Exception) -> StorageError:
     # Behind the first line stand statement and values.
-    return StorageError(f"database {shown(url)}: {str(error).splitlines()[0]}")
+    return StorageError(f"database {shown(url)}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def told(engine: AsyncEngine, error: Exception) -> StorageError:
     """Return what an operator is told of a failure of the database."""
     url = engine.url.render_as_string(hide_password=True)
-    return StorageError(f"database {url}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+    return StorageError(f"database {url}: {_first_line(error)}")

@@ -470,6 +470,33 @@ def test_a_sink_whose_directory_is_not_there_is_refused(tmp_path: Path) -> None:
     assert all(f"{file}:6: events.sink.lines.to: no such directory: {tmp_path}/none" in text for text in _fails(file))
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_database_that_hangs_is_told_in_time_and_a_start_that_waits_for_it_can_be_ended(scheme: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        file = tmp_path / "edge.toml"
+        file.write_text(
+            f'[install]\nstate_directory = "{tmp_path}/state"\ndatabase = "{scheme}://u:p@127.0.0.1:{silent.getsockname()[1]}/d"\n'
+            f'[install.listener.a]\naddress = "udp:127.0.0.1:{free_port()}"\n[registrar]\ndomains = ["edge.example"]\n'
+            '[peer.phones]\nkind = "subscribers"\nmatch = ["127.0.0.0/8"]\n'
+        )
+        starts = [subprocess.Popen([EDGEPROXY, "run", str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)]
+        time.sleep(3)
+        starts[0].send_signal(signal.SIGTERM)
+        told, _ = starts[0].communicate(timeout=7)
+        assert (starts[0].returncode, "ended before it served" in told) == (0, True), told
+        began = time.monotonic()
+        starts += [
+            subprocess.Popen([EDGEPROXY, word, str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for word in ("run", "check")
+        ]
+        for one in starts[1:]:
+            told, _ = one.communicate(timeout=30)
+            assert one.returncode == 1
+            assert "no answer within 10 s" in told
+            assert "Traceback" not in told
+        assert time.monotonic() - began < 25
+
+
 def test_an_address_in_use_is_refused_before_anything_starts(tmp_path: Path, local: Local) -> None:
     _, port, _ = local()
     file = tmp_path / "second.toml"
