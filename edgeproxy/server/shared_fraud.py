@@ -1,6 +1,7 @@
 """Fraud on several nodes at once: each tells what it counts, and adds what others said last to its own."""
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -26,6 +27,8 @@ WRITTEN_SECONDS = 60.0
 """After this time bars are written down again: the store may have been emptied."""
 LIFTED_SECONDS = KEPT_SECONDS + 2 * ROUND_SECONDS
 """How long the word of a node that barred an account may still stand after another lifted that."""
+SLACK_SECONDS = 2
+"""Bars are told in whole seconds: by how much later one must end to be another than one that was lifted."""
 _PARTED = "\x1f"
 _Count = Annotated[int, Meta(ge=0, lt=1 << 32)]
 _Row = tuple[
@@ -38,7 +41,8 @@ class _Said(msgspec.Struct):
 
     process: str
     rows: list[_Row]
-    barred: list[tuple[str, _Count]]
+    barred: list[tuple[str, _Count, int]]
+    """Accounts, for how many more seconds, and when that ends by this node's clock: by that one bar is known from the next."""
 
 
 class SharedFraud:
@@ -60,8 +64,11 @@ class SharedFraud:
         before it wrote down and did not keep."""
         self._unbar: set[str] = set()
         """Accounts that may call again, which others are to be told."""
-        self._lifted: dict[str, float] = {}
-        """Those whose bar was lifted a moment ago, until when the word of who barred them does not count."""
+        self._said: dict[str, dict[str, int]] = {}
+        """When those bars end, as each node said last."""
+        self._lifted: dict[str, tuple[float, dict[str, int]]] = {}
+        """Those whose bar was lifted a moment ago: until when the word of who barred them does not count, and when those bars were to end. One
+        that ends later is another."""
         self._words: set[str] | None = None
         """What was said of lifted bars, as this node knows; None before it looked."""
         self._written: set[str] = set()
@@ -76,12 +83,7 @@ class SharedFraud:
     def barred(self) -> dict[str, tuple[int, str]]:
         """Accounts that others barred: for how many more seconds, and by which node."""
         now = time.monotonic()
-        return {
-            user: (round(until - now), node)
-            for node, bars in self._bars.items()
-            for user, until in bars.items()
-            if until - now >= 1 and self._lifted.get(user, 0.0) < now
-        }
+        return {user: (round(until - now), node) for node, bars in self._bars.items() for user, until in bars.items() if until - now >= 1}
 
     def unbar(self, user: str) -> bool:
         """Let an account call again by every node; false where none of the others barred it."""
@@ -112,9 +114,16 @@ class SharedFraud:
         self._engine.hear_fraud(self._rows, list(self.barred))
 
     def _lift(self, user: str) -> None:
-        self._lifted[user] = time.monotonic() + LIFTED_SECONDS
         for bars in self._bars.values():
             bars.pop(user, None)
+        ends = {node: said[user] for node, said in self._said.items() if user in said}
+        self._lifted[user] = (time.monotonic() + LIFTED_SECONDS, ends)
+        # Whoever lifts it takes it out of the store too: barred anew it is to be written again.
+        self._written.discard(user)
+
+    def _is_lifted(self, node: str, user: str, end: int) -> bool:
+        """Whether the word of a node that barred an account is of before that was lifted."""
+        return user in self._lifted and end < self._lifted[user][1].get(node, math.inf) + SLACK_SECONDS
 
     def _fault(self, what: str, text: str, problem: str) -> None:
         """Log what is wrong, once until it is mended."""
@@ -136,7 +145,8 @@ class SharedFraud:
         rows = await asyncio.to_thread(self._engine.fraud_told, MOST)
         barred = sorted(self._own_bars().items(), key=lambda bar: -bar[1])[:MOST]
         await shares.use(lambda store: self._write(store, barred))
-        text = msgspec.json.encode(_Said(self._process, rows, barred)).decode()
+        clock = round(time.time())
+        text = msgspec.json.encode(_Said(self._process, rows, [(user, left, clock + left) for user, left in barred])).decode()
         await shares.use(lambda store: store.publish(GROUP, self._node, text, KEPT_SECONDS))
         self._has_said = True
 
@@ -152,8 +162,9 @@ class SharedFraud:
                     self._fault(node, "another node that shares figures has the same name", "expected install.node to differ")
                 continue
             self._rows += said.rows
-            self._bars[node] = {user: now + left for user, left in said.barred if self._lifted.get(user, 0.0) < now}
-        self._lifted = {user: until for user, until in self._lifted.items() if until > now}
+            self._bars[node] = {user: now + left for user, left, end in said.barred if not self._is_lifted(node, user, end)}
+            self._said[node] = {user: end for user, _, end in said.barred}
+        self._lifted = {user: lifted for user, lifted in self._lifted.items() if lifted[0] > now}
         self._bars = {
             node: left for node, bars in self._bars.items() if (left := {user: until for user, until in bars.items() if until > now})
         }

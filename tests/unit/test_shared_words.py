@@ -67,6 +67,7 @@ class Time:
         self.now = 1_000.0
         for module in (shared_attacks, shared_fraud):
             monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+            monkeypatch.setattr(module.time, "time", lambda: 1_700_000_000 + self.now)
 
 
 def test_a_bar_outlives_an_emptied_store_and_the_restart_of_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +99,36 @@ def test_a_bar_outlives_an_emptied_store_and_the_restart_of_all_nodes(monkeypatc
             for one in (later, second):
                 await one._round(emptied)
         assert (found.heard, heard.heard, await emptied.members(shared_fraud.BARRED)) == ([], [], {})
+
+    asyncio.run(work())
+
+
+def test_a_bar_that_is_made_anew_after_it_was_lifted_holds_everywhere_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time(monkeypatch)
+
+    async def work() -> None:
+        store: Any = Memory(lambda: time.now)
+        mine, heard = Engine({"alice": 600}), Engine({})
+        first, second = (SharedFraud(engine, name, lambda *_, **__: None, 0.0) for name, engine in (("first", mine), ("second", heard)))  # type: ignore[arg-type]
+        for one in (first, second):
+            await one._round(store)
+        assert heard.heard == ["alice"]
+        time.now += 3
+        mine.bars.clear()
+        first.unbar("alice")
+        # Barred again before anybody was told of the first time.
+        mine.bars["alice"] = 600
+        await first._round(store)
+        assert list(await store.members(shared_fraud.BARRED)) == ["alice\x1ffirst"]
+        await second._round(store)
+        assert heard.heard == ["alice"]
+        # The word of a node that has not heard yet does not count.
+        mine.bars.clear()
+        second.unbar("alice")
+        await second._round(store)
+        time.now += 1
+        await second._round(store)
+        assert heard.heard == []
 
     asyncio.run(work())
 
