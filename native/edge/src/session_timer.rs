@@ -84,8 +84,10 @@ impl Edge {
             Some(_) => {}
             None => self.edits.insert_with(top, |out| drop(write!(out, "Session-Expires: {interval}\r\n"))),
         }
-        // One that asks for less without knowing of 422 is raised, and who answers must not lower it again.
-        if settings.min_expires_seconds > least(message) {
+        // One that asks for less without knowing of 422 is raised, and who answers must not lower it again. The Min-SE of one that knows is
+        // its own (section 8.1).
+        let said = number(message, [b"Min-SE", b"Min-SE"]).unwrap_or(LEAST);
+        if settings.min_expires_seconds > said && !supports(message, b"timer") {
             match message.named(b"Min-SE").next() {
                 Some(slot) => self.edits.replace_with(slot.value, |out| drop(write!(out, "{}", settings.min_expires_seconds))),
                 None => self.edits.insert_with(top, |out| drop(write!(out, "Min-SE: {}\r\n", settings.min_expires_seconds))),

@@ -54,6 +54,22 @@ fn what_nobody_asks_for_we_do_and_what_is_asked_for_is_bounded() {
 }
 
 #[test]
+fn the_least_that_somebody_bears_is_raised_only_for_whoever_knows_no_timers() {
+    for (min_expires_seconds, lines, least) in [
+        (300, &["Supported: timer", "Session-Expires: 600"][..], &[][..]),
+        (300, &["Supported: timer", "Session-Expires: 600", "Min-SE: 90"], &["90"]),
+        (300, &["Session-Expires: 600", "Min-SE: 90"], &["300"]),
+        (90, &["Session-Expires: 60", "Min-SE: 30"], &["90"]),
+        (90, &["Session-Expires: 600"], &[]),
+    ] {
+        let mut settings = timed();
+        settings.session_timer = Some(SessionTimerSettings { expires_seconds: 1_800, min_expires_seconds });
+        let (request, _) = call(&mut Rig::new(settings), lines, "");
+        assert_eq!(headers(&request, "Min-SE"), least, "{lines:?}");
+    }
+}
+
+#[test]
 fn too_short_an_interval_is_refused_to_whoever_knows_what_that_means() {
     let mut rig = Rig::new(timed());
     let sent = rig.receive(PHONE, &invite(&["Supported: timer", "Session-Expires: 90"]).text());
