@@ -63,6 +63,8 @@ async def _set(request: web.Request) -> web.Response:
     own = control.loaded.config.limit.get(wanted.name)
     if wanted.key and wanted.most is not None and own and not own.key and not own.by_policy:
         raise StorageError(f"limit {wanted.name} has one key, the empty one: set it without a KEY")
+    if wanted.key and wanted.most is not None and own and own.kind == "feedback":
+        raise StorageError(f"limit {wanted.name} goes by feedback, which has one number for all keys: set it without a KEY")
     control.set_limit(wanted.name, wanted.key, wanted.most)
     return as_json(wanted)
 

@@ -33,6 +33,7 @@ class _Record(msgspec.Struct):
     started_at: datetime
     ended_at: datetime
     answered_at: datetime | None = None
+    id: str = ""
     refused_by: str = ""
     notes: dict[str, str] = {}
 
@@ -91,7 +92,7 @@ def replay(file: Path, records: tuple[Path, ...], profile: int | None, refused: 
         for fault in faults:
             click.echo(fault, err=True)
         problems: list[str] = []
-        calls = list(_calls(records, refused=refused, problems=problems))
+        calls = _once(_calls(records, refused=refused, problems=problems))
         for problem in problems[:MOST_PROBLEMS]:
             click.echo(f"{problem}; left out", err=True)
         if len(problems) > MOST_PROBLEMS:
@@ -109,6 +110,22 @@ def replay(file: Path, records: tuple[Path, ...], profile: int | None, refused: 
         click.echo(f"{len(calls)} calls, {len(found)} alarms" + "".join(f"; {count} {e} {p}" for (e, p), count in sorted(counts.items())))
 
     told(work)
+
+
+def _once(records: Iterator[_Record]) -> list[_Record]:
+    """Return each call once, telling how many stand in several files: a copy beside the original must raise no alarm."""
+    seen: set[str] = set()
+    calls: list[_Record] = []
+    again = 0
+    for record in records:
+        if record.id and record.id in seen:
+            again += 1
+            continue
+        seen.add(record.id)
+        calls.append(record)
+    if again:
+        click.echo(f"{again} records are of calls that were read already; left out", err=True)
+    return calls
 
 
 def _calls(files: tuple[Path, ...], *, refused: bool, problems: list[str]) -> Iterator[_Record]:

@@ -100,6 +100,10 @@ class KeyLimit(msgspec.Struct, frozen=True):
             faults.add((*path, "key"), f"expected printable text with each field in a pair of braces, got: {self.key!r}")
 
     def _check_most(self, path: KeyPath, faults: Faults) -> None:
+        if self.kind == "feedback":
+            for name in ("most_by_key", "attribute", "rows"):
+                if getattr(self, name):
+                    faults.add((*path, name), "feedback has one number for all keys: the load is that of the machine")
         hint = 'use algorithm = "sliding_window"' if self.kind == "tail_drop" else ""
         if problem := self.most_problem(self.most):
             faults.add((*path, "most"), problem, hint)

@@ -151,7 +151,7 @@ class Registrar(msgspec.Struct, frozen=True):
     max_records: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     """Addresses of record at once; others are answered 500. Each takes some 300 bytes with one binding."""
     persist: bool = True
-    """Whether bindings are written to the table `location`, and read from there at start."""
+    """Whether bindings are written to the table `location`, and read from there at start. What was switched off while a process ran and comes back on goes on from the rows that are there: an unregistration of meanwhile is known to that process only."""
     write_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 5
     """How often what changed is written; after a crash so much is lost."""
     write_queue: Annotated[int, Meta(ge=1, le=100_000_000)] = 100_000
@@ -189,7 +189,10 @@ class Registrar(msgspec.Struct, frozen=True):
             faults.add((*path, "contacts", "answer_reason_phrase"), "expected printable text")
 
     def _check_domains(self, path: KeyPath, faults: Faults) -> None:
+        first: dict[str, str] = {}
         for name in self.domain:
+            if (other := first.setdefault(name.lower(), name)) != name:
+                faults.add((*path, name), f"expected each domain once, this one is {other} too")
             if name.lower() not in map(str.lower, self.domains) and not self.domains_from_database:
                 faults.add((*path, name), "expected one of `domains`", f"there are {', '.join(self.domains)}")
             own = self.of_domain(name)

@@ -12,6 +12,8 @@ from edgeproxy.events.catalogue import CATALOGUE, is_known, name_of, parameter_n
 from edgeproxy.events.event import Event
 
 PARAMETER = re.compile(r"\{(\w+)\}")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header field's name (RFC 9110 section 5.6.2)."""
 """The name of a parameter in an argument of a command."""
 SCHEMES = ("http", "https", "udp", "unix", "file", "amqp", "amqps", "nats", "tls", "redis", "rediss", "kafka", "kafkas")
 
@@ -126,9 +128,9 @@ class Sink(msgspec.Struct, frozen=True):
             if name not in {*known, "event"} and not any_name:
                 return "command", f"no such parameter of these events: {name}", f"there are event, {', '.join(sorted(known))}"
         for name, value in self.headers.items():
-            if not name.replace("-", "").isalnum() or not value.isprintable():
+            if not _TOKEN.fullmatch(name) or not value.isprintable():
                 return "headers", f"expected a header field's name and printable text, got: {name}", ""
-            if name.lower() in {"content-length", "host", "transfer-encoding"}:
+            if name.lower() in {"content-encoding", "content-length", "host", "transfer-encoding"}:
                 return "headers", f"{name} follows from the event and from `to`", ""
             if name.lower() == "authorization" and "@" in self.place.netloc:
                 return "headers", "expected no Authorization beside a user in `to`: that is one already", ""

@@ -222,6 +222,8 @@ class Call:
 
     def relay_media(self, wanted: bool = True) -> None:
         """Have the media of this call's attempts from now on relayed, or not, whatever the file says; needs a `[media]`."""
+        if not isinstance(wanted, bool):
+            raise PolicyError(f"relay_media: expected True or False, got: {wanted!r}")
         self._media = wanted
 
     def _edit(self, edit: Edit) -> None:

@@ -220,7 +220,11 @@ def _network(row: Mapping[str, Any], faults: list[RowFault]) -> ipaddress.IPv4Ne
         if "%" in address:
             # A zone is one of this machine; what comes from there has none.
             raise ValueError
-        return ipaddress.ip_network(f"{address}/{int(mask)}", strict=False)
+        network = ipaddress.ip_network(f"{address}/{int(mask)}", strict=False)
+        if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped:
+            # Packets of IPv4 never look like that here.
+            return ipaddress.ip_network(f"{network.network_address.ipv4_mapped}/{network.prefixlen - 96}")
+        return network
     except (TypeError, ValueError):
         problem = f"expected an address and the length of its network, got: {row['ip']}/{row['mask']}"
         faults.append(RowFault("address", str(row["id"]), "ip", problem))

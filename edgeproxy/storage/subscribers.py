@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import column, select, table
+from sqlalchemy import RowMapping, TableClause, column, select, table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -114,43 +114,55 @@ class SubscriberTable:
         names = sorted({name for user, domain in users for name in (user, user if self._is_sensitive(domain) else user.lower())})
         try:
             async with self._engine.connect() as connection:
-                for start in range(0, len(names), _AT_ONCE):
-                    wanted = self._source.c.username.in_(names[start : start + _AT_ONCE])
-                    found = await execute(connection, select(self._source).where(wanted), {}, deadline_seconds)
-                    for row in found.mappings():
-                        text = {name: str(row.get(name) or "") for name in (*_HASHES, self._password) if name}
-                        own = tuple((name, str(row[name])) for name in self._attributes.columns if row[name] is not None)
-                        md5, sha256, sha512 = (text.get(name, "") for name in _HASHES)
-                        credentials = Credentials(text.get(self._password, ""), md5, sha256, sha512, own)
-                        user = str(row["username"])
-                        rows.setdefault(user.lower(), []).append(_Row(user, str(row.get("domain") or "").lower(), credentials))
-                    await self._add_attributes(connection, names[start : start + _AT_ONCE], rows, deadline_seconds)
+                parts = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
+                for part in parts:
+                    found = await execute(connection, select(self._source).where(self._source.c.username.in_(part)), {}, deadline_seconds)
+                    for row in map(self._row, found.mappings()):
+                        # MySQL gives the rows of a name in any case, to each part that has it in one.
+                        known = rows.setdefault(row.user.lower(), [])
+                        if not any((one.user, one.domain) == (row.user, row.domain) for one in known):
+                            known.append(row)
+                for source, read in ((_PREFERENCES, self._attributes.preferences), (_URIS, self._attributes.uris)):
+                    if read:
+                        await self._add_attributes(connection, source, parts, rows, deadline_seconds)
         except (SQLAlchemyError, OSError) as error:
             raise told(self._engine, error) from error
         picked = {(user, domain): self._pick(rows.get(user.lower(), []), user, domain) for user, domain in users}
         return {key: credentials for key, credentials in picked.items() if credentials}
 
+    def _row(self, row: RowMapping) -> _Row:
+        text = {name: str(row.get(name) or "") for name in (*_HASHES, self._password) if name}
+        own = tuple((name, str(row[name])) for name in self._attributes.columns if row[name] is not None)
+        md5, sha256, sha512 = (text.get(name, "") for name in _HASHES)
+        credentials = Credentials(text.get(self._password, ""), md5, sha256, sha512, own)
+        return _Row(str(row["username"]), str(row.get("domain") or "").lower(), credentials)
+
     async def _add_attributes(
-        self, connection: AsyncConnection, names: Sequence[str], rows: dict[str, list[_Row]], deadline_seconds: float
+        self, connection: AsyncConnection, source: TableClause, parts: Sequence[list[str]], rows: dict[str, list[_Row]], seconds: float
     ) -> None:
-        """Add rows of other tables to what is known of these users."""
-        for source, read in ((_PREFERENCES, self._attributes.preferences), (_URIS, self._attributes.uris)):
-            if not read:
-                continue
-            found = await execute(connection, select(source).where(source.c.username.in_(names)), {}, deadline_seconds)
-            for row in found.mappings():
-                domain = str(row["domain"] or "").lower()
-                pair = (str(row["attribute"]), str(row["value"])) if source is _PREFERENCES else (_ALSO, str(row["uri_user"]))
-                user = str(row["username"])
-                accounts = rows.get(user.lower(), [])
-                # Of several accounts of one name each has its own; what is of a single one is its, whatever domain it says.
-                own = [place for place, account in enumerate(accounts) if self._is_same(user, account.user, account.domain)]
-                apart = self._use_domain or len(own) > 1
-                for place in own:
-                    account = accounts[place]
-                    if not (domain and account.domain and domain != account.domain and apart):
-                        known = account.credentials
-                        accounts[place] = account._replace(credentials=known._replace(attributes=(*known.attributes, pair)))
+        """Add rows of another table to what is known of these users."""
+        done: set[str] = set()
+        for part in parts:
+            found = await execute(connection, select(source).where(source.c.username.in_(part)), {}, seconds)
+            # As above: one part was given all rows of a name, though it has it in another case.
+            fresh = [row for row in found.mappings() if str(row["username"]) not in done]
+            for row in fresh:
+                self._add(source, row, rows)
+            done |= {str(row["username"]) for row in fresh}
+
+    def _add(self, source: TableClause, row: RowMapping, rows: dict[str, list[_Row]]) -> None:
+        domain = str(row["domain"] or "").lower()
+        pair = (str(row["attribute"]), str(row["value"])) if source is _PREFERENCES else (_ALSO, str(row["uri_user"]))
+        user = str(row["username"])
+        accounts = rows.get(user.lower(), [])
+        # Of several accounts of one name each has its own; what is of a single one is its, whatever domain it says.
+        own = [place for place, account in enumerate(accounts) if self._is_same(user, account.user, account.domain)]
+        apart = self._use_domain or len(own) > 1
+        for place in own:
+            account = accounts[place]
+            if not (domain and account.domain and domain != account.domain and apart):
+                known = account.credentials
+                accounts[place] = account._replace(credentials=known._replace(attributes=(*known.attributes, pair)))
 
     def _is_sensitive(self, domain: str) -> bool:
         return self._case_of_domains.get(domain.lower(), self._case_sensitive)

@@ -75,7 +75,7 @@ def nats(folder: Path) -> Iterator[int]:
 @contextmanager
 def rabbitmq(folder: Path) -> Iterator[int]:
     """Run a RabbitMQ; its port."""
-    port, distribution = free_port(), free_port()
+    port, distribution, names = free_port(), free_port(), free_port()
     home = folder / "rabbit"
     home.mkdir()
     (home / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\nlog.console = true\n")
@@ -89,11 +89,14 @@ def rabbitmq(folder: Path) -> Iterator[int]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
         "RABBITMQ_DIST_PORT": str(distribution),
         "RABBITMQ_PID_FILE": str(home / "pid"),
-        # Names of nodes are given out by a daemon that nobody else has.
-        "ERL_EPMD_PORT": str(free_port()),
+        "ERL_EPMD_PORT": str(names),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }
-    with started(["/usr/lib/rabbitmq/bin/rabbitmq-server"], port, folder, environment):
+    # Names of nodes are given out by a daemon that nobody else has: RabbitMQ would start one that outlives it.
+    with (
+        started(["epmd", "-address", "127.0.0.1", "-port", str(names)], names, folder),
+        started(["/usr/lib/rabbitmq/bin/rabbitmq-server"], port, folder, environment),
+    ):
         yield port
 
 

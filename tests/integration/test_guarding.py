@@ -299,7 +299,10 @@ def test_help_can_be_called_whatever_becomes_of_a_policy_that_looks_at_attempts(
 
 
 def test_a_limit_of_one_key_has_no_others(guarded: Start) -> None:
-    proxy, _, _ = guarded('[limit.all]\ncounts = "calls"\nkey = ""\nmost = 5\n')
+    load = '[limit.load]\ncounts = "rate"\nkey = "{caller}"\nmost = 80\nalgorithm = "feedback"\n'
+    proxy, _, _ = guarded('[limit.all]\ncounts = "calls"\nkey = ""\nmost = 5\n' + load)
+    code, said = manage(proxy, "limits", "set", "load", "50", "somebody")
+    assert (code, "one number for all keys" in said) == (1, True), said
     code, said = manage(proxy, "limits", "set", "all", "3", "somebody")
     assert (code, "one key, the empty one" in said) == (1, True), said
     assert manage(proxy, "limits", "set", "all", "3")[0] == 0
@@ -329,8 +332,16 @@ def test_a_policy_bans_a_source_and_never_the_core(guarded: Start, tmp_path: Pat
         assert core.receive_until("SIP/2.0 403", having="Call-ID: still")
 
 
+def counts_no_call_twice(line: list[str], records: Path) -> None:
+    """A copy of a file beside it raises no alarm."""
+    once, twice = (subprocess.run([*line, *more], capture_output=True, text=True, check=True) for more in ([], [str(records)]))
+    assert once.stdout == twice.stdout
+    assert "3 records are of calls that were read already; left out" in twice.stderr
+
+
 def costs_no_other_line(replay: list[str], records: Path) -> None:
     """What a crash cut short of the last record is told, and the others are read."""
+    counts_no_call_twice(replay, records)
     whole = records.read_text()
     records.write_text(whole + whole[:100])
     done = subprocess.run(replay, capture_output=True, text=True, check=True)

@@ -121,14 +121,23 @@ def test_bindings_outlive_a_restart_and_a_kill(users: Callable[..., tuple[Proxy,
     assert [line["bindings"] for line in proxy.log if line["event"] == "bindings taken over"][-1] == 1
 
 
-def test_a_binding_that_cannot_be_taken_over_is_told(users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE location SET contact = 'no address' WHERE username = 'user2'",
+        "UPDATE location SET path = 'garbage <<' WHERE username = 'user2'",
+    ],
+)
+def test_a_binding_that_cannot_be_taken_over_is_told(
+    statement: str, users: Callable[..., tuple[Proxy, int]], phone: Callable[..., Phone]
+) -> None:
     proxy, port = users()
     alice, bob = phone("user1", port), phone("user2", port)
     for one, password in ((alice, "secret1"), (bob, "secret2")):
         assert one.register(password).startswith("SIP/2.0 200")
     proxy.stop()
     with sqlite3.connect(proxy.state / "edgeproxy.db") as database:
-        database.execute("UPDATE location SET contact = 'no address' WHERE username = 'user2'")
+        database.execute(statement)
     database.close()
     proxy.start()
     wait_for(lambda: [line for line in proxy.log if line["event"].startswith("1 bindings of the database are not taken over: ")])

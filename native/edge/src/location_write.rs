@@ -2,10 +2,11 @@
 
 use proto::{Binding, Change, Flow, Now, Places, Secret, keyed_hash};
 use smallvec::SmallVec;
-use syntax::Transport;
+use syntax::{Transport, list_elements};
 
 use crate::edge::Edge;
 use crate::event::EventKind;
+use crate::register::is_path;
 use crate::subscriber_settings::canonical;
 
 /// A binding as a row of the table `location`.
@@ -249,6 +250,10 @@ impl Edge {
         let contact = row.contact.as_bytes();
         let uri = syntax::Uri::parse(contact, syntax::Span::new(0, contact.len()));
         let Ok(uri) = uri.as_ref() else { return false };
+        let path = row.path.as_bytes();
+        if !list_elements(path, syntax::Span::new(0, path.len())).all(|element| is_path(path, element)) {
+            return false;
+        }
         if self.home(&aor) != self.options.worker || row.expires <= wall {
             return false;
         }

@@ -243,7 +243,7 @@ fn registration_refusal(error: RegistrationError, rules: &RegistrarRules) -> Ref
 }
 
 /// Whether calls can be led along an element of Path: a name-addr (RFC 3327 section 4) of a SIP URI.
-fn is_path(bytes: &[u8], element: Span) -> bool {
+pub(crate) fn is_path(bytes: &[u8], element: Span) -> bool {
     let address = parse_name_addr(bytes, element).filter(|_| memchr::memchr(b'<', element.of(bytes)).is_some());
     let uri = address.and_then(|address| Uri::parse(bytes, address.uri).ok());
     uri.is_some_and(|uri| matches!(uri.scheme, Scheme::Sip | Scheme::Sips) && !uri.host.is_empty())

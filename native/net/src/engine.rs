@@ -190,7 +190,7 @@ impl Engine {
         // The one whose it is takes it.
         let lost = routes.bindings.iter().filter(|row| !edges.iter_mut().any(|edge| edge.restore(now, row))).count();
         if lost > 0 {
-            log::warn!(target: "register", "{lost} bindings of the database are not taken over: no listener has their transport, or their Contact cannot be read");
+            log::warn!(target: "register", "{lost} bindings of the database are not taken over: no listener has their transport, or their Contact or Path cannot be read");
         }
         let counters = edges.iter().map(Edge::counters).collect();
         let sources = Sources::default();

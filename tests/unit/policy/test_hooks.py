@@ -475,6 +475,18 @@ def test_media_cannot_be_relayed_without_a_relay() -> None:
         ]
 
 
+def test_a_wish_for_media_is_yes_or_no() -> None:
+    def relays(call: Call) -> Verdict:
+        call.relay_media("please")  # type: ignore[arg-type]
+        return CONTINUE
+
+    with SimulatedEdge(hooked("on_request", relays, "INVITE")) as edge:
+        assert edge.receive(request("INVITE")).status_code == 500
+        assert [str(failure["error"]).splitlines()[-1] for failure in edge.failures] == [
+            "PolicyError: relay_media: expected True or False, got: 'please'"
+        ]
+
+
 def test_the_end_of_a_look_at_an_attempt_comes_on_simulated_time() -> None:
     ended: list[int] = []
     with SimulatedEdge(hooked("on_branch", looking(ended), "INVITE"), deadline_seconds=30) as edge:

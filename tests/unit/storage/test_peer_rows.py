@@ -150,12 +150,13 @@ def test_a_group_of_addresses_is_exempt_from_counting(database: str, monkeypatch
         database,
         "INSERT INTO address (id, grp, ip, mask, port, proto, pattern) VALUES (1, 9, '10.1.2.3', 24, 0, 'any', NULL), "
         "(2, 9, '2001:db8::', 48, 0, 'any', ''), (3, 9, '10.2.0.1', 32, 5060, 'any', NULL), (4, 9, '10.2.0.2', 32, 0, 'udp', NULL), "
-        "(5, 9, '10.2.0.3', 32, 0, 'any', 'sip:*'), (6, 8, '10.3.0.1', 32, 0, 'any', NULL), (7, 9, '10.2.0.4', 40, 0, 'any', NULL)",
+        "(5, 9, '10.2.0.3', 32, 0, 'any', 'sip:*'), (6, 8, '10.3.0.1', 32, 0, 'any', NULL), (7, 9, '10.2.0.4', 40, 0, 'any', NULL), "
+        "(8, 9, '::ffff:10.4.0.1', 120, 0, 'any', NULL)",
     )
     monkeypatch.setenv("EDGEPROXY_DATABASE", database)
     toml = '[install.listener.a]\naddress = "udp:127.0.0.1:5060"\n[authentication.attacks]\nexempt = ["192.0.2.0/24"]\nexempt_group = 9\n'
     config, faults = asyncio.run(with_rows(load_text(toml, "edge.toml")))
-    assert config.authentication.attacks.exempt == ["192.0.2.0/24", "10.1.2.0/24", "2001:db8::/48"]
+    assert config.authentication.attacks.exempt == ["192.0.2.0/24", "10.1.2.0/24", "2001:db8::/48", "10.4.0.0/24"]
     assert [(fault.row, fault.column) for fault in faults] == [("3", "port"), ("4", "proto"), ("5", "pattern"), ("7", "ip")]
 
 

@@ -214,6 +214,29 @@ def test_rows_of_attributes_fit_their_account_in_any_case(database: str) -> None
     asyncio.run(work())
 
 
+def test_a_user_in_two_cases_of_a_large_batch_has_each_attribute_once(database: str) -> None:
+    asyncio.run(upgrade(database))
+    run(
+        database,
+        "INSERT INTO subscriber (username, domain, password) VALUES ('zoe', 'edge.example', 'secret')",
+        "INSERT INTO usr_preferences (uuid, username, domain, attribute, type, value) VALUES ('', 'zoe', 'edge.example', 'group', 0, '1')",
+        "INSERT INTO usr_preferences (uuid, username, domain, attribute, type, value) VALUES ('', 'zoe', 'x.example', 'group', 0, '2')",
+    )
+
+    async def work() -> None:
+        engine = open_engine(database)
+        for sensitive in (True, False):
+            table = await SubscriberTable.open(
+                engine, "password", use_domain=False, attributes=Attributes(preferences=True), case_sensitive=sensitive
+            )
+            others = [(f"u{number:04}", "edge.example") for number in range(600)]
+            found = await table.fetch([("ZOE", "edge.example"), ("zoe", "edge.example"), *others], 5)
+            assert sorted(found["zoe", "edge.example"].attributes) == [("group", "1"), ("group", "2")]
+        await engine.dispose()
+
+    asyncio.run(work())
+
+
 def test_case_counts_by_domain(database: str) -> None:
     asyncio.run(upgrade(database))
     run(
