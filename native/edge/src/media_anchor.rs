@@ -342,6 +342,7 @@ impl Edge {
     }
 
     /// An attempt cannot be made: its caller gets a reason unless another one does better. Always false.
+    #[inline(never)]
     pub(crate) fn refuse_media(&mut self, entry: Key, fault: MediaFault) -> bool {
         self.decide_for(entry, |_| format!("rewrite: media cannot be relayed: {fault:?}"));
         if fault == MediaFault::Unreadable {
@@ -412,6 +413,7 @@ impl Edge {
 
     /// Takes out of what a phone says the streams that it has where it may not; which those are. Only a request that can still be
     /// refused is.
+    #[inline(never)]
     pub(crate) fn strike_forged(
         &mut self,
         message: &Message<'_>,

@@ -108,6 +108,7 @@ impl Edge {
     }
 
     /// Whether an attempt must wait for an engine; then it is made once that has answered.
+    #[inline(never)]
     pub(crate) fn ask_about_media(&mut self, now: Now, entry: Key, message: &Message<'_>, address: Address, shape: &Shape) -> Result<bool, MediaFault> {
         if !carries_media(message.head.method) {
             return Ok(false);
@@ -167,6 +168,7 @@ impl Edge {
     }
 
     /// The description as an engine gets it: without what a phone has where it may not. Nothing where there is none.
+    #[inline(never)]
     fn for_engine(&mut self, arrival: &Hop, message: &Message<'_>) -> Result<Option<Box<[u8]>>, MediaFault> {
         let Some((part, session)) = description(message)? else { return Ok(None) };
         let source = arrival.address.ip().to_canonical();

@@ -31,7 +31,12 @@ const DEEPEST: u8 = 4;
 /// The part of a message that is a session description: its body, or the first such part of a multipart one, which may lie within
 /// another (RFC 2046, RFC 5621 section 3.1).
 pub(crate) fn session_part(message: &Message<'_>) -> Option<Span> {
-    session_parts(message).first().copied()
+    let body = message.head.body;
+    if body.is_empty() {
+        return None;
+    }
+    // Hardly ever is it anything else.
+    if is_session(message.first(HeaderName::ContentType)?.value.of(message.bytes)) { Some(body) } else { session_parts(message).first().copied() }
 }
 
 /// What a message describes: nothing where it says nothing of media. Of several descriptions nobody knows which one counts for
@@ -39,11 +44,26 @@ pub(crate) fn session_part(message: &Message<'_>) -> Option<Span> {
 pub(crate) fn description(message: &Message<'_>) -> Result<Option<(Span, SessionDescription)>, MediaFault> {
     match *session_parts(message) {
         [] => Ok(None),
-        [part] => SessionDescription::read(message.bytes, part).map(|session| Some((part, session))).ok_or(MediaFault::Unreadable),
+        [part] => {
+            let session = SessionDescription::read(message.bytes, part).filter(|session| reads_alike(message.bytes, session));
+            session.map(|session| Some((part, session))).ok_or(MediaFault::Unreadable)
+        }
         _ => Err(MediaFault::Unreadable),
     }
 }
 
+/// Whether nothing stands in a description that some overlook: a blank where a value begins, a sign in front of a port.
+fn reads_alike(bytes: &[u8], session: &SessionDescription) -> bool {
+    let connections = session.media.iter().map(|media| media.connection).chain([session.connection]).flatten();
+    let lines = session.media.iter().all(|media| media.line.of(bytes).get(2).is_some_and(u8::is_ascii_graphic) && !media.port_span.of(bytes).starts_with(b"+"));
+    lines && connections.into_iter().all(|connection| connection.value.of(bytes).first().is_some_and(u8::is_ascii_graphic))
+}
+
+fn is_session(kind: &[u8]) -> bool {
+    kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"application/sdp")
+}
+
+#[inline(never)]
 fn session_parts(message: &Message<'_>) -> SmallVec<[Span; 2]> {
     let mut found = SmallVec::new();
     let body = message.head.body;
@@ -54,11 +74,10 @@ fn session_parts(message: &Message<'_>) -> SmallVec<[Span; 2]> {
 }
 
 fn within(bytes: &[u8], body: Span, kind: &[u8], depth: u8, found: &mut SmallVec<[Span; 2]>) {
-    let plain = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if plain.eq_ignore_ascii_case(b"application/sdp") {
+    if is_session(kind) {
         return found.push(body);
     }
-    let is_multipart = plain.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
+    let is_multipart = kind.trim_ascii_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
     if let Some(boundary) = boundary(kind).filter(|_| is_multipart && depth < DEEPEST) {
         parts_of(bytes, body, boundary, depth, found);
     }
@@ -77,11 +96,14 @@ fn boundary(value: &[u8]) -> Option<&[u8]> {
 fn parts_of(bytes: &[u8], body: Span, boundary: &[u8], depth: u8, found: &mut SmallVec<[Span; 2]>) {
     let delimiter = [b"--", boundary].concat();
     let text = body.of(bytes);
-    let mut places = memchr::memmem::find_iter(text, &delimiter).peekable();
+    let Some(mut at) = memchr::memmem::find(text, &delimiter) else { return };
     // One more than counts tells that there are several.
-    while let (Some(at), Some(next), true) = (places.next(), places.peek(), found.len() < 2) {
+    while found.len() < 2 {
         let start = at + delimiter.len();
-        let part = text.get(start..*next).unwrap_or_default();
+        let rest = text.get(start..).unwrap_or_default();
+        let Some(length) = memchr::memmem::find(rest, &delimiter) else { return };
+        at = start + length;
+        let part = rest.get(..length).unwrap_or_default();
         let head = memchr::memmem::find(part, b"\r\n\r\n").map(|end| (end, end + 4)).or_else(|| memchr::memmem::find(part, b"\n\n").map(|end| (end, end + 2)));
         if let Some((end, content)) = head {
             // The line end in front of a delimiter belongs to that.

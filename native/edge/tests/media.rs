@@ -693,6 +693,15 @@ fn an_ack_that_answers_says_no_place_of_signalling_either() {
 }
 
 #[test]
+fn a_description_in_which_some_overlook_something_is_refused() {
+    for (from, to) in [("m=audio", "m= audio"), ("c=IN", "c= IN"), ("c=IN", "c=\tIN"), ("audio 4000", "audio +4000")] {
+        let mut rig = Rig::new(standard(Engage::Always));
+        let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000).replace(from, to)));
+        assert_eq!(sent.last().unwrap().status_code(), 400, "{to}");
+    }
+}
+
+#[test]
 fn of_several_descriptions_nobody_knows_which_counts() {
     let part = |port: u16| format!("--x\r\nContent-Type: application/sdp\r\n\r\n{}\r\n", sdp("198.51.100.7", port));
     for (body, refused) in [(format!("{}--x--\r\n", part(4_000)), false), (format!("{}{}--x--\r\n", part(4_000), part(5_060)), true)] {
