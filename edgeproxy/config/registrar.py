@@ -151,7 +151,7 @@ class Registrar(msgspec.Struct, frozen=True):
     max_records: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     """Addresses of record at once; others are answered 500. Each takes some 300 bytes with one binding."""
     persist: bool = True
-    """Whether bindings are written to the table `location`, and read from there at start. What was switched off while a process ran and comes back on goes on from the rows that are there: an unregistration of meanwhile is known to that process only."""
+    """Whether bindings are written to the table `location`, and read from there at start. Where it was off at a start, rows of before are left as they are: once it is on again, the next start takes over those whose time is not over, though their phones may have unregistered meanwhile."""
     write_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 5
     """How often what changed is written; after a crash so much is lost."""
     write_queue: Annotated[int, Meta(ge=1, le=100_000_000)] = 100_000
