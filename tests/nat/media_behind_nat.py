@@ -42,10 +42,18 @@ def heard_both_ways(near: Talker, far: Talker, to_us: tuple[tuple[str, int], tup
     far.say("open", to_us[1])
     near.hears(0.3)
     far.hears(0.3)
-    near.say(f"{text} from near", to_us[0], 3)
-    far.say(f"{text} from far", to_us[1], 3)
-    assert far.hears_all(3) == [f"{text} from near"] * 3
-    assert near.hears_all(3) == [f"{text} from far"] * 3
+    all_heard(near, far, to_us[0], f"{text} from near")
+    all_heard(far, near, to_us[1], f"{text} from far")
+
+
+def all_heard(sayer: Talker, hearer: Talker, to_us: tuple[str, int], text: str) -> None:
+    """Say something three times. A kernel that is short of memory drops a datagram now and then: what is missing is said once more."""
+    sayer.say(text, to_us, 3)
+    heard = hearer.hears_all(3)
+    if (missing := 3 - len(heard)) > 0:
+        sayer.say(text, to_us, missing)
+        heard += hearer.hears_all(missing)
+    assert heard == [text] * 3
 
 
 @pytest.mark.parametrize(
@@ -88,10 +96,8 @@ def test_media_follows_a_nat_that_forgot_its_mapping(home: Homes, phone: Phones,
     heard_both_ways(near, far, (to_near, to_far), "before")
     # Longer than the mapping lives: what comes next comes from another port.
     near.hears(5)
-    near.say("after", to_near, 2)
-    assert far.hears_all(2) == ["after"] * 2
-    far.say("and back", to_far, 2)
-    assert near.hears_all(2) == ["and back"] * 2
+    all_heard(near, far, to_near, "after")
+    all_heard(far, near, to_far, "and back")
 
 
 def test_who_guesses_ports_hears_nothing_and_is_not_heard(proxy: Proxy, home: Homes, phone: Phones, talker: Talkers) -> None:
