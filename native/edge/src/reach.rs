@@ -89,6 +89,21 @@ impl Reach {
         Self { hop: self.hop.or(hop), ..self }
     }
 
+    /// The Request-URI of a request for `uri` that takes this Path, and its Route line. Where the first element knows no loose
+    /// routing, its URI changes places with that of the request (RFC 3261 section 16.6 step 6).
+    pub(crate) fn heading<'a>(&'a self, uri: &'a [u8]) -> (&'a [u8], Vec<u8>) {
+        let mut elements = list_elements(&self.path, Span::new(0, self.path.len()));
+        let first = elements.next().and_then(|element| parse_name_addr(&self.path, element)).map(|address| address.uri);
+        match first.and_then(|span| Uri::parse(&self.path, span).ok()) {
+            Some(strict) if !strict.loose => {
+                let rest = elements.next().map_or(&[][..], |second| self.path.get(second.start()..).unwrap_or_default());
+                let comma: &[u8] = if rest.is_empty() { b"" } else { b", " };
+                (strict.whole.of(&self.path), [b"Route: ", rest, comma, b"<", uri, b">\r\n"].concat())
+            }
+            _ => (uri, [b"Route: ", &*self.path, b"\r\n"].concat()),
+        }
+    }
+
     /// The next hop where no flow says it: that of the first Path value, or of the Contact.
     pub(crate) fn target(&self) -> Option<Target> {
         let first = list_elements(&self.path, Span::new(0, self.path.len())).next();

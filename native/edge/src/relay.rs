@@ -351,10 +351,6 @@ impl Edge {
             let end = usize::from(message.head.headers_end);
             numbers.edits.push((Span::new(end, end), asserted));
         }
-        if let Some(way) = way.filter(|way| !way.path.is_empty()) {
-            let end = usize::from(message.head.headers_end);
-            numbers.edits.push((Span::new(end, end), [b"Route: ", &*way.path, b"\r\n"].concat()));
-        }
         if ping {
             // It says what was said before, as it was said.
         } else if self.snapshot.settings.media.is_some() || !self.media.calls.is_empty() {
@@ -375,7 +371,13 @@ impl Edge {
         } else {
             numbers.edits.extend(self.repair_description(&arrival, message));
         }
-        let sent_uri = numbers.request_uri.as_deref().or(uri.as_deref()).or(way.map(|way| &*way.uri));
+        let mut sent_uri = numbers.request_uri.as_deref().or(uri.as_deref()).or(way.map(|way| &*way.uri));
+        if let Some(way) = way.filter(|way| !way.path.is_empty()) {
+            let (first, route) = way.heading(sent_uri.unwrap_or(&way.uri));
+            sent_uri = Some(first);
+            let end = usize::from(message.head.headers_end);
+            numbers.edits.push((Span::new(end, end), route));
+        }
         self.build_request(now, &arrival, message, shape, &hop, &branch, call, peer, sent_uri, &numbers.edits);
         let mut fall_back_to_udp = false;
         if hop.transport == Transport::Udp && !over_udp && self.scratch.len() > LARGEST_DATAGRAM && self.wants_tcp(&hop, shape) {

@@ -235,6 +235,25 @@ fn a_path_of_a_trusted_element_is_kept_told_and_followed() {
 }
 
 #[test]
+fn a_path_that_knows_no_loose_routing_changes_places_with_the_contact() {
+    let mut settings = served();
+    settings.peers.push(peer("edge", PeerKind::Trusted, "192.0.2.150", &[]));
+    for (path, route) in [
+        ("<sip:tok@192.0.2.150>", "<sip:bob@10.0.0.9>"),
+        ("\"first\" <sip:tok@192.0.2.150>, <sip:192.0.2.151;lr>,<sip:a@192.0.2.152>", "<sip:192.0.2.151;lr>, <sip:a@192.0.2.152>, <sip:bob@10.0.0.9>"),
+    ] {
+        let mut rig = Rig::new(settings.clone());
+        let path = format!("Path: {path}");
+        let mut register = Register::new(1).lines(&["Contact: <sip:bob@10.0.0.9>", &path, "Supported: path"]);
+        register.via = "192.0.2.150";
+        assert_eq!(code(rig.receive("192.0.2.150:5060", &register.text())), 200);
+        let sent = rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text());
+        assert_eq!((sent[1].to.to_string().as_str(), sent[1].first_line()), ("192.0.2.150:5060", "INVITE sip:tok@192.0.2.150 SIP/2.0"));
+        assert_eq!(headers(&sent[1].text, "Route"), [route]);
+    }
+}
+
+#[test]
 fn a_domain_may_have_rules_of_its_own() {
     let mut settings = served();
     let registrar = settings.registrar.as_mut().unwrap();
