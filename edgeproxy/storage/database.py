@@ -125,7 +125,7 @@ def _upgrade(connection: Connection) -> Standing:
 
 async def upgrade(url: str) -> Standing:
     """Make or migrate the tables of `url` and return what it was before; raise `StorageError` where it is not ours."""
-    engine = open_engine(url, create=True)
+    engine = open_engine(url, create=True, patient=True)
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(_upgrade)
@@ -223,7 +223,8 @@ def _told(url: str, error: Exception) -> StorageError:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    unsaid = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return (str(error).splitlines() or [unsaid])[0]
 
 
 def told(engine: AsyncEngine, error: Exception) -> StorageError:

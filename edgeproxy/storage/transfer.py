@@ -186,7 +186,7 @@ async def import_rows(  # noqa: PLR0913
     Raise `StorageError` where the file has no usable columns, or the database refuses.
     """
     table, reader = KINDS[kind], _Reader(file, kind, judge)
-    engine = open_engine(url)
+    engine = open_engine(url, patient=True)
 
     def work(connection: Connection) -> int:
         found = standing(connection)
@@ -257,7 +257,7 @@ async def export_rows(url: str, kind: str, file: Path, *, step: Callable[[int], 
     """Write all rows to `file`; raise `StorageError` where that fails: then there is no file, or the one from before."""
     table = KINDS[kind]
     key = next(iter(table.primary_key.columns))
-    engine = open_engine(url)
+    engine = open_engine(url, patient=True)
     staged = file.with_name(f"{file.name}.part")
     count = 0
     try:

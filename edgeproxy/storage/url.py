@@ -11,6 +11,8 @@ from edgeproxy.errors import StorageError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}
 """`postgres` is how OpenSIPS spells it in `dr_partitions`."""
+PATIENCE_SECONDS = 60.0
+"""Longest wait for one answer, or one piece of a long one, of a database that went silent in the middle."""
 _EXTRAS = {"postgresql": "postgres", "postgres": "postgres", "mysql": "mysql"}
 
 
@@ -35,10 +37,19 @@ def shown(url: str) -> str:
     return driver_url(url).render_as_string(hide_password=True).replace("+aiosqlite", "").replace("+asyncpg", "").replace("+asyncmy", "")
 
 
-def open_engine(url: str, *, create: bool = False) -> AsyncEngine:
+def _bounds(scheme: str) -> dict[str, float]:
+    if scheme == "sqlite":
+        return {}
+    if scheme == "mysql":
+        return {"connect_timeout": PATIENCE_SECONDS, "read_timeout": PATIENCE_SECONDS}
+    return {"timeout": PATIENCE_SECONDS, "command_timeout": PATIENCE_SECONDS}
+
+
+def open_engine(url: str, *, create: bool = False, patient: bool = False) -> AsyncEngine:
     """Return an engine for `url`; raise `StorageError` where its driver is not there, or a file cannot be opened.
 
     A SQLite file that is not there is made with `create` only: one that was moved away must not be taken for an empty one.
+    Statements end after `PATIENCE_SECONDS` but with `patient`, for those that change whole tables.
     """
     scheme = url.partition(":")[0]
     place = driver_url(url)
@@ -51,7 +62,7 @@ def open_engine(url: str, *, create: bool = False) -> AsyncEngine:
         except sqlite3.Error as error:
             raise StorageError(f"database {place.database}: {error}") from error
     try:
-        return create_async_engine(place, pool_pre_ping=scheme != "sqlite")
+        return create_async_engine(place, pool_pre_ping=scheme != "sqlite", connect_args={} if patient else _bounds(scheme))
     except ImportError as error:
         extra = _EXTRAS.get(scheme, scheme)
         raise StorageError(f"database: the driver for {scheme} is not installed: pip install 'edgeproxy[{extra}]'") from error

@@ -1,6 +1,8 @@
 """Subscribers and bindings in SQLite, PostgreSQL and MariaDB alike; those of OpenSIPS taken over."""
 
 import asyncio
+import os
+import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -9,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from edgeproxy import _native
 from edgeproxy.config.registrar import Registrar
 from edgeproxy.errors import RowRefused, StorageError
 from edgeproxy.server import location_store
 from edgeproxy.server.location_store import LocationStore
-from edgeproxy.storage import open_engine, require, upgrade
+from edgeproxy.storage import open_engine, require, upgrade, url
 from edgeproxy.storage.location import LocationTable
 from edgeproxy.storage.subscribers import Attributes, Credentials, SubscriberTable
 from tests.unit.storage.conftest import run
@@ -188,6 +191,37 @@ def test_a_database_that_hangs_is_told_and_what_waits_is_kept(monkeypatch: pytes
         with pytest.raises(StorageError, match="did not answer within"):
             await store.write(Engine())  # type: ignore[arg-type]
         assert store.status()["waiting"] == 1
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("kind", "pid"), [("postgresql", "SELECT pg_backend_pid()"), ("mysql", "SELECT @@pid_file")])
+def test_a_server_that_falls_silent_while_it_is_read_is_told(
+    kind: str, pid: str, servers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(url, "PATIENCE_SECONDS", 1.0)
+    server = servers[kind]
+    run(f"{server}postgres" if kind == "postgresql" else server, "CREATE DATABASE silent")
+    there = f"{server}silent"
+    asyncio.run(upgrade(there))
+
+    async def work() -> None:
+        engine = open_engine(there)
+        table = LocationTable(engine, (await require(engine, "location"))[1])
+        async with engine.connect() as connection:
+            found = str((await connection.execute(text(pid))).scalar_one())
+        process = int(found if found.isdigit() else Path(found).read_text())
+        os.kill(process, signal.SIGSTOP)
+        try:
+            with pytest.raises(StorageError, match="no answer in time|read timeout"):
+                async with asyncio.timeout(20):
+                    await all_of(table)
+        finally:
+            os.kill(process, signal.SIGCONT)
+        await engine.dispose()
+        # It is read again once it answers.
+        async with location(there) as again:
+            assert await all_of(again) == {}
 
     asyncio.run(work())
 
