@@ -11,6 +11,8 @@ from edgeproxy.errors import StorageError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}
 """`postgres` is how OpenSIPS spells it in `dr_partitions`."""
+CONNECT_SECONDS = 10.0
+"""Longest wait for a connection."""
 PATIENCE_SECONDS = 60.0
 """Longest wait for one answer, or one piece of a long one, of a database that went silent in the middle."""
 _EXTRAS = {"postgresql": "postgres", "postgres": "postgres", "mysql": "mysql"}
@@ -37,12 +39,12 @@ def shown(url: str) -> str:
     return driver_url(url).render_as_string(hide_password=True).replace("+aiosqlite", "").replace("+asyncpg", "").replace("+asyncmy", "")
 
 
-def _bounds(scheme: str) -> dict[str, float]:
-    if scheme == "sqlite":
+def _bounds(place: URL) -> dict[str, float]:
+    """Return what bounds connections and answers, but for what the URL says itself."""
+    if place.drivername.startswith("sqlite"):
         return {}
-    if scheme == "mysql":
-        return {"connect_timeout": PATIENCE_SECONDS, "read_timeout": PATIENCE_SECONDS}
-    return {"timeout": PATIENCE_SECONDS, "command_timeout": PATIENCE_SECONDS}
+    names = ("connect_timeout", "read_timeout") if place.drivername.startswith("mysql") else ("timeout", "command_timeout")
+    return {name: seconds for name, seconds in zip(names, (CONNECT_SECONDS, PATIENCE_SECONDS), strict=True) if name not in place.query}
 
 
 def open_engine(url: str, *, create: bool = False, patient: bool = False) -> AsyncEngine:
@@ -62,7 +64,7 @@ def open_engine(url: str, *, create: bool = False, patient: bool = False) -> Asy
         except sqlite3.Error as error:
             raise StorageError(f"database {place.database}: {error}") from error
     try:
-        return create_async_engine(place, pool_pre_ping=scheme != "sqlite", connect_args={} if patient else _bounds(scheme))
+        return create_async_engine(place, pool_pre_ping=scheme != "sqlite", connect_args={} if patient else _bounds(place))
     except ImportError as error:
         extra = _EXTRAS.get(scheme, scheme)
         raise StorageError(f"database: the driver for {scheme} is not installed: pip install 'edgeproxy[{extra}]'") from error

@@ -40,12 +40,16 @@ class Call:
         # The media worker was told before the answer left; what comes before it has looked came for nobody.
         time.sleep(0.1)
 
-    def again(self, body: str, answered: str, *, branch: str) -> tuple[str, str]:
-        """Offer again within the call; return the offer and the answer as they arrive."""
+    def offer(self, body: str, *, branch: str, cseq: int = 2) -> None:
+        """Send an offer within the call."""
         routes = "".join(f"Route: {route}\r\n" for route in reversed(values(self.ok, "Record-Route")))
         target, tags = f"sip:b@127.0.0.1:{self.core.port}", {"to_tag": "callee", "call_id": self.call_id, "branch": branch}
         request = invite("INVITE", self.caller.port, target, **tags, extra=routes)  # type: ignore[arg-type]
-        self.caller.send(described(request.replace("CSeq: 1", "CSeq: 2"), body), self.port)
+        self.caller.send(described(request.replace("CSeq: 1", f"CSeq: {cseq}"), body), self.port)
+
+    def again(self, body: str, answered: str, *, branch: str) -> tuple[str, str]:
+        """Offer again within the call; return the offer and the answer as they arrive."""
+        self.offer(body, branch=branch)
         offer = self.core.receive_until("INVITE", having=branch)
         assert offer
         self.core.send(described(answer(offer, "200 OK"), answered), self.port)

@@ -265,3 +265,62 @@ def test_a_description_that_nobody_can_read_is_not_the_fault_of_an_engine(local:
         caller.send(described(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}"), "nonsense"), port)
         assert caller.receive_until("SIP/2.0 4").startswith("SIP/2.0 400")
         assert (proxy.counters()["media_unreadable"], proxy.counters()["media_questions_failed"]) == (1, 0)
+
+
+def test_two_offers_of_one_call_that_move_at_once_leave_one_session(local: Local, engine: Callable[..., Engine]) -> None:
+    slow, other = engine(), engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        _, port, _ = local(core=core.port, extra=extra(slow, other, weights=(100, 1)))
+        call = Call(port, caller, core, near, far, "twice")
+        assert slow.process
+        slow.process.send_signal(signal.SIGSTOP)
+        for cseq, branch in ((2, "first"), (3, "second")):
+            call.offer(sdp(near.host, near.port), branch=branch, cseq=cseq)
+        offers = {core.receive_until("INVITE", having=f"CSeq: {cseq} ") for cseq in (2, 3)}
+        assert {other.has(place(offer)[1]) for offer in offers} == {True}
+        slow.process.send_signal(signal.SIGCONT)
+        assert slow.holds(0, 5)
+        # Whoever asks engines is still there.
+        fresh = Call(port, caller, core, near, far, "fresh")
+        assert slow.has(fresh.near[1])
+        fresh.end()
+
+
+def test_an_offer_that_no_engine_takes_leaves_the_call_where_it_is(local: Local, engine: Callable[..., Engine]) -> None:
+    one, other = engine(), engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        proxy, port, _ = local(core=core.port, extra=extra(one, other, weights=(100, 1)))
+        call = Call(port, caller, core, near, far, "stays")
+        for process in (one.process, other.process):
+            assert process
+            process.send_signal(signal.SIGSTOP)
+        call.offer(sdp(near.host, near.port), branch="nobody")
+        assert caller.receive_until("SIP/2.0 5", having="nobody").startswith("SIP/2.0 500")
+        for process in (one.process, other.process):
+            assert process
+            process.send_signal(signal.SIGCONT)
+        proxy.told("E_RTPENGINE_STATUS", 4, 6)
+        assert (one.sessions(), other.holds(0)) == (1, True)
+        assert hear_each_other(call, near, far, one)
+        call.end()
+        assert one.is_empty()
+
+
+def test_a_call_that_ends_while_its_offer_moves_leaves_nothing(local: Local, engine: Callable[..., Engine]) -> None:
+    one, other = engine(), engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        proxy, port, _ = local(core=core.port, extra=extra(one, other, weights=(100, 1)))
+        call = Call(port, caller, core, near, far, "over")
+        for process in (one.process, other.process):
+            assert process
+            process.send_signal(signal.SIGSTOP)
+        call.offer(sdp(near.host, near.port), branch="moves")
+        # The first has two tries of a tenth of a second, then it is with the other one.
+        time.sleep(0.3)
+        call.end()
+        for process in (one.process, other.process):
+            assert process
+            process.send_signal(signal.SIGCONT)
+        assert (one.holds(0, 5), other.holds(0, 5)) == (True, True)
+        proxy.told("E_RTPENGINE_STATUS", 2, 6)
+        assert other.is_empty()

@@ -36,8 +36,7 @@ impl Edge {
                 let branch = self.stateless_branch(message);
                 let Some(hop) = self.hop_to(address, &shape) else { return self.counters.attempts_undeliverable.add() };
                 let mut changes = self.anchor_within(arrival, message, &shape).unwrap_or_else(|fault| {
-                    self.counters.media_unreadable.add();
-                    log::debug!(target: "media", "an ACK passes as it is: {fault:?}");
+                    self.note_unreadable_ack(fault);
                     Default::default()
                 });
                 if changes.is_empty() {

@@ -135,8 +135,9 @@ impl CredentialCache {
 
     /// The database is silent: what is known is asked for again later. Whether there is something, and it holds until then.
     fn ask_later(&mut self, key: u128, now: Moment, stale: u64) -> bool {
-        self.silent = true;
+        // What is waited for may be no credentials at all.
         let Some(entry) = self.users.get_mut(&key).or_else(|| self.nobodies.get_mut(&key)) else { return false };
+        self.silent = true;
         (entry.asked, entry.tried) = (false, now);
         now.since(entry.fetched) <= stale
     }
@@ -184,6 +185,7 @@ impl Edge {
         let ha1s = match answer {
             CredentialAnswer::Unavailable => {
                 self.counters.credential_failures.add();
+                self.users.credentials.silent = true;
                 let known = self.not_to_be_had(now, key);
                 return self.unpark(now, key, known);
             }
@@ -226,6 +228,7 @@ mod tests {
         let mut cache = CredentialCache::default();
         cache.put(1, Some(Ha1s::default()), Attributes::default(), Moment(0), 100);
         assert_eq!([5, 6, 7, 10, 11].map(|moment| at(&mut cache, moment)), [Some(false), Some(true), Some(false), Some(false), None]);
+        assert!(!cache.ask_later(9, Moment(11), 100) && at(&mut cache, 11).is_none(), "something else did not come");
         assert!(cache.ask_later(1, Moment(50), 100) && cache.is_tried(1, Moment(50)) && !cache.is_tried(1, Moment(51)));
         assert_eq!([50, 51, 100, 101].map(|moment| at(&mut cache, moment)), [Some(true), Some(false), Some(false), None]);
         assert!(!cache.ask_later(1, Moment(101), 100) && !cache.ask_later(2, Moment(50), 100), "too old, and nobody");
@@ -239,8 +242,8 @@ mod tests {
         let mut cache = CredentialCache::default();
         cache.put(1, None, Attributes::default(), Moment(0), 100);
         assert!(matches!(cache.get(1, Moment(10), 10, 100), Some((Known::Nobody, true))));
-        assert!(cache.get(1, Moment(11), 10, 100).is_none() && !cache.ask_later(2, Moment(11), 100));
-        assert!(matches!(cache.get(1, Moment(11), 10, 100), Some((Known::Nobody, false))));
+        assert!(cache.get(1, Moment(11), 10, 100).is_none() && cache.ask_later(1, Moment(11), 100));
+        assert!(matches!(cache.get(1, Moment(12), 10, 100), Some((Known::Nobody, true))));
         assert!(cache.get(1, Moment(101), 10, 100).is_none());
     }
 

@@ -159,13 +159,26 @@ impl Edge {
             && self.is_phone(arrival)
     }
 
-    /// Whether a phone says that it is at ports of ours, which descriptions call `told`: what came there would circle. One that
-    /// is seen at such an address shares it with us, behind a NAT for one, and its ports are its own.
-    fn leads_to_us(&self, place: SocketAddr, told: [IpAddr; 2], arrival: &Hop) -> bool {
-        let ip = place.ip();
-        let ours = |listener: &crate::settings::ListenerSettings| listener.media_address == ip || listener.media_advertise == Some(ip);
-        let named = told.contains(&ip) || self.snapshot.settings.listeners.iter().any(ours);
-        named && ip != arrival.address.ip().to_canonical() && self.options.media.has(place.port())
+    /// Whether a phone says that it is at ports of ours, which descriptions call `told`: what came there would circle. Or that it is on this
+    /// machine, which it is not: what listens here for nobody else would hear from it. One that is seen at such an address shares it with us,
+    /// behind a NAT for one, and its ports are its own.
+    fn leads_to_us(&mut self, place: SocketAddr, told: [IpAddr; 2], arrival: &Hop) -> bool {
+        let (ip, source) = (place.ip().to_canonical(), arrival.address.ip().to_canonical());
+        if ip == source {
+            return false;
+        }
+        let is_ours = told.contains(&ip) || self.is_own_address(ip);
+        let is_told = || self.snapshot.settings.listeners.iter().any(|listener| listener.media_advertise == Some(ip));
+        let circles = self.options.media.has(place.port()) && (is_ours || is_told());
+        circles || (is_ours || ip.is_loopback()) && !source.is_loopback() && !self.is_own_address(source)
+    }
+
+    fn is_own_address(&mut self, ip: IpAddr) -> bool {
+        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        snapshot.settings.listeners.iter().any(|listener| {
+            let bound = [listener.address.ip().to_canonical(), listener.media_address];
+            bound.contains(&ip) || bound.iter().any(IpAddr::is_unspecified) && self.options.routes.source_for(ip) == Some(ip)
+        })
     }
 
     /// An attempt of a new call is about to be made: a session for it where its media is relayed, and what changes in it.
@@ -334,7 +347,7 @@ impl Edge {
         let adopted = self.calls.get(call).is_some_and(|call| call.adopted);
         let Some(session) = place.and_then(|place| self.session_mut(call, place)) else { return };
         session.offers.forget(side_of(direction), number);
-        if adopted && !session.offers.negotiated && session.offers.is_open(side_of(direction)) {
+        if adopted && !session.offers.negotiated && session.offers.is_open_by(side_of(direction), number) {
             // Its first offer here came to nothing, and what was agreed on before is with nobody: the next one begins anew.
             let attempt = session.attempt;
             self.close_attempt(call, attempt);

@@ -11,7 +11,7 @@ use crate::edge::Edge;
 use crate::hop::Hop;
 use crate::media_anchor::{Leg, MediaFault, Role, carries_media, is_reliable, side_of};
 use crate::media_session::MediaSession;
-use crate::media_text::{Changes, description, lengths, read_streams, refused, session_part};
+use crate::media_text::{Changes, description, for_engines, is_for_engines, lengths, read_streams, session_part};
 use crate::question::{Address, Asker, QuestionId};
 use crate::transaction::{Shape, WaitKind, Waiting};
 
@@ -145,8 +145,11 @@ impl Edge {
         let Some(asked) = found else { return Ok(false) };
         let said = match self.for_engine(&arrival, message) {
             Ok(said) => said,
-            // Nobody answers an ACK: the engine says what is wrong with it.
-            Err(_) if message.head.method == Method::Ack => session_part(message).map(|part| part.of(message.bytes).into()),
+            // Nobody answers an ACK, and without one the call ends.
+            Err(fault) if message.head.method == Method::Ack => {
+                self.note_unreadable_ack(fault);
+                return Ok(false);
+            }
             Err(fault) => {
                 if shape.dialog.is_none() {
                     self.close_attempt(call, branch);
@@ -167,15 +170,31 @@ impl Edge {
         Ok(true)
     }
 
+    pub(crate) fn note_unreadable_ack(&mut self, fault: MediaFault) {
+        self.counters.media_unreadable.add();
+        log::debug!(target: "media", "an ACK passes as it is: {fault:?}");
+    }
+
     /// The description as an engine gets it: without what a phone has where it may not. Nothing where there is none.
     #[inline(never)]
     fn for_engine(&mut self, arrival: &Hop, message: &Message<'_>) -> Result<Option<Box<[u8]>>, MediaFault> {
         let Some((part, session)) = description(message)? else { return Ok(None) };
         let source = arrival.address.ip().to_canonical();
         let mut streams = read_streams(message.bytes, &session, source, |ip| self.is_hidden(ip, arrival)).ok_or(MediaFault::Unreadable)?;
+        if streams.is_empty() {
+            // An engine wants something to relay.
+            return Ok(None);
+        }
+        if !is_for_engines(part.of(message.bytes)) {
+            return Err(MediaFault::Unreadable);
+        }
+        if streams.len() > self.snapshot.settings.media.as_ref().map_or(usize::MAX, |media| media.streams) {
+            self.counters.media_refused.add();
+            return Err(MediaFault::NoPorts);
+        }
         let told = self.snapshot.listener(arrival.listener).media_address;
         let struck = self.strike_forged(message, &mut streams, [told; 2], arrival)?;
-        Ok(Some(refused(message.bytes, part, &session, &struck).into()))
+        Ok(Some(for_engines(message.bytes, part, &session, &struck, source).into()))
     }
 
     /// Does something with both ends of an attempt, as far as new sessions are opened at engines.

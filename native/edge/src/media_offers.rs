@@ -20,6 +20,11 @@ impl Offers {
         self.open[side as usize].is_some()
     }
 
+    /// Whether what `side` has offered came in the request `number`.
+    pub(crate) fn is_open_by(&self, side: Side, number: u32) -> bool {
+        self.open[side as usize] == Some(number)
+    }
+
     /// `side` offers something in the request `number`, or its response; the command is given back where that holds at once, as nothing
     /// was agreed on before.
     pub(crate) fn offered(&mut self, side: Side, number: u32, command: Command) -> Option<Command> {
@@ -53,7 +58,7 @@ impl Offers {
 
     /// What `side` offered in the request `number` was refused, or never answered. The first offer of a call stands until that is gone.
     pub(crate) fn forget(&mut self, side: Side, number: u32) {
-        if self.negotiated && self.open[side as usize] == Some(number) {
+        if self.negotiated && self.is_open_by(side, number) {
             self.close(side);
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use media::{PortPair, StreamKind};
 use smallvec::SmallVec;
-use syntax::{Connection, HeaderName, MediaDescription, MediaDirection, Message, SessionDescription, Span};
+use syntax::{Connection, HeaderName, MediaDescription, MediaDirection, Message, SessionDescription, Span, list_elements};
 
 use crate::media_anchor::MediaFault;
 
@@ -42,6 +42,9 @@ pub(crate) fn session_part(message: &Message<'_>) -> Option<Span> {
 /// What a message describes: nothing where it says nothing of media. Of several descriptions nobody knows which one counts for
 /// whoever gets them: of alternatives the last that it understands (RFC 2046 section 5.1.4).
 pub(crate) fn description(message: &Message<'_>) -> Result<Option<(Span, SessionDescription)>, MediaFault> {
+    if !message.head.body.is_empty() && is_of_several_kinds(message) {
+        return Err(MediaFault::Unreadable);
+    }
     match *session_parts(message) {
         [] => Ok(None),
         [part] => {
@@ -59,8 +62,27 @@ fn reads_alike(bytes: &[u8], session: &SessionDescription) -> bool {
     lines && connections.into_iter().all(|connection| connection.value.of(bytes).first().is_some_and(u8::is_ascii_graphic))
 }
 
+/// Blanks may stand on both sides of the slash (RFC 3261 section 25.1).
+fn is_type(kind: &[u8], wanted: &[u8], sub: Option<&[u8]>) -> bool {
+    let Some(slash) = memchr::memchr(b'/', kind) else { return false };
+    let (main, rest) = (kind.get(..slash).unwrap_or_default(), kind.get(slash + 1..).unwrap_or_default());
+    let own = rest.split(|byte| *byte == b';').next().unwrap_or_default();
+    main.trim_ascii().eq_ignore_ascii_case(wanted) && sub.is_none_or(|sub| own.trim_ascii().eq_ignore_ascii_case(sub))
+}
+
 fn is_session(kind: &[u8]) -> bool {
-    kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"application/sdp")
+    is_type(kind, b"application", Some(b"sdp"))
+}
+
+/// Whether a message says in several ways what its body is, one of them that it is a description; or that it has parts, and none can be
+/// told from the others.
+#[inline(never)]
+fn is_of_several_kinds(message: &Message<'_>) -> bool {
+    let kinds = || message.all(HeaderName::ContentType).map(|slot| slot.value.of(message.bytes));
+    let all: SmallVec<[&[u8]; 2]> = kinds().flat_map(|kind| list_elements(kind, Span::new(0, kind.len())).map(move |element| element.of(kind))).collect();
+    let body = message.head.body.of(message.bytes);
+    let has_parts = |kind: &[u8]| boundary(kind).is_some_and(|boundary| memchr::memmem::find(body, &[b"--", boundary].concat()).is_some());
+    all.len() > 1 && all.iter().any(|kind| is_session(kind)) || all.iter().any(|kind| is_type(kind, b"multipart", None) && !has_parts(kind))
 }
 
 #[inline(never)]
@@ -77,20 +99,30 @@ fn within(bytes: &[u8], body: Span, kind: &[u8], depth: u8, found: &mut SmallVec
     if is_session(kind) {
         return found.push(body);
     }
-    let is_multipart = kind.trim_ascii_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
-    if let Some(boundary) = boundary(kind).filter(|_| is_multipart && depth < DEEPEST) {
+    if let Some(boundary) = boundary(kind).filter(|_| depth < DEEPEST && is_type(kind, b"multipart", None)) {
         parts_of(bytes, body, boundary, depth, found);
     }
 }
 
-fn boundary(value: &[u8]) -> Option<&[u8]> {
-    let start = value.to_ascii_lowercase().windows(9).position(|window| window == b"boundary=")? + 9;
-    let rest = value.get(start..)?;
-    match rest.strip_prefix(b"\"") {
-        Some(quoted) => quoted.split(|byte| *byte == b'"').next(),
-        None => rest.split(|byte| matches!(byte, b';' | b' ' | b'\t' | b'\r' | b'\n')).next(),
+/// What stands between the parts, by the parameters of a type (RFC 2046 section 5.1.1).
+fn boundary(kind: &[u8]) -> Option<&[u8]> {
+    let mut rest = kind.get(memchr::memchr(b';', kind)? + 1..)?;
+    loop {
+        let end = rest.iter().position(|byte| matches!(byte, b'=' | b';'))?;
+        let (name, mut after) = (rest.get(..end)?.trim_ascii(), rest.get(end..)?);
+        let mut value = &[][..];
+        if let Some(text) = after.strip_prefix(b"=") {
+            let text = text.trim_ascii_start();
+            (value, after) = match text.strip_prefix(b"\"") {
+                Some(quoted) => quoted.split_at_checked(memchr::memchr(b'"', quoted)?)?,
+                None => text.split_at_checked(memchr::memchr(b';', text).unwrap_or(text.len()))?,
+            };
+        }
+        if name.eq_ignore_ascii_case(b"boundary") {
+            return value.split(|byte| byte.is_ascii_whitespace()).next().filter(|boundary| !boundary.is_empty());
+        }
+        rest = after.get(memchr::memchr(b';', after)? + 1..)?;
     }
-    .filter(|boundary| !boundary.is_empty())
 }
 
 fn parts_of(bytes: &[u8], body: Span, boundary: &[u8], depth: u8, found: &mut SmallVec<[Span; 2]>) {
@@ -98,10 +130,14 @@ fn parts_of(bytes: &[u8], body: Span, boundary: &[u8], depth: u8, found: &mut Sm
     let text = body.of(bytes);
     let Some(mut at) = memchr::memmem::find(text, &delimiter) else { return };
     // One more than counts tells that there are several.
-    while found.len() < 2 {
+    while found.len() < 2 && at < text.len() {
         let start = at + delimiter.len();
         let rest = text.get(start..).unwrap_or_default();
-        let Some(length) = memchr::memmem::find(rest, &delimiter) else { return };
+        // The last one, or what follows it (RFC 2046 section 5.1.1).
+        if rest.starts_with(b"--") {
+            return;
+        }
+        let length = memchr::memmem::find(rest, &delimiter).unwrap_or(rest.len());
         at = start + length;
         let part = rest.get(..length).unwrap_or_default();
         let head = memchr::memmem::find(part, b"\r\n\r\n").map(|end| (end, end + 4)).or_else(|| memchr::memmem::find(part, b"\n\n").map(|end| (end, end + 2)));
@@ -147,16 +183,29 @@ fn own_length(message: &Message<'_>, part: Span) -> Option<Span> {
     Some(Span::new(start, start + text.trim_ascii().len()))
 }
 
-/// The description with these streams refused (RFC 3264 section 6).
-pub(crate) fn refused(bytes: &[u8], part: Span, session: &SessionDescription, streams: &[usize]) -> Vec<u8> {
+/// The description as an engine gets it: with these streams refused (RFC 3264 section 6), and with `address` where a name stands (RFC 8866
+/// section 5.7), which it does not look up.
+pub(crate) fn for_engines(bytes: &[u8], part: Span, session: &SessionDescription, refused: &[usize], address: IpAddr) -> Vec<u8> {
+    let connections = session.media.iter().filter_map(|media| media.connection).chain(session.connection);
+    let named = connections.filter(|connection| connection.address.is_none()).map(|connection| (connection.value, connection_text(address).into_bytes()));
+    let ports = refused.iter().filter_map(|index| session.media.get(*index)).map(|media| (media.port_span, b"0".to_vec()));
+    let mut edits: Vec<_> = named.chain(ports).collect();
+    edits.sort_by_key(|(place, _)| place.start());
     let (mut text, mut at) = (Vec::new(), part.start());
-    for media in streams.iter().filter_map(|index| session.media.get(*index)) {
-        text.extend_from_slice(Span::new(at, media.port_span.start()).of(bytes));
-        text.push(b'0');
-        at = media.port_span.end();
+    for (place, said) in edits {
+        text.extend_from_slice(Span::new(at, place.start()).of(bytes));
+        text.extend_from_slice(&said);
+        at = place.end();
     }
     text.extend_from_slice(Span::new(at, part.end()).of(bytes));
     text
+}
+
+/// Whether engines read a description: they want it to begin with its version, and no line to be empty.
+pub(crate) fn is_for_engines(text: &[u8]) -> bool {
+    let (version, whole) = (text.strip_prefix(b"v=0"), text.trim_ascii_end());
+    let has_blank = memchr::memmem::find(whole, b"\n\r\n").or_else(|| memchr::memmem::find(whole, b"\n\n"));
+    version.is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_whitespace)) && has_blank.is_none()
 }
 
 /// How packets of a stream look; `None` for what does not go over UDP, which is not relayed.
@@ -380,6 +429,13 @@ mod tests {
             assert_eq!(out, body.replace("10.0.0.5", "192.0.2.1").replace("4000", "30000"), "{kind}");
             assert_eq!(length, out.len());
         }
+        // Blanks and quotes stand where the grammar lets them; the last delimiter may be missing.
+        for kind in ["multipart / mixed; boundary = b1", "multipart/mixed;a=\"x;boundary=ZZ\";boundary= \"b1\" ;c"] {
+            assert!(rewritten(kind, &body, "192.0.2.1").is_some_and(|(out, _)| out.contains("30000")), "{kind}");
+        }
+        let open = body.replace("\r\n--b1--\r\n", "");
+        assert!(rewritten("multipart/mixed;boundary=b1", &open, "192.0.2.1").is_some_and(|(out, _)| out.contains("30000")));
+        assert!(rewritten("application / sdp", sdp, "192.0.2.1").is_some_and(|(out, _)| out.contains("30000")));
         // Within another part, and with lengths of their own: those of its own head alone are its.
         let part = format!("Content-ID: <a--b>\r\nContent-Type:\r\n application/sdp\r\nContent-Length:  {} \r\nX: y\r\n\r\n{sdp}", sdp.len());
         let nested = format!(
@@ -391,6 +447,37 @@ mod tests {
         assert_eq!((out.as_str(), length), (wanted.as_str(), wanted.len()));
         for kind in ["multipart/mixed", "multipart/mixed;boundary=", "multipart/mixed;boundary=b2", "text/plain"] {
             assert_eq!(rewritten(kind, &body, "192.0.2.1"), None, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_a_body_is_is_said_once() {
+        let sdp = "v=0\r\nc=IN IP4 10.0.0.5\r\nm=audio 4000 RTP/AVP 0\r\n";
+        for (kind, readable) in [
+            ("application/sdp", Some(true)),
+            ("text/plain", Some(false)),
+            ("text/plain, application/sdp", None),
+            ("text/plain\r\nContent-Type: application/sdp", None),
+            ("application/sdp\r\nc: text/plain", None),
+            ("multipart/mixed", None),
+            ("multipart/mixed;boundary=b2", None),
+        ] {
+            let text = message(kind, sdp);
+            let mut head = Head::default();
+            parse(text.as_bytes(), &Limits::STANDARD, &mut head).unwrap();
+            let found = description(&Message::new(text.as_bytes(), &head));
+            assert_eq!(found.ok().map(|found| found.is_some()), readable, "{kind}");
+        }
+    }
+
+    #[test]
+    fn engines_get_addresses_for_names_and_nothing_that_they_do_not_read() {
+        let sdp = "v=0\r\nc=IN IP4 phone.example\r\nm=audio 4000 RTP/AVP 0\r\nm=video 4002 RTP/AVP 96\r\nc=IN IP4 10.0.0.5\r\n";
+        let session = SessionDescription::read(sdp.as_bytes(), Span::new(0, sdp.len())).unwrap();
+        let out = for_engines(sdp.as_bytes(), Span::new(0, sdp.len()), &session, &[1], "2001:db8::7".parse().unwrap());
+        assert_eq!(String::from_utf8(out).unwrap(), sdp.replace("IN IP4 phone.example", "IN IP6 2001:db8::7").replace("video 4002", "video 0"));
+        for (text, good) in [("v=0\r\ns=x\r\n\r\n", true), ("v=0\ns=x", true), ("\r\nv=0\r\n", false), ("v=1\r\n", false), ("v=0\r\n\r\ns=x", false)] {
+            assert_eq!(is_for_engines(text.as_bytes()), good, "{text:?}");
         }
     }
 }

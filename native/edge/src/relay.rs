@@ -215,7 +215,10 @@ impl Edge {
             match self.ask_about_media(now, entry, message, address, shape) {
                 Ok(true) => return true,
                 Ok(false) => {}
-                Err(fault) => return self.refuse_media(entry, fault),
+                Err(fault) => {
+                    self.note_failure(entry, 503, None);
+                    return self.refuse_media(entry, fault);
+                }
             }
         }
         if !self.attempt(now, entry, message, address, shape, false) {
@@ -363,6 +366,7 @@ impl Edge {
             match found {
                 Ok(changes) if changes.is_empty() => numbers.edits.extend(self.repair_description(&arrival, message)),
                 Ok(changes) => numbers.edits.extend(changes),
+                Err(fault) if method == Method::Ack => self.note_unreadable_ack(fault),
                 Err(fault) => {
                     self.give_request_uri(entry, uri);
                     return self.refuse_media(entry, fault);

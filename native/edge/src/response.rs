@@ -250,9 +250,11 @@ impl Edge {
             return;
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
-        let (call, direction) = (transaction.call, transaction.dialog.unwrap_or(proto::Direction::FromCaller));
+        let (call, direction, within) = (transaction.call, transaction.dialog.unwrap_or(proto::Direction::FromCaller), transaction.dialog.is_some());
         let sent = transaction.branches.get_mut(attempt).map(|branch| std::mem::take(&mut branch.sent)).unwrap_or_default();
-        if first {
+        // Of several branches that answer the first is what the caller talks to, until it ends that itself.
+        let is_answer = within || self.calls.get(call).is_none_or(|call| call.answered.is_none());
+        if first && is_answer {
             self.note_descriptions(call, direction, &sent);
         }
         let Some(transaction) = self.transactions.get_mut(entry) else { return };
@@ -262,7 +264,7 @@ impl Edge {
                 let call = transaction.call;
                 self.note_gateway(now, &place, None);
                 // The place is the call's until that ends.
-                if let Some(call) = self.calls.get_mut(call) {
+                if let Some(call) = self.calls.get_mut(call).filter(|_| is_answer) {
                     call.gateway = Some(place);
                 }
             }
@@ -288,14 +290,13 @@ impl Edge {
         (transaction.trying_at, transaction.give_up_at) = (proto::Moment::NEVER, proto::Moment::NEVER);
         let call_key = transaction.call;
         if first {
-            if !self.media.calls.is_empty() && self.transactions.get(entry).is_some_and(|t| t.dialog.is_none()) {
+            if !self.media.calls.is_empty() && !within && is_answer {
                 self.close_other_attempts(call_key, attempt);
             }
             self.note_answer(now, entry, attempt, code);
             self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
-            let dialog = self.transactions.get(entry).and_then(|t| t.dialog);
-            // Of several that answer the first is the one that a BYE would go to.
-            if dialog.is_some() || self.calls.get(call_key).is_some_and(|call| call.answered.is_none()) {
+            if is_answer {
+                let dialog = self.transactions.get(entry).and_then(|t| t.dialog);
                 self.note_success(call_key, dialog, message);
             }
         }

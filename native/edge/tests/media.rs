@@ -547,6 +547,45 @@ fn a_phone_that_says_it_is_at_our_ports_is_refused() {
 }
 
 #[test]
+fn a_phone_elsewhere_is_not_at_what_only_this_machine_is_to_reach() {
+    for address in ["192.0.2.1", "::1"] {
+        let mut rig = Rig::new(standard(Engage::Always));
+        let family = if address.contains(':') { "IP6" } else { "IP4" };
+        let body = sdp("198.51.100.7", 2_223).replace("c=IN IP4 198.51.100.7", &format!("c=IN {family} {address}"));
+        let sent = rig.receive(CALLER, &invite(&body));
+        assert_eq!(sent.last().unwrap().status_code(), 400, "{address}");
+        assert_eq!((sent.iter().any(|sent| sent.to.to_string() == CALLEE), rig.media.taken()), (false, 0));
+        // One on this machine may be anywhere there. (An address that NATs hide counts as where the phone was seen.)
+        let mut settings = standard(Engage::Always);
+        settings.peers.push(peer("here", PeerKind::Subscribers, "127.0.0.0/8", &[]));
+        let mut rig = Rig::new(settings);
+        let sent = rig.receive("127.0.0.1:5062", &invite(&body).replace("SIP/2.0/UDP 198.51.100.7", "SIP/2.0/UDP 127.0.0.1"));
+        assert!(sent.iter().any(|sent| sent.to.to_string() == CALLEE), "{address} {sent:?}");
+    }
+}
+
+#[test]
+fn of_two_branches_that_answer_the_first_is_heard() {
+    let mut settings = standard(Engage::Always);
+    settings.peers[1] =
+        edge::PeerSettings { forking: edge::Forking::Parallel, ..peer("core", PeerKind::Core, "203.0.113.0/24", &["sip:203.0.113.9", "sip:203.0.113.10"]) };
+    let mut rig = Rig::new(settings);
+    let sent = rig.receive(CALLER, &invite(&sdp("198.51.100.7", 4_000)));
+    let requests = ["203.0.113.9:5060", "203.0.113.10:5060"].map(|to| sent_to(&sent, to).text.clone());
+    let sent = rig.receive("203.0.113.9:5060", &with_body(&response(&requests[0], 200, "one"), &sdp("203.0.113.9", 5_000)));
+    let first = place(&sent_to(&sent, CALLER).text).1;
+    let sent = rig.receive("203.0.113.10:5060", &with_body(&response(&requests[1], 200, "two"), &sdp("203.0.113.10", 5_000)));
+    let second = sent_to(&sent, CALLER).clone();
+    let heard = |rig: &mut Rig| rig.packet(first, "198.51.100.7:4000", &rtp(1)).map(|(_, to)| to.to_string());
+    assert_eq!(heard(&mut rig).as_deref(), Some("203.0.113.9:5000"));
+    // The caller ends the other one.
+    let sent = rig.receive(CALLER, &within("BYE", &second, 2, "z9hG4bK-other").text().replace("203.0.113.9", "203.0.113.10"));
+    rig.receive("203.0.113.10:5060", &response(&sent_to(&sent, "203.0.113.10:5060").text, 200, "two"));
+    assert_eq!(heard(&mut rig).as_deref(), Some("203.0.113.9:5000"));
+    assert_eq!(rig.media.taken(), 2);
+}
+
+#[test]
 fn a_phone_elsewhere_may_have_the_numbers_of_our_ports() {
     let mut settings = standard(Engage::Always);
     // Bound everywhere, as behind a NAT of our own.

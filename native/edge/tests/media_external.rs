@@ -188,6 +188,36 @@ fn what_a_phone_may_not_say_no_engine_hears() {
     assert_eq!(rig.counters().media_unreadable.get(), 1);
 }
 
+#[test]
+fn engines_are_asked_about_what_they_can_relay_and_no_more() {
+    // Nothing to relay: it passes (RFC 3264 section 5).
+    let empty = "v=0\r\no=- 1 1 IN IP4 198.51.100.7\r\ns=-\r\nt=0 0\r\n";
+    let mut one = rig();
+    let sent = one.receive(CALLER, &Request::new("INVITE", "sip:bob@203.0.113.9").header("Content-Type: application/sdp").body(empty).text());
+    assert_eq!((to(&sent, CALLEE).len(), one.media_questions.len()), (1, 0));
+    assert_eq!(body(to(&sent, CALLEE)[0]), empty);
+    // More streams than may be, as without an engine.
+    let mut one = rig();
+    let many = format!("{}{}", sdp("198.51.100.7", 4_000), "m=audio 4002 RTP/AVP 0\r\n".repeat(16));
+    let sent = one.receive(CALLER, &Request::new("INVITE", "sip:bob@203.0.113.9").header("Content-Type: application/sdp").body(&many).text());
+    assert_eq!((sent.last().unwrap().status_code(), one.media_questions.len()), (500, 0));
+}
+
+#[test]
+fn an_ack_that_nobody_can_read_still_arrives_and_no_engine_hears_of_it() {
+    let mut rig = rig();
+    let sent = rig.receive(CALLER, &Request::new("INVITE", "sip:bob@203.0.113.9").text());
+    let invite = to(&sent, CALLEE)[0].text.clone();
+    rig.receive(CALLEE, &with_body(&response(&invite, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    let sent = rig.engine_says(Some(TO_CALLER));
+    let ok = to(&sent, CALLER)[0].clone();
+    let part = |address: &str, port| format!("--x\r\nContent-Type: application/sdp\r\n\r\n{}\r\n", sdp(address, port));
+    let twice = format!("{}{}--x--\r\n", part("192.0.2.1", 5_060), part("198.51.100.7", 4_000));
+    let sent = rig.receive(CALLER, &within("ACK", &ok, 1).header("Content-Type: multipart/alternative;boundary=x").body(&twice).text());
+    assert_eq!((to(&sent, CALLEE).len(), rig.media_questions.len(), rig.counters().media_unreadable.get()), (1, 0, 1));
+    assert_eq!(body(to(&sent, CALLEE)[0]), twice);
+}
+
 /// An answered call, and its 200.
 fn standard_call() -> (Rig, Sent) {
     let mut rig = rig();

@@ -122,6 +122,8 @@ struct Pending {
     node: SocketAddr,
     /// Engines that did not take it.
     refused: Vec<SocketAddr>,
+    /// Its session ended meanwhile: whoever takes it still is to forget it.
+    ended: bool,
     tries: u32,
     deadline: Instant,
 }
@@ -200,7 +202,10 @@ impl Asker {
             }
             while let Some(item) = self.inbox.mailbox.take() {
                 match item {
-                    Item::Ask(question) => self.ask(question, Vec::new(), NOBODY),
+                    Item::Ask(question) => {
+                        self.note_end(&question);
+                        self.ask(question, Vec::new(), NOBODY);
+                    }
                     Item::Configure(engines, terms) => self.configure(engines, terms),
                     Item::Stop => return,
                 }
@@ -234,7 +239,7 @@ impl Asker {
     fn ping(&mut self, node: SocketAddr) {
         self.cookie = self.cookie.wrapping_add(1);
         let datagram = ng_ping(&self.cookie.to_string());
-        self.put(self.cookie, Pending { question: None, datagram, node, refused: Vec::new(), tries: 0, deadline: Instant::now() });
+        self.put(self.cookie, Pending { question: None, datagram, node, refused: Vec::new(), ended: false, tries: 0, deadline: Instant::now() });
     }
 
     /// Puts a question to an engine that has not refused it; where there is none, `why` is told.
@@ -244,6 +249,9 @@ impl Asker {
             own => own,
         };
         let Some(node) = chosen.filter(|_| self.pending.len() + self.waiting.len() < self.most) else {
+            // With no other to go to, a session that is somewhere stays there.
+            let others = refused.into_iter().filter(|other| question.node != Some(*other));
+            self.abandon(&question.command, others);
             return self.failed(*question, why);
         };
         if let Some(last) = refused.last().filter(|_| question.command.kind == NgKind::Offer) {
@@ -253,7 +261,15 @@ impl Asker {
         self.abandoned.retain(|gone| gone.node != node || gone.delete.session != question.command.session);
         self.cookie = self.cookie.wrapping_add(1);
         let datagram = question.command.datagram(&self.cookie.to_string());
-        self.put(self.cookie, Pending { question: Some(question), datagram, node, refused, tries: 0, deadline: Instant::now() });
+        self.put(self.cookie, Pending { question: Some(question), datagram, node, refused, ended: false, tries: 0, deadline: Instant::now() });
+    }
+
+    /// What still offers something for a session that ends now is put to nobody else.
+    fn note_end(&mut self, question: &MediaQuestion) {
+        if question.command.kind == NgKind::Delete {
+            let of_it = |pending: &&mut Pending| pending.question.as_ref().is_some_and(|other| other.command.session == question.command.session);
+            self.pending.values_mut().filter(of_it).for_each(|pending| pending.ended = true);
+        }
     }
 
     /// The engine for a new session: by weight among those that answer, the same for the same session; one without weight, and
@@ -297,6 +313,7 @@ impl Asker {
         let Some(question) = pending.question else { return };
         match answer {
             NgAnswer::Description(sdp) if question.command.kind != NgKind::Delete => {
+                self.abandon(&question.command, pending.refused.into_iter().chain(pending.ended.then_some(source)));
                 let worker = usize::from(question.id.worker);
                 let answer = MediaAnswer { id: question.id, session: question.command.session, result: Ok((pending.node, sdp)) };
                 self.tell(worker, Mail::MediaAnswer(Box::new(answer)));
@@ -304,11 +321,11 @@ impl Asker {
             NgAnswer::Deleted(told) if question.command.kind == NgKind::Delete => {
                 self.closed(&question, ng_report(question.command.session, &told, &question.command.from_tag));
             }
-            NgAnswer::Error(why) if may_move(&question) => {
+            // The one that has the session knows best: what was agreed on before goes on there.
+            NgAnswer::Error(why) if may_move(&question) && question.node != Some(source) && !pending.ended => {
                 // Another may have ports or calls to spare.
                 log::debug!(target: "media", "rtpengine {} refuses: {why}", pending.node);
                 self.go_on(question, pending.refused, pending.node, &why);
-                self.delete_abandoned(pending.node);
             }
             NgAnswer::Error(_) if question.command.kind == NgKind::Delete && !question.command.from_tag.is_empty() => {
                 // It knows the call, if at all, by the other side's tag only.
@@ -316,31 +333,48 @@ impl Asker {
                 question.command.from_tag.clear();
                 self.ask(question, pending.refused, NOBODY);
             }
-            NgAnswer::Error(why) => self.failed(*question, &why),
-            NgAnswer::Pong | NgAnswer::Description(_) | NgAnswer::Deleted(_) => self.failed(*question, "an answer to something else"),
+            NgAnswer::Error(why) => {
+                self.abandon(&question.command, pending.refused.into_iter());
+                self.failed(*question, &why);
+            }
+            NgAnswer::Pong | NgAnswer::Description(_) | NgAnswer::Deleted(_) => {
+                // It may have a session of it though it says nothing of that.
+                let is_new = question.node != Some(source);
+                self.abandon(&question.command, pending.refused.into_iter().chain(is_new.then_some(source)));
+                self.failed(*question, "an answer to something else");
+            }
         }
     }
 
-    /// Puts a question to the next engine, as `node` did not do it. What that may have of it nonetheless ends once it answers again.
+    /// Puts a question to the next engine, as `node` did not do it.
     fn go_on(&mut self, question: Box<MediaQuestion>, mut refused: Vec<SocketAddr>, node: SocketAddr, why: &str) {
         refused.push(node);
-        // With no other to go to a session stays where it is.
-        let moves = question.node != Some(node) || self.choose(&question, &refused).is_some();
-        if moves && question.command.kind == NgKind::Offer && self.abandoned.len() < self.most {
-            let delete = NgCommand { kind: NgKind::Delete, from_tag: String::new(), to_tag: String::new(), sdp: Box::default(), ..question.command.clone() };
-            self.abandoned.push(Abandoned { node, delete });
-        }
         self.ask(question, refused, why);
     }
 
-    /// Ends at an engine what went on elsewhere.
-    fn delete_abandoned(&mut self, node: SocketAddr) {
-        for index in (0..self.abandoned.len()).rev() {
-            if self.abandoned[index].node == node {
-                let command = self.abandoned.swap_remove(index).delete;
-                let id = QuestionId { worker: 0, transaction: Key::NONE, number: 0, asker: edge::Asker::Media };
-                self.ask(Box::new(MediaQuestion { id, node: Some(node), command, report: false }), Vec::new(), NOBODY);
+    /// A session is not at these engines, or no more: what they may have of it nonetheless ends, there and then or once they answer again.
+    fn abandon(&mut self, command: &NgCommand, nodes: impl Iterator<Item = SocketAddr>) {
+        for node in nodes.filter(|_| command.kind == NgKind::Offer) {
+            let is_told = self.abandoned.iter().any(|gone| gone.node == node && gone.delete.session == command.session);
+            if !is_told && self.abandoned.len() < self.most {
+                let delete = NgCommand { kind: NgKind::Delete, from_tag: String::new(), to_tag: String::new(), sdp: Box::default(), ..command.clone() };
+                self.abandoned.push(Abandoned { node, delete });
             }
+            if self.nodes.iter().any(|own| own.settings.address == node && own.up.load(Ordering::Relaxed)) {
+                self.delete_abandoned(node);
+            }
+        }
+    }
+
+    fn delete_abandoned(&mut self, node: SocketAddr) {
+        if !self.abandoned.iter().any(|gone| gone.node == node) {
+            return;
+        }
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.abandoned).into_iter().partition(|gone| gone.node == node);
+        self.abandoned = kept;
+        for Abandoned { delete, .. } in gone {
+            let id = QuestionId { worker: 0, transaction: Key::NONE, number: 0, asker: edge::Asker::Media };
+            self.ask(Box::new(MediaQuestion { id, node: Some(node), command: delete, report: false }), Vec::new(), NOBODY);
         }
     }
 
@@ -382,7 +416,10 @@ impl Asker {
             }
             self.set_up(pending.node, false);
             let Some(question) = pending.question else { continue };
-            if may_move(&question) {
+            if pending.ended {
+                self.abandon(&question.command, pending.refused.into_iter().chain([pending.node]));
+                self.failed(*question, "its call is over");
+            } else if may_move(&question) {
                 self.go_on(question, pending.refused, pending.node, NOBODY);
             } else {
                 self.failed(*question, "it does not answer");
