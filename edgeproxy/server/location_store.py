@@ -62,6 +62,10 @@ class LocationStore:
         """What could not be written yet, by number: a row, or none where that is to go."""
         self._missed: set[int] = set()
         """What was to be removed when writing was switched off, by number: it is still in the table."""
+        self._gone: list[int] = []
+        """Rows of another registrar that are older ones of the same bindings, to be removed once we serve."""
+        self._foreign: list[tuple[int, int]] = []
+        """Others of its, by its number and ours, to be renumbered then: a start that fails has changed nothing."""
         self._swept = time.monotonic()
         self.problem = ""
         """Why the last write failed; empty where it did not."""
@@ -79,8 +83,9 @@ class LocationStore:
         self._table = table
 
     async def restore(self, table: "LocationTable", registrar: "Registrar", *, writable: bool) -> list[_native.BindingRow]:
-        """Return the bindings that have not ended; raise `StorageError`. Rows of another registrar get our numbers."""
+        """Return the bindings that have not ended; raise `StorageError`. Rows of another registrar get our numbers once they are written to."""
         started = time.monotonic()
+        self._log("bindings are read")
         kept: dict[int, tuple[int, dict[str, Any]]] = {}
         gone: list[int] = []
         async for binding in table.read(int(time.time())):
@@ -100,8 +105,8 @@ class LocationStore:
                 gone.append(kept[number][0])
             kept[number] = (old, binding)
         foreign = [(old, number) for number, (old, _) in kept.items() if number != old]
-        if (foreign or gone) and writable:
-            await table.rename(foreign, gone)
+        if writable:
+            self._foreign, self._gone = foreign, gone
         values: dict[str, Any] = {
             "bindings": len(kept),
             "of_another_registrar": len(foreign),
@@ -136,10 +141,14 @@ class LocationStore:
 
     async def write(self, engine: _native.Engine) -> bool:
         """Write what waits; return whether there may be more. Raise `StorageError`: then it waits for the next time."""
+        table = self._table
+        if table is not None and (self._gone or self._foreign):
+            # First: what is written from now on has our numbers.
+            await self._renumber(table)
+            return True
         if not self._waiting:
             # Of several writes of one binding the last counts.
             self._waiting = dict(engine.location_writes(MOST))
-        table = self._table
         if table is None:
             more, self._waiting = bool(self._waiting), {}
             return more
@@ -153,6 +162,14 @@ class LocationStore:
             self._swept = time.monotonic()
             await _in_time(table.sweep(int(time.time()) - 60))
         return False
+
+    async def _renumber(self, table: "LocationTable") -> None:
+        if self._gone:
+            await _in_time(table.rename([], self._gone[:MOST]))
+            del self._gone[:MOST]
+        else:
+            await _in_time(table.rename(self._foreign[:MOST], []))
+            del self._foreign[:MOST]
 
     async def _put(self, table: "LocationTable", part: dict[int, "_native.BindingRow | None"]) -> None:
         """Write `part`; where the database refuses a row of it, halves of it, down to that row. Raise `StorageError` where it takes nothing."""
