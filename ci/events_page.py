@@ -15,7 +15,7 @@ HEAD = """# Events
 
 Facts for whoever listens: the log (`events.log`), handlers of policies (`@policy.on_event`), and `edgeproxy events follow`. An event that nobody listens to is not even built. Producers never wait:
 workers put events into a bounded queue (`tuning.event_queue`), and a listener that is slow loses some, which is counted. Names and parameters are those that operators of OpenSIPS know;
-values come from the network and are not to be trusted as they stand. `edgeproxy events raise NAME KEY=VALUE` tells an event as if it had happened. Events of a policy's or operator's own
+values come from the network and are not to be trusted as they stand. `edgeproxy events raise NAME KEY=VALUE` tells an event as if it had happened. Events of an operator's own
 begin with `X_`; `follow` shows them where they are named.
 
 ## Outwards

@@ -24,7 +24,8 @@ class LocationQuery(msgspec.Struct, forbid_unknown_fields=True):
 class Remove(msgspec.Struct, forbid_unknown_fields=True):
     """Which bindings to remove: all of a user, or only that of a Contact."""
 
-    aor: Annotated[str, Meta(min_length=3)]
+    aor: Annotated[str, Meta(pattern="^[^@]+@.+$")]
+    """`user@domain`."""
     contact: str | None = None
 
 

@@ -41,6 +41,13 @@ def check_pattern(text: str) -> None:
         raise ValueError("expected a pattern of `*`, `?` and characters of a URI; [sets] are not known")
 
 
+def unmapped(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return a network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) as one of IPv4, which is how its packets look here."""
+    if isinstance(network, ipaddress.IPv6Network) and (mapped := network.network_address.ipv4_mapped):
+        return ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")
+    return network
+
+
 class ListenAddress(msgspec.Struct, frozen=True):
     """`transport:address:port` of a listener."""
 
@@ -100,9 +107,9 @@ class MatchRule(msgspec.Struct, frozen=True):
             return cls(None, 0, 0, transport, listener, sender)
         port = 0
         if "/" in place:
-            network = ipaddress.ip_network(place, strict=True)
+            network = unmapped(ipaddress.ip_network(place, strict=True))
         else:
             host, found = (place, None) if place.count(":") > 1 and "[" not in place else split_host_port(place)
             port = found or 0
-            network = ipaddress.ip_network(host)
+            network = unmapped(ipaddress.ip_network(host))
         return cls(str(network.network_address), network.prefixlen, port, transport, listener, sender)

@@ -34,8 +34,8 @@ class Kernel(msgspec.Struct, frozen=True):
 
     enabled: bool = False
     """Whether there is one; it needs the program `nft` and root or CAP_NET_ADMIN, without `install.user`."""
-    table: str = "edgeproxy"
-    """Its name, in the family `inet`."""
+    table: Annotated[str, Meta(max_length=200)] = "edgeproxy"
+    """Its name, in the family `inet`; of several proxies on one machine each needs one of its own."""
     udp_packets_per_minute: Annotated[int, Meta(ge=1, le=60_000_000)] = 12
     """What is let through, after the first five, of each source that was banned for datagrams, whose address anybody may have forged; what came by TCP or TLS, and operators' bans, are dropped whole."""
     max_sources: Annotated[int, Meta(ge=16, le=10_000_000)] = 65_536

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
-from edgeproxy.config.address import check_host
+from edgeproxy.config.address import check_host, unmapped
 from edgeproxy.config.faults import Faults
 from edgeproxy.config.positions import KeyPath
 from edgeproxy.config.routing import FinalCode
@@ -41,7 +41,7 @@ def alias_problem(name: str) -> str:
 
 def networks(texts: list[str]) -> list[tuple[str, int]]:
     """Return networks as the native side reads them; raise `ValueError` for what is none."""
-    found = [ipaddress.ip_network(text, strict=False) for text in texts]
+    found = [unmapped(ipaddress.ip_network(text, strict=False)) for text in texts]
     return [(str(network.network_address), network.prefixlen) for network in found]
 
 

@@ -142,7 +142,7 @@ class Events(msgspec.Struct, frozen=True):
         for name in self.log:
             if not is_known(name):
                 faults.add(
-                    (*path, "log"), f"no such event: {name}", f"there are {', '.join(sorted(CATALOGUE))}; those of policies begin with X_"
+                    (*path, "log"), f"no such event: {name}", f"there are {', '.join(sorted(CATALOGUE))}; operators' own begin with X_"
                 )
         for name, sink in self.sink.items():
             if fault := sink.problem():

@@ -351,7 +351,7 @@ KINDS: tuple[type[Event], ...] = (
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 """What is a number however it is written, and no text of digits such as a telephone number with a zero in front."""
 CATALOGUE: dict[str, type[Event]] = {kind.name: kind for kind in KINDS}
-"""Every event of the proxy by its name; those of operators and policies begin with `X_`."""
+"""Every event of the proxy by its name; those of operators begin with `X_`."""
 
 
 def name_of(event: Event) -> str:

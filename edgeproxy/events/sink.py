@@ -103,7 +103,7 @@ class Sink(msgspec.Struct, frozen=True):
             return "events", "expected at least one event, or *", ""
         for name in self.events:
             if name != self.ALL and not is_known(name):
-                return "events", f"no such event: {name}", f"there are {', '.join(sorted(CATALOGUE))}; those of policies begin with X_"
+                return "events", f"no such event: {name}", f"there are {', '.join(sorted(CATALOGUE))}; operators' own begin with X_"
         return None
 
     def _far_end_problem(self) -> tuple[str, str, str] | None:

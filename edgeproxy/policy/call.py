@@ -260,6 +260,8 @@ class Call:
 
         `most` is how many the key may have, in place of what file and database say; what an operator set goes before. Without a call, only of a rate.
         """
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or not 0 <= most < 1 << 32):
+            raise PolicyError(f"limit {name}: expected most to be an integer from 0 to 4294967295, got: {most!r}")
         if self._limits is None:
             self._limits = []
         self._limits.append((name, key, most))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ _SURELY_LEFT_SECONDS = 5
 """A ban that has longer to go cannot have timed out in the kernel."""
 _CHAIN = "guard"
 _SETS = frozenset(f"{purpose}{version}" for purpose in ("all", "udp", "meter") for version in (4, 6))
+_PORTS = re.compile(r"saddr @(?:all|udp)[46] \w+ dport (\{[^}]*\}|\d+) ")
 _DROPPED = ("all4", "udp4", "all6", "udp6")
 """The sets that a rule each is for."""
 Log = Callable[..., None]
@@ -53,6 +55,8 @@ class KernelBans:
         self._standing = False
         self._made = False
         """Whether there may be a table of ours."""
+        self._taken = False
+        """Whether another proxy has it since."""
         self.failures = 0
         self._problem = ""
         """What was told of the last failure."""
@@ -94,7 +98,13 @@ class KernelBans:
             self._log("the table of banned sources is not as it was made, it is made anew", level="warning", values={"error": str(error)})
         self._standing = False
         try:
-            if not self._made and await _is_foreign(self._settings.table):
+            if await self._is_taken():
+                self._made = False
+                raise NftError(
+                    f"another proxy has the table inet {self._settings.table} now: each needs one of its own, see [flood.kernel] table"
+                )
+            if await _is_foreign(self._settings.table, whole=not self._made):
+                self._made = False
                 raise NftError(f"the table inet {self._settings.table} is somebody else's: nothing is done to it, name another one")
         except NftError as error:
             self._failed(error)
@@ -117,11 +127,23 @@ class KernelBans:
         missing = [own for own in _DROPPED if f"saddr @{own} " not in printed]
         if missing:
             raise NftError(f"the rule for {', '.join(missing)} is gone")
+        if _ports_in(printed) != set(self._ports):
+            raise NftError("it drops for other ports")
         there = [source for source, _, left, _, _ in self._bans() if left > _SURELY_LEFT_SECONDS and source in self._inside]
         waiting = [source for source in there if source not in self._changes]
         if waiting:
             source = random.choice(waiting)  # noqa: S311 - nobody gains by guessing it
             await _nft(f"get element inet {self._settings.table} {self._inside[source]} {{ {source} }}\n")
+
+    async def _is_taken(self) -> bool:
+        """Whether the table that was ours drops for other ports now."""
+        if self._made or self._taken:
+            try:
+                printed = await _nft(f"list table inet {self._settings.table}\n", "--terse")
+            except NftError:
+                printed = ""
+            self._taken = _ports_in(printed) not in (set(), set(self._ports))
+        return self._taken
 
     async def _tell_changes(self) -> None:
         if not self._changes or not self._standing:
@@ -145,7 +167,11 @@ class KernelBans:
     async def remove(self) -> None:
         """Take our table away."""
         if self._made:
-            self._standing = self._made = False
+            self._standing = False
+            is_others = await self._is_taken() or await _is_foreign(self._settings.table, whole=False)
+            self._made = False
+            if is_others:
+                return
             try:
                 await _nft(f"destroy table inet {self._settings.table}\n")
             except NftError:
@@ -245,8 +271,13 @@ def ports_of(config: Config) -> list[int]:
     return [ListenAddress.parse(listener.address).port for listener in config.install.listener.values()]
 
 
-async def _is_foreign(table: str) -> bool:
-    """Whether there is such a table, and it is none that a proxy left behind."""
+def _ports_in(printed: str) -> set[int]:
+    """Return the ports that a printed table drops for."""
+    return {int(port) for ports in _PORTS.findall(printed) for port in re.findall(r"\d+", ports)}
+
+
+async def _is_foreign(table: str, *, whole: bool) -> bool:
+    """Whether there is such a table, and it is none that a proxy made: `whole` as it was left behind, or as what is left of it."""
     objects = json.loads(await _nft("", "-j", "list", "tables", "inet"))["nftables"]
     if not any(own.get("table", {}).get("name") == table for own in objects):
         return False
@@ -254,7 +285,9 @@ async def _is_foreign(table: str) -> bool:
     chains = {own["chain"]["name"] for own in objects if "chain" in own}
     others = {own[kind]["name"] for kind in ("map", "flowtable", "counter", "quota") for own in objects if kind in own}
     sets = {own["set"]["name"] for own in objects if "set" in own}
-    return bool(others) or chains != {_CHAIN} or sets != _SETS
+    if whole:
+        return bool(others) or chains != {_CHAIN} or sets != _SETS
+    return bool(others) or not (chains <= {_CHAIN} and sets <= _SETS)
 
 
 async def _nft(script: str, *options: str) -> str:

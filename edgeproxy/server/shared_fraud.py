@@ -23,7 +23,7 @@ GROUP, BARRED, UNBARRED = "fraud", "barred", "unbarred"
 UNBARRED_SECONDS = 86_400
 """How long a node may be silent and still hear that an account may call again."""
 UNBARRED_AT_ONCE = 10
-WRITTEN_SECONDS = 60.0
+WRITTEN_SECONDS = 10.0
 """After this time bars are written down again: the store may have been emptied."""
 LIFTED_SECONDS = KEPT_SECONDS + 2 * ROUND_SECONDS
 """How long the word of a node that barred an account may still stand after another lifted that."""
@@ -66,7 +66,7 @@ class SharedFraud:
         """Accounts that may call again, which others are to be told."""
         self._said: dict[str, dict[str, int]] = {}
         """When those bars end, as each node said last."""
-        self._lifted: dict[str, tuple[float, dict[str, int]]] = {}
+        self._lifted: dict[str, tuple[float, dict[str, float]]] = {}
         """Those whose bar was lifted a moment ago: until when the word of who barred them does not count, and when those bars were to end. One
         that ends later is another."""
         self._words: set[str] | None = None
@@ -116,7 +116,8 @@ class SharedFraud:
     def _lift(self, user: str) -> None:
         for bars in self._bars.values():
             bars.pop(user, None)
-        ends = {node: said[user] for node, said in self._said.items() if user in said}
+        # One of a node that said of none before is another.
+        ends = {node: said.get(user, -math.inf) for node, said in self._said.items()}
         self._lifted[user] = (time.monotonic() + LIFTED_SECONDS, ends)
         # Whoever lifts it takes it out of the store too: barred anew it is to be written again.
         self._written.discard(user)
@@ -212,6 +213,10 @@ class SharedFraud:
             await store.discard(BARRED, [self._bar(user) for user in gone])
         if fresh:
             await store.put(BARRED, fresh)
+            # Whoever lifted one of them meanwhile may have looked before it was there.
+            news = {word.partition(_PARTED)[0] for word in set(await store.members(UNBARRED)) - (self._words or set())}
+            if late := [bar for bar, _ in fresh if bar.partition(_PARTED)[0] in news]:
+                await store.discard(BARRED, late)
         self._written, self._written_at = users, now if again else self._written_at
 
     def _bar(self, user: str) -> str:

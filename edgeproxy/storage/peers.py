@@ -8,7 +8,7 @@ from sqlalchemy import column, select, table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from edgeproxy.config.address import check_host, check_pattern
+from edgeproxy.config.address import check_host, check_pattern, unmapped
 from edgeproxy.config.peer import PROBED_WHILE_DOWN, Machine, target_problem
 from edgeproxy.storage.database import require, told
 
@@ -220,11 +220,7 @@ def _network(row: Mapping[str, Any], faults: list[RowFault]) -> ipaddress.IPv4Ne
         if "%" in address:
             # A zone is one of this machine; what comes from there has none.
             raise ValueError
-        network = ipaddress.ip_network(f"{address}/{int(mask)}", strict=False)
-        if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped:
-            # Packets of IPv4 never look like that here.
-            return ipaddress.ip_network(f"{network.network_address.ipv4_mapped}/{network.prefixlen - 96}")
-        return network
+        return unmapped(ipaddress.ip_network(f"{address}/{int(mask)}", strict=False))
     except (TypeError, ValueError):
         problem = f"expected an address and the length of its network, got: {row['ip']}/{row['mask']}"
         faults.append(RowFault("address", str(row["id"]), "ip", problem))

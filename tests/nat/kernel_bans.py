@@ -95,6 +95,46 @@ def test_the_kernel_drops_what_is_banned_and_keeps_nothing(tmp_path: Path) -> No
     assert tables.split("\n") == ["table inet others", ""]
 
 
+def listed(table: str) -> str:
+    return subprocess.run(["nft", "list", "table", "inet", table], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_table_that_somebody_else_makes_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    command("ip", "link", "set", "lo", "up")
+    proxy = Proxy(tmp_path, TOML).start()
+    try:
+        assert manage(proxy, "ban", "add", "127.0.0.60")[0] == 0
+        assert until("127.0.0.60", "all4")
+        script = (
+            "flush ruleset\nadd table inet edgeproxy\nadd chain inet edgeproxy input\nadd rule inet edgeproxy input tcp dport 22 accept\n"
+        )
+        subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+        before = listed("edgeproxy")
+        wait_for(lambda: any("somebody else's" in line.get("error", "") for line in proxy.log))
+        assert listed("edgeproxy") == before
+    finally:
+        assert proxy.stop() == 0
+    assert listed("edgeproxy") == before
+    command("nft", "delete", "table", "inet", "edgeproxy")
+
+
+def test_of_two_proxies_with_one_table_the_one_that_lost_it_says_so(tmp_path: Path) -> None:
+    command("ip", "link", "set", "lo", "up")
+    first = Proxy(tmp_path, TOML, name="first").start()
+    second = Proxy(tmp_path, TOML.replace(":5060", ":5070"), name="second").start()
+    try:
+        wait_for(lambda: any("another proxy has the table" in line.get("error", "") for line in first.log))
+        assert "dport 5070" in listed("edgeproxy")
+        assert second.stop() == 0
+        # It takes its own again.
+        assert manage(first, "ban", "add", "127.0.0.60")[0] == 0
+        assert until("127.0.0.60", "all4")
+        assert "dport 5060" in listed("edgeproxy")
+    finally:
+        assert first.stop() == 0
+        second.stop()
+
+
 def test_a_table_of_somebody_else_is_left_alone_and_one_left_behind_is_taken_over(tmp_path: Path) -> None:
     command("ip", "link", "set", "lo", "up")
     command("nft", "add", "table", "inet", "filter")

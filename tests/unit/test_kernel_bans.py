@@ -30,7 +30,7 @@ async def at_work(bans: KernelBans) -> AsyncIterator[None]:
 def printed(script: str, *options: str) -> str:
     """Return what `nft` prints where all is well."""
     if script.startswith("list table"):
-        return "".join(f"ip saddr @{own} drop\n" for own in ("all4", "udp4", "all6", "udp6"))
+        return "".join(f"ip saddr @{own} th dport 5060 drop\n" for own in ("all4", "udp4", "all6", "udp6"))
     return '{"nftables": []}' if "list" in options else ""
 
 

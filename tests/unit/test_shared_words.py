@@ -103,6 +103,52 @@ def test_a_bar_outlives_an_emptied_store_and_the_restart_of_all_nodes(monkeypatc
     asyncio.run(work())
 
 
+def test_a_bar_by_another_node_just_after_one_was_lifted_holds_everywhere_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time(monkeypatch)
+
+    async def work() -> None:
+        store: Any = Memory(lambda: time.now)
+        engines = [Engine({"alice": 600}), Engine({}), Engine({})]
+        nodes = [SharedFraud(engine, name, lambda *_, **__: None, 0.0) for engine, name in zip(engines, "abc", strict=True)]  # type: ignore[arg-type]
+        for one in nodes * 2:
+            await one._round(store)
+        assert engines[2].heard == ["alice"]
+        nodes[2].unbar("alice")
+        for one in (*nodes[::-1], *nodes):
+            await one._round(store)
+        assert [engine.heard for engine in engines] == [[], [], []]
+        time.now += 1
+        engines[1].bars["alice"] = 600
+        for one in (nodes[1], nodes[0], nodes[2]):
+            await one._round(store)
+        assert [engine.heard for engine in engines] == [["alice"], [], ["alice"]]
+
+    asyncio.run(work())
+
+
+def test_a_bar_that_is_written_while_it_is_lifted_does_not_stay_in_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time(monkeypatch)
+
+    class Crossed(Memory):
+        """A store at which somebody else lifts the bar just before it is written."""
+
+        async def put(self, name: str, values: Any) -> None:
+            if name == shared_fraud.BARRED:
+                await super().put(shared_fraud.UNBARRED, [("alice\x1f1700001000.000\x1fx", 86_400.0)])
+            await super().put(name, values)
+
+    async def work() -> None:
+        store: Any = Crossed(lambda: time.now)
+        engine = Engine({"alice": 600, "bob": 600})
+        one = SharedFraud(engine, "one", lambda *_, **__: None, 0.0)  # type: ignore[arg-type]
+        await one._round(store)
+        assert list(await store.members(shared_fraud.BARRED)) == ["bob\x1fone"]
+        await one._round(store)
+        assert engine.bars == {"bob": 600}
+
+    asyncio.run(work())
+
+
 def test_a_bar_that_is_made_anew_after_it_was_lifted_holds_everywhere_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     time = Time(monkeypatch)
 

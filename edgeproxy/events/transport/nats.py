@@ -32,16 +32,18 @@ class _Secure(Client):
         return super()._connect_command()
 
 
-async def _quiet(_: Exception) -> None:
-    """Failures are those of deliveries, which are counted there."""
-
-
 async def connect(sink: Sink) -> Publisher:
     """Return the way to a sink; raise where the server is not there."""
     place = sink.place
     client = _Secure() if place.scheme == "tls" else Client()
+
+    async def tell(error: Exception) -> None:
+        """Failures are those of deliveries, which are counted there; while there is no connection the library would try for ever."""
+        if not client.is_connected:
+            raise error
+
     # One that is lost is opened anew by the next delivery, under our own pauses.
     await client.connect(
-        f"{place.scheme}://{place.netloc}", connect_timeout=max(1, round(sink.timeout_seconds)), allow_reconnect=False, error_cb=_quiet
+        f"{place.scheme}://{place.netloc}", connect_timeout=max(1, round(sink.timeout_seconds)), allow_reconnect=False, error_cb=tell
     )
     return Publisher(client, place.path.strip("/").replace("/", "."))

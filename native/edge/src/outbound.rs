@@ -32,7 +32,9 @@ pub(crate) fn has_ob(bytes: &[u8], uri: &Uri) -> bool {
 
 /// Whether a REGISTER is one of Outbound; if not its contacts have no flows (RFC 5626 section 6). `path` is what its way adds.
 pub(crate) fn judge(message: &Message<'_>, contacts: &mut Contacts<'_>, path: &[u8]) -> Result<bool, Refusal> {
-    let knows = supports(message, b"outbound");
+    // Who requires it knows it (RFC 3261 section 20.32).
+    let requires = message.elements(HeaderName::Require).any(|option| message.text(option).eq_ignore_ascii_case(b"outbound"));
+    let knows = requires || supports(message, b"outbound");
     for contact in &mut contacts.list {
         if !knows || contact.instance.is_empty() {
             contact.reg_id = 0;

@@ -117,6 +117,8 @@ fn what_is_no_outbound_has_no_flows_and_what_is_half_of_it_is_refused() {
         (vec!["Contact: <sip:bob@198.51.100.7>;+sip.instance=\"<urn:x>\";reg-id=0", "Supported: outbound"], 400),
         (vec!["Contact: <sip:bob@198.51.100.7>;+sip.instance=\"<urn:x>\";reg-id=x", "Supported: outbound"], 400),
         (vec![contact.as_str(), "Supported: outbound", "Via: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx"], 439),
+        // Who requires it knows it.
+        (vec![contact.as_str(), "Require: outbound", "Via: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx"], 439),
     ];
     for (lines, expected) in cases {
         let reply = one(rig.receive(FIRST, &register("c", 1, FIRST, &lines)));

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from edgeproxy.config import Config, load, load_text, to_document
+from edgeproxy.config.address import MatchRule
+from edgeproxy.config.registrar import networks
 from edgeproxy.errors import ConfigError
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.txt"))
@@ -66,6 +68,17 @@ def test_every_field_crosses() -> None:
         more = {**table, part: {**table[part], "surplus": 1}}
         with pytest.raises(Exception, match="unknown field `surplus`"):
             _native.check_document(msgspec.msgpack.encode(more))
+
+
+def test_networks_of_mapped_addresses_are_those_of_ipv4() -> None:
+    assert networks(["::ffff:198.51.100.0/120", "::ffff:127.0.0.1", "2001:db8::/32"]) == [
+        ("198.51.100.0", 24),
+        ("127.0.0.1", 32),
+        ("2001:db8::", 32),
+    ]
+    for text, place in (("::ffff:192.0.2.9", ("192.0.2.9", 32, 0)), ("[::ffff:192.0.2.9]:5070", ("192.0.2.9", 32, 5070))):
+        rule = MatchRule.parse(text)
+        assert (rule.network, rule.prefix, rule.port) == place
 
 
 def test_defaults_are_within_their_own_bounds() -> None:

@@ -487,6 +487,20 @@ def test_a_wish_for_media_is_yes_or_no() -> None:
         ]
 
 
+def test_how_many_a_limit_takes_is_a_number() -> None:
+    for most in ("2", -1, True, 1 << 32):
+
+        def limits(call: Call, most: object = most) -> Verdict:
+            call.limit("few", "alice", most=most)  # type: ignore[arg-type]
+            return CONTINUE
+
+        with SimulatedEdge(hooked("on_request", limits, "INVITE")) as edge:
+            assert edge.receive(request("INVITE")).status_code == 500
+            assert [str(failure["error"]).splitlines()[-1] for failure in edge.failures] == [
+                f"PolicyError: limit few: expected most to be an integer from 0 to 4294967295, got: {most!r}"
+            ]
+
+
 def test_the_end_of_a_look_at_an_attempt_comes_on_simulated_time() -> None:
     ended: list[int] = []
     with SimulatedEdge(hooked("on_branch", looking(ended), "INVITE"), deadline_seconds=30) as edge:

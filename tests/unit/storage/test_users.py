@@ -235,7 +235,7 @@ def test_a_server_that_falls_silent_while_it_is_read_is_told(
         process = int(found if found.isdigit() else Path(found).read_text())
         os.kill(process, signal.SIGSTOP)
         try:
-            with pytest.raises(StorageError, match="no answer in time|read timeout"):
+            with pytest.raises(StorageError, match=r"no answer in time|read timeout"):
                 async with asyncio.timeout(20):
                     await all_of(table)
         finally:
