@@ -11,9 +11,8 @@ use crate::cancel::derive;
 use crate::edge::Edge;
 use crate::hang_up::{first_contact, side};
 use crate::origin::Origin;
-use crate::question::Address;
 use crate::route::RouteView;
-use crate::target::{Target, TargetSet};
+use crate::target::TargetSet;
 use crate::transaction::{Server, Shape};
 
 /// How calls are pinged.
@@ -270,7 +269,7 @@ impl Edge {
                 ends.pinged[1 - side(from)] = true;
                 ends.reinvited[1 - side(from)] = method == Method::Invite;
             }
-            let target = Target::Address(Address { transport: hop.transport, address: hop.address });
+            let Some(target) = self.calls.get(key).map(|call| self.way_to_side(call, from, hop)) else { return };
             let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None, loop_hash: None };
             let origin = Origin::CallPing { call: key, to_caller: from == Direction::FromCallee };
             self.counters.call_pings_sent.add();

@@ -9,10 +9,12 @@ use syntax::{HeaderName, Message, Span, list_elements, push_unfolded};
 use crate::call::Call;
 use crate::call_ping::Numbers;
 use crate::edge::Edge;
+use crate::gruu::Wanted;
 use crate::hop::Hop;
 use crate::limit_settings::HeldLimit;
 use crate::origin::Origin;
 use crate::question::Address;
+use crate::reach::Reach;
 use crate::route::RouteView;
 use crate::target::{Target, TargetSet};
 use crate::transaction::{CancelReason, Transaction};
@@ -229,16 +231,27 @@ impl Edge {
         };
         let requests = [to_caller, to_callee];
         let hops = [ends.moved[0].unwrap_or(call.arrival), ends.moved[1].unwrap_or(callee)];
+        let ways = [Direction::FromCallee, Direction::FromCaller].map(|from| self.way_to_side(call, from, hops[1 - side(from)]));
         let places = self.calls.get_mut(key).map(|call| std::mem::take(&mut call.limits)).unwrap_or_default();
         let places = Arc::new(Mutex::new(places));
-        for (request, hop) in requests.into_iter().zip(hops) {
-            self.send_bye(now, &request, hop, &places);
+        for ((request, hop), way) in requests.into_iter().zip(hops).zip(ways) {
+            self.send_bye(now, &request, hop, way, &places);
         }
         true
     }
 
-    fn send_bye(&mut self, now: Now, request: &[u8], hop: Hop, places: &Arc<Mutex<SmallVec<[HeldLimit; 2]>>>) {
-        let target = Target::Address(Address { transport: hop.transport, address: hop.address });
+    /// Where a request of ours goes to a side of a call: by `hop`, or where its phone has registered from since.
+    pub(crate) fn way_to_side(&self, call: &Call, from: Direction, hop: Hop) -> Target {
+        let to = 1 - side(from);
+        let user = if to == 1 { call.texts.request_uri() } else { call.texts.uri_of_from() };
+        let ends = call.ends.as_deref().filter(|ends| self.routes_beyond_us(&ends.routes[to], to).is_some_and(|routes| routes.is_empty()));
+        match ends.and_then(|ends| contact_uri(&ends.contacts[to]).zip(self.served_user(user))) {
+            Some((contact, aor)) => Target::Phone(Box::new((Wanted::any(self.account_of(&aor)), Reach::by(contact.as_bytes().into(), hop)))),
+            None => Target::Address(Address { transport: hop.transport, address: hop.address }),
+        }
+    }
+
+    fn send_bye(&mut self, now: Now, request: &[u8], hop: Hop, target: Target, places: &Arc<Mutex<SmallVec<[HeldLimit; 2]>>>) {
         let targets = TargetSet { targets: SmallVec::from_buf([target]), policy: None, plan: None, from: None, loop_hash: None };
         // Its Route stands as it is written: the first of it is where the hop leads.
         let wait = 64 * self.snapshot.timers.t1;

@@ -2,7 +2,7 @@
 //! The Contact itself stays as it is, so that the phone gets back what it said, whatever is between (RFC 6314 section 4.2 does
 //! without; RFC 3261 section 12.1.2 has user agents keep what they do not know of a URI).
 
-use proto::{FlowToken, Now};
+use proto::{Direction, FlowToken, Now};
 use syntax::{HeaderName, Message, Method, SessionDescription, Span, Uri, parse_name_addr};
 
 use crate::edge::Edge;
@@ -126,6 +126,12 @@ impl Edge {
         changes
     }
 
+    /// The user of ours who was called; whoever called may have named another in To, such as a number that leads there.
+    fn called_user(&self, message: &Message<'_>, shape: &Shape) -> Option<Vec<u8>> {
+        let call = self.calls.get(shape.call).filter(|call| call.texts.call_id() == message.call_id() && shape.dialog == Some(Direction::FromCaller))?;
+        self.served_user(call.texts.request_uri())
+    }
+
     /// The phone that a marked Request-URI leads to; its Request-URI is what the phone said.
     pub(crate) fn marked_target(&self, message: &Message<'_>, shape: &Shape) -> Option<Target> {
         if shape.route.next.is_some() {
@@ -145,7 +151,8 @@ impl Edge {
             return Some(Target::Phone(Box::new((wanted, way))));
         }
         let to = Uri::parse(message.bytes, message.head.to.uri).ok().filter(|to| self.serves(message.text(to.host)));
-        Some(match to.and_then(|to| self.address_of_record(message.bytes, &to)) {
+        let to = to.and_then(|to| self.address_of_record(message.bytes, &to));
+        Some(match self.called_user(message, shape).or(to) {
             Some(aor) => Target::Phone(Box::new((Wanted::any(self.account_of(&aor)), way))),
             None => Target::Contact(Box::new(way)),
         })

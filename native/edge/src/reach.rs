@@ -123,6 +123,12 @@ fn may_be_reached(binding: &Binding) -> bool {
 }
 
 impl Edge {
+    /// The address of record that a URI names, where it is one of ours.
+    pub(crate) fn served_user(&self, uri: &[u8]) -> Option<Vec<u8>> {
+        let parsed = Uri::parse(uri, Span::new(0, uri.len())).ok().filter(|parsed| self.serves(parsed.host.of(uri)))?;
+        self.address_of_record(uri, &parsed)
+    }
+
     /// Where a new request goes whose Request-URI is that of a user of ours.
     pub(crate) fn registered_target(&self, message: &Message<'_>) -> Option<Target> {
         let uri = &message.head.request_uri;
@@ -180,7 +186,10 @@ impl Edge {
     fn take_newest(&mut self, entry: Key, found: Vec<Reach>, way: Reach, by_device: bool) {
         // Two phones of one user may have the same address inside; the mark says which, unless its phone was heard again elsewhere.
         let newer = |other: &Reach| (by_device || other.uri == way.uri && other.made >= way.made) && other.hop.is_some();
-        let newest = if way.hop.is_none() {
+        let is_still_there = |other: &Reach| other.uri == way.uri && other.hop == way.hop;
+        let newest = if way.hop.is_some() && !by_device && found.iter().any(is_still_there) {
+            way
+        } else if way.hop.is_none() {
             // Of this one only the Contact is known: where that is registered, that is where it leads.
             found.into_iter().filter(|other| same_uri(&other.uri, &way.uri)).max_by_key(|other| other.made).map_or(way, Reach::fixed)
         } else {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use proto::{Key, LargePages, Location, Moment, NonceWindows, Now, Secret, TimedSlab, seconds, transaction_key};
+use proto::{Key, Location, Moment, NonceWindows, Now, TimedSlab, seconds, transaction_key};
 use smallvec::SmallVec;
 use syntax::Message;
 
@@ -32,8 +32,6 @@ pub(crate) struct Parked {
 /// The state of one worker that is about users.
 pub(crate) struct Users {
     pub(crate) location: Location,
-    secret: Secret,
-    large_pages: LargePages,
     pub(crate) nonces: NonceWindows,
     pub(crate) nonce_number: u32,
     pub(crate) credentials: CredentialCache,
@@ -59,11 +57,8 @@ pub(crate) struct Users {
 
 impl Users {
     pub(crate) fn new(settings: &RouteSettings, options: &EdgeOptions, now: Moment) -> Self {
-        let (secret, large_pages) = (options.process_secret, options.large_pages);
         let mut users = Self {
-            location: Location::new(secret, 0, large_pages),
-            secret,
-            large_pages,
+            location: Location::new(options.process_secret, 0, options.large_pages),
             nonces: NonceWindows::new(),
             nonce_number: 0,
             credentials: CredentialCache::default(),
@@ -85,13 +80,12 @@ impl Users {
     /// Goes by the bounds of other settings from now on.
     pub(crate) fn set_limits(&mut self, settings: &RouteSettings, workers: usize, now: Moment) {
         let Some(registrar) = &settings.registrar else {
-            // Nobody registers here any more; what waits has lost its sense.
-            if !self.location.is_empty() || !self.parked.is_empty() {
-                self.location = Location::new(self.secret, 0, self.large_pages);
+            // Nobody registers here any more; what waits has lost its sense. Bindings stay until they end: the file before may come back.
+            if !self.parked.is_empty() {
                 self.parked = TimedSlab::new(0, now);
                 self.waiting.clear();
-                self.names.clear();
             }
+            self.names.clear();
             return;
         };
         // A record lies where the hash of its name says, so that one worker may have a few more than another.

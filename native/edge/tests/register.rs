@@ -1103,6 +1103,42 @@ fn a_dialog_follows_its_phone_to_where_that_registered_anew() {
 }
 
 #[test]
+fn a_phone_that_came_back_is_found_whatever_number_was_called_and_by_our_own_requests() {
+    let contact = ["Contact: <sip:bob@10.1.2.3:5070>"];
+    let register = |rig: &mut Rig, cseq, from: &str| {
+        let mut natted = Register::new(cseq).lines(&contact);
+        natted.via = "10.1.2.3:5070";
+        one(rig.receive(from, &natted.text()));
+    };
+    let number = |text: String| {
+        text.lines().map(|line| format!("{}\r\n", if line.starts_with("To:") { line.replace("bob@", "4930123@") } else { line.to_owned() })).collect::<String>()
+    };
+    let answered = || {
+        let mut rig = Rig::new(served());
+        register(&mut rig, 1, "198.51.100.9:31000");
+        let sent = rig.receive(CORE, &number(Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text()));
+        let ok = response(&sent[1].text, 200, "bob").replace("<sip:bob@203.0.113.9>", "<sip:bob@10.1.2.3:5070>");
+        let sent = rig.receive("198.51.100.9:31000", &ok);
+        let ok = sent.iter().find(|sent| sent.to.to_string() == CORE).unwrap().text.clone();
+        rig.advance(2_000);
+        (rig, ok)
+    };
+    for (from, place) in [("198.51.100.9:31000", "198.51.100.9:31000"), ("198.51.100.9:32222", "198.51.100.9:32222")] {
+        let (mut rig, ok) = answered();
+        register(&mut rig, 2, from);
+        let uri = header(&ok, "Contact").split(['<', '>']).nth(1).unwrap().to_owned();
+        let sent = rig.receive(CORE, &number(of_core("BYE", &ok, &uri, 2)));
+        assert_eq!(sent[0].to.to_string(), place);
+        // By command, too.
+        let (mut rig, ok) = answered();
+        register(&mut rig, 2, from);
+        let sent = rig.hang_up(header(&ok, "Call-ID"));
+        let places: Vec<String> = sent.iter().filter(|sent| sent.first_line().starts_with("BYE")).map(|sent| sent.to.to_string()).collect();
+        assert!(places.contains(&place.to_owned()) && places.len() == 2, "{places:?}");
+    }
+}
+
+#[test]
 fn a_peer_is_told_by_stun_where_it_is_seen_and_a_stranger_is_not() {
     let mut rig = Rig::new(served());
     let request = b"\0\x01\0\0\x21\x12\xa4\x420123456789ab";
@@ -1180,7 +1216,16 @@ fn writing_begins_and_ends_with_the_configuration() {
     let mut without = off.clone();
     without.registrar = None;
     without.peers[1].authenticate = false;
+    // A file without a registrar may be a slip: its bindings stay until they end.
+    rig.reload(without.clone()).unwrap();
+    rig.advance(10_000);
+    assert!(rig.writes(100).is_empty());
+    rig.reload(served()).unwrap();
+    assert_eq!(rig.rows("bob@example.net").len(), 1);
+    assert!(rig.receive(CORE, &Request::new("INVITE", "sip:bob@example.net").via("SIP/2.0/UDP 192.0.2.200").text()).len() > 1);
     rig.reload(without).unwrap();
+    rig.advance(3_700_000);
+    rig.reload(served()).unwrap();
     assert!(rig.rows("bob@example.net").is_empty());
 }
 
