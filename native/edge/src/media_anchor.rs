@@ -167,8 +167,9 @@ impl Edge {
         if ip == source {
             return false;
         }
-        let is_ours = told.contains(&ip) || self.is_own_address(ip);
-        let is_told = || self.snapshot.settings.listeners.iter().any(|listener| listener.media_advertise == Some(ip));
+        let is_ours = self.is_own_address(ip);
+        // Of an address that others know us by only ports of ours lead here: whoever is behind the same NAT has it as well.
+        let is_told = || told.contains(&ip) || self.snapshot.settings.listeners.iter().any(|listener| listener.media_advertise == Some(ip));
         let circles = self.options.media.has(place.port()) && (is_ours || is_told());
         circles || (is_ours || ip.is_loopback()) && !source.is_loopback() && !self.is_own_address(source)
     }

@@ -598,6 +598,9 @@ fn a_phone_elsewhere_may_have_the_numbers_of_our_ports() {
     assert!(sent_to(&sent, CALLEE).first_line().starts_with("INVITE"));
     let circle = within("INVITE", &ok, 3, "z9hG4bK-circle").header("Content-Type: application/sdp").body(&sdp("198.18.0.9", 30_002)).text();
     assert_eq!(rig.receive(CALLER, &circle).last().unwrap().status_code(), 400);
+    // Nor is what the NAT has beside them ours.
+    let beside = within("INVITE", &ok, 4, "z9hG4bK-beside").header("Content-Type: application/sdp").body(&sdp("198.18.0.9", 4_000)).text();
+    assert!(sent_to(&rig.receive(CALLER, &beside), CALLEE).first_line().starts_with("INVITE"));
 }
 
 #[test]
