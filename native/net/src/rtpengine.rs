@@ -416,6 +416,11 @@ impl Asker {
             }
             self.set_up(pending.node, false);
             let Some(question) = pending.question else { continue };
+            let is_ours = self.nodes.iter().any(|node| node.settings.address == pending.node);
+            if question.command.kind == NgKind::Delete && is_ours && self.abandoned.len() < self.most {
+                // It may be lost, or come too late: asked again once it answers anything.
+                self.abandoned.push(Abandoned { node: pending.node, delete: question.command.clone() });
+            }
             if pending.ended {
                 self.abandon(&question.command, pending.refused.into_iter().chain([pending.node]));
                 self.failed(*question, "its call is over");
