@@ -109,6 +109,12 @@ def extra(*engines: Engine, weights: tuple[int, ...] = (1, 1)) -> str:
     return f"[media]\n{terms}{''.join(tables)}" + '[events]\nlog = ["E_RTPENGINE_STATUS"]\n'
 
 
+def signalled(number: signal.Signals, *engines: Engine) -> None:
+    for one in engines:
+        assert one.process
+        one.process.send_signal(number)
+
+
 def hear_each_other(call: Call, near: Talker, far: Talker, by: Engine) -> bool:
     """Whether each side hears the other, and an engine is what both talk to."""
     near.say("from the caller", call.near, 5, pause=0.02)
@@ -292,14 +298,10 @@ def test_an_offer_that_no_engine_takes_leaves_the_call_where_it_is(local: Local,
     with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
         proxy, port, _ = local(core=core.port, extra=extra(one, other, weights=(100, 1)))
         call = Call(port, caller, core, near, far, "stays")
-        for process in (one.process, other.process):
-            assert process
-            process.send_signal(signal.SIGSTOP)
+        signalled(signal.SIGSTOP, one, other)
         call.offer(sdp(near.host, near.port), branch="nobody")
         assert caller.receive_until("SIP/2.0 5", having="nobody").startswith("SIP/2.0 500")
-        for process in (one.process, other.process):
-            assert process
-            process.send_signal(signal.SIGCONT)
+        signalled(signal.SIGCONT, one, other)
         proxy.told("E_RTPENGINE_STATUS", 4, 6)
         assert (one.sessions(), other.holds(0)) == (1, True)
         assert hear_each_other(call, near, far, one)
@@ -312,16 +314,12 @@ def test_a_call_that_ends_while_its_offer_moves_leaves_nothing(local: Local, eng
     with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
         proxy, port, _ = local(core=core.port, extra=extra(one, other, weights=(100, 1)))
         call = Call(port, caller, core, near, far, "over")
-        for process in (one.process, other.process):
-            assert process
-            process.send_signal(signal.SIGSTOP)
+        signalled(signal.SIGSTOP, one, other)
         call.offer(sdp(near.host, near.port), branch="moves")
         # The first has two tries of a tenth of a second, then it is with the other one.
         time.sleep(0.3)
         call.end()
-        for process in (one.process, other.process):
-            assert process
-            process.send_signal(signal.SIGCONT)
+        signalled(signal.SIGCONT, one, other)
         assert (one.holds(0, 5), other.holds(0, 5)) == (True, True)
         proxy.told("E_RTPENGINE_STATUS", 2, 6)
         assert other.is_empty()
