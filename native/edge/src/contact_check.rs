@@ -87,8 +87,12 @@ impl Edge {
             let name = host.to_ascii_lowercase();
             let known = self.users.names.get(name.as_slice()).filter(|(_, until)| *until > now.moment);
             let Some(addresses) = known.map(|(addresses, _)| addresses.clone()) else { return ContactVerdict::Resolve(name) };
-            if let Some(why) = addresses.into_iter().find_map(|ip| self.bad_address(arrival, natted, ip, port)) {
-                return ContactVerdict::Bad(why);
+            for place in addresses {
+                // A port in the URI leaves SRV out (RFC 3263 section 4.2).
+                let ports = [port, if uri.port.is_some() { port } else { place.port() }];
+                if let Some(why) = ports.into_iter().find_map(|port| self.bad_address(arrival, natted, place.ip(), port)) {
+                    return ContactVerdict::Bad(why);
+                }
             }
         }
         ContactVerdict::Good

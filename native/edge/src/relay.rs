@@ -257,7 +257,7 @@ impl Edge {
     /// Takes the answer to a question.
     pub fn handle_answer(&mut self, now: Now, answer: Answer) {
         if answer.id.asker == Asker::Contact {
-            let addresses = answer.addresses.iter().map(|address| address.address.ip()).collect();
+            let addresses = answer.addresses.iter().map(|address| address.address).collect();
             return self.name_resolved(now, &answer.host, addresses);
         }
         let entry = answer.id.transaction;

@@ -1,7 +1,7 @@
 //! What a worker holds of users: where they are, what their passwords are known by, and requests that wait for such things.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use proto::{Key, Location, Moment, NonceWindows, Now, TimedSlab, seconds, transaction_key};
 use smallvec::SmallVec;
@@ -42,8 +42,8 @@ pub(crate) struct Users {
     waiting: HashMap<u128, SmallVec<[Key; 1]>>,
     /// The account that the request at hand is of.
     pub(crate) proved: Option<Box<Account>>,
-    /// Addresses of names that Contacts have.
-    pub(crate) names: HashMap<Box<[u8]>, (Vec<IpAddr>, Moment)>,
+    /// Where names lead that Contacts have, with ports of SRV.
+    pub(crate) names: HashMap<Box<[u8]>, (Vec<SocketAddr>, Moment)>,
     /// Records that wait to be written, by their place.
     pub(crate) unwritten: VecDeque<u32>,
     /// Bindings that wait to be deleted from the database.
@@ -174,7 +174,7 @@ impl Edge {
     }
 
     /// Remembers the addresses of a Contact's name, and takes up what waited for them.
-    pub(crate) fn name_resolved(&mut self, now: Now, host: &str, addresses: Vec<IpAddr>) {
+    pub(crate) fn name_resolved(&mut self, now: Now, host: &str, addresses: Vec<SocketAddr>) {
         let host = host.to_ascii_lowercase().into_bytes();
         if self.users.names.len() >= NAMES {
             self.users.names.retain(|_, (_, until)| *until > now.moment);

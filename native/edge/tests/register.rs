@@ -153,6 +153,33 @@ fn nobody_registers_what_would_let_calls_in_elsewhere() {
 }
 
 #[test]
+fn a_contact_that_stands_twice_is_as_it_was_said_last() {
+    let mut rig = Rig::new(served());
+    one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@198.51.100.7>;q=0.1, <sip:bob@198.51.100.7>;q=0.2"]).text()));
+    let rows = rig.rows("bob@example.net");
+    assert_eq!((rows.len(), rows[0].q), (1, 200));
+    one(rig.receive(PHONE, &Register::new(2).lines(&["Contact: <sip:bob@198.51.100.7>", "Contact: <sip:bob@198.51.100.7>;expires=0"]).text()));
+    assert!(rig.rows("bob@example.net").is_empty());
+}
+
+#[test]
+fn a_name_that_leads_to_a_listener_by_srv_is_refused() {
+    let mut settings = served();
+    settings.listeners[0] = listener("public", "udp:192.0.2.1:24500");
+    for (contact, place, expected) in [
+        ("<sip:bob@own.example.org>", "192.0.2.1:24500", 476),
+        ("<sip:bob@own.example.org>", "198.51.100.9:24500", 200),
+        // A port leaves SRV out.
+        ("<sip:bob@own.example.org:24500>", "192.0.2.1:5060", 476),
+    ] {
+        let mut rig = Rig::new(settings.clone());
+        rig.receive(PHONE, &Register::new(1).lines(&[&format!("Contact: {contact}")]).text());
+        let question = rig.questions.remove(0);
+        assert_eq!(code(rig.answer(&question, &[place])), expected, "{contact} {place}");
+    }
+}
+
+#[test]
 fn a_contact_that_is_a_name_waits_for_where_that_leads() {
     let mut rig = Rig::new(served());
     let text = Register::new(1).lines(&["Contact: <sip:bob@Phone.example.org>"]).text();

@@ -185,16 +185,22 @@ pub fn register(
             bindings.remove(oldest);
         }
     }
-    for contact in request.contacts {
+    for contact in last_of_each(request.contacts) {
         apply(bindings, contact, request, granted(contact, request, rules, random)?, rules, now, &mut tell);
     }
     Ok(())
 }
 
+/// Contacts are taken one after the other: of one that stands there twice the last counts (RFC 3261 section 10.3 step 7).
+fn last_of_each<'a, 'b>(contacts: &'a [Contact<'b>]) -> impl Iterator<Item = &'a Contact<'b>> {
+    let same = |one: &Contact<'_>, other: &Contact<'_>| one.reg_id == other.reg_id && one.instance == other.instance && same_uri(one.uri, other.uri);
+    contacts.iter().enumerate().filter(move |(index, contact)| !contacts[index + 1..].iter().any(|later| same(contact, later))).map(|(_, contact)| contact)
+}
+
 /// How many bindings there would be.
 fn outcome(bindings: &[Binding], request: &Registration<'_>, rules: &RegistrarRules, now: u32, random: u64) -> Result<usize, RegistrationError> {
     let mut after: SmallVec<[Binding; 1]> = bindings.iter().cloned().collect();
-    for contact in request.contacts {
+    for contact in last_of_each(request.contacts) {
         apply(&mut after, contact, request, granted(contact, request, rules, random)?, rules, now, &mut |_, _| {});
     }
     Ok(after.len())
