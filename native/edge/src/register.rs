@@ -5,7 +5,7 @@ use std::io::Write;
 
 use proto::{Binding, Change, Contact, Flow, FlowConnection, Now, RegistrarRules, Registration, RegistrationError, push_of, register};
 use smallvec::SmallVec;
-use syntax::{HeaderName, Message, Scheme, Span, Uri, header_param, list_elements, parse_name_addr, push_unfolded, same_uri};
+use syntax::{HeaderName, Message, Scheme, Span, Transport, Uri, header_param, list_elements, parse_name_addr, push_unfolded, same_uri};
 
 use crate::edge::Edge;
 use crate::gateway_uri::unescaped;
@@ -102,6 +102,12 @@ impl Edge {
         }
     }
 
+    fn has_listener_for(&self, contact: &[u8]) -> bool {
+        let uri = Uri::parse(contact, Span::new(0, contact.len())).ok();
+        let transport = uri.and_then(|uri| if uri.scheme == Scheme::Sips { Some(Transport::Tls) } else { uri.transport });
+        transport.is_none_or(|transport| self.offered_transports().contains(&transport))
+    }
+
     /// The header field lines of a 200; nothing where the request waits.
     fn try_register(&mut self, now: Now, arrival: &Hop, message: &Message<'_>, peer: u16) -> Result<Option<Vec<u8>>, Refusal> {
         let snapshot = std::sync::Arc::clone(&self.snapshot);
@@ -124,6 +130,13 @@ impl Edge {
         let natted = snapshot.nat_tests.hold(arrival, message);
         if !self.check_contacts(now, arrival, message, &contacts.list)? {
             return Ok(None);
+        }
+        // By its flow any phone is reached; one without could never be called.
+        let by_flow = natted || arrival.transport.is_reliable() || message.named(b"Path").next().is_some();
+        let whole = message.named(b"Expires").next().and_then(|slot| delta_seconds(message.text(slot.value)));
+        let stays = |contact: &&Contact<'_>| contact.expires.or(whole) != Some(0) && contact.reg_id == 0;
+        if !by_flow && contacts.list.iter().filter(stays).any(|contact| !self.has_listener_for(contact.uri)) {
+            return Err(Refusal { reason_phrase: Some("No Listener Has The Transport Of The Contact".to_owned()), ..Refusal::new(400, "register") });
         }
         let mut path = Vec::new();
         for element in message.named(b"Path").flat_map(|slot| list_elements(message.bytes, slot.value)) {

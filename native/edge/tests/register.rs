@@ -153,6 +153,21 @@ fn nobody_registers_what_would_let_calls_in_elsewhere() {
 }
 
 #[test]
+fn a_contact_that_nobody_could_call_is_refused() {
+    let mut rig = Rig::new(served());
+    for (cseq, contact, expected) in [
+        (1, "<sips:bob@198.51.100.7>", 400),
+        (2, "<sip:bob@198.51.100.7;transport=tls>", 400),
+        (3, "<sip:bob@198.51.100.7;transport=ws>", 400),
+        (4, "<sip:bob@198.51.100.7;transport=tls>;expires=0", 200),
+        (5, "<sip:bob@198.51.100.7;transport=UDP>", 200),
+    ] {
+        assert_eq!(code(rig.receive(PHONE, &Register::new(cseq).lines(&[&format!("Contact: {contact}")]).text())), expected, "{contact}");
+    }
+    assert_eq!((rig.rows("bob@example.net").len(), rig.counters().registrations_refused.get()), (1, 3));
+}
+
+#[test]
 fn a_contact_that_stands_twice_is_as_it_was_said_last() {
     let mut rig = Rig::new(served());
     one(rig.receive(PHONE, &Register::new(1).lines(&["Contact: <sip:bob@198.51.100.7>;q=0.1, <sip:bob@198.51.100.7>;q=0.2"]).text()));
