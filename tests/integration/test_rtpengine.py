@@ -1,5 +1,6 @@
 """Real rtpengines in place of our own media workers: heard both ways, several of them, and one that goes."""
 
+import os
 import re
 import signal
 import socket
@@ -109,10 +110,18 @@ def extra(*engines: Engine, weights: tuple[int, ...] = (1, 1)) -> str:
     return f"[media]\n{terms}{''.join(tables)}" + '[events]\nlog = ["E_RTPENGINE_STATUS"]\n'
 
 
-def signalled(number: signal.Signals, *engines: Engine) -> None:
+def freeze(*engines: Engine) -> None:
     for one in engines:
         assert one.process
-        one.process.send_signal(number)
+        one.process.send_signal(signal.SIGSTOP)
+        # On another processor it may go on for a moment, and answer.
+        os.waitid(os.P_PID, one.process.pid, os.WSTOPPED)
+
+
+def thaw(*engines: Engine) -> None:
+    for one in engines:
+        assert one.process
+        one.process.send_signal(signal.SIGCONT)
 
 
 def hear_each_other(call: Call, near: Talker, far: Talker, by: Engine) -> bool:
@@ -245,14 +254,13 @@ def test_an_engine_that_was_slow_keeps_no_session_that_went_on_elsewhere(local: 
         _, port, _ = local(core=core.port, extra=extra(slow, other, weights=(100, 1)))
         moved = Call(port, caller, core, near, far, "moved")
         assert (slow.sessions(), other.sessions()) == (1, 0)
-        assert slow.process
-        slow.process.send_signal(signal.SIGSTOP)
+        freeze(slow)
         # A new call, and an offer within one that is there.
         fresh = Call(port, caller, core, near, far, "fresh")
         offer, reply = moved.again(sdp(near.host, near.port), sdp(far.host, far.port), branch="again")
         assert other.has(place(offer)[1])
         assert other.has(place(reply)[1])
-        slow.process.send_signal(signal.SIGCONT)
+        thaw(slow)
         assert slow.holds(0, 15)
         assert other.sessions() == 2
         moved.end()
@@ -279,13 +287,12 @@ def test_two_offers_of_one_call_that_move_at_once_leave_one_session(local: Local
     with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
         _, port, _ = local(core=core.port, extra=extra(slow, other, weights=(100, 1)))
         call = Call(port, caller, core, near, far, "twice")
-        assert slow.process
-        slow.process.send_signal(signal.SIGSTOP)
+        freeze(slow)
         for cseq, branch in ((2, "first"), (3, "second")):
             call.offer(sdp(near.host, near.port), branch=branch, cseq=cseq)
         offers = {core.receive_until("INVITE", having=f"CSeq: {cseq} ") for cseq in (2, 3)}
         assert {other.has(place(offer)[1]) for offer in offers} == {True}
-        slow.process.send_signal(signal.SIGCONT)
+        thaw(slow)
         assert slow.holds(0, 5)
         # Whoever asks engines is still there.
         fresh = Call(port, caller, core, near, far, "fresh")
@@ -298,10 +305,10 @@ def test_an_offer_that_no_engine_takes_leaves_the_call_where_it_is(local: Local,
     with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
         proxy, port, _ = local(core=core.port, extra=extra(one, other, weights=(100, 1)))
         call = Call(port, caller, core, near, far, "stays")
-        signalled(signal.SIGSTOP, one, other)
+        freeze(one, other)
         call.offer(sdp(near.host, near.port), branch="nobody")
         assert caller.receive_until("SIP/2.0 5", having="nobody").startswith("SIP/2.0 500")
-        signalled(signal.SIGCONT, one, other)
+        thaw(one, other)
         proxy.told("E_RTPENGINE_STATUS", 4, 6)
         assert (one.sessions(), other.holds(0)) == (1, True)
         assert hear_each_other(call, near, far, one)
@@ -314,12 +321,12 @@ def test_a_call_that_ends_while_its_offer_moves_leaves_nothing(local: Local, eng
     with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
         proxy, port, _ = local(core=core.port, extra=extra(one, other, weights=(100, 1)))
         call = Call(port, caller, core, near, far, "over")
-        signalled(signal.SIGSTOP, one, other)
+        freeze(one, other)
         call.offer(sdp(near.host, near.port), branch="moves")
         # The first has two tries of a tenth of a second, then it is with the other one.
         time.sleep(0.3)
         call.end()
-        signalled(signal.SIGCONT, one, other)
+        thaw(one, other)
         assert (one.holds(0, 5), other.holds(0, 5)) == (True, True)
         proxy.told("E_RTPENGINE_STATUS", 2, 6)
         assert other.is_empty()
