@@ -330,3 +330,28 @@ def test_a_call_that_ends_while_its_offer_moves_leaves_nothing(local: Local, eng
         assert (one.holds(0, 5), other.holds(0, 5)) == (True, True)
         proxy.told("E_RTPENGINE_STATUS", 2, 6)
         assert other.is_empty()
+
+
+def test_of_two_that_ring_behind_us_the_one_that_answers_is_heard(local: Local, engine: Callable[..., Engine]) -> None:
+    one = engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far, Talker() as loser:
+        _, port, _ = local(core=core.port, extra=extra(one))
+        caller.send(
+            described(invite("INVITE", caller.port, f"sip:b@127.0.0.1:{core.port}", branch="forked"), sdp(near.host, near.port)), port
+        )
+        request = core.receive_until("INVITE")
+        assert request
+        for tag, talker in (("callee", far), ("other", loser)):
+            early = answer(request, "183 Session Progress", tag=tag).replace(
+                "Content-Length", "Require: 100rel\r\nRSeq: 1\r\nContent-Length"
+            )
+            core.send(described(early, sdp(talker.host, talker.port)), port)
+            heard = caller.receive_until("SIP/2.0 183", having=f"tag={tag}")
+            assert heard
+        # The answer stood in its 183.
+        core.send(answer(request, "200 OK", tag="callee"), port)
+        assert caller.receive_until("SIP/2.0 200")
+        near.say("from the caller", place(heard), 5, pause=0.02)
+        far.say("from the callee", place(request), 5, pause=0.02)
+        assert (far.hears_all(5), near.hears_all(5)) == (["from the caller"] * 5, ["from the callee"] * 5)
+        assert loser.hears(0.2) == []

@@ -66,6 +66,13 @@ struct HeldMedia {
     deadline: Moment,
 }
 
+/// A response that went on, as it came, and its description.
+#[derive(Debug)]
+struct GoneMedia {
+    bytes: Box<[u8]>,
+    description: Box<[u8]>,
+}
+
 /// What of one transaction waits for descriptions.
 #[derive(Debug, Default)]
 pub(crate) struct MediaWait {
@@ -73,6 +80,8 @@ pub(crate) struct MediaWait {
     pending: Option<PendingMedia>,
     /// Responses.
     held: Vec<HeldMedia>,
+    /// Every 2xx that went on: said again it goes the same way, whatever was agreed on since.
+    gone: Vec<GoneMedia>,
 }
 
 impl MediaWait {
@@ -249,7 +258,12 @@ impl Edge {
         let Some(session) = self.calls.get_mut(asked.call).and_then(|call| call.media.get_mut(asked.place)) else { return };
         let [from, to] = [asked.side, asked.side.other()].map(|side| session.listeners[side as usize]);
         match asked.kind {
-            NgKind::Offer => session.offers.open(asked.side, asked.number),
+            NgKind::Offer => {
+                session.offers.open(asked.side, asked.number);
+                if message.is_request() && message.head.method == Method::Invite {
+                    session.offered = Some((asked.side, asked.number));
+                }
+            }
             NgKind::Answer => {
                 let last = message.is_request() || message.head.status_code >= 200 || is_reliable(message);
                 session.offers.answered(asked.side, last);
@@ -258,6 +272,10 @@ impl Edge {
         }
         let Some(external) = session.external.as_mut() else { return };
         external.asked = true;
+        let tag = asked.tags[usize::from(asked.kind == NgKind::Answer)];
+        if asked.side == Side::Callee && session.early.is_open() && session.tags.iter().any(|own| **own == *tag) {
+            external.note_early(tag, &said);
+        }
         let (id, call_id, node) = (session.id, external.call_id.clone(), external.node);
         let hidden = self.hides(message, asked.arrival);
         let networks = [from, to].map(|listener| self.snapshot.listener(listener).network.clone());
@@ -293,9 +311,21 @@ impl Edge {
         }
         let Some(transaction) = self.transactions.get(entry) else { return false };
         let (call, dialog) = (transaction.call, transaction.dialog);
+        let gone = transaction.media.as_ref().and_then(|wait| wait.gone.iter().find(|gone| *gone.bytes == *message.bytes));
+        if let Some(description) = gone.map(|gone| gone.description.clone()) {
+            self.media.ready = Some(Some(description));
+            self.take_response(now, arrival, entry, attempt, message);
+            self.media.ready = None;
+            return true;
+        }
         let behind = transaction.media.as_ref().is_some_and(|wait| wait.held.iter().any(|held| held.attempt == attempt));
         let asked = match self.asked_by_response(call, attempt, dialog, arrival, message) {
             Some(asked) if !behind => match self.for_engine(arrival, message) {
+                Ok(said) if dialog.is_none() && message.head.status_code >= 200 => {
+                    let tag = message.text(message.head.to.tag);
+                    let again = self.session_mut(asked.call, asked.place).and_then(|session| session.external.as_mut()?.settle(tag));
+                    Some(asked).zip(said.or(again))
+                }
                 Ok(said) => Some(asked).zip(said),
                 Err(fault) => {
                     // It is too late to refuse: whoever gets it may still make something of it.
@@ -443,6 +473,11 @@ impl Edge {
         let mut description = Some(description);
         for held in mine {
             let given = if held.number == number { description.take() } else { None };
+            if let (Some(Some(description)), true) = (&given, held.bytes.starts_with(b"SIP/2.0 2"))
+                && let Some(wait) = self.transactions.get_mut(entry).and_then(|transaction| transaction.media.as_mut())
+            {
+                wait.gone.push(GoneMedia { bytes: held.bytes.clone(), description: description.clone() });
+            }
             self.media.ready = given;
             self.with_stored(&held.bytes, |edge, message| edge.take_response(now, &held.arrival, entry, held.attempt, message));
             self.media.ready = None;

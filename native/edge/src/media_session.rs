@@ -107,6 +107,11 @@ impl EarlyMedia {
         self.last = place;
     }
 
+    /// Whether nobody has answered yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.answered.is_none()
+    }
+
     /// Whether another dialog than that of the callee with `tag` was answered first, and is not over.
     pub(crate) fn is_of_another(&self, tag: &[u8]) -> bool {
         self.answered.as_deref().is_some_and(|answered| answered != tag)
@@ -143,6 +148,13 @@ impl EarlyMedia {
     }
 }
 
+/// What the callee with a tag says before anybody has answered.
+#[derive(Debug)]
+struct EarlySaid {
+    tag: Box<[u8]>,
+    said: Box<[u8]>,
+}
+
 /// By what an rtpengine knows a session.
 #[derive(Debug)]
 pub(crate) struct ExternalSession {
@@ -152,6 +164,27 @@ pub(crate) struct ExternalSession {
     pub(crate) node: Option<SocketAddr>,
     /// Whether any was asked.
     pub(crate) asked: bool,
+    /// While callees ring: what each said last, in the order that the engine heard of them.
+    early: Vec<EarlySaid>,
+}
+
+impl ExternalSession {
+    pub(crate) fn new(call_id: String, caller_tag: String) -> Self {
+        Self { call_id, caller_tag, node: None, asked: false, early: Vec::new() }
+    }
+
+    /// Notes what the callee with `tag` says while others may answer.
+    pub(crate) fn note_early(&mut self, tag: &[u8], said: &[u8]) {
+        self.early.retain(|early| *early.tag != *tag);
+        self.early.push(EarlySaid { tag: tag.into(), said: said.into() });
+    }
+
+    /// The callee with `tag` answers first: what it said, where the engine heard another after it.
+    pub(crate) fn settle(&mut self, tag: &[u8]) -> Option<Box<[u8]>> {
+        let early = std::mem::take(&mut self.early);
+        let last = early.last().is_some_and(|early| *early.tag == *tag);
+        early.into_iter().find(|early| *early.tag == *tag && !last).map(|early| early.said)
+    }
 }
 
 /// A record that waits for what its media was like.
@@ -204,7 +237,7 @@ impl Edge {
         let external = external.then(|| {
             // Its own for each attempt, node and process: a Call-ID may come by twice, and a late command must hit nobody else.
             let (call_id, caller_tag) = (format!("{}-{epoch:x}-{:x}", text(held.texts.call_id()), id.0), text(held.texts.caller_tag()));
-            Box::new(ExternalSession { call_id, caller_tag, node: None, asked: false })
+            Box::new(ExternalSession::new(call_id, caller_tag))
         });
         self.media.external += usize::from(external.is_some());
         let session = MediaSession {

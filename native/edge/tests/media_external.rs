@@ -133,6 +133,46 @@ fn of_two_that_answer_behind_us_the_engine_hears_the_first() {
 }
 
 #[test]
+fn of_two_that_ring_behind_us_the_engine_hears_again_the_one_that_answers() {
+    for (answers, body_again) in [("bob", Some(sdp("203.0.113.9", 5_000))), ("carol", None)] {
+        let mut rig = rig();
+        let invite = offered(&mut rig);
+        for (tag, address, port) in [("bob", "203.0.113.9", 5_000), ("carol", "203.0.113.10", 6_000)] {
+            let ringing = response(&invite.text, 183, tag).replace("Content-Length:", "Require: 100rel\r\nRSeq: 1\r\nContent-Length:");
+            rig.receive(CALLEE, &with_body(&ringing, &sdp(address, port)));
+            rig.engine_says(Some(TO_CALLER));
+        }
+        // The answer stood in the 183: the 200 has none.
+        let sent = rig.receive(CALLEE, &response(&invite.text, 200, answers));
+        let Some(again) = body_again else {
+            assert_eq!((to(&sent, CALLER).len(), rig.media_questions.len()), (1, 0), "it was heard last");
+            continue;
+        };
+        assert!(to(&sent, CALLER).is_empty(), "until the engine has heard it");
+        let asked = &rig.media_questions[0].command;
+        assert_eq!((&asked.kind, asked.from_tag.as_str(), asked.to_tag.as_str()), (&NgKind::Answer, "alice", "bob"));
+        assert_eq!(&*asked.sdp, again.as_bytes());
+        let sent = rig.engine_says(Some(TO_CALLER));
+        assert_eq!((to(&sent, CALLER)[0].status_code(), body(to(&sent, CALLER)[0])), (200, ""));
+    }
+}
+
+#[test]
+fn a_200_that_is_said_again_asks_for_nothing() {
+    let mut rig = rig();
+    let invite = offered(&mut rig);
+    let ok = answered(&mut rig, &invite);
+    rig.receive(CALLER, &within("ACK", &ok, 1).text());
+    let again = within("INVITE", &ok, 2).header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_444)).text();
+    rig.receive(CALLER, &again);
+    rig.engine_says(Some(TO_CALLEE));
+    // A late one of the first INVITE: the engine would lead its media back.
+    let sent = rig.receive(CALLEE, &with_body(&response(&invite.text, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+    assert_eq!(rig.media_questions.len(), 0);
+    assert_eq!(body(to(&sent, CALLER)[0]), TO_CALLER);
+}
+
+#[test]
 fn a_phone_that_signals_over_ipv6_and_describes_ipv4_is_answered_in_that() {
     for (own, answers_in_v6) in [("198.51.100.7", false), ("2001:db8:7::9", true)] {
         let mut settings = standard();
