@@ -24,7 +24,7 @@ class LocationQuery(msgspec.Struct, forbid_unknown_fields=True):
 class Remove(msgspec.Struct, forbid_unknown_fields=True):
     """Which bindings to remove: all of a user, or only that of a Contact."""
 
-    aor: Annotated[str, Meta(pattern="^[^@]+@.+$")]
+    aor: str
     """`user@domain`."""
     contact: str | None = None
 
@@ -132,6 +132,8 @@ async def _location(request: web.Request, query: LocationQuery) -> web.Response:
 
 async def _remove(request: web.Request) -> web.Response:
     wanted, control = await body_of(request, Remove), request.app[CONTROL]
+    if not all(wanted.aor.rpartition("@")[::2]):
+        raise StorageError(f"aor: expected user@domain, got: {wanted.aor}")
     removed = await asyncio.to_thread(control.engine.remove_bindings, wanted.aor, wanted.contact)
     if not removed:
         raise StorageError(f"no such binding: {wanted.aor} {wanted.contact or ''}".rstrip())

@@ -96,6 +96,8 @@ def test_a_phone_registers_and_is_called_by_another(
     assert alice.invite("sip:user2@edge.example", "secret1").startswith("SIP/2.0 480")
     code, said = manage(proxy, "location", "remove", "user2@edge.example")
     assert (code, said.strip()) == (1, "no such binding: user2@edge.example")
+    code, said = manage(proxy, "location", "remove", "user2")
+    assert (code, said.strip()) == (1, "aor: expected user@domain, got: user2")
     assert proxy.counters()["bindings_removed"] == 1
 
 
