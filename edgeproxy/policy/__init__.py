@@ -5,6 +5,7 @@ from edgeproxy.policy.call import Call, Failure
 from edgeproxy.policy.originate import Answer
 from edgeproxy.policy.parts import Branch, ChosenRule, PassingResponse
 from edgeproxy.policy.policy import Policy
+from edgeproxy.policy.raising import raise_event
 from edgeproxy.policy.verdict import CONTINUE, DROP, BestResponse, Continue, Drop, Redirect, Reject, Relay, Reply, Verdict
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "Relay",
     "Reply",
     "Verdict",
+    "raise_event",
 ]

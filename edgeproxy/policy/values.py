@@ -1,7 +1,8 @@
-"""Counters and sets with expiry for policies: of this node, or of all nodes where the file has a `[shared]`."""
+"""What policies have of the server: counters and sets with expiry, of this node or of all that share a store, and a voice on the bus of events."""
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import msgspec
 
@@ -9,6 +10,8 @@ from edgeproxy.errors import LookupFailed
 from edgeproxy.shared.exchange import LINE, Question, Reply, carried_out
 from edgeproxy.shared.store import StoreFailed, Values
 
+Publish = Callable[[str, dict[str, int | str]], int]
+"""Tells an event, and returns how many took it."""
 _KEY = "a key is 1 to 255 characters without control characters"
 
 
@@ -18,9 +21,12 @@ class PolicyValues:
     Keys are those of policies alone: nothing else that the proxy keeps is reached by them.
     """
 
-    def __init__(self, descriptor: int = -1, values: Values | None = None, deadline_seconds: float = 2.0) -> None:
+    def __init__(
+        self, descriptor: int = -1, values: Values | None = None, deadline_seconds: float = 2.0, publish: Publish | None = None
+    ) -> None:
         self._descriptor = descriptor
         self._values = values
+        self._publish = publish
         self._deadline = deadline_seconds
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -48,6 +54,12 @@ class PolicyValues:
         """Return the members of a set with the seconds that each has left."""
         return (await self._ask(Question(0, "members", group))).members
 
+    async def raise_event(self, name: str, parameters: dict[str, int | str]) -> int:
+        """Tell an event of the policies' own, and return how many took it."""
+        if not name.startswith("X_"):
+            raise ValueError(f"raise_event: an event of your own begins with X_, got: {name}")
+        return (await self._ask(Question(0, "raise", name, parameters=parameters))).count
+
     async def _ask(self, question: Question) -> Reply:
         self._number += 1
         question.number = number = self._number
@@ -55,7 +67,10 @@ class PolicyValues:
         try:
             msgspec.json.decode(line, type=Question)
         except msgspec.ValidationError as error:
-            raise ValueError(f"values.{question.verb}: {error}; {_KEY}") from None
+            verb = "raise_event" if question.verb == "raise" else f"values.{question.verb}"
+            raise ValueError(f"{verb}: {error}; {_KEY}") from None
+        if self._publish is not None and question.verb == "raise":
+            return Reply(number, self._publish(question.key, question.parameters))
         if self._values is not None:
             try:
                 return await carried_out(self._values, question)

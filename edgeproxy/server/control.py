@@ -67,7 +67,7 @@ class Control:
         self.sinks = Sinks(self.announcer.bus, printer.aside)
         self.kernel = KernelGuard(self.announcer.bus, printer.event)
         self.shares: Shares | None = None
-        self.values = ValueService(lambda: self.shares)
+        self.values = ValueService(lambda: self.shares, self.announcer.bus.publish)
         self._attacks: tuple[asyncio.Task[None], int, SharedAttacks] | None = None
         self._frauds: tuple[asyncio.Task[None], SharedFraud] | None = None
         self.policies = Policies(loaded, printer.event, self._policies_state, self.values.connect)

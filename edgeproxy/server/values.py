@@ -1,11 +1,13 @@
-"""Values for policies: counters and sets of this node in memory, or of all nodes by the store of `[shared]`."""
+"""Values for policies: counters and sets of this node in memory, or of all nodes by the store of `[shared]`; and the events that they raise."""
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 
 import msgspec
 
+from edgeproxy.events import Event, make
 from edgeproxy.server.shares import Shares
 from edgeproxy.shared import StoreFailed
 from edgeproxy.shared.exchange import LINE, Question, Reply, carried_out
@@ -18,8 +20,9 @@ MOST = 1_000
 class ValueService:
     """Answers policy processes, one pair of sockets each."""
 
-    def __init__(self, shares: Callable[[], Shares | None]) -> None:
+    def __init__(self, shares: Callable[[], Shares | None], publish: Callable[[Event], int]) -> None:
         self._shares = shares
+        self._publish = publish
         self._memory = MemoryValues()
         self._tasks: set[asyncio.Task[None]] = set()
         self.asked = self.failed = 0
@@ -71,6 +74,8 @@ class ValueService:
         try:
             question = msgspec.json.decode(line, type=Question)
             number = question.number
+            if question.verb == "raise":
+                return Reply(number, self._publish(make(question.key, time.time_ns() // 1_000, question.parameters)))
             shares = self._shares()
             if shares is None:
                 return await carried_out(self._memory, question)

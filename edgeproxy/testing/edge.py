@@ -84,6 +84,8 @@ class SimulatedEdge:
         """What handlers raised, and why the engine could not carry out what they decided, as it would be logged."""
         self.sent: list[Response] = []
         """Everything that was sent so far, in order."""
+        self.raised: list[tuple[str, dict[str, int | str]]] = []
+        """Name and parameters of events that handlers raised, in order."""
         self._clock = SimulatedClock()
         self._dispatcher = Dispatcher(
             Chain(modules, kinds), self._answer, lambda _, values: self.failures.append(values), later=self._clock.call_later
@@ -94,8 +96,13 @@ class SimulatedEdge:
         self._milliseconds = 0
         Call.sleeper = self._clock.sleep
         clock = self._clock
-        Call.values = PolicyValues(values=MemoryValues(lambda: clock.now))
+        Call.values = PolicyValues(values=MemoryValues(lambda: clock.now), publish=self._publish)
         SimulatedEdge._open = weakref.ref(self)
+
+    def _publish(self, name: str, parameters: dict[str, int | str]) -> int:
+        self.raised.append((name, parameters))
+        self._dispatcher.event(make(name, self._edge.wall, parameters))
+        return 1
 
     def _answer(self, token: bytes, verdict: bytes) -> bool:
         self._edge.answer(token, verdict)

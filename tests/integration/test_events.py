@@ -18,7 +18,7 @@ Local = Callable[..., tuple[Proxy, int, int]]
 HANDLER = """
 import json
 from pathlib import Path
-from edgeproxy.policy import CONTINUE, Policy
+from edgeproxy.policy import CONTINUE, Policy, raise_event
 
 policy = Policy()
 OUT = Path(__file__).with_name("told.jsonl")
@@ -34,6 +34,7 @@ async def ask(event):
     told_answer = ["answer", answer.status_code]
     with OUT.open("a") as out:
         out.write(json.dumps(told_answer) + "\\n")
+    await raise_event("X_ANSWERED", code=answer.status_code, by=answer.header("Server") or "")
 """
 
 
@@ -92,7 +93,8 @@ def test_the_states_and_the_end_of_a_call_and_of_a_connection_are_told(local: Lo
 def test_a_handler_is_told_and_sends_requests_of_its_own(local: Local, tmp_path: Path) -> None:
     (tmp_path / "handler.py").write_text(HANDLER)
     with Agent() as caller, Agent() as core, Agent() as other:
-        proxy, port, _ = local(core=core.port, workers=2, extra='[[policy]]\nmodule = "handler"\n')
+        extra = '[events]\nlog = ["X_ANSWERED"]\n[[policy]]\nmodule = "handler"\n'
+        proxy, port, _ = local(core=core.port, workers=2, extra=extra)
         call(caller, core, port, "told")
 
         def states(found: list[Any]) -> list[int]:
@@ -109,6 +111,7 @@ def test_a_handler_is_told_and_sends_requests_of_its_own(local: Local, tmp_path:
             assert request.count("\r\nVia:") == 1
             other.send(answer(request, "204 Fine"), port)
         assert told(tmp_path, lambda found: found.count(["answer", 204]) == 3).count(["answer", 204]) == 3
+        assert logged(proxy, "X_ANSWERED", 3) == [{"code": 204, "by": ""}] * 3
         assert proxy.counters()["requests_originated"] == 3
         code, text = manage(proxy, "events", "list")
         assert json.loads(text)["events"]["E_DLG_STATE_CHANGED"]["subscribers"] == ["policies"]
