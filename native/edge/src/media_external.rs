@@ -15,7 +15,7 @@ use crate::media_text::{Changes, description, for_engines, is_for_engines, lengt
 use crate::question::{Address, Asker, QuestionId};
 use crate::transaction::{Shape, WaitKind, Waiting};
 
-/// Responses of one request that wait at once; more are dropped like datagrams that are lost.
+/// Responses of one request that wait at once, or are remembered; more are dropped like datagrams that are lost, or asked about anew.
 const MOST: usize = 16;
 
 /// A question for an rtpengine.
@@ -80,7 +80,7 @@ pub(crate) struct MediaWait {
     pending: Option<PendingMedia>,
     /// Responses.
     held: Vec<HeldMedia>,
-    /// Every 2xx that went on: said again it goes the same way, whatever was agreed on since.
+    /// Every 2xx that went on, [`MOST`] at most: said again it goes the same way, whatever was agreed on since.
     gone: Vec<GoneMedia>,
 }
 
@@ -475,6 +475,7 @@ impl Edge {
             let given = if held.number == number { description.take() } else { None };
             if let (Some(Some(description)), true) = (&given, held.bytes.starts_with(b"SIP/2.0 2"))
                 && let Some(wait) = self.transactions.get_mut(entry).and_then(|transaction| transaction.media.as_mut())
+                && wait.gone.len() < MOST
             {
                 wait.gone.push(GoneMedia { bytes: held.bytes.clone(), description: description.clone() });
             }
