@@ -36,8 +36,11 @@ impl Edge {
         let Seen { message, direction, near, far, from_peer } = *seen;
         if let Some(key) = self.adopted_by_caller(message, direction) {
             // Another request of it was under way, or this is another dialog of the same fork.
-            let callee_tag = message.text(if direction == Direction::FromCaller { message.head.to.tag } else { message.head.from.tag });
-            self.calls.get_mut(key)?.note_dialog(callee_tag, DialogState::Confirmed, far, DIALOGS);
+            let (callee_tag, callee) = match direction {
+                Direction::FromCaller => (message.head.to.tag, far),
+                Direction::FromCallee => (message.head.from.tag, near),
+            };
+            self.calls.get_mut(key)?.note_dialog(message.text(callee_tag), DialogState::Confirmed, callee, DIALOGS);
             self.belong(entry, key);
             return Some(key);
         }

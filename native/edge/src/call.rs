@@ -110,8 +110,8 @@ pub(crate) struct Call {
     pub(crate) arrival: Hop,
     /// The connection or address that the callee answered from.
     pub(crate) callee: Option<Hop>,
-    /// Where each of `dialogs` was heard from first; nothing once the call is answered.
-    pub(crate) early: SmallVec<[Hop; 1]>,
+    /// Where the callee of each of `dialogs` answered from, or before that rang.
+    hops: SmallVec<[Hop; 1]>,
     pub(crate) from_peer: Option<u16>,
     pub(crate) started: Now,
     pub(crate) answered: Option<Now>,
@@ -169,7 +169,7 @@ impl Call {
             attempts: SmallVec::new(),
             arrival: *arrival,
             callee: None,
-            early: SmallVec::new(),
+            hops: SmallVec::new(),
             from_peer,
             started: now,
             answered: None,
@@ -219,24 +219,26 @@ impl Call {
     /// Notes a dialog by its callee's tag; a state never goes back. False where there are `most` already.
     pub(crate) fn note_dialog(&mut self, callee_tag: &[u8], state: DialogState, arrival: &Hop, most: usize) -> bool {
         let full = self.dialogs.len() >= most;
-        match self.dialogs.iter_mut().find(|d| *d.callee_tag == *callee_tag) {
-            Some(dialog) if dialog.state == DialogState::Early => dialog.state = state,
+        match self.dialogs.iter_mut().zip(&mut self.hops).find(|(dialog, _)| *dialog.callee_tag == *callee_tag) {
+            Some((dialog, hop)) if dialog.state == DialogState::Early && state != DialogState::Early => {
+                dialog.state = state;
+                *hop = *arrival;
+            }
             Some(_) => {}
             None if full => return false,
             None => {
-                if self.early.len() == self.dialogs.len() && self.answered.is_none() {
-                    self.early.push(*arrival);
-                }
+                self.hops.push(*arrival);
                 self.dialogs.push(Dialog { callee_tag: callee_tag.into(), state });
             }
         }
         true
     }
 
-    /// Where the callee of a dialog is: where it answered from, or before that where it rang.
+    /// Where the callee of a dialog is: where it answered from, or before that where it rang. Several may answer one INVITE (RFC 3261
+    /// section 13.2.2.4).
     pub(crate) fn callee_of(&self, callee_tag: &[u8]) -> Option<Hop> {
-        let place = || self.dialogs.iter().position(|dialog| *dialog.callee_tag == *callee_tag);
-        self.callee.or_else(|| self.early.get(place()?).copied())
+        let mut known = self.dialogs.iter().zip(&self.hops);
+        known.find(|(dialog, _)| *dialog.callee_tag == *callee_tag).map(|(_, hop)| *hop).or(self.callee)
     }
 
     /// Whether a dialog with this callee's tag is known and not over.

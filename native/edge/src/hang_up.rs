@@ -124,6 +124,11 @@ impl Ends {
         Some(ends)
     }
 
+    /// Whether a request or response of the dialog of the callee with `tag` tells nothing of them, as another one answered.
+    fn are_of_another(&self, tag: &[u8]) -> bool {
+        !self.callee_tag.is_empty() && *self.callee_tag != *tag
+    }
+
     /// The number of a last request in the name of a side: the next one, or one that none is above (RFC 3261 section 8.1.1.5).
     fn last_number(&self, direction: Direction, adopted: bool) -> u32 {
         match self.numbers[side(direction)].last {
@@ -147,6 +152,10 @@ impl Edge {
     pub(crate) fn note_success(&mut self, call: Key, dialog: Option<Direction>, response: &Message<'_>) {
         let Some(call) = self.calls.get_mut(call) else { return };
         let Some(ends) = call.ends.as_mut() else { return };
+        let tag = if dialog == Some(Direction::FromCallee) { response.head.from.tag } else { response.head.to.tag };
+        if dialog.is_some() && ends.are_of_another(response.text(tag)) {
+            return;
+        }
         match (dialog, values(response, HeaderName::Contact)) {
             (Some(direction), Some(contact)) if !contact.is_empty() => ends.contacts[1 - side(direction)] = contact,
             (Some(_), _) => {}
@@ -154,6 +163,8 @@ impl Edge {
                 (Some(contact), Some(routes)) => {
                     (ends.contacts[1], ends.routes[1]) = (contact, routes);
                     ends.callee_tag = response.text(response.head.to.tag).into();
+                    // Another that rang may have asked for something before.
+                    ends.moved[1] = None;
                 }
                 // Of one side nothing is known, so neither can be told.
                 _ => call.ends = None,
@@ -164,8 +175,9 @@ impl Edge {
     /// A request within a dialog passes: its number, and where its sender is from now on (RFC 3261 section 12.2).
     pub(crate) fn note_within(&mut self, call: Key, direction: Direction, arrival: &Hop, message: &Message<'_>) {
         let Some(call) = self.calls.get_mut(call) else { return };
-        let began = if direction == Direction::FromCaller { Some(call.arrival) } else { call.callee };
-        let Some(ends) = call.ends.as_mut() else { return };
+        let tag = message.text(if direction == Direction::FromCaller { message.head.to.tag } else { message.head.from.tag });
+        let began = if direction == Direction::FromCaller { Some(call.arrival) } else { call.callee_of(tag) };
+        let Some(ends) = call.ends.as_mut().filter(|ends| !ends.are_of_another(tag)) else { return };
         let side = side(direction);
         ends.moved[side] = began.is_none_or(|hop| hop != *arrival).then_some(*arrival);
         ends.numbers[side].note(message.head.method, message.head.cseq);
@@ -224,7 +236,8 @@ impl Edge {
     fn say_bye(&mut self, now: Now, key: Key, why: &str) -> bool {
         let Some(call) = self.calls.get(key) else { return false };
         let (Some(ends), Some(callee)) = (call.ends.as_deref(), call.callee) else { return false };
-        let dialog = call.dialogs.iter().find(|dialog| dialog.state == proto::DialogState::Confirmed);
+        let mut confirmed = call.dialogs.iter().filter(|dialog| dialog.state == proto::DialogState::Confirmed);
+        let dialog = confirmed.find(|dialog| !ends.are_of_another(&dialog.callee_tag));
         let Some(tag) = dialog.map(|dialog| dialog.callee_tag.clone()) else { return false };
         let [Some(to_caller), Some(to_callee)] = [Direction::FromCallee, Direction::FromCaller].map(|from| self.bye(call, ends, &tag, from, why)) else {
             return false;

@@ -52,9 +52,10 @@ impl Edge {
         let live = self.live_call(&token, direction, message);
         let call = live.map(|(_, call)| call);
         let sender = self.snapshot.peer_by_id(token.peers[sides(direction).0]);
+        let callee_tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
         let side = call.and_then(|call| match direction {
             Direction::FromCaller => Some(call.arrival),
-            Direction::FromCallee => call.callee,
+            Direction::FromCallee => call.callee_of(callee_tag),
         });
         let same_place = side
             .is_some_and(|hop| hop.address.ip() == arrival.address.ip() && (arrival.transport.is_reliable() || hop.address.port() == arrival.address.port()));
@@ -66,7 +67,6 @@ impl Edge {
         if matches!(kind, Some(PeerKind::Core | PeerKind::Trusted | PeerKind::Gateway)) && !there {
             return None;
         }
-        let callee_tag = message.text(if direction == Direction::FromCaller { head.to.tag } else { head.from.tag });
         Some(InDialog {
             token,
             direction,
@@ -193,7 +193,7 @@ impl Edge {
         for (caller_tag, callee_tag, direction) in [(from_tag, to_tag, Direction::FromCaller), (to_tag, from_tag, Direction::FromCallee)] {
             let Some(key) = self.dialogs.get(self.dialog_key(message.call_id(), caller_tag)) else { continue };
             let Some(call) = self.calls.get(key).filter(|call| call.texts.call_id() == message.call_id() && call.has_dialog(callee_tag)) else { continue };
-            let callee = call.callee.map_or(call.arrival.listener, |hop| hop.listener);
+            let callee = call.callee_of(callee_tag).map_or(call.arrival.listener, |hop| hop.listener);
             let token = RouteToken {
                 node: self.node_id,
                 worker: self.options.worker,

@@ -308,7 +308,6 @@ impl Edge {
         {
             call.answered = Some(now);
             call.callee = Some(*arrival);
-            call.early.clear();
             call.next_ping = next_ping;
             let old = if rang { 2 } else { 1 };
             self.arm_call(call_key);

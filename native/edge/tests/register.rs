@@ -1348,6 +1348,56 @@ fn a_fork_keeps_to_max_breadth() {
 }
 
 #[test]
+fn two_phones_that_answer_one_call_have_a_dialog_each() {
+    let places = ["198.51.100.8:5060", "198.51.100.9:5060"];
+    let caller = PHONE;
+    let mut settings = served();
+    // Without a core phones call each other.
+    settings.peers.remove(0);
+    let mut rig = Rig::new(settings);
+    for (number, place) in places.iter().enumerate() {
+        let contact = format!("Contact: <sip:bob@{place}>");
+        let mut register = Register::new(1).lines(&[&contact]);
+        (register.call_id, register.via) = (["one", "two"][number], place);
+        one(rig.receive(place, &register.text()));
+    }
+    let call = Request::new("INVITE", "sip:bob@example.net").via(&format!("SIP/2.0/UDP {caller}")).text();
+    let sent = rig.receive(caller, &call);
+    let rung: Vec<_> = places.map(|place| sent.iter().find(|sent| sent.to.to_string() == place).unwrap().clone()).into();
+    let mut oks = Vec::new();
+    for ((invite, place), tag) in rung.iter().zip(places).zip(["first", "second"]) {
+        let ok = response(&invite.text, 200, tag).replace("Content-Length", &format!("Contact: <sip:bob@{place}>\r\nContent-Length"));
+        let sent = rig.receive(place, &ok);
+        oks.push(sent.iter().find(|sent| sent.to.to_string() == caller).unwrap().text.clone());
+    }
+    let within = |method: &str, ok: &str, tag: &str, place: &str, cseq: u32| {
+        let request = Request::new(method, &format!("sip:bob@{place}")).via(&format!("SIP/2.0/UDP {caller}")).tags("alice", tag).cseq(cseq);
+        let request = request.branch(&format!("z9hG4bK-{method}-{tag}"));
+        headers(ok, "Record-Route").iter().fold(request, |request, route| request.header(&format!("Route: {route}"))).text()
+    };
+    // Each is told that its answer came (RFC 3261 section 13.2.2.4).
+    for ((ok, tag), place) in oks.iter().zip(["first", "second"]).zip(places) {
+        let sent = rig.receive(caller, &within("ACK", ok, tag, place, 1));
+        assert_eq!(sent.iter().map(|sent| sent.to.to_string()).collect::<Vec<_>>(), [place], "{tag}");
+    }
+    let sent = rig.receive(caller, &within("INFO", &oks[1], "second", places[1], 2));
+    assert_eq!(sent[0].to.to_string(), places[1]);
+    rig.receive(places[1], &response(&sent[0].text, 200, "second"));
+    // The one that is too much hangs up by itself: that says nothing of where the other one is.
+    let routes: Vec<_> = headers(&rung[1].text, "Record-Route");
+    let bye = Request::new("BYE", "sip:alice@198.51.100.7").via(&format!("SIP/2.0/UDP {}", places[1])).tags("second", "alice").branch("z9hG4bK-bye");
+    let bye = routes.iter().fold(bye, |request, route| request.header(&format!("Route: {route}"))).text();
+    let sent = rig.receive(places[1], &bye);
+    assert_eq!(sent[0].to.to_string(), caller);
+    rig.receive(caller, &response(&sent[0].text, 200, "alice"));
+    assert!(rig.records.is_empty(), "the other dialog lives");
+    let sent = rig.hang_up("call-1@198.51.100.7");
+    let byes: Vec<_> = sent.iter().filter(|sent| sent.text.starts_with("BYE")).collect();
+    assert_eq!(byes.iter().map(|sent| sent.to.to_string()).collect::<Vec<_>>(), [caller, places[0]]);
+    assert!(byes[1].text.contains(";tag=first"));
+}
+
+#[test]
 fn a_dialog_stays_with_the_phone_that_was_heard_last() {
     let mut rig = Rig::new(served());
     let mut before = Register::new(1).lines(&["Contact: <sip:bob@10.1.2.3:5070;ob>"]);
