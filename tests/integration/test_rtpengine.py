@@ -273,6 +273,28 @@ def test_an_engine_that_was_slow_keeps_no_session_that_went_on_elsewhere(local: 
         assert slow.is_empty()
 
 
+def test_an_offer_that_moves_and_is_refused_leaves_the_call_where_it_is_heard(local: Local, engine: Callable[..., Engine]) -> None:
+    slow, other = engine(), engine()
+    with Agent() as caller, Agent() as core, Talker() as near, Talker() as far:
+        _, port, _ = local(core=core.port, extra=extra(slow, other, weights=(100, 1)))
+        call = Call(port, caller, core, near, far, "refused")
+        freeze(slow)
+        call.offer(sdp(near.host, near.port), branch="again")
+        offer = core.receive_until("INVITE", having="again")
+        assert offer
+        assert other.has(place(offer)[1])
+        thaw(slow)
+        # It is asked whether it is there every second.
+        time.sleep(1.5)
+        assert hear_each_other(call, near, far, slow)
+        core.send(answer(offer, "488 Not Acceptable Here"), port)
+        assert caller.receive_until("SIP/2.0 488")
+        assert hear_each_other(call, near, far, slow)
+        assert (slow.holds(1), other.is_empty()) == (True, True)
+        call.end()
+        assert slow.is_empty()
+
+
 def test_a_description_that_nobody_can_read_is_not_the_fault_of_an_engine(local: Local, engine: Callable[..., Engine]) -> None:
     one = engine()
     with Agent() as caller, Agent() as core:
@@ -290,8 +312,10 @@ def test_two_offers_of_one_call_that_move_at_once_leave_one_session(local: Local
         freeze(slow)
         for cseq, branch in ((2, "first"), (3, "second")):
             call.offer(sdp(near.host, near.port), branch=branch, cseq=cseq)
-        offers = {core.receive_until("INVITE", having=f"CSeq: {cseq} ") for cseq in (2, 3)}
-        assert {other.has(place(offer)[1]) for offer in offers} == {True}
+        offers = [core.receive_until("INVITE", having=f"CSeq: {cseq} ") for cseq in (2, 3)]
+        assert [other.has(place(offer)[1]) for offer in offers] == [True, True]
+        for offer in offers:
+            core.send(described(answer(offer, "200 OK"), sdp(far.host, far.port)), port)
         thaw(slow)
         assert slow.holds(0, 5)
         # Whoever asks engines is still there.

@@ -351,7 +351,10 @@ impl Edge {
         if adopted && !session.offers.negotiated && session.offers.is_open_by(side_of(direction), number) {
             // Its first offer here came to nothing, and what was agreed on before is with nobody: the next one begins anew.
             let attempt = session.attempt;
-            self.close_attempt(call, attempt);
+            return self.close_attempt(call, attempt);
+        }
+        if let Some(place) = place {
+            self.engine_offer_refused(call, place);
         }
     }
 

@@ -257,6 +257,7 @@ impl Edge {
         let directions = self.snapshot.settings.media.as_ref().is_some_and(|media| media.engine.directions);
         let Some(session) = self.calls.get_mut(asked.call).and_then(|call| call.media.get_mut(asked.place)) else { return };
         let [from, to] = [asked.side, asked.side.other()].map(|side| session.listeners[side as usize]);
+        let mut agreed = false;
         match asked.kind {
             NgKind::Offer => {
                 session.offers.open(asked.side, asked.number);
@@ -267,9 +268,12 @@ impl Edge {
             NgKind::Answer => {
                 let last = message.is_request() || message.head.status_code >= 200 || is_reliable(message);
                 session.offers.answered(asked.side, last);
+                agreed = last;
             }
             NgKind::Delete => {}
         }
+        let left = session.external.as_mut().filter(|_| agreed).and_then(|external| external.agreed());
+        let left = left.and_then(|left| Some((left, delete_command(session)?)));
         let Some(external) = session.external.as_mut() else { return };
         external.asked = true;
         let tag = asked.tags[usize::from(asked.kind == NgKind::Answer)];
@@ -295,6 +299,9 @@ impl Edge {
         let id = QuestionId { worker: self.options.worker, transaction: entry, number, asker: Asker::Media };
         self.counters.media_questions.add();
         self.out.media_questions.push(MediaQuestion { id, node, command, report: false });
+        if let Some((left, ending)) = left {
+            self.delete_at(left, ending, false);
+        }
     }
 
     /// The description that an attempt goes out with, where an engine has given one; nothing changes where none was asked.
@@ -398,10 +405,12 @@ impl Edge {
         let entry = answer.id.transaction;
         let node = answer.result.as_ref().ok().map(|(node, _)| *node);
         let call = self.media.calls.get(&answer.session).copied().and_then(|call| self.calls.get_mut(call));
-        if let Some(external) =
-            call.and_then(|call| call.media.iter_mut().find(|session| session.id == answer.session)).and_then(|session| session.external.as_mut())
-        {
-            external.node = node.or(external.node);
+        if let Some(session) = call.and_then(|call| call.media.iter_mut().find(|session| session.id == answer.session && session.external.is_some())) {
+            let negotiated = session.offers.negotiated;
+            let stale = session.external.as_mut().zip(node).and_then(|(external, node)| external.taken_by(node, negotiated));
+            if let Some((stale, ending)) = stale.and_then(|stale| Some((stale, delete_command(session)?))) {
+                self.delete_at(stale, ending, false);
+            }
         } else if let Some(command) = self.media.unanswered.remove(&answer.session)
             && let Some(node) = node
         {
@@ -501,19 +510,11 @@ impl Edge {
 
     /// Ends a session at its engine; true where its `report` will come.
     pub(crate) fn delete_external(&mut self, session: &MediaSession, report: bool) -> bool {
+        let Some(command) = delete_command(session) else { return false };
         let Some(external) = session.external.as_deref().filter(|external| external.asked) else { return false };
-        let command = NgCommand {
-            kind: NgKind::Delete,
-            session: session.id,
-            call_id: external.call_id.clone(),
-            from_tag: external.caller_tag.clone(),
-            to_tag: String::new(),
-            sdp: Box::default(),
-            received_from: session.far[0],
-            hidden: false,
-            to_v6: false,
-            directions: None,
-        };
+        if let Some(left) = external.left {
+            self.delete_at(left, command.clone(), false);
+        }
         match external.node {
             Some(node) => {
                 self.delete_at(node, command, report);
@@ -524,6 +525,18 @@ impl Edge {
                 self.media.unanswered.insert(session.id, Box::new(command));
                 false
             }
+        }
+    }
+
+    /// An offer came to nothing: what was agreed on before goes on at the engine that has it.
+    pub(crate) fn engine_offer_refused(&mut self, call: Key, place: usize) {
+        let Some(session) = self.session_mut(call, place) else { return };
+        if [Side::Caller, Side::Callee].into_iter().any(|side| session.offers.is_open(side)) {
+            return;
+        }
+        let node = session.external.as_mut().and_then(|external| external.refused());
+        if let Some((node, ending)) = node.and_then(|node| Some((node, delete_command(session)?))) {
+            self.delete_at(node, ending, false);
         }
     }
 
@@ -545,6 +558,23 @@ impl Edge {
         let id = QuestionId { worker: self.options.worker, transaction: Key::NONE, number: 0, asker: Asker::Media };
         self.out.media_questions.push(MediaQuestion { id, node: Some(node), command, report });
     }
+}
+
+/// What ends a session at an engine.
+fn delete_command(session: &MediaSession) -> Option<NgCommand> {
+    let external = session.external.as_deref()?;
+    Some(NgCommand {
+        kind: NgKind::Delete,
+        session: session.id,
+        call_id: external.call_id.clone(),
+        from_tag: external.caller_tag.clone(),
+        to_tag: String::new(),
+        sdp: Box::default(),
+        received_from: session.far[0],
+        hidden: false,
+        to_v6: false,
+        directions: None,
+    })
 }
 
 /// The message with another description.

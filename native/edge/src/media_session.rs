@@ -162,6 +162,8 @@ pub(crate) struct ExternalSession {
     pub(crate) caller_tag: String,
     /// The engine that has it; nothing before that has answered.
     pub(crate) node: Option<SocketAddr>,
+    /// The engine that has what was agreed on, while a later offer is at another one and may be refused yet.
+    pub(crate) left: Option<SocketAddr>,
     /// Whether any was asked.
     pub(crate) asked: bool,
     /// While callees ring: what each said last, in the order that the engine heard of them.
@@ -170,7 +172,31 @@ pub(crate) struct ExternalSession {
 
 impl ExternalSession {
     pub(crate) fn new(call_id: String, caller_tag: String) -> Self {
-        Self { call_id, caller_tag, node: None, asked: false, early: Vec::new() }
+        Self { call_id, caller_tag, node: None, left: None, asked: false, early: Vec::new() }
+    }
+
+    /// An engine has taken a description; which one has nothing more to do with the session, if there was another. `negotiated` tells
+    /// whether anything was agreed on there.
+    pub(crate) fn taken_by(&mut self, node: SocketAddr, negotiated: bool) -> Option<SocketAddr> {
+        let before = self.node.replace(node).filter(|before| *before != node)?;
+        if self.left == Some(node) {
+            self.left = None;
+        } else if self.left.is_none() && negotiated {
+            self.left = Some(before);
+            return None;
+        }
+        Some(before)
+    }
+
+    /// What was offered last is agreed on: the engine that has nothing more to do with the session.
+    pub(crate) fn agreed(&mut self) -> Option<SocketAddr> {
+        self.left.take()
+    }
+
+    /// Nothing came of what was offered: the same.
+    pub(crate) fn refused(&mut self) -> Option<SocketAddr> {
+        let left = self.left.take()?;
+        self.node.replace(left)
     }
 
     /// Notes what the callee with `tag` says while others may answer.

@@ -305,6 +305,50 @@ fn a_second_offer_goes_the_same_way() {
 }
 
 #[test]
+fn a_call_stays_at_its_engine_until_an_offer_at_another_one_is_answered() {
+    let [first, other] = ["192.0.2.250:2223", "192.0.2.251:2223"].map(|place| place.parse().unwrap());
+    for (code, stays, gone) in [(200, other, first), (488, first, other), (408, first, other)] {
+        let (mut rig, ok) = standard_call();
+        rig.receive(CALLER, &within("ACK", &ok, 1).text());
+        let again = within("INVITE", &ok, 2).header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_444)).text();
+        rig.receive(CALLER, &again);
+        let sent = rig.engine_at(other, Some(TO_CALLEE));
+        assert!(rig.media_questions.is_empty(), "it may be refused yet");
+        let offer = to(&sent, CALLEE)[0].text.clone();
+        match code {
+            200 => {
+                rig.receive(CALLEE, &with_body(&response(&offer, 200, "bob"), &sdp("203.0.113.9", 5_000)));
+                let asked = rig.media_questions.remove(0);
+                assert_eq!((&asked.command.kind, asked.node), (&NgKind::Answer, Some(other)));
+            }
+            // Nobody answers.
+            408 => drop(rig.advance(400_000)),
+            _ => drop(rig.receive(CALLEE, &response(&offer, code, "bob"))),
+        }
+        let ended = rig.media_questions.remove(0);
+        assert_eq!((&ended.command.kind, ended.node, rig.media_questions.len()), (&NgKind::Delete, Some(gone), 0), "{code}");
+        let info = within("INVITE", &ok, 3).header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_446)).text();
+        if code != 200 {
+            rig.receive(CALLER, &info);
+            assert_eq!(rig.media_questions[0].node, Some(stays));
+        }
+    }
+}
+
+#[test]
+fn what_an_offer_left_behind_ends_with_its_call() {
+    let (mut rig, ok) = standard_call();
+    rig.receive(CALLER, &within("ACK", &ok, 1).text());
+    let again = within("INVITE", &ok, 2).header("Content-Type: application/sdp").body(&sdp("198.51.100.7", 4_444)).text();
+    rig.receive(CALLER, &again);
+    let other = "192.0.2.251:2223".parse().unwrap();
+    rig.engine_at(other, Some(TO_CALLEE));
+    hang_up(&mut rig, &ok);
+    let ended: Vec<_> = rig.media_questions.iter().map(|asked| (asked.command.kind.clone(), asked.node, asked.report)).collect();
+    assert_eq!(ended, [(NgKind::Delete, Some("192.0.2.250:2223".parse().unwrap()), false), (NgKind::Delete, Some(other), true)]);
+}
+
+#[test]
 fn where_no_engine_answers_the_call_is_refused_in_time_and_nothing_is_left() {
     for refused in [true, false] {
         let mut rig = rig();

@@ -313,7 +313,10 @@ impl Asker {
         let Some(question) = pending.question else { return };
         match answer {
             NgAnswer::Description(sdp) if question.command.kind != NgKind::Delete => {
-                self.abandon(&question.command, pending.refused.into_iter().chain(pending.ended.then_some(source)));
+                // What was agreed on before stays where it is: this offer may be refused yet.
+                let kept = question.node.filter(|_| !pending.ended);
+                let others = pending.refused.into_iter().filter(|node| kept != Some(*node));
+                self.abandon(&question.command, others.chain(pending.ended.then_some(source)));
                 let worker = usize::from(question.id.worker);
                 let answer = MediaAnswer { id: question.id, session: question.command.session, result: Ok((pending.node, sdp)) };
                 self.tell(worker, Mail::MediaAnswer(Box::new(answer)));

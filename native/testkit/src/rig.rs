@@ -429,9 +429,14 @@ impl Rig {
         if self.media_questions.is_empty() {
             return Vec::new();
         }
+        let node = self.media_questions[0].node.unwrap_or(SocketAddr::from(([192, 0, 2, 250], 2_223)));
+        self.engine_at(node, description)
+    }
+
+    /// The same, as the engine at `node` gives it.
+    pub fn engine_at(&mut self, node: SocketAddr, description: Option<&str>) -> Vec<Sent> {
         let question = self.media_questions.remove(0);
-        let node = SocketAddr::from(([192, 0, 2, 250], 2_223));
-        let result = description.map(|text| (question.node.unwrap_or(node), text.as_bytes().into())).ok_or_else(|| "full".to_owned());
+        let result = description.map(|text| (node, text.as_bytes().into())).ok_or_else(|| "full".to_owned());
         self.edge.handle_media_answer(self.now, MediaAnswer { id: question.id, session: question.command.session, result });
         self.collect()
     }
