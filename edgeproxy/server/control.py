@@ -101,8 +101,9 @@ class Control:
         hooks = await self.policies.start()
         try:
             tables = await self.routes.read(self.loaded, route_handlers(hooks)) if self.loaded.config.uses_routes else None
-            bindings = await self.users.prepare(self.loaded.config, takes_over=True)
-            document = to_document(await self._with_rows(self.loaded), hooks)
+            config = await self._with_rows(self.loaded)
+            bindings = await self.users.prepare(self.loaded.config, config.registrar.domains if config.registrar else ())
+            document = to_document(config, hooks)
             with placed(self.loaded):
                 self.engine = _native.Engine(document, self.policies.links, self.routes.switched(tables), self._machines_off(), bindings)
         except BaseException:

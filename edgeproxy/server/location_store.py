@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import _native
@@ -82,14 +82,21 @@ class LocationStore:
             self._missed.clear()
         self._table = table
 
-    async def restore(self, table: "LocationTable", registrar: "Registrar", *, writable: bool) -> list[_native.BindingRow]:
-        """Return the bindings that have not ended; raise `StorageError`. Rows of another registrar get our numbers once they are written to."""
+    async def restore(self, table: "LocationTable", registrar: "Registrar", domains: Collection[str], *, writable: bool) -> list[_native.BindingRow]:
+        """Return the bindings in these domains that have not ended; raise `StorageError`.
+
+        Rows of another registrar get our numbers once they are written to, but for those of other domains, which may be another one's still.
+        """
         started = time.monotonic()
         self._log("bindings are read")
         kept: dict[int, tuple[int, dict[str, Any]]] = {}
         gone: list[int] = []
+        served, elsewhere = {domain.lower() for domain in domains}, 0
         async for binding in table.read(int(time.time())):
             user, domain = canonical(registrar, binding["user"], binding["domain"])
+            if domain not in served:
+                elsewhere += 1
+                continue
             old, number = (
                 binding["contact_id"],
                 _native.contact_id(user, domain, binding["contact"], binding["instance"], binding["reg_id"]),
@@ -110,6 +117,7 @@ class LocationStore:
         values: dict[str, Any] = {
             "bindings": len(kept),
             "of_another_registrar": len(foreign),
+            "in_domains_not_served": elsewhere,
             "seconds": round(time.monotonic() - started, 2),
         }
         self._log("bindings taken over", values=values)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy import _native
@@ -40,14 +40,14 @@ class Users:
         self._prepared = self._used = _Prepared()
         self._task: asyncio.Task[None] | None = None
 
-    async def prepare(self, config: Config, *, takes_over: bool = False) -> list[_native.BindingRow]:
-        """Open what `config` needs, and return the bindings of the time before where those are taken over; raise `StorageError`. Nothing is used yet."""
+    async def prepare(self, config: Config, taken_over: Collection[str] | None = None) -> list[_native.BindingRow]:
+        """Open what `config` needs, and return the bindings of the time before in the domains that are `taken_over`; raise `StorageError`. Nothing is used yet."""
         registrar = config.registrar
         persists = bool(registrar and registrar.persist)
         if not (persists or config.uses_credentials):
             self._prepared = _Prepared()
             return []
-        if not takes_over and _terms(config) == self._used.terms:
+        if taken_over is None and _terms(config) == self._used.terms:
             # What goes on as it is needs no look at the database, which may be gone at this moment.
             self._prepared = self._used
             return []
@@ -68,8 +68,8 @@ class Users:
             found, columns = await require(self._database, "location")
             table = LocationTable(self._database, columns)
             writable = found is Standing.OURS or "location" in config.database.writes
-            if takes_over:
-                rows = await self.location.restore(table, registrar, writable=writable)
+            if taken_over is not None:
+                rows = await self.location.restore(table, registrar, taken_over, writable=writable)
             if writable:
                 bindings = table
             else:

@@ -223,11 +223,15 @@ def _told(url: str, error: Exception) -> StorageError:
 
 
 def _first_line(error: Exception) -> str:
-    unsaid = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-    return (str(error).splitlines() or [unsaid])[0]
+    text = (str(error).splitlines() or [""])[0]
+    # MariaDB's driver says in its own words that it waited for too long.
+    if "read timeout" in text or isinstance(error, TimeoutError) and not text:
+        return "no answer in time"
+    return text or type(error).__name__
 
 
 def told(engine: AsyncEngine, error: Exception) -> StorageError:
     """Return what an operator is told of a failure of the database."""
-    url = engine.url.render_as_string(hide_password=True)
+    # As the file has it, without the driver.
+    url = engine.url.set(drivername=engine.url.get_backend_name()).render_as_string(hide_password=True)
     return StorageError(f"database {url}: {_first_line(error)}")

@@ -39,10 +39,26 @@ impl Attributes {
         self.parts(name).any(|value| value.eq_ignore_ascii_case(wanted))
     }
 
+    /// Whether one of them is the telephone number `wanted`, however each is written.
+    pub(crate) fn has_number(&self, name: &str, wanted: &str) -> bool {
+        let number = plain_number(wanted);
+        self.has(name, wanted) || number.is_some() && self.parts(name).any(|value| plain_number(value) == number)
+    }
+
     fn parts(&self, name: &str) -> impl Iterator<Item = &str> {
         let values = self.all().filter(move |(own, _)| *own == name).map(|(_, value)| value);
         values.flat_map(|value| value.split([',', ';', ' '])).filter(|value| !value.is_empty())
     }
+}
+
+/// A global number without visual separators, which count for nothing when numbers are compared, and without parameters; `None` for
+/// what is none, or where a parameter makes another number of it (RFC 3966 section 5).
+fn plain_number(text: &str) -> Option<String> {
+    let mut parts = text.split(';');
+    let digits: String = parts.next()?.strip_prefix('+')?.chars().filter(|c| !"-.()".contains(*c)).collect();
+    let extends = |part: &str| ["ext=", "isub=", "phone-context="].iter().any(|name| part.to_ascii_lowercase().starts_with(name));
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && !parts.any(extends)).then_some(digits)
 }
 
 /// An account that a request proved to be of.
@@ -98,6 +114,17 @@ mod tests {
         let account = Account { name: b"alice@x"[..].into(), attributes, preferred: None };
         assert_eq!(account.notes(), pairs(&[("account", "alice@x"), ("account.numbers", "+1, +2,+3"), ("account.limit", "5")]));
         assert_eq!(account.text(), "alice@x\u{1f}numbers=+1, +2\u{1f}numbers=+3\u{1f}limit=5");
+    }
+
+    #[test]
+    fn numbers_are_one_however_they_are_written() {
+        let attributes = Attributes::new(&pairs(&[("numbers", "+4930111,+49-40-(222) 77")]));
+        for number in ["+4930111", "+49-30-111", "+49.30.(1)11;npdi=yes", "77"] {
+            assert!(attributes.has_number("numbers", number), "{number}");
+        }
+        for number in ["4930111", "+49301112", "+4930111;ext=5", "+4930111;phone-context=x", "+", "", "7-7"] {
+            assert!(!attributes.has_number("numbers", number), "{number}");
+        }
     }
 
     #[test]

@@ -273,7 +273,7 @@ impl Edge {
         let numbers = self.snapshot.settings.authentication.caller_numbers.as_str();
         let registers = message.head.method == Method::Register;
         let user = unescaped(message.text(uri.user));
-        let numbered = |user: &str| !numbers.is_empty() && !registers && attributes.has(numbers, user);
+        let numbered = |user: &str| !numbers.is_empty() && !registers && attributes.has_number(numbers, user);
         if uri.scheme == syntax::Scheme::Tel {
             return std::str::from_utf8(&user).is_ok_and(numbered);
         }
@@ -296,7 +296,7 @@ impl Edge {
         let mut wished = identities(message, HeaderName::PPreferredIdentity).filter(|span| self.may_be(message, *span, claim, attributes));
         let uri = Uri::parse(message.bytes, asserted.or_else(|| wished.next())?).ok()?;
         // Only what was looked at: parameters would be vouched for unseen.
-        let user = message.text(uri.user);
+        let user = message.text(uri.user).split(|byte| *byte == b';').next().unwrap_or_default();
         Some(match uri.scheme {
             syntax::Scheme::Tel => [b"tel:", user].concat().into(),
             syntax::Scheme::Sips => [b"sips:", user, b"@", message.text(uri.host)].concat().into(),

@@ -6,7 +6,7 @@ use syntax::{Transport, list_elements};
 
 use crate::edge::Edge;
 use crate::event::EventKind;
-use crate::register::is_path;
+use crate::register::{is_path, is_plain};
 use crate::subscriber_settings::canonical;
 
 /// A binding as a row of the table `location`.
@@ -245,6 +245,9 @@ impl Edge {
         // Where domains do not count OpenSIPS leaves them out.
         let domain = if row.domain.is_empty() { registrar.domains.first().cloned().unwrap_or_default() } else { row.domain.to_ascii_lowercase() };
         let user = if registrar.is_case_sensitive(domain.as_bytes()) { row.user.clone() } else { row.user.to_ascii_lowercase() };
+        if !is_plain(user.as_bytes()) {
+            return false;
+        }
         let aor = format!("{user}@{domain}").into_bytes();
         let wall = now.wall / 1_000_000;
         let contact = row.contact.as_bytes();

@@ -12,6 +12,7 @@ use crate::gateway_uri::unescaped;
 use crate::hop::{ConnectionId, Hop};
 use crate::matching::Refusal;
 use crate::outbound::{judge, reg_id, supports};
+use crate::route::element_uri;
 use crate::subscriber_settings::RegistrarMode;
 
 /// Bytes of User-Agent that are kept.
@@ -70,6 +71,11 @@ fn preference(text: &[u8]) -> Option<u16> {
     }
 }
 
+/// Whether a user can have bindings: a blank or `@` in the name would make another one of it in commands, tables and events.
+pub(crate) fn is_plain(user: &[u8]) -> bool {
+    !user.is_empty() && user.iter().all(|byte| *byte > b' ' && *byte != b'@' && *byte != 0x7f)
+}
+
 impl Edge {
     /// The name under which bindings of `uri` are kept: user without escapes, host in lower case.
     pub(crate) fn address_of_record(&self, bytes: &[u8], uri: &Uri) -> Option<Vec<u8>> {
@@ -79,8 +85,7 @@ impl Edge {
             aor.make_ascii_lowercase();
         }
         // OpenSIPS's columns hold as many bytes of each.
-        let short = aor.len() <= PART && uri.host.len() <= PART;
-        let plain = short && !aor.is_empty() && aor.iter().all(|byte| *byte > b' ' && *byte != b'@' && *byte != 0x7f);
+        let plain = aor.len() <= PART && uri.host.len() <= PART && is_plain(&aor);
         aor.push(b'@');
         aor.extend(uri.host.of(bytes).iter().map(u8::to_ascii_lowercase));
         (plain && aor.len() <= AOR).then_some(aor)
@@ -102,10 +107,16 @@ impl Edge {
         }
     }
 
-    fn has_listener_for(&self, contact: &[u8]) -> bool {
-        let uri = Uri::parse(contact, Span::new(0, contact.len())).ok();
-        let transport = uri.and_then(|uri| if uri.scheme == Scheme::Sips { Some(Transport::Tls) } else { uri.transport });
-        transport.is_none_or(|transport| self.offered_transports().contains(&transport))
+    /// Whether some listener has the transport of a URI, and the family of the address where it names one.
+    fn has_listener_for(&self, bytes: &[u8], whole: Span) -> bool {
+        let Ok(uri) = Uri::parse(bytes, whole) else { return true };
+        let place = crate::peer::literal(bytes, &uri);
+        // A name may lead to any transport, an address without one is of UDP (RFC 3263 section 4.1).
+        let transport = if uri.scheme == Scheme::Sips { Some(Transport::Tls) } else { place.map(|place| place.transport).or(uri.transport) };
+        self.snapshot.settings.listeners.iter().filter(|listener| !listener.drained).any(|listener| {
+            let same_family = place.is_none_or(|place| place.address.is_ipv6() == listener.address.is_ipv6());
+            same_family && transport.is_none_or(|transport| transport == listener.transport())
+        })
     }
 
     /// The header field lines of a 200; nothing where the request waits.
@@ -113,7 +124,8 @@ impl Edge {
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let Some(registrar) = &snapshot.settings.registrar else { return Err(Refusal::new(500, "register")) };
         let to = Uri::parse(message.bytes, message.head.to.uri).map_err(|_| bad("To"))?;
-        let aor = self.address_of_record(message.bytes, &to).ok_or_else(|| Refusal::new(404, "register"))?;
+        let odd = || Refusal { reason_phrase: Some("A User Without Blanks And @ Expected".to_owned()), ..Refusal::new(404, "register") };
+        let aor = self.address_of_record(message.bytes, &to).ok_or_else(odd)?;
         if self.account_of(&aor) != aor {
             // Calls for it go where its user registered: who registers by it would never ring.
             return Err(Refusal { reason_phrase: Some("An Alias".to_owned()), ..Refusal::new(404, "register") });
@@ -135,7 +147,7 @@ impl Edge {
         let by_flow = natted || arrival.transport.is_reliable() || message.named(b"Path").next().is_some();
         let whole = message.named(b"Expires").next().and_then(|slot| delta_seconds(message.text(slot.value)));
         let stays = |contact: &&Contact<'_>| contact.expires.or(whole) != Some(0) && contact.reg_id == 0;
-        if !by_flow && contacts.list.iter().filter(stays).any(|contact| !self.has_listener_for(contact.uri)) {
+        if !by_flow && contacts.list.iter().filter(stays).any(|contact| !self.has_listener_for(contact.uri, Span::new(0, contact.uri.len()))) {
             return Err(Refusal { reason_phrase: Some("No Listener Has The Transport Of The Contact".to_owned()), ..Refusal::new(400, "register") });
         }
         let mut path = Vec::new();
@@ -146,6 +158,10 @@ impl Edge {
             }
             if !is_path(message.bytes, element) {
                 return Err(bad("Path"));
+            }
+            let first = if path.is_empty() { element_uri(message.bytes, element) } else { None };
+            if first.is_some_and(|uri| !self.has_listener_for(message.bytes, uri.whole)) {
+                return Err(Refusal { reason_phrase: Some("No Listener Has The Transport Of The Path".to_owned()), ..Refusal::new(400, "register") });
             }
             path.extend_from_slice(if path.is_empty() { b"" } else { b", " });
             push_unfolded(message.text(element), &mut path);

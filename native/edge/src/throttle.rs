@@ -97,7 +97,13 @@ impl Edge {
 
     /// Tells the phone for how long it may stay away, in the place of how long its core keeps it.
     pub(crate) fn tell_phone_grants(&mut self, now: Now, message: &Message<'_>) {
-        if self.upstream_expires().is_none() || !(200..300).contains(&message.head.status_code) {
+        let Some(asked) = self.upstream_expires() else { return };
+        if message.head.status_code == 423 && self.may_log(now) {
+            // The phone asks for longer then, and we for no more than before.
+            let least = message.named(b"Min-Expires").next().map_or(Default::default(), |slot| String::from_utf8_lossy(message.text(slot.value)));
+            log::warn!(target: "register", "the core wants registrations of {least} s at least, and registrar.upstream_expires_seconds is {asked}: nobody can register there");
+        }
+        if !(200..300).contains(&message.head.status_code) {
             return;
         }
         let seconds = Self::seconds_of(now);

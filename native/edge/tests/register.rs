@@ -154,17 +154,21 @@ fn nobody_registers_what_would_let_calls_in_elsewhere() {
 
 #[test]
 fn a_contact_that_nobody_could_call_is_refused() {
-    let mut rig = Rig::new(served());
+    let mut settings = served();
+    settings.listeners.push(listener("six", "tcp:[2001:db8::1]:5060"));
+    let mut rig = Rig::new(settings);
     for (cseq, contact, expected) in [
         (1, "<sips:bob@198.51.100.7>", 400),
         (2, "<sip:bob@198.51.100.7;transport=tls>", 400),
         (3, "<sip:bob@198.51.100.7;transport=ws>", 400),
+        // Of the other family only.
+        (3, "<sip:bob@198.51.100.7;transport=tcp>", 400),
         (4, "<sip:bob@198.51.100.7;transport=tls>;expires=0", 200),
         (5, "<sip:bob@198.51.100.7;transport=UDP>", 200),
     ] {
         assert_eq!(code(rig.receive(PHONE, &Register::new(cseq).lines(&[&format!("Contact: {contact}")]).text())), expected, "{contact}");
     }
-    assert_eq!((rig.rows("bob@example.net").len(), rig.counters().registrations_refused.get()), (1, 3));
+    assert_eq!((rig.rows("bob@example.net").len(), rig.counters().registrations_refused.get()), (1, 4));
 }
 
 #[test]
@@ -346,7 +350,7 @@ fn a_path_that_leads_nowhere_changes_nothing() {
         register.via = "192.0.2.150";
         register.text()
     };
-    assert_eq!(code(rig.receive("192.0.2.150:5060", &register(1, "\"P\" <sips:tok@192.0.2.150;lr>, <sip:[2001:db8::1]:5070;lr;ob>"))), 200);
+    assert_eq!(code(rig.receive("192.0.2.150:5060", &register(1, "\"P\" <sip:tok@192.0.2.150;lr>, <sips:[2001:db8::1]:5070;lr;ob>"))), 200);
     let before = rig.rows("bob@example.net");
     let odd =
         ["garbage", "<>", "<http://x/>", "<sip:a@>", "<sip:127.0.0.1:99999;lr>", "\"unclosed <sip:x;lr>", "<sip:x;lr", "sip:127.0.0.1:9;lr", "<tel:+4930>"];
@@ -354,7 +358,11 @@ fn a_path_that_leads_nowhere_changes_nothing() {
         let sent = rig.receive("192.0.2.150:5060", &register(2 + number as u32, path));
         assert_eq!(sent[0].first_line(), "SIP/2.0 400 Bad Request (Path)", "{path}");
     }
-    assert_eq!((rig.rows("bob@example.net")[0].path.clone(), rig.counters().registrations_refused.get()), (before[0].path.clone(), 9));
+    for (number, path) in ["<sips:x;lr>", "<sip:[2001:db8::1];lr>", "<sip:192.0.2.150;lr;transport=tcp>"].into_iter().enumerate() {
+        let sent = rig.receive("192.0.2.150:5060", &register(20 + number as u32, path));
+        assert_eq!(sent[0].first_line(), "SIP/2.0 400 No Listener Has The Transport Of The Path", "{path}");
+    }
+    assert_eq!((rig.rows("bob@example.net")[0].path.clone(), rig.counters().registrations_refused.get()), (before[0].path.clone(), 12));
 }
 
 #[test]
