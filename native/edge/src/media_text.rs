@@ -146,7 +146,8 @@ fn parts_of(bytes: &[u8], body: Span, boundary: &[u8], depth: u8, found: &mut Sm
             let last = part.strip_suffix(b"\r\n").or_else(|| part.strip_suffix(b"\n")).map_or(part.len(), <[u8]>::len);
             let inside = Span::new(body.start() + start + content, body.start() + start + last.max(content));
             let head = part.get(..end).unwrap_or_default();
-            if let Some(kind) = field(head, b"content-type").and_then(|value| head.get(value)) {
+            // The compact form is none of MIME's, but some may read it.
+            for kind in [&b"content-type"[..], b"c"].into_iter().filter_map(|name| field(head, name)).filter_map(|value| head.get(value)) {
                 within(bytes, inside, kind, depth + 1, found);
             }
         }
@@ -433,6 +434,8 @@ mod tests {
         for kind in ["multipart / mixed; boundary = b1", "multipart/mixed;a=\"x;boundary=ZZ\";boundary= \"b1\" ;c"] {
             assert!(rewritten(kind, &body, "192.0.2.1").is_some_and(|(out, _)| out.contains("30000")), "{kind}");
         }
+        let short = body.replace("Content-Type: application/SDP", "c: application/sdp");
+        assert!(rewritten("multipart/mixed;boundary=b1", &short, "192.0.2.1").is_some_and(|(out, _)| out.contains("30000")));
         let open = body.replace("\r\n--b1--\r\n", "");
         assert!(rewritten("multipart/mixed;boundary=b1", &open, "192.0.2.1").is_some_and(|(out, _)| out.contains("30000")));
         assert!(rewritten("application / sdp", sdp, "192.0.2.1").is_some_and(|(out, _)| out.contains("30000")));

@@ -226,6 +226,8 @@ impl Edge {
                 return false;
             }
             self.counters.attempts_undeliverable.add();
+            let why = if shape.bound_to.is_some() { "no listener leads there, or its dialog may not go there" } else { "no listener leads there" };
+            self.decide_for(entry, |_| format!("target: not sent to {}: {why}", address.address));
             let code = self.flow_status(entry, 503);
             self.note_failure(entry, code, None);
             self.skip_flow(entry);
