@@ -225,7 +225,7 @@ def _told(url: str, error: Exception) -> StorageError:
 def _first_line(error: Exception) -> str:
     text = (str(error).splitlines() or [""])[0]
     # MariaDB's driver says in its own words that it waited for too long.
-    if "read timeout" in text or isinstance(error, TimeoutError) and not text:
+    if "read timeout" in text or (isinstance(error, TimeoutError) and not text):
         return "no answer in time"
     return text or type(error).__name__
 
