@@ -82,7 +82,9 @@ class LocationStore:
             self._missed.clear()
         self._table = table
 
-    async def restore(self, table: "LocationTable", registrar: "Registrar", domains: Collection[str], *, writable: bool) -> list[_native.BindingRow]:
+    async def restore(
+        self, table: "LocationTable", registrar: "Registrar", domains: Collection[str], *, writable: bool
+    ) -> list[_native.BindingRow]:
         """Return the bindings in these domains that have not ended; raise `StorageError`.
 
         Rows of another registrar get our numbers once they are written to, but for those of other domains, which may be another one's still.

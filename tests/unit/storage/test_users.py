@@ -129,7 +129,9 @@ def test_what_opensips_left_is_taken_over_and_where_that_may_be_renamed(database
             # A place is noted of each of ours, and says nothing of a NAT.
             await table.write([binding("own", natted=False), binding("behind", natted=True)], [])
             assert {
-                row.user: row.natted for row in await store.restore(table, REGISTRAR, ["edge.example"], writable=False) if row.user in {"own", "behind"}
+                row.user: row.natted
+                for row in await store.restore(table, REGISTRAR, ["edge.example"], writable=False)
+                if row.user in {"own", "behind"}
             } == {
                 "own": False,
                 "behind": True,
@@ -141,7 +143,9 @@ def test_what_opensips_left_is_taken_over_and_where_that_may_be_renamed(database
             assert sorted([row["contact_id"] async for row in table.read(int(time.time()))]) == [3961049, 3961050, 3961052]
             await serve(store, table)
             numbers = sorted(_native.contact_id(user, "edge.example", f"sip:{user}@10.0.0.9") for user in "xy")
-            assert sorted([row["contact_id"] async for row in table.read(int(time.time()))]) == [3961052, *numbers], "another may serve that domain"
+            assert sorted([row["contact_id"] async for row in table.read(int(time.time()))]) == [3961052, *numbers], (
+                "another may serve that domain"
+            )
 
     asyncio.run(work())
 
@@ -159,7 +163,10 @@ def test_what_is_taken_over_is_known_however_it_was_written_and_of_two_the_newer
     async def work() -> None:
         async with location(database) as table:
             store = LocationStore(lambda *_, **__: None, lambda *_: None)
-            found = {row.user: (row.domain, row.cseq, row.contact_id) for row in await store.restore(table, registrar, ["Edge.example"], writable=True)}
+            found = {
+                row.user: (row.domain, row.cseq, row.contact_id)
+                for row in await store.restore(table, registrar, ["Edge.example"], writable=True)
+            }
             numbers = {
                 user: _native.contact_id(user, "edge.example", contact)
                 for user, contact in (("carol", "sip:Carol@10.0.0.9"), ("dave", "sip:dave@10.0.0.9"))
