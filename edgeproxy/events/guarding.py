@@ -102,7 +102,7 @@ class AuthAttack(Event, frozen=True):
 
     name = "E_AUTH_ATTACK"
     scope: str
-    """`pair`: one source as one user, `user`: one user from anywhere."""
+    """`pair`: one source as one user, `user`: one user from anywhere, `source`: one source that users come in from, with many users."""
     ip: str
     """The source of the last failure."""
     user: str

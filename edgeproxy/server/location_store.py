@@ -164,6 +164,8 @@ class LocationStore:
             return more
         if self._waiting:
             await _in_time(self._put(table, self._waiting))
+            if self.problem:
+                self._log("bindings are written again", values={"waited": len(self._waiting)})
             self._waiting = {}
             self.problem = ""
             self._state(1, "location: written")

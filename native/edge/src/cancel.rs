@@ -119,6 +119,10 @@ pub(crate) fn derive(sent: &Message<'_>, method: &str, to: &[u8], reason: Option
         }
         Some(CancelReason::Caller(None)) => out.extend_from_slice(b"Reason: SIP;cause=487;text=\"Request Terminated\"\r\n"),
         Some(CancelReason::Elsewhere) => out.extend_from_slice(b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n"),
+        Some(CancelReason::Refused(code)) => {
+            // RFC 3326 section 3.3.1: a phone that takes a call for answered shows none that was missed.
+            let _ = write!(out, "Reason: SIP;cause={code}\r\n");
+        }
         Some(CancelReason::Timeout) => out.extend_from_slice(b"Reason: SIP;cause=408;text=\"Request Timeout\"\r\n"),
     }
     out.extend_from_slice(b"Content-Length: 0\r\n\r\n");

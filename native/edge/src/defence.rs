@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use guard::{Ban, BanChange, BanList, LastSeen, WindowCounts};
 use proto::{Now, keyed_hash};
+use smallvec::SmallVec;
 use syntax::Transport;
 
 use crate::edge::Edge;
@@ -260,7 +261,12 @@ impl Edge {
         let attacks = self.snapshot.settings.authentication.attacks.clone();
         let window = attacks.window_seconds;
         let [of_pair, of_user, (_, of_source)] = counts;
-        for (scope, (before, count), most) in [("pair", of_pair, attacks.pair_failures), ("user", of_user, attacks.user_failures)] {
+        let mut scopes = SmallVec::<[_; 3]>::from_slice(&[("pair", of_pair, attacks.pair_failures), ("user", of_user, attacks.user_failures)]);
+        // Phones of one office share an address: whoever has come in from there loses what fails, and nothing else. One that tries a
+        // password with many users is told of all the same.
+        let known = of_source >= attacks.source_failures && self.came_before(now, source, b"");
+        scopes.extend(known.then_some(("source", counts[2], attacks.source_failures)));
+        for (scope, (before, count), most) in scopes {
             if before < most && count >= most {
                 self.counters.attacks_noticed.add();
                 let (shown, place) = (self.shown_text(account), self.shown_text(source.to_string().as_bytes()));
@@ -273,8 +279,7 @@ impl Edge {
                 });
             }
         }
-        // Phones of one office share an address: whoever has come in from there loses what fails, and nothing else.
-        if of_source >= attacks.source_failures && !self.came_before(now, source, b"") {
+        if of_source >= attacks.source_failures && !known {
             self.ban_seen(now, source, attacks.ban_seconds, &format!("{of_source} failed authentications in {window} s"), transport, false);
         }
     }

@@ -2,7 +2,7 @@
 //! caller does not mind; who has proved who it is is vouched for.
 
 use proto::Key;
-use syntax::{HeaderName, Message, Span, header_param, parse_name_addr, push_user};
+use syntax::{HeaderName, Message, Slot, Span, header_param, list_elements, parse_name_addr, push_user};
 
 use crate::edge::Edge;
 use crate::transaction::Shape;
@@ -10,16 +10,33 @@ use crate::transaction::Shape;
 /// Whether the sender wants its identity withheld from whoever is not trusted (RFC 3325 section 9.3, RFC 3323 section 4.2); switches that
 /// say who calls by Remote-Party-ID say so there (draft-ietf-sip-privacy-04 section 4).
 pub(crate) fn wants_privacy(message: &Message<'_>) -> bool {
-    let by_header = message.named(b"Privacy").any(|slot| {
-        message.text(slot.value).split(|byte| matches!(byte, b';' | b',') || byte.is_ascii_whitespace()).any(|value| value.eq_ignore_ascii_case(b"id"))
-    });
-    let hides = |element: Span| {
-        let Some(party) = parse_name_addr(message.bytes, element) else { return false };
-        let privacy = header_param(message.bytes, party.params, b"privacy").unwrap_or_default();
-        let values = privacy.split(|byte| matches!(byte, b'-' | b'"'));
-        values.into_iter().any(|value| [&b"full"[..], b"uri"].iter().any(|hidden| value.eq_ignore_ascii_case(hidden)))
-    };
-    by_header || message.elements(HeaderName::RemotePartyId).any(hides)
+    privacy_values(message).any(|value| value.eq_ignore_ascii_case(b"id")) || message.elements(HeaderName::RemotePartyId).any(|element| hides(message, element))
+}
+
+fn privacy_values<'a>(message: &'a Message<'_>) -> impl Iterator<Item = &'a [u8]> {
+    message.named(b"Privacy").flat_map(|slot| message.text(slot.value).split(|byte| matches!(byte, b';' | b',') || byte.is_ascii_whitespace()))
+}
+
+/// Whether somebody is named whose `privacy` says that the URI is to be hidden.
+fn hides(message: &Message<'_>, element: Span) -> bool {
+    let Some(party) = parse_name_addr(message.bytes, element) else { return false };
+    let privacy = header_param(message.bytes, party.params, b"privacy").unwrap_or_default();
+    let mut values = privacy.split(|byte| matches!(byte, b'-' | b'"'));
+    values.any(|value| [&b"full"[..], b"uri"].iter().any(|hidden| value.eq_ignore_ascii_case(hidden)))
+}
+
+/// Whether a line of Diversion or History-Info is not for whoever is not trusted: for the one its own parameter says so (RFC 5806 section 4),
+/// for the other that of an entry, or Privacy (RFC 7044 section 10.1).
+pub(crate) fn is_withheld_history(message: &Message<'_>, slot: &Slot) -> bool {
+    let listed = |value: &[u8]| [&b"history"[..], b"header", b"session"].iter().any(|hidden| value.eq_ignore_ascii_case(hidden));
+    match slot.name {
+        HeaderName::Diversion => list_elements(message.bytes, slot.value).any(|element| hides(message, element)),
+        HeaderName::HistoryInfo => {
+            let own = message.text(slot.value).to_ascii_lowercase();
+            memchr::memmem::find(&own, b"privacy=history").is_some() || privacy_values(message).any(listed)
+        }
+        _ => false,
+    }
 }
 
 /// Appends the URI of `user@domain`, whose user may be of any characters.
@@ -49,7 +66,8 @@ impl Edge {
         }
         if !believed {
             let gone = |name: HeaderName| shape.strip_identity && name.needs_trust() || vouches && name == HeaderName::PPreferredIdentity;
-            for slot in head.slots().iter().filter(|slot| slot.name.stays_within() && !gone(slot.name)) {
+            let hidden = |slot: &Slot| !shape.strip_identity && is_withheld_history(message, slot);
+            for slot in head.slots().iter().filter(|slot| slot.name.stays_within() && !gone(slot.name) || hidden(slot)) {
                 self.edits.remove(slot.line);
             }
         }

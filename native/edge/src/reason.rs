@@ -2,9 +2,9 @@
 
 use syntax::{HeaderName, Message, list_elements};
 
-/// The Reason header fields of a response.
+/// The Reason header fields of a response, and after what time it wants to be asked again.
 pub(crate) fn reason_lines(response: &Message<'_>) -> Vec<u8> {
-    response.all(HeaderName::Reason).flat_map(|slot| slot.line.of(response.bytes)).copied().collect()
+    response.all(HeaderName::Reason).chain(response.all(HeaderName::RetryAfter)).flat_map(|slot| slot.line.of(response.bytes)).copied().collect()
 }
 
 /// The Q.850 cause that a response's Reason header field names (RFC 3326 section 2).

@@ -656,7 +656,7 @@ impl Edge {
                     self.finish(now, entry, code, &merged, "callee");
                 }
                 None => {
-                    // Why the target could not, in the words of the telephone network, holds for the caller all the same (RFC 3326).
+                    // Why the target could not, in the words of the telephone network, and when it may, holds for the caller all the same (RFC 3326).
                     let reasons = unavailable_because.and_then(|response| self.with_stored(&response, |_, response| reason_lines(response)));
                     self.finish_saying(now, entry, code, None, &reasons.unwrap_or_default(), b"");
                 }

@@ -7,7 +7,7 @@ use syntax::{HeaderName, Message, Method, Transport, push_unfolded};
 use crate::cancel::derive;
 use crate::edge::Edge;
 use crate::hop::Hop;
-use crate::identity::wants_privacy;
+use crate::identity::{is_withheld_history, wants_privacy};
 use crate::reason::q850_cause;
 use crate::transaction::{CancelReason, Client, Server};
 
@@ -106,7 +106,7 @@ impl Edge {
             let (believed, near) = (self.is_trusted(arrival), self.is_trusted(&reply_to));
             let withheld = !near && wants_privacy(message);
             let goes = |name: HeaderName| !believed && name.needs_trust() || !near && name.stays_within() || withheld && name.tells_identity();
-            slots.filter(|slot| goes(slot.name)).for_each(|slot| self.edits.remove(slot.line));
+            slots.filter(|slot| goes(slot.name) || !near && is_withheld_history(message, slot)).for_each(|slot| self.edits.remove(slot.line));
         }
         self.edit_number_back(renumbered, message);
         if !own {
@@ -385,7 +385,7 @@ impl Edge {
                     state.pending = None;
                 }
             }
-            self.cancel_branches(now, entry, Some(attempt), &CancelReason::Elsewhere);
+            self.cancel_branches(now, entry, Some(attempt), &CancelReason::Refused(code));
         }
         self.after_failure(now, entry, code);
     }

@@ -82,6 +82,8 @@ pub(crate) enum CancelReason {
     Caller(Option<Box<[u8]>>),
     /// Another branch answered.
     Elsewhere,
+    /// Another branch refused for all, with this code.
+    Refused(u16),
     /// Time is up.
     Timeout,
 }

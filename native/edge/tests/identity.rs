@@ -40,6 +40,28 @@ fn an_identity_goes_to_the_believed_and_to_others_unless_the_caller_minds() {
 }
 
 #[test]
+fn who_was_called_before_is_withheld_where_that_is_wished() {
+    for (trusted, diversion, history, privacy, told) in [
+        (false, "", "", "none", [1, 1]),
+        (false, ";privacy=full", "", "none", [0, 1]),
+        (false, ";privacy=\"uri\"", "", "none", [0, 1]),
+        (false, ";privacy=off", "?Privacy=history", "none", [1, 0]),
+        (false, "", "", "history", [1, 0]),
+        (false, "", "", "header;critical", [1, 0]),
+        (true, ";privacy=full", "?Privacy=history", "history", [1, 1]),
+    ] {
+        let lines = [
+            format!("Diversion: <sip:1@core.example>;reason=unconditional, <sip:2@core.example>{diversion}"),
+            format!("History-Info: <sip:1@core.example>;index=1, <sip:2@core.example{history}>;index=1.1"),
+            format!("Privacy: {privacy}"),
+        ];
+        let text = sent(&mut Rig::new(carriers(trusted)), &lines.each_ref().map(String::as_str));
+        let counts = ["Diversion", "History-Info"].map(|name| headers(&text, name).len());
+        assert_eq!(counts, told, "{trusted} {lines:?}");
+    }
+}
+
+#[test]
 fn privacy_that_stands_in_remote_party_id_counts_too() {
     for (trusted, value, told) in [(false, "full", 0), (false, "uri;x=y", 0), (false, "Full", 0), (false, "off", 1), (false, "name", 1), (true, "full", 1)] {
         let party = format!("Remote-Party-ID: \"S\" <sip:+4930@core.example>;party=calling;screen=yes;privacy={value}");
@@ -72,12 +94,12 @@ fn the_same_holds_for_who_answers() {
         settings.peers[0].to = vec!["sip:192.0.2.200".to_owned()];
         let mut rig = Rig::new(settings);
         let sent = rig.receive("198.51.100.7:5060", &Request::new("INVITE", "sip:1@192.0.2.1").text());
-        let within = "P-Charging-Vector: icid-value=1\r\nP-Served-User: <sip:x@core.example>\r\nP-Preferred-Identity: <sip:y@core.example>\r\nDiversion: <sip:z@core.example>";
+        let within = "Diversion: <sip:w@core.example>;privacy=full\r\nP-Charging-Vector: icid-value=1\r\nP-Served-User: <sip:x@core.example>\r\nP-Preferred-Identity: <sip:y@core.example>\r\nDiversion: <sip:z@core.example>";
         for (privacy, asserted) in [("Privacy: id\r\n", told), ("", 1)] {
             let ringing = response(&sent[1].text, 180, "b").replace("Content-Length", &format!("{ASSERTED}\r\n{within}\r\n{privacy}Content-Length"));
             let reply = rig.receive(CORE, &ringing);
             let counts = ["P-Asserted-Identity", "P-Charging-Vector", "P-Served-User", "P-Preferred-Identity", "Diversion"];
-            assert_eq!(counts.map(|name| headers(&reply[0].text, name).len()), [asserted, told, told, told, 1], "{trusted} {privacy}");
+            assert_eq!(counts.map(|name| headers(&reply[0].text, name).len()), [asserted, told, told, told, 1 + told], "{trusted} {privacy}");
         }
     }
 }

@@ -581,6 +581,21 @@ fn guessing_ends_for_the_guesser_and_for_nobody_else() {
 }
 
 #[test]
+fn who_tries_many_users_from_a_known_place_is_told_of() {
+    let mut settings = authenticating();
+    settings.authentication.attacks.source_failures = 5;
+    let mut rig = Rig::new(settings);
+    rig.listen(&["E_AUTH_ATTACK", "E_BAN_ADDED"]);
+    assert_eq!(come_in(&mut rig, PHONE, "good"), 200);
+    for number in 0..7 {
+        assert_eq!(guess(&mut rig, PHONE, &format!("u{number}"), 1), [401]);
+    }
+    let events: Vec<_> = rig.take_events().into_iter().map(|event| (event.kind.shape().0, event.values[0].clone(), event.values[3].clone())).collect();
+    assert_eq!(events, [("E_AUTH_ATTACK", "source".into(), 5u64.into())], "others of that office are heard as before");
+    assert_eq!(come_in(&mut rig, PHONE, "still-good"), 200);
+}
+
+#[test]
 fn an_account_of_another_domain_opens_nothing() {
     let mut settings = authenticating();
     settings.registrar.as_mut().unwrap().domains.push("example.org".to_owned());

@@ -187,10 +187,10 @@ fn an_icmp_error_fails_over_at_once() {
 fn a_503_fails_over_and_the_last_one_reaches_the_caller_as_500() {
     let mut rig = Rig::new(two_cores(Forking::Serial));
     let sent = rig.receive(CALLER, &invite().text());
-    let next = rig.receive(CORE, &response(&sent[1].text, 503, "x"));
+    let next = rig.receive(CORE, &response(&sent[1].text, 503, "x").replace("Content-Length", "Retry-After: 7\r\nContent-Length"));
     assert_eq!(lines(&next), [format!("{CORE} ACK sip:bob@example.net SIP/2.0"), format!("{CORE_2} INVITE sip:bob@example.net SIP/2.0")]);
     let last = rig.receive(CORE_2, &response(&next[1].text, 503, "y"));
-    assert_eq!(last.last().unwrap().status_code(), 500);
+    assert_eq!((last.last().unwrap().status_code(), header(&last.last().unwrap().text, "Retry-After")), (500, "7"));
     assert_eq!((rig.records[0].outcome, rig.records[0].attempts.len()), ("failed", 2));
 }
 
@@ -228,7 +228,8 @@ fn a_6xx_cancels_the_other_branches() {
     let sent = rig.receive(CALLER, &invite().text());
     rig.receive(CORE_2, &response(&sent[2].text, 180, "b"));
     let refused = rig.receive(CORE, &response(&sent[1].text, 603, "a"));
-    assert!(refused.iter().any(|s| s.first_line().starts_with("CANCEL")));
+    let cancel = refused.iter().find(|s| s.first_line().starts_with("CANCEL")).unwrap();
+    assert_eq!(header(&cancel.text, "Reason"), "SIP;cause=603", "nobody took the call elsewhere");
     let last = rig.receive(CORE_2, &response(&sent[2].text, 487, "b"));
     assert_eq!(last.last().unwrap().status_code(), 603);
 }
