@@ -27,7 +27,13 @@ fn hides(message: &Message<'_>, element: Span) -> bool {
 
 /// Whether a line of Diversion or History-Info is not for whoever is not trusted: for the one its own parameter says so (RFC 5806 section 4),
 /// for the other that of an entry, or Privacy (RFC 7044 section 10.1).
+#[inline]
 pub(crate) fn is_withheld_history(message: &Message<'_>, slot: &Slot) -> bool {
+    matches!(slot.name, HeaderName::Diversion | HeaderName::HistoryInfo) && withholds(message, slot)
+}
+
+#[cold]
+fn withholds(message: &Message<'_>, slot: &Slot) -> bool {
     let listed = |value: &[u8]| [&b"history"[..], b"header", b"session"].iter().any(|hidden| value.eq_ignore_ascii_case(hidden));
     match slot.name {
         HeaderName::Diversion => list_elements(message.bytes, slot.value).any(|element| hides(message, element)),
@@ -66,7 +72,7 @@ impl Edge {
         }
         if !believed {
             let gone = |name: HeaderName| shape.strip_identity && name.needs_trust() || vouches && name == HeaderName::PPreferredIdentity;
-            let hidden = |slot: &Slot| !shape.strip_identity && is_withheld_history(message, slot);
+            let hidden = |slot: &Slot| is_withheld_history(message, slot) && !shape.strip_identity;
             for slot in head.slots().iter().filter(|slot| slot.name.stays_within() && !gone(slot.name) || hidden(slot)) {
                 self.edits.remove(slot.line);
             }
