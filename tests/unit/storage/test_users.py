@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import text
@@ -206,21 +206,36 @@ def test_many_rows_of_another_registrar_cost_the_start_little(tmp_path: Path) ->
 
 def test_a_database_that_hangs_is_told_and_what_waits_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     class Hanging:
+        hangs = True
+
         async def write(self, *_: object, **__: object) -> None:
-            await asyncio.sleep(60)
+            await asyncio.sleep(60 if self.hangs else 0)
 
     class Engine:
+        rows: ClassVar = [[(17, None)]]
+
         def location_writes(self, _: int) -> list[tuple[int, None]]:
-            return [(17, None)]
+            return self.rows.pop() if self.rows else []
 
     monkeypatch.setattr(location_store, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(location_store, "_PAUSES", (0.05,))
 
     async def work() -> None:
-        store = LocationStore(lambda *_, **__: None, lambda *_: None)
-        store.use(Hanging())  # type: ignore[arg-type]
+        lines: list[str] = []
+        store, table = LocationStore(lambda line, **_: lines.append(line), lambda *_: None), Hanging()
+        store.use(table)  # type: ignore[arg-type]
         with pytest.raises(StorageError, match="did not answer within"):
             await store.write(Engine())  # type: ignore[arg-type]
         assert store.status()["waiting"] == 1
+        writing = asyncio.create_task(store.run(Engine()))  # type: ignore[arg-type]
+        await asyncio.sleep(0.3)
+        assert lines == ["bindings not written"], "once, however often it is tried"
+        table.hangs = False
+        async with asyncio.timeout(5):
+            while store.status()["waiting"]:
+                await asyncio.sleep(0.01)
+        assert (lines, store.status()["state"]) == (["bindings not written", "bindings are written again"], "ready")
+        writing.cancel()
 
     asyncio.run(work())
 
